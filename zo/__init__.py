@@ -1,0 +1,1 @@
+"""zo: fine-tune with forward passes only."""

@@ -1,0 +1,25 @@
+"""The errors of zo. Each is also the standard type a caller would expect to catch."""
+
+
+class ZOError(Exception):
+    """Anything zo refuses or gives up on; the message says what, why and what to do."""
+
+
+class ConfigError(ZOError, ValueError):
+    """A choice of the user's that cannot work: a value out of range, two options that exclude each other."""
+
+
+class DataError(ZOError, ValueError):
+    """Data that cannot be read or do not fit the task that names them."""
+
+
+class LookError(ZOError, RuntimeError):
+    """A model that cannot be evaluated at the points an optimizer asks for."""
+
+
+class JournalError(ZOError, RuntimeError):
+    """A journal or snapshot that is damaged, or belongs to another run."""
+
+
+class Diverged(ZOError, ArithmeticError):
+    """Losses that are no finite numbers. A diverged run is a result, not a failure of the program."""

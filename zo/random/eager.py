@@ -1,0 +1,107 @@
+"""The three things done with named noise, in plain torch: the reference that faster forms must equal.
+
+A term is (key, scale): 64 bits of Philox key and a number. Sums of terms are formed in fp32, from zero,
+in the order given; every product and sum is rounded by itself (no fused multiply-add).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zo.random import philox, rounding
+
+Terms = Sequence[tuple[int, float]]
+
+
+class Eager:
+    """Blocks of torch operations; any device, any dtype, no compiler.
+
+    block: elements made at a time; the bits do not depend on it.
+    """
+
+    name = "eager"
+
+    def __init__(self, block: int = 1 << 18):
+        self.block = block
+        self._kept: dict[tuple[int, int], Tensor] = {}
+        self._kept_keys: dict[int, int] = {}
+
+    def warm(self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device) -> None:
+        """Make the noise of all (id, count) of a small model in one call, and keep it until the next."""
+        if list(self._kept_keys) == list(keys) and all((stream, pid) in self._kept for pid, _ in layout):
+            return
+        ids, counts = zip(*layout, strict=True)
+        values = philox.noise_many(keys, ids, counts, stream, device)
+        self._kept = {(stream, pid): value for pid, value in zip(ids, values, strict=True)}
+        self._kept_keys = {key: i for i, key in enumerate(keys)}
+
+    def _sum(self, terms: Terms, pid: int, stream: int, start: int, count: int, device: torch.device) -> Tensor:
+        """Σ scale z over elements start .. start + count, fp32."""
+        kept = self._kept.get((stream, pid))
+        if kept is not None and all(key in self._kept_keys for key, _ in terms):
+            rows = [kept[self._kept_keys[key], start : start + count] for key, _ in terms]
+        else:
+            rows = philox.noise([key for key, _ in terms], pid, stream, start, count, device).unbind()
+        return _accumulate(rows, terms)
+
+    def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
+        """w + Σ scale z in w's shape and dtype; w is read, never written."""
+        out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
+        flat, target = w.reshape(-1), out.view(-1)
+        for start in range(0, flat.numel(), self.block):
+            part = flat[start : start + self.block]
+            total = self._sum(terms, pid, stream, start, part.numel(), w.device)
+            target[start : start + self.block] = part.float() + total
+        return out
+
+    def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor:
+        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
+        kept = self._kept.get((stream, pid))
+        if kept is not None and all(key in self._kept_keys for key, _ in terms):
+            noise = [kept[self._kept_keys[key]].view(w.shape)[rows] for key, _ in terms]
+        else:
+            noise = philox.noise_rows([key for key, _ in terms], pid, stream, rows, w.shape[1]).unbind()
+        return (w[rows].float() + _accumulate(noise, terms)).to(w.dtype)
+
+    def move(
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        terms: Terms,
+        keep: float = 1.0,
+        update: str = "nearest",
+        rounding_key: int = 0,
+        low: Tensor | None = None,
+    ) -> None:
+        """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
+        flat = w.view(-1)
+        lows = None if low is None else low.view(-1)
+        for start in range(0, flat.numel(), self.block):
+            part = flat[start : start + self.block]
+            lower = None if lows is None else lows[start : start + self.block]
+            total = self._sum(terms, pid, stream, start, part.numel(), w.device)
+            old = part.float() if lower is None else rounding.join(part, lower)
+            new = (old if keep == 1.0 else old * _f32(keep)) + total
+            if lower is not None:
+                high, dropped = rounding.split(new)
+                part.copy_(high)
+                lower.copy_(dropped)
+            elif update == "stochastic" and w.dtype != torch.float32:
+                halves = philox.noise([rounding_key], pid, philox.ROUNDING, start, part.numel(), w.device)[0]
+                part.copy_(rounding.stochastic(new, w.dtype, halves))
+            else:
+                part.copy_(new)
+
+
+def _accumulate(noise: Sequence[Tensor], terms: Terms) -> Tensor:
+    total = noise[0] * _f32(terms[0][1])
+    for z, (_, scale) in zip(noise[1:], terms[1:], strict=True):
+        total += z * _f32(scale)
+    return total
+
+
+def _f32(x: float) -> float:
+    """x rounded to fp32, as every form must see it."""
+    return torch.tensor(x, dtype=torch.float32).item()
