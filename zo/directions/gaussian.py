@@ -1,0 +1,12 @@
+"""Standard normals by Box-Muller, as in MeZO. Thirty-two times the random bits of Rademacher."""
+
+from zo.directions.base import Directions
+from zo.random import GAUSSIANS
+
+
+class Gaussian(Directions):
+    """z_e ~ N(0, 1); E‖z‖² = d."""
+
+    name = "gaussian"
+    stream = GAUSSIANS
+    norm2 = 1.0

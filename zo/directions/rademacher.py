@@ -1,0 +1,12 @@
+"""Signs: z_e = ±1 with equal chance. Bits equal on every device, backend, block size and order."""
+
+from zo.directions.base import Directions
+from zo.random import SIGNS
+
+
+class Rademacher(Directions):
+    """One random bit an entry; ‖z‖² = d exactly."""
+
+    name = "rademacher"
+    stream = SIGNS
+    norm2 = 1.0

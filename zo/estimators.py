@@ -1,0 +1,24 @@
+"""From losses to slopes and spreads: floats to floats, in float64."""
+
+import math
+from collections.abc import Sequence
+
+
+def central_difference(plus: float, minus: float, eps: float) -> float:
+    """zᵀ∇L to O(ε²), from L(θ + εz) and L(θ − εz). MeZO's projected gradient."""
+    return (plus - minus) / (2 * eps)
+
+
+def forward_difference(plus: float, base: float, eps: float) -> float:
+    """zᵀ∇L to O(ε), from L(θ + εz) and L(θ)."""
+    return (plus - base) / eps
+
+
+def deviation(losses: Sequence[float], ddof: int) -> float:
+    """Standard deviation with `ddof` degrees of freedom taken off.
+
+    The mean is taken of differences to the first loss, so that a common offset cancels exactly.
+    """
+    shifted = [loss - losses[0] for loss in losses]
+    mean = math.fsum(shifted) / len(shifted)
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in shifted) / (len(shifted) - ddof))

@@ -1,0 +1,162 @@
+"""Ask, look, tell: what every optimizer is.
+
+    for t in range(steps):
+        probes = optimizer.ask(t)          # points at which a loss is wanted
+        losses = look(probes, batch)       # forward passes, by zo.look
+        optimizer.tell(t, losses)          # the paper's move
+
+An optimizer never sees the model, the batch or the rank; `tell` is a function of floats, so a journal of
+losses rebuilds the weights.
+"""
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from zo.directions import Directions, Key, Probe
+from zo.errors import ConfigError, Diverged
+from zo.names import Parameters
+from zo.weights import Weights, as_weights
+
+Rate = float | Callable[[int], float]
+NO_DECAY = ("bias", "layer_norm", "layernorm", "norm.weight", "LayerNorm")
+_ROUNDING = -1  # the index of the key that names a step's rounding bits; directions count from 0
+
+
+class Looker(Protocol):
+    """What evaluates losses: zo.look."""
+
+    def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]: ...
+
+    def gradient(self, batch: Any, *, seed: int | None) -> float: ...
+
+
+class Optimizer(ABC):
+    """State and checks that all methods share.
+
+    params: Weights, a module, or named parameters.
+    lr: learning rate, a number or a function of the step (zo.schedules).
+    weight_decay: λ; tensors whose name contains one of NO_DECAY are spared, as in MeZO.
+    seed: names all random numbers together with step and index.
+    on_nan: "stop" raises Diverged at losses that are no finite numbers; "skip" makes no move and goes on.
+
+    replays_from: "losses" when the told losses determine the weights, "checkpoint" when they do not.
+    losses_per_step: how many floats `tell` takes. forward_passes, backward_passes: cost of a step.
+    skipped, idle: steps without a move because of such losses, or because the losses said nothing.
+    """
+
+    replays_from = "losses"
+    losses_per_step: int
+    forward_passes: int
+    backward_passes = 0
+
+    def __init__(self, params: Weights | Parameters, lr: Rate, weight_decay: float, seed: int, on_nan: str):
+        if not callable(lr) and not (math.isfinite(lr) and lr >= 0):
+            raise ConfigError(f"optimizer.lr = {lr} must be a finite number of at least 0.")
+        if not (math.isfinite(weight_decay) and weight_decay >= 0):
+            raise ConfigError(f"optimizer.weight_decay = {weight_decay} must be a finite number of at least 0.")
+        if on_nan not in ("stop", "skip"):
+            raise ConfigError(f"on_nan = {on_nan!r} must be 'stop' or 'skip'.")
+        self.weights = as_weights(params)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.seed = seed
+        self.on_nan = on_nan
+        self.skipped = 0
+        self.idle = 0
+
+    def rate(self, t: int) -> float:
+        """The learning rate of step t."""
+        return self.lr(t) if callable(self.lr) else self.lr
+
+    @abstractmethod
+    def ask(self, t: int) -> list[Probe]:
+        """The points at which step t wants the loss."""
+
+    def tell(self, t: int, losses: Sequence[float], lr: float | None = None) -> dict[str, float]:
+        """Makes the move of step t and returns what it saw (loss, slopes, spread).
+
+        losses: one a probe, in order. lr: used instead of the schedule's (a budget of minutes).
+        Raises Diverged when a loss is no finite number and on_nan is "stop".
+        """
+        if not all(math.isfinite(loss) for loss in losses):
+            if self.on_nan == "stop":
+                raise Diverged(
+                    f"Step {t}: losses {', '.join(f'{loss:.4g}' for loss in losses)}. The learning rate or eps is "
+                    "too large for this model, or the data hold an example without a token to predict."
+                )
+            self.skipped += 1
+            return {"loss": math.nan}
+        return self._move(t, losses, self.rate(t) if lr is None else lr)
+
+    @abstractmethod
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        """The paper's update from finite losses."""
+
+    def step(self, t: int, batch: Any, look: Looker) -> list[float]:
+        """Looks for step t and returns the losses to tell; methods that do not fit ask-look override it."""
+        return look(self.ask(t), batch)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a snapshot must keep beside the weights."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Takes what `state` gave."""
+        if state:
+            raise ConfigError(f"{type(self).__name__} keeps no state, but the snapshot holds {sorted(state)}.")
+
+
+class Probing(Optimizer):
+    """An optimizer that moves along sums of the directions of its own step.
+
+    eps: perturbation radius ε. n: number of directions a step.
+    """
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate,
+        eps: float,
+        n: int,
+        directions: Directions,
+        weight_decay: float,
+        seed: int,
+        on_nan: str,
+    ):
+        super().__init__(params, lr, weight_decay, seed, on_nan)
+        if not (math.isfinite(eps) and eps > 0):
+            raise ConfigError(
+                f"optimizer.eps = {eps} must be a finite number above 0: it is the distance between the points "
+                "that are compared. 1e-3 suits most models."
+            )
+        if n < 1:
+            raise ConfigError(f"optimizer.n = {n} must be at least 1 direction a step.")
+        self.eps = eps
+        self.n = n
+        self.directions = directions
+        self.weights.check_eps(eps)
+
+    def keys(self, t: int) -> list[Key]:
+        """The names of the n directions of step t."""
+        return [Key(self.seed, t, i) for i in range(self.n)]
+
+    def apply(self, t: int, terms: Sequence[tuple[Key, float]], lr: float) -> None:
+        """θ ← (1 − lr λ) θ + Σ c z, one pass."""
+        self.weights.warm([key for key, _ in terms], self.directions)
+        self.weights.move(
+            terms,
+            self.directions,
+            decay=lr * self.weight_decay,
+            no_decay=NO_DECAY,
+            rounding_key=Key(self.seed, t, _ROUNDING),
+        )
+
+
+def warn(message: str) -> None:
+    """A warning that points at whoever constructs the optimizer."""
+    warnings.warn(message, stacklevel=4)

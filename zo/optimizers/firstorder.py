@@ -1,0 +1,156 @@
+"""torch.optim's first-order methods behind the same interface, for comparison.
+
+A step is one forward and one backward pass; by the FZOO paper's convention it costs 1 + 3 forward passes
+(`BACKWARD_COST`). Dropout is on, as these methods are usually run, and seeded by (seed, step), so a step
+is a function of the weights, the state and the batch alone. Gradients and moments cannot be rebuilt from
+losses: such a run resumes from its newest snapshot.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zo.directions import Probe
+from zo.errors import ConfigError
+from zo.names import Parameters
+from zo.optimizers.base import NO_DECAY, Looker, Optimizer, Rate
+from zo.random import key_of
+from zo.weights import Weights
+
+BACKWARD_COST = 3
+
+
+class FirstOrder(Optimizer):
+    """One backward pass a step, then torch's update.
+
+    dropout: True evaluates the model in train mode with seeded dropout, False in eval mode.
+    clip: bound on the gradient's norm, or None.
+    """
+
+    replays_from = "checkpoint"
+    losses_per_step = 1
+    forward_passes = 1
+    backward_passes = 1
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate,
+        weight_decay: float,
+        dropout: bool,
+        clip: float | None,
+        seed: int,
+        on_nan: str,
+    ):
+        super().__init__(params, lr, weight_decay, seed, on_nan)
+        if clip is not None and clip <= 0:
+            raise ConfigError(f"optimizer.clip = {clip} must be above 0, or null for no bound.")
+        self.dropout = dropout
+        self.clip = clip
+        self._torch: torch.optim.Optimizer | None = None
+
+    @abstractmethod
+    def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer: ...
+
+    @property
+    def inner(self) -> torch.optim.Optimizer:
+        """The torch optimizer, made at first use; decayed tensors are its first group."""
+        if self._torch is None:
+            spared = [any(part in name for part in NO_DECAY) for name in self.weights.tensors]
+            tensors = list(self.weights.tensors.values())
+            self._torch = self._build(
+                [
+                    {"params": [t for t, s in zip(tensors, spared, strict=True) if s == group], "weight_decay": decay}
+                    for group, decay in ((False, self.weight_decay), (True, 0.0))
+                ]
+            )
+        return self._torch
+
+    def ask(self, t: int) -> list[Probe]:
+        return [Probe()]
+
+    def step(self, t: int, batch: Any, look: Looker) -> list[float]:
+        self.inner.zero_grad(set_to_none=True)
+        return [look.gradient(batch, seed=key_of(self.seed, t, 0) >> 1 if self.dropout else None)]
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        norm = torch.nn.utils.clip_grad_norm_(
+            list(self.weights.tensors.values()), self.clip if self.clip is not None else float("inf")
+        )
+        for group in self.inner.param_groups:
+            group["lr"] = lr
+        self.inner.step()
+        self.inner.zero_grad(set_to_none=True)
+        return {"loss": losses[0], "gradient_norm": norm.item()}
+
+    def state(self) -> dict[str, Tensor]:
+        """torch's state by parameter number and name."""
+        state = self.inner.state_dict()["state"]
+        return {
+            f"{i}:{name}": torch.as_tensor(value) for i, slots in state.items() for name, value in slots.items()
+            if value is not None
+        }
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            number, name = key.split(":", 1)
+            slots.setdefault(int(number), {})[name] = value
+        full = self.inner.state_dict()
+        full["state"] = slots
+        self.inner.load_state_dict(full)
+
+
+class AdamW(FirstOrder):
+    """Loshchilov & Hutter, "Decoupled weight decay regularization" (ICLR 2019)."""
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        dropout: bool = True,
+        clip: float | None = None,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        super().__init__(params, lr, weight_decay, dropout, clip, seed, on_nan)
+        if not all(0.0 <= beta < 1.0 for beta in betas):
+            raise ConfigError(f"optimizer.betas = {tuple(betas)} must both lie in [0, 1).")
+        if eps <= 0:
+            raise ConfigError(f"optimizer.eps = {eps} must be above 0.")
+        self.betas = (betas[0], betas[1])
+        self.eps = eps
+
+    def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps)
+
+
+class SGD(FirstOrder):
+    """Stochastic gradient descent, with momentum if asked."""
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-3,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        dropout: bool = True,
+        clip: float | None = None,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        super().__init__(params, lr, weight_decay, dropout, clip, seed, on_nan)
+        if not 0.0 <= momentum < 1.0:
+            raise ConfigError(f"optimizer.momentum = {momentum} must lie in [0, 1).")
+        self.momentum = momentum
+
+    def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(groups, lr=0.0, momentum=self.momentum)

@@ -1,0 +1,178 @@
+"""The trained weights θ: read at a probe, moved in one pass, hashed, copied.
+
+Only `move` and `load` write to them. A weight of 16 bits takes moves by `update` (zo/random/rounding.py).
+Vectors of 16-bit models (norm gains, biases) would lose an ε of 1e-3 entirely near 1, so an fp32 copy of
+each is kept, perturbed and moved; the model holds the copy rounded to its dtype.
+"""
+
+import ctypes
+import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from zo import random
+from zo.directions import Directions, Key, Probe
+from zo.errors import JournalError
+from zo.names import Parameters, trained
+from zo.random import rounding
+
+_SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
+
+
+class Weights:
+    """The tensors of a model that require a gradient, by canonical name.
+
+    params: a module or its named parameters.
+    update: nearest, stochastic or master; how 16-bit weights are rounded.
+    kernels: auto, eager, native, compiled or triton; who computes (bits of signs are equal).
+    copies: keep fp32 copies of 16-bit vectors.
+    """
+
+    def __init__(
+        self, params: Parameters, *, update: str = "nearest", kernels: str = "auto", copies: bool = True
+    ):
+        self.tensors = trained(params)
+        self.update = update
+        self.ids = {name: random.id_of(name) for name in self.tensors}
+        self.numel = sum(tensor.numel() for tensor in self.tensors.values())
+        self._kernels = {device: random.best(device, kernels) for device in self._devices()}
+        self.copies: dict[str, Tensor] = {}
+        self.low: dict[str, Tensor] = {}
+        for name, tensor in self.tensors.items():
+            if tensor.dtype == torch.float32:
+                continue
+            if copies and tensor.dim() <= 1:
+                self.copies[name] = tensor.detach().float()
+                continue
+            rounding.check_update(update, tensor.dtype)
+            if update == "master":
+                self.low[name] = torch.zeros_like(tensor, dtype=torch.int16)
+
+    def _devices(self) -> set[torch.device]:
+        return {tensor.device for tensor in self.tensors.values()}
+
+    @property
+    def backend(self) -> str:
+        """The names of the kernels in use, as the journal's header records them."""
+        return "+".join(sorted({kernels.name for kernels in self._kernels.values()}))
+
+    def kernels(self, name: str):
+        return self._kernels[self.tensors[name].device]
+
+    def source(self, name: str) -> Tensor:
+        """The tensor that is perturbed: the parameter, or the fp32 copy of a 16-bit vector."""
+        return self.copies.get(name, self.tensors[name].detach())
+
+    def warm(self, keys: Sequence[Key], directions: Directions) -> None:
+        """Let the eager kernels make all noise of a small model's step in one call."""
+        words = list(dict.fromkeys(key.word for key in keys))
+        if words and self.numel * len(words) <= _SMALL and len(self._kernels) == 1:
+            (device, kernels), *_ = self._kernels.items()
+            layout = [(self.ids[name], tensor.numel()) for name, tensor in self.tensors.items()]
+            kernels.warm(words, directions.stream, layout, device)
+
+    def at(self, name: str, probe: Probe, directions: Directions, out: Tensor | None = None) -> Tensor:
+        """θ_name + Σ scale z; the tensor itself, not a copy, when the probe has no terms."""
+        source = self.source(name)
+        if not probe.terms:
+            return source
+        return self.kernels(name).perturb(source, self.ids[name], directions.stream, probe.words, out)
+
+    def at_many(
+        self, name: str, probes: Sequence[Probe], directions: Directions, outs: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """`at` for several probes on the same keys, whose noise is made once."""
+        terms = [probe.words for probe in probes]
+        return self.kernels(name).perturb_many(
+            self.source(name), self.ids[name], directions.stream, terms, outs
+        )
+
+    def rows_at(self, name: str, rows: Tensor, probe: Probe, directions: Directions) -> Tensor:
+        """Rows of a matrix at the probe, [len(rows), width]."""
+        source = self.source(name)
+        if not probe.terms:
+            return source[rows]
+        return self.kernels(name).perturb_rows(source, self.ids[name], directions.stream, probe.words, rows)
+
+    def move(
+        self,
+        terms: Iterable[tuple[Key, float]],
+        directions: Directions,
+        *,
+        decay: float = 0.0,
+        no_decay: Sequence[str] = (),
+        rounding_key: Key | None = None,
+    ) -> None:
+        """θ ← (1 − decay) θ + Σ c z in one pass; tensors whose name contains one of `no_decay` keep all.
+
+        rounding_key names the bits of stochastic rounding. Without a term and decay nothing is touched.
+        """
+        words = [(key.word, c) for key, c in terms if c != 0.0]
+        word = 0 if rounding_key is None else rounding_key.word
+        for name, tensor in self.tensors.items():
+            keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
+            if keep == 1.0 and not words:
+                continue
+            self.kernels(name).move(
+                self.source(name), self.ids[name], directions.stream, words, keep, self.update, word, self.low.get(name)
+            )
+            if name in self.copies:
+                tensor.detach().copy_(self.copies[name])
+
+    def check_eps(self, eps: float) -> None:
+        """Warns of tensors most of whose entries a perturbation of eps would not change."""
+        lost = []
+        for name, tensor in self.tensors.items():
+            if name in self.copies or tensor.dtype == torch.float32:
+                continue
+            sample = tensor.detach().view(-1)[:65536].float()
+            if ((sample + eps).to(tensor.dtype).float() == sample.to(tensor.dtype).float()).float().mean() > 0.5:
+                lost.append(name)
+        if lost:
+            warnings.warn(
+                f"eps = {eps} is below the resolution of most entries of {lost[0]}"
+                + (f" and {len(lost) - 1} other tensors" if len(lost) > 1 else "")
+                + ": their probes see nothing. Raise eps or load the model in float32.",
+                stacklevel=2,
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `load` needs to set the weights: parameters, copies, low halves."""
+        parts = {"": {n: t.detach() for n, t in self.tensors.items()}, "copy:": self.copies, "low:": self.low}
+        return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Sets the weights; raises JournalError unless names, shapes and dtypes are those of `state()`."""
+        mine = self.state()
+        for name in sorted(mine.keys() | state.keys()):
+            one, other = mine.get(name), state.get(name)
+            if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
+                raise JournalError(f"The snapshot does not fit the model at {name!r}. It belongs to another run.")
+        for name, tensor in mine.items():
+            tensor.copy_(state[name])
+
+    def sha256(self) -> str:
+        """Hex digest over sorted (name, dtype, shape, bytes) of the trained tensors, in the model's dtype."""
+        return digest((name, tensor.detach()) for name, tensor in self.tensors.items())
+
+
+def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over (name, dtype, shape, bytes) of tensors in the order given."""
+    total = hashlib.sha256()
+    for name, tensor in tensors:
+        total.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n".encode())
+        for block in tensor.contiguous().view(-1).split(1 << 22):
+            block = block.cpu()
+            size = block.numel() * block.element_size()
+            total.update((ctypes.c_char * size).from_address(block.data_ptr()))
+    return total.hexdigest()
+
+
+def as_weights(params: "Weights | Parameters") -> Weights:
+    """params itself, or the weights of a module or of named parameters with the defaults."""
+    return params if isinstance(params, Weights) else Weights(params)
+
+
