@@ -1,0 +1,217 @@
+"""Overrides in Hydra's grammar, checked against conf/ and the schema, then composed by Hydra.
+
+Every override is looked at by itself, so that one message lists everything that is wrong.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from yaml import YAMLError
+
+from experiments.cli.constructor import Unreadable
+from experiments.cli.problems import Problem, did_you_mean, one_of
+from experiments.cli.schema import (
+    TARGETS,
+    Anything,
+    Section,
+    allowed,
+    field_at,
+    from_constructor,
+    is_section,
+    keys,
+    plain,
+    schema,
+)
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+BUDGETS = ("steps", "forward_passes", "minutes")
+
+
+@dataclass
+class Composed:
+    """A composed configuration (None when nothing could be composed), complete once it is valid, and the problems."""
+
+    tree: DictConfig | None = None
+    config: dict[str, Any] | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def groups() -> dict[str, list[str]]:
+    """Each group of conf/ and its options. Files that begin with _ are shared parts, conf/local is the user's."""
+    found = {}
+    for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "local"):
+        files = sorted(path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
+        found[folder.name] = [path.as_posix() for path in files if not path.name.startswith("_")]
+    return found
+
+
+def compose(overrides: Sequence[str]) -> Composed:
+    """Everything that can be said about a command line's overrides without importing torch."""
+    result = Composed()
+    choices, values = _sort(overrides, result.problems)
+    tree = _hydra([o.input_line for o in choices], result.problems)
+    if tree is None:
+        return result
+    model = _model(tree, values, result.problems)
+    good = [o for o in values if _key_exists(o, model, result.problems)]
+    lines = [o.input_line for o in choices] + _one_budget(good) + [f"++{o.input_line}" for o in good]
+    result.tree = _hydra(lines, result.problems)
+    if result.tree is not None:
+        result.config = _validate(result.tree, model, good, result.problems)
+    return result
+
+
+def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Override], list[Override]]:
+    """The good overrides: those that choose a file of a group, and those that set a key."""
+    parser = OverridesParser.create()
+    options = groups()
+    choices: list[Override] = []
+    values: list[Override] = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            problems.append(Problem(text, f"{reason}. Write key=value; a value with blanks or brackets is quoted "
+                                          f"twice: 'key=\"a value\"'."))  # fmt: skip
+            continue
+        key = override.key_or_group
+        wrong = _form(override)
+        if wrong:
+            problems.append(Problem(text, wrong))
+        elif key in options and not isinstance(override.value(), dict):
+            wrong = _choice(key, override.value(), options[key])
+            (problems.append(Problem(text, wrong)) if wrong else choices.append(override))
+        else:
+            values.append(override)
+    return choices, values
+
+
+def _form(override: Override) -> str | None:
+    """What is wrong with the form of an override, whatever its key."""
+    key = override.key_or_group
+    if key.split(".")[0].split("/")[0] == "hydra":
+        return "Hydra's own settings have no effect here: paths.runs says where runs go, --help and --cfg show the rest."
+    if override.is_add() or override.is_force_add():
+        return f"Nothing is added to the configuration: every key that means something exists. Write {key}=value."
+    if override.is_delete():
+        return "Nothing is taken out of the configuration. A key that can be left open takes null."
+    if override.is_sweep_override():
+        return ("This names several values, and one command runs one configuration: sweeps come with the launchers, "
+                "which this version does not have. A list is written with brackets: key=[a,b].")  # fmt: skip
+    if override.package is not None:
+        return f"A group's place in the configuration is fixed. Write {key}=option."
+    return None
+
+
+def _choice(group: str, value: Any, options: list[str]) -> str | None:
+    if value is None and group in ("experiment", "debug"):
+        return None
+    if isinstance(value, list):
+        return f"One option is chosen, not several: {one_of(options)}."
+    if str(value) in options:
+        return None
+    return f"conf/{group} has no {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
+
+
+def _hydra(lines: list[str], problems: list[Problem]) -> DictConfig | None:
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            return hydra_compose("config", lines)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
+        return None
+
+
+def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> type[Section]:
+    """The schema of the chosen groups; a `_target_` on the command line counts."""
+    config: Any = OmegaConf.to_container(tree)
+    written = {o.key_or_group: o for o in values}
+    sections: dict[str, type[Section]] = {}
+    for name in TARGETS:
+        override = written.get(f"{name}._target_")
+        target = str(override.value() if override else config[name].get("_target_"))
+        try:
+            sections[name] = from_constructor(target)
+        except Unreadable as error:
+            where = override.input_line if override else f"{name}._target_: {target}"
+            problems.append(Problem(str(where), f"This cannot be called: {error}."))
+            sections[name] = Anything
+    return schema(config, sections)
+
+
+def _key_exists(override: Override, model: type[Section], problems: list[Problem]) -> bool:
+    key = override.key_or_group
+    path = key.split(".")
+    if field_at(model, path) is not None:
+        return True
+    known = [*keys(model), *groups()]
+    siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+    what = f"There is no key {key}.{did_you_mean(key, known)}"
+    if siblings and len(path) > 1:
+        what += f" Keys of {'.'.join(path[:-1])}: {one_of(k.rpartition('.')[2] for k in siblings)}."
+    elif len(path) == 1:
+        what += f" Groups: {one_of(groups())}."
+    problems.append(Problem(override.input_line or key, what))
+    return False
+
+
+def _one_budget(values: Sequence[Override]) -> list[str]:
+    """A budget on the command line replaces that of the files: the kinds that are not named become null."""
+    named = {o.key_or_group.removeprefix("budget."): o.value() for o in values if o.key_or_group.startswith("budget.")}
+    if not any(value is not None for value in named.values()):
+        return []
+    return [f"budget.{kind}=null" for kind in BUDGETS if kind not in named]
+
+
+def _validate(
+    tree: DictConfig, model: type[Section], values: Sequence[Override], problems: list[Problem]
+) -> dict[str, Any] | None:
+    """The complete configuration with every default filled in, or None and the problems."""
+    written = {o.key_or_group: str(o.input_line) for o in values}
+    try:
+        content: Any = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or "conf/")
+        problems.append(Problem(written.get(key, key), str(error).splitlines()[0]))
+        return None
+    try:
+        return plain(model.model_validate(content).model_dump(by_alias=True))
+    except ValidationError as error:
+        items = {".".join(_path(model, item["loc"])): item for item in reversed(error.errors())}
+        for key, item in reversed(items.items()):
+            shown = key if item["type"] == "missing" or isinstance(item["input"], dict) else f"{key}={item['input']}"
+            problems.append(Problem(written.get(key, shown), _sentence(model, key, item)))
+        return None
+
+
+def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
+    """The key an error of pydantic's is about: its location up to where the schema's own keys end."""
+    path: list[str] = []
+    for part in loc:
+        if path and not is_section(getattr(field_at(model, path), "annotation", None)):
+            break
+        path.append(str(part))
+    return path
+
+
+def _sentence(model: type[Section], key: str, item: Any) -> str:
+    """What is allowed instead of what pydantic refused."""
+    target = field_at(model, key.split("."))
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    if target is None:
+        return f"There is no such key.{did_you_mean(key, keys(model))}"
+    if item["type"] == "missing":
+        return f"It has no value; it takes {allowed(target)}."
+    return f"It takes {allowed(target)}."

@@ -1,0 +1,140 @@
+"""From the arguments of launch.py to an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.cli.compose import compose, groups
+from experiments.cli.problems import Problem, did_you_mean, listing
+
+FLAGS = ("--help", "--version", "--cfg", "--resolve", "--package", "--multirun")
+SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun"}
+
+HELP = """\
+zo {version}: fine-tune a language model with forward passes.
+
+  python launch.py [group=option ...] [key=value ...]
+
+  --cfg job     print the composed configuration and stop; with --resolve every default and reference filled in,
+                with --package KEY one part of it
+  --version     print the version
+  --help        this text, for the choices on the same command line
+
+Groups, one file of conf/ each:
+{groups}
+
+Keys, with their values for these choices:
+
+{config}
+README.md shows first runs, docs/architecture.md how it works, and each file of conf/ says what its keys mean.
+"""
+
+
+@dataclass
+class Request:
+    """What the flags ask for; everything else on the command line is an override."""
+
+    flags: set[str] = field(default_factory=set)
+    values: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Answers a question, lists what is wrong, or runs."""
+    request = _read(argv)
+    if "--version" in request.flags:
+        return _say(f"zo {_version()}\n")
+    composed = compose(request.overrides)
+    problems = request.problems + composed.problems
+    if "--help" in request.flags and composed.tree is not None:
+        _say(_help(composed.tree))
+        return _refuse(problems) if problems else 0
+    if problems or composed.tree is None or composed.config is None:
+        return _refuse(problems)
+    if "--cfg" in request.flags:
+        return _show(request, composed.tree, composed.config)
+    return _run(composed.config)
+
+
+def _read(argv: Sequence[str]) -> Request:
+    """Flags apart from overrides."""
+    request = Request()
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            request.overrides.append(word)
+            continue
+        name, _, value = word.partition("=")
+        name = SHORT.get(name, name)
+        if name not in FLAGS:
+            flags = [*FLAGS[:-1], *SHORT]
+            request.problems.append(Problem(word, f"There is no such flag.{did_you_mean(name, flags)}"))
+        elif name == "--multirun":
+            what = "Sweeps come with launcher=local and launcher=slurm, which this version does not have: run each " \
+                   "configuration by itself."  # fmt: skip
+            request.problems.append(Problem(word, what))
+        elif name in ("--cfg", "--package"):
+            value = value or (rest.pop(0) if rest else "")
+            request.values[name] = value
+            if name == "--cfg" and value != "job":
+                request.problems.append(Problem(f"{word} {value}".strip(), "--cfg takes job, the run's configuration."))
+        request.flags.add(name)
+    if request.flags & {"--resolve", "--package"} and "--cfg" not in request.flags:
+        request.problems.append(Problem("--resolve, --package", "These say how --cfg job prints; add it."))
+    return request
+
+
+def _run(config: dict[str, object]) -> int:
+    """Runs; refusals of the program are a message, anything unexpected keeps its traceback."""
+    # Late, because torch and transformers take seconds.
+    from experiments.run import run  # noqa: PLC0415
+    from zo.errors import ConfigError, DataError, ZOError  # noqa: PLC0415
+
+    try:
+        return run(config)
+    except (ConfigError, DataError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except ZOError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+
+
+def _show(request: Request, tree: DictConfig, config: dict[str, object]) -> int:
+    """--cfg job: as composed, or with --resolve as the run sees it."""
+    shown = OmegaConf.create(config) if "--resolve" in request.flags else tree
+    package = request.values.get("--package")
+    if package:
+        part = OmegaConf.select(shown, package)
+        if part is None:
+            return _refuse([Problem(f"--package {package}", "The configuration has no such part.")])
+        return _say(OmegaConf.to_yaml(part) if OmegaConf.is_config(part) else f"{part}\n")
+    return _say(OmegaConf.to_yaml(shown))
+
+
+def _help(tree: DictConfig) -> str:
+    width = max(len(name) for name in groups())
+    lines = [f"  {name:<{width}}  {' '.join(options)}" for name, options in groups().items() if options]
+    return HELP.format(version=_version(), groups="\n".join(lines), config=OmegaConf.to_yaml(tree))
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("zo")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _refuse(problems: Sequence[Problem]) -> int:
+    sys.stderr.write(listing(problems) + "\n")
+    return 2
+
+
+def _say(text: str) -> int:
+    sys.stdout.write(text)
+    return 0

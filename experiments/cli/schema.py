@@ -1,0 +1,234 @@
+"""What a configuration may hold: the fixed sections as models, the groups with `_target_` from their constructors."""
+
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+from experiments.cli.constructor import REQUIRED, arguments
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[float, Field(gt=0)]
+FREE: Any = object()  # what lies inside a mapping of the user's own keys
+
+TARGETS = ("optimizer", "schedule")  # the groups whose YAML is a constructor call
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, and nothing is converted but whole numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """1e3 is a whole number, a revision of digits only is text, and a YAML list may be a tuple."""
+        kinds = plain_kinds(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
+            return int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and str in kinds and not kinds & {int, float}:
+            return str(value)
+        if isinstance(value, list) and tuple in kinds:
+            return tuple(value)
+        return value
+
+
+class Anything(Section):
+    """Stands where a section cannot be known, so that the rest is still checked."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Model(Section):
+    """Which model, and how it is loaded."""
+
+    name: str
+    path: str | None = None
+    revision: str | None = None
+    family: Literal["causal", "masked", "classifier"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    attention: Literal["eager", "sdpa"] = "sdpa"
+
+
+class NoAdapter(Section):
+    """Every parameter is trained."""
+
+    name: Literal["none"]
+
+
+class Lora(Section):
+    """Low-rank adapters."""
+
+    name: Literal["lora"]
+    r: Count = 8
+    alpha: Positive = 16.0
+    targets: list[str] | None = None
+
+
+PEFT: dict[str, type[Section]] = {"none": NoAdapter, "lora": Lora}
+
+
+class Seeds(Section):
+    """Seeds beside that of the directions; null follows `seed`."""
+
+    split: Seed | None = 0
+    order: Seed | None = 0
+    init: Seed | None = 0
+
+
+class Budget(Section):
+    """How long to train; exactly one is set."""
+
+    steps: Count | None = None
+    forward_passes: Count | None = None
+    minutes: Positive | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Budget":
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            said = f"{' and '.join(given)} are set" if given else "none is set"
+            raise ValueError(f"exactly one of steps, forward_passes and minutes is set, the others are null; {said}.")
+        return self
+
+
+class Batch(Section):
+    """Examples a step, and how many of them go through the model at once."""
+
+    size: Count = 16
+    micro: Count | None = None
+
+
+class Evaluate(Section):
+    """Evaluation on dev and test."""
+
+    batch: Count = 64
+
+
+class Stop(Section):
+    """When dev is looked at, and when training ends early."""
+
+    every: Count | None = None
+    patience: Count | None = None
+    on_nan: Literal["stop", "skip"] = "stop"
+
+
+class Checkpoint(Section):
+    """Snapshots beside the journal."""
+
+    max_replay_minutes: Positive = 10.0
+    accept: list[str] = []
+
+
+class Paths(Section):
+    """Where things go."""
+
+    runs: str = "runs"
+
+
+class Fixed(Section):
+    """The sections that are the same for every choice of groups."""
+
+    model: Model
+    seed: Seed = 0
+    seeds: Seeds
+    budget: Budget
+    batch: Batch
+    probes_per_forward: Literal["auto", "all"] | Count = "auto"
+    evaluate: Evaluate
+    stop: Stop
+    select: Literal["last", "best"] = "last"
+    checkpoint: Checkpoint
+    paths: Paths
+    save: bool = True
+    experiment: str = "default"
+
+
+def schema(config: dict[str, Any], targets: dict[str, type[Section]]) -> type[Section]:
+    """The model of a whole configuration whose groups are chosen."""
+    adapter = PEFT.get(str(config["peft"].get("name")), NoAdapter)
+    sections: dict[str, Any] = {"peft": (adapter, ...)} | {name: (section, ...) for name, section in targets.items()}
+    return create_model("Config", __base__=Fixed, **sections)
+
+
+def from_constructor(target: str) -> type[Section]:
+    """The keys of a YAML with `_target_`: the constructor's arguments, with its types and defaults."""
+    fields: dict[str, Any] = {"target": (Literal[target], Field(alias="_target_"))}
+    for argument in arguments(target):
+        fields[argument.name] = (argument.type, ... if argument.default is REQUIRED else argument.default)
+    return create_model(target, __base__=Section, **fields)
+
+
+def plain_kinds(annotation: Any) -> set[Any]:
+    """The plain types an annotation allows at its top level."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return set().union(*(plain_kinds(a) for a in get_args(annotation)))
+    if origin is Annotated:
+        return plain_kinds(get_args(annotation)[0])
+    if origin is Literal:
+        return {type(value) for value in get_args(annotation)}
+    return {origin or annotation}
+
+
+def plain(value: Any) -> Any:
+    """The same tree with lists where pydantic made tuples, as YAML and JSON know them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def keys(model: type[Section], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a model, sections left out."""
+    for name, field in model.model_fields.items():
+        key = prefix + (field.alias or name)
+        if is_section(field.annotation):
+            yield from keys(field.annotation, key + ".")
+        else:
+            yield key
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether an annotation is one of these models."""
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def field_at(model: type[Section], path: list[str]) -> FieldInfo | None:
+    """The field at a path, FREE inside a mapping with keys of the user's own, or None."""
+    head, *rest = path
+    field = next((f for name, f in model.model_fields.items() if (f.alias or name) == head), None)
+    if field is None or not rest:
+        return field
+    if is_section(field.annotation):
+        return field_at(field.annotation, rest)
+    return FREE if dict in plain_kinds(field.annotation) else None
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a field takes, in words: 'a whole number of at least 1, or null'."""
+    return _words(field.annotation, field.metadata)
+
+
+def _words(annotation: Any, limits: list[Any]) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(inner[0], [m for extra in inner[1:] for m in getattr(extra, "metadata", [extra])])
+    if origin in (Union, UnionType):
+        return ", or ".join(_words(a, limits) for a in sorted(inner, key=lambda a: a is NoneType))
+    if origin is Literal:
+        return " or ".join(str(value) for value in inner)
+    if origin in (list, tuple):
+        return f"a list of {_words(inner[0], []).removeprefix('a ')}s" if inner else "a list"
+    if is_section(annotation):
+        return f"a mapping with the keys {', '.join(f.alias or n for n, f in annotation.model_fields.items())}"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null",
+             list: "a list", dict: "a mapping"}  # fmt: skip
+    bounds = [f"{word} {getattr(limit, name):g}" for limit in limits for name, word in BOUNDS if hasattr(limit, name)]
+    return " ".join([names.get(origin or annotation, "a value"), *([" and ".join(bounds)] if bounds else [])])
+
+
+BOUNDS = (("ge", "of at least"), ("gt", "above"), ("le", "of at most"), ("lt", "below"))
