@@ -38,12 +38,15 @@ class Eager:
 
     def _sum(self, terms: Terms, pid: int, stream: int, start: int, count: int, device: torch.device) -> Tensor:
         """Σ scale z over elements start .. start + count, fp32."""
+        return _accumulate(self._noise([key for key, _ in terms], pid, stream, start, count, device), terms)
+
+    def _noise(
+        self, keys: Sequence[int], pid: int, stream: int, start: int, count: int, device: torch.device
+    ) -> Sequence[Tensor]:
         kept = self._kept.get((stream, pid))
-        if kept is not None and all(key in self._kept_keys for key, _ in terms):
-            rows = [kept[self._kept_keys[key], start : start + count] for key, _ in terms]
-        else:
-            rows = philox.noise([key for key, _ in terms], pid, stream, start, count, device).unbind()
-        return _accumulate(rows, terms)
+        if kept is not None and all(key in self._kept_keys for key in keys):
+            return [kept[self._kept_keys[key], start : start + count] for key in keys]
+        return philox.noise(keys, pid, stream, start, count, device).unbind()
 
     def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
@@ -54,6 +57,21 @@ class Eager:
             total = self._sum(terms, pid, stream, start, part.numel(), w.device)
             target[start : start + self.block] = part.float() + total
         return out
+
+    def perturb_many(
+        self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """One result of perturb for each list of terms; the noise of each distinct key is made once."""
+        results = [torch.empty_like(w, memory_format=torch.contiguous_format) for _ in lists] if outs is None else outs
+        flat, targets = w.reshape(-1), [out.view(-1) for out in results]
+        row = {key: i for i, key in enumerate(dict.fromkeys(key for terms in lists for key, _ in terms))}
+        for start in range(0, flat.numel(), self.block):
+            part = flat[start : start + self.block]
+            noise = self._noise(list(row), pid, stream, start, part.numel(), w.device)
+            for terms, target in zip(lists, targets, strict=True):
+                total = _accumulate([noise[row[key]] for key, _ in terms], terms)
+                target[start : start + self.block] = part.float() + total
+        return list(results)
 
     def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor:
         """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""

@@ -1,0 +1,218 @@
+"""The operations of eager.py in C++ (native.cpp), for CPU tensors; the same bits.
+
+Compiled on first use by the machine's own g++ (or $CXX), about four seconds, and kept under $ZO_CACHE or
+~/.cache/zo by the hash of source, options, compiler and processor. Works in torch's own OpenMP threads when
+torch ships its libgomp, else in one thread. Whatever it cannot do (no compiler, another device or dtype)
+it hands to the eager form; `reason` then says why.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zo.random import philox
+from zo.random.eager import Eager, Terms
+
+_SOURCE = Path(__file__).with_name("native.cpp")
+_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_UPDATES = {"nearest": 0, "stochastic": 1, "master": 2}
+_HEAD = struct.Struct("@PPPqqqQQiiiifi")
+_WORTH_THREADS = 1 << 17  # elements of results below which a second thread costs more than it gives
+
+
+class Native:
+    """Eager's interface in compiled loops.
+
+    portable: leave out the hand-written vector instructions (the same bits, slower).
+    reason: why the eager form does the work instead; empty when the library was built.
+    """
+
+    name = "native"
+
+    def __init__(self, portable: bool = False):
+        self._eager = Eager()
+        self._apply, self.threaded, self.reason = _load(portable)
+
+    def warm(self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device) -> None:
+        """Nothing: noise is made where it is used, small tensors cost no more."""
+        if self._apply is None:
+            self._eager.warm(keys, stream, layout, device)
+
+    def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
+        """w + Σ scale z in w's shape and dtype; w is read, never written."""
+        if not self._takes(w, stream) or (out is not None and not _like(out, w)):
+            return self._eager.perturb(w, pid, stream, terms, out)
+        out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
+        w = w.contiguous()
+        self._run(w, pid, stream, _pack((tuple(terms),)), (out.data_ptr(),), w.numel())
+        return out
+
+    def perturb_many(
+        self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """One result of perturb for each list of terms; the noise of each distinct key is made once."""
+        if not self._takes(w, stream) or (outs is not None and not all(_like(out, w) for out in outs)):
+            return self._eager.perturb_many(w, pid, stream, lists, outs)
+        w = w.contiguous()
+        results = [torch.empty_like(w, memory_format=torch.contiguous_format) for _ in lists] if outs is None else list(outs)
+        plan = _pack(tuple(map(tuple, lists)))
+        self._run(w, pid, stream, plan, [out.data_ptr() for out in results], w.numel(), work=len(results))
+        return results
+
+    def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor:
+        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
+        if not self._takes(w, stream) or rows.device != w.device:
+            return self._eager.perturb_rows(w, pid, stream, terms, rows)
+        w, rows = w.contiguous(), rows.to(torch.int64).contiguous()
+        out = torch.empty(rows.numel(), w.shape[1], dtype=w.dtype)
+        self._run(w, pid, stream, _pack((tuple(terms),)), (out.data_ptr(),), rows.numel(), w.shape[1], rows)
+        return out
+
+    def move(
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        terms: Terms,
+        keep: float = 1.0,
+        update: str = "nearest",
+        rounding_key: int = 0,
+        low: Tensor | None = None,
+    ) -> None:
+        """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
+        if not self._takes(w, stream) or not w.is_contiguous() or (low is not None and w.dtype != torch.bfloat16):
+            return self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
+        how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
+        plan = _pack((tuple(terms),))
+        self._run(w, pid, stream, plan, (w.data_ptr(),), w.numel(), 0, None, how, keep, rounding_key, low)
+
+    def _takes(self, w: Tensor, stream: int) -> bool:
+        known = w.dtype in _DTYPES and stream != philox.ROUNDING
+        return known and self._apply is not None and w.device.type == "cpu" and w.numel() > 0
+
+    def _run(
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        plan: bytes,
+        outs: Sequence[int],
+        n: int,
+        width: int = 0,
+        rows: Tensor | None = None,
+        update: int = 0,
+        keep: float = 1.0,
+        rounding_key: int = 0,
+        low: Tensor | None = None,
+        work: int = 1,
+    ) -> None:
+        threads = 1
+        if self.threaded and n * (width or 1) * work >= _WORTH_THREADS:
+            threads = torch.get_num_threads()
+        head = _HEAD.pack(
+            w.data_ptr(),
+            0 if low is None else low.data_ptr(),
+            0 if rows is None else rows.data_ptr(),
+            n,
+            width,
+            w.shape[0] if w.dim() else 1,
+            pid,
+            rounding_key,
+            _DTYPES[w.dtype],
+            stream,
+            update,
+            threads,
+            keep,
+            keep != 1.0,
+        )
+        code = self._apply(head + struct.pack(f"@{len(outs)}P", *outs), plan)
+        if code == 1:
+            raise IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
+
+
+@functools.lru_cache(maxsize=64)
+def _pack(lists: tuple[tuple[tuple[int, float], ...], ...]) -> bytes:
+    """The Plan of native.cpp: each distinct key once, where each list ends, and all terms."""
+    if not all(lists):
+        raise ValueError("A list of terms is empty; θ itself needs no noise.")
+    index: dict[int, int] = {}
+    terms = [(index.setdefault(key, len(index)), scale) for terms in lists for key, scale in terms]
+    ends = [0]
+    for one in lists:
+        ends.append(ends[-1] + len(one))
+    head = struct.pack(f"@ii{len(index)}Q{len(ends)}i", len(index), len(lists), *index, *ends)
+    return head + b"".join(struct.pack("@if", key, scale) for key, scale in terms)
+
+
+def _like(out: Tensor, w: Tensor) -> bool:
+    return out.dtype == w.dtype and out.is_contiguous() and out.shape == w.shape and out.device == w.device
+
+
+@functools.cache
+def _load(portable: bool) -> tuple["ctypes._NamedFuncPointer | None", bool, str]:
+    """The compiled function, whether it has threads, and a sentence when there is none."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or ""
+    if not shutil.which(compiler):
+        return None, False, "There is no C++ compiler: g++ is not on the PATH and CXX names none."
+    runtime = _openmp()
+    options = [*_OPTIONS, *(["-DZO_PORTABLE"] if portable else []), *(["-fopenmp"] if runtime else [])]
+    try:
+        path = _build(compiler, options, runtime)
+        apply = ctypes.CDLL(str(path)).zo_apply
+    except subprocess.CalledProcessError as error:
+        return None, False, f"{compiler} cannot compile {_SOURCE.name}: {error.stderr.strip()[-500:]}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, False, f"The compiled form of {_SOURCE.name} cannot be made or loaded: {error}"
+    apply.argtypes, apply.restype = [ctypes.c_char_p, ctypes.c_char_p], ctypes.c_int
+    return apply, runtime is not None, ""
+
+
+def _openmp() -> Path | None:
+    """The libgomp that torch itself loads: a second one in the process would fight it for the cores."""
+    folder = Path(torch.__file__).parent
+    found = sorted([*folder.glob("lib/libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")])
+    return found[0] if found else None
+
+
+def _build(compiler: str, options: list[str], runtime: Path | None) -> Path:
+    """The shared library, from the cache or compiled into it; complete whenever it is there at all."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    facts = [_SOURCE.read_text(), *options, version, _processor(), str(runtime)]
+    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
+    folder = Path(os.environ.get("ZO_CACHE") or Path.home() / ".cache" / "zo")
+    path = folder / f"native-{digest}.so"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as scratch:
+        objects, library = Path(scratch, "native.o"), Path(scratch, "native.so")
+        # Compiled with -fopenmp but linked without it, so that the library asks for torch's runtime alone.
+        link = [] if runtime is None else [str(runtime)]
+        for command in (
+            [compiler, *options, "-w", "-c", str(_SOURCE), "-o", str(objects)],
+            [compiler, "-shared", str(objects), "-o", str(library), *link],
+        ):
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+        os.replace(library, path)
+    return path
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
