@@ -18,22 +18,26 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
+from experiments.choices import read
 from experiments.cli.constructor import Unreadable
-from experiments.cli.problems import Problem, did_you_mean, one_of
+from experiments.cli.problems import Problem, did_you_mean, key_meant, one_of
 from experiments.cli.schema import (
+    CHOICES,
     TARGETS,
     Anything,
     Section,
     allowed,
     field_at,
     from_constructor,
-    is_section,
     keys,
     plain,
     schema,
+    section_in,
 )
+from zo.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+HIDDEN = ("local", "recipe")  # chosen by the machine and by the model, not on the command line
 BUDGETS = ("steps", "forward_passes", "minutes")
 
 
@@ -47,11 +51,11 @@ class Composed:
 
 
 def groups() -> dict[str, list[str]]:
-    """Each group of conf/ and its options. Files that begin with _ are shared parts, conf/local is the user's."""
+    """Each group of conf/ and its options."""
     found = {}
-    for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "local"):
+    for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN):
         files = sorted(path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-        found[folder.name] = [path.as_posix() for path in files if not path.name.startswith("_")]
+        found[folder.name] = [path.as_posix() for path in files]
     return found
 
 
@@ -64,10 +68,9 @@ def compose(overrides: Sequence[str]) -> Composed:
         return result
     model = _model(tree, values, result.problems)
     good = [o for o in values if _key_exists(o, model, result.problems)]
-    lines = [o.input_line for o in choices] + _one_budget(good) + [f"++{o.input_line}" for o in good]
-    result.tree = _hydra(lines, result.problems)
-    if result.tree is not None:
-        result.config = _validate(result.tree, model, good, result.problems)
+    _set(tree, good)
+    result.tree = tree
+    result.config = _validate(tree, model, good, result.problems)
     return result
 
 
@@ -147,7 +150,7 @@ def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]
             where = override.input_line if override else f"{name}._target_: {target}"
             problems.append(Problem(str(where), f"This cannot be called: {error}."))
             sections[name] = Anything
-    return schema(config, sections)
+    return schema(str(config["peft"].get("name")), sections)
 
 
 def _key_exists(override: Override, model: type[Section], problems: list[Problem]) -> bool:
@@ -155,23 +158,25 @@ def _key_exists(override: Override, model: type[Section], problems: list[Problem
     path = key.split(".")
     if field_at(model, path) is not None:
         return True
-    known = [*keys(model), *groups()]
-    siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    what = f"There is no key {key}.{did_you_mean(key, known)}"
-    if siblings and len(path) > 1:
-        what += f" Keys of {'.'.join(path[:-1])}: {one_of(k.rpartition('.')[2] for k in siblings)}."
-    elif len(path) == 1:
-        what += f" Groups: {one_of(groups())}."
+    section = ".".join(path[:-1])
+    known = list(keys(model)) if section else [*groups(), *keys(model)]
+    what = f"There is no key {key}.{key_meant(key, known)}"
+    neighbours = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == section]
+    if neighbours:
+        what += f" {f'Keys of {section}' if section else 'Groups and keys without a group'}: {one_of(neighbours)}."
     problems.append(Problem(override.input_line or key, what))
     return False
 
 
-def _one_budget(values: Sequence[Override]) -> list[str]:
-    """A budget on the command line replaces that of the files: the kinds that are not named become null."""
-    named = {o.key_or_group.removeprefix("budget."): o.value() for o in values if o.key_or_group.startswith("budget.")}
-    if not any(value is not None for value in named.values()):
-        return []
-    return [f"budget.{kind}=null" for kind in BUDGETS if kind not in named]
+def _set(tree: DictConfig, values: Sequence[Override]) -> None:
+    """Writes the values as Hydra does, after everything the files say.
+
+    A budget on the command line replaces that of the files: the kinds that it does not name become null.
+    """
+    if any(o.key_or_group.split(".")[0] == "budget" and o.value() is not None for o in values):
+        tree["budget"] = dict.fromkeys(BUDGETS)
+    for override in values:
+        OmegaConf.update(tree, override.key_or_group, override.value(), merge=True, force_add=True)
 
 
 def _validate(
@@ -185,21 +190,34 @@ def _validate(
         key = str(error.full_key or "conf/")
         problems.append(Problem(written.get(key, key), str(error).splitlines()[0]))
         return None
+    wrong = len(problems)
     try:
-        return plain(model.model_validate(content).model_dump(by_alias=True))
+        content = plain(model.model_validate(content).model_dump(by_alias=True))
     except ValidationError as error:
         items = {".".join(_path(model, item["loc"])): item for item in reversed(error.errors())}
         for key, item in reversed(items.items()):
             shown = key if item["type"] == "missing" or isinstance(item["input"], dict) else f"{key}={item['input']}"
-            problems.append(Problem(written.get(key, shown), _sentence(model, key, item)))
-        return None
+            below = next((text for other, text in written.items() if other.startswith(key + ".")), shown)
+            problems.append(Problem(written.get(key, below), _sentence(model, key, item)))
+    bad = {problem.where.partition(".")[0] for problem in problems[wrong:]}
+    problems += [p for name in CHOICES if name not in bad for p in _combinations(name, content[name])]
+    return content if len(problems) == wrong else None
+
+
+def _combinations(name: str, values: dict[str, Any]) -> list[Problem]:
+    """What a section's dataclass says of its ranges, and of keys that do not go together."""
+    try:
+        read(CHOICES[name], values, name)
+    except ConfigError as error:
+        return [Problem(where, what) for where, _, what in (line.partition(": ") for line in str(error).splitlines())]
+    return []
 
 
 def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
     """The key an error of pydantic's is about: its location up to where the schema's own keys end."""
     path: list[str] = []
     for part in loc:
-        if path and not is_section(getattr(field_at(model, path), "annotation", None)):
+        if path and not section_in(getattr(field_at(model, path), "annotation", None)):
             break
         path.append(str(part))
     return path
@@ -211,7 +229,7 @@ def _sentence(model: type[Section], key: str, item: Any) -> str:
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
     if target is None:
-        return f"There is no such key.{did_you_mean(key, keys(model))}"
+        return f"There is no such key.{key_meant(key, list(keys(model)))}"
     if item["type"] == "missing":
         return f"It has no value; it takes {allowed(target)}."
     return f"It takes {allowed(target)}."

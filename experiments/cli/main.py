@@ -1,6 +1,5 @@
 """From the arguments of launch.py to an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
 
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,8 +91,8 @@ def _read(argv: Sequence[str]) -> Request:
 def _run(config: dict[str, object]) -> int:
     """Runs; refusals of the program are a message, anything unexpected keeps its traceback."""
     # Late, because torch and transformers take seconds.
-    from experiments.run import run  # noqa: PLC0415
-    from zo.errors import ConfigError, DataError, ZOError  # noqa: PLC0415
+    from experiments.run import run
+    from zo.errors import ConfigError, DataError, ZOError
 
     try:
         return run(config)
@@ -124,6 +123,8 @@ def _help(tree: DictConfig) -> str:
 
 
 def _version() -> str:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("zo")
     except importlib.metadata.PackageNotFoundError:

@@ -15,20 +15,24 @@ class Problem:
     what: str
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None when nothing is like it; a key is also found by its last part."""
-    known = list(known)
-    tails = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-    if tails:
-        return max(tails, key=lambda k: difflib.SequenceMatcher(None, name, k).ratio())
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return close[0] if close else None
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """' Did you mean x?', or nothing when no known name is like `name`."""
-    match = nearest(name, known)
-    return f" Did you mean {match}?" if match else ""
+    """' Did you mean x?' with the known name most like `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    close.sort(key=lambda match: sorted(match) != sorted(name))  # swapped letters are the commonest slip
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def key_meant(key: str, known: Sequence[str]) -> str:
+    """The same for a dotted key: its neighbours first, then the same last part elsewhere, then any."""
+    section, _, last = key.rpartition(".")
+    neighbours = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
+    close = difflib.get_close_matches(last, neighbours, n=1, cutoff=0.6) if section else []
+    elsewhere = [k for k in known if k.rpartition(".")[2] == last]
+    if close:
+        return f" Did you mean {neighbours[close[0]]}?"
+    if elsewhere:
+        return f" Did you mean {elsewhere[0]}?"
+    return "" if section and neighbours else did_you_mean(key, known)
 
 
 def one_of(names: Iterable[str]) -> str:

@@ -1,20 +1,24 @@
 """What a configuration may hold: the fixed sections as models, the groups with `_target_` from their constructors."""
 
-from collections.abc import Iterator
+import functools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from experiments.choices import ModelChoice, PeftChoice, TaskChoice
 from experiments.cli.constructor import REQUIRED, arguments
 
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
-FREE: Any = object()  # what lies inside a mapping of the user's own keys
 
-TARGETS = ("optimizer", "schedule")  # the groups whose YAML is a constructor call
+CHOICES = {"model": ModelChoice, "task": TaskChoice, "peft": PeftChoice}  # groups that a dataclass describes
+TARGETS = ("optimizer", "schedule")  # groups whose YAML is a constructor call
 
 
 class Section(BaseModel):
@@ -42,34 +46,10 @@ class Anything(Section):
     model_config = ConfigDict(extra="allow")
 
 
-class Model(Section):
-    """Which model, and how it is loaded."""
-
-    name: str
-    path: str | None = None
-    revision: str | None = None
-    family: Literal["causal", "masked", "classifier"] | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "auto"
-    attention: Literal["eager", "sdpa"] = "sdpa"
-
-
 class NoAdapter(Section):
     """Every parameter is trained."""
 
     name: Literal["none"]
-
-
-class Lora(Section):
-    """Low-rank adapters."""
-
-    name: Literal["lora"]
-    r: Count = 8
-    alpha: Positive = 16.0
-    targets: list[str] | None = None
-
-
-PEFT: dict[str, type[Section]] = {"none": NoAdapter, "lora": Lora}
 
 
 class Seeds(Section):
@@ -133,7 +113,6 @@ class Paths(Section):
 class Fixed(Section):
     """The sections that are the same for every choice of groups."""
 
-    model: Model
     seed: Seed = 0
     seeds: Seeds
     budget: Budget
@@ -148,19 +127,42 @@ class Fixed(Section):
     experiment: str = "default"
 
 
-def schema(config: dict[str, Any], targets: dict[str, type[Section]]) -> type[Section]:
-    """The model of a whole configuration whose groups are chosen."""
-    adapter = PEFT.get(str(config["peft"].get("name")), NoAdapter)
-    sections: dict[str, Any] = {"peft": (adapter, ...)} | {name: (section, ...) for name, section in targets.items()}
-    return create_model("Config", __base__=Fixed, **sections)
+def schema(adapter: str, targets: dict[str, type[Section]]) -> type[Section]:
+    """The model of a whole configuration: the fixed sections and those of the chosen files."""
+    sections: dict[str, type[Section]] = {name: from_dataclass(choice) for name, choice in CHOICES.items()}
+    if adapter == "none":
+        sections["peft"] = NoAdapter
+    fields: dict[str, Any] = {name: (section, ...) for name, section in (sections | targets).items()}
+    return create_model("Config", __base__=Fixed, **fields)
+
+
+def from_dataclass(choice: type) -> type[Section]:
+    """The keys of a section that a dataclass describes, with its types and defaults."""
+    hints = get_type_hints(choice)
+    made: dict[str, Any] = {}
+    for spec in fields(choice):
+        default: Any = ...
+        if spec.default is not MISSING:
+            default = spec.default
+        elif spec.default_factory is not MISSING:
+            default = Field(default_factory=from_dataclass(hints[spec.name]))
+        made[spec.name] = (_sections_for(hints[spec.name]), default)
+    return create_model(choice.__name__, __base__=Section, **made)
+
+
+def _sections_for(hint: Any) -> Any:
+    """The annotation with a Section in place of each dataclass."""
+    if get_origin(hint) in (Union, UnionType):
+        return functools.reduce(operator.or_, (_sections_for(kind) for kind in get_args(hint)))
+    return from_dataclass(hint) if is_dataclass(hint) else hint
 
 
 def from_constructor(target: str) -> type[Section]:
     """The keys of a YAML with `_target_`: the constructor's arguments, with its types and defaults."""
-    fields: dict[str, Any] = {"target": (Literal[target], Field(alias="_target_"))}
+    made: dict[str, Any] = {"target": (Literal[target], Field(alias="_target_"))}
     for argument in arguments(target):
-        fields[argument.name] = (argument.type, ... if argument.default is REQUIRED else argument.default)
-    return create_model(target, __base__=Section, **fields)
+        made[argument.name] = (argument.type, ... if argument.default is REQUIRED else argument.default)
+    return create_model(target, __base__=Section, **made)
 
 
 def plain_kinds(annotation: Any) -> set[Any]:
@@ -186,26 +188,30 @@ def keys(model: type[Section], prefix: str = "") -> Iterator[str]:
     """Every dotted key of a model, sections left out."""
     for name, field in model.model_fields.items():
         key = prefix + (field.alias or name)
-        if is_section(field.annotation):
-            yield from keys(field.annotation, key + ".")
+        section = section_in(field.annotation)
+        if section:
+            yield from keys(section, key + ".")
         else:
             yield key
 
 
-def is_section(annotation: Any) -> bool:
-    """Whether an annotation is one of these models."""
-    return isinstance(annotation, type) and issubclass(annotation, Section)
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section that an annotation is or allows."""
+    if get_origin(annotation) in (Union, UnionType):
+        return next((s for s in map(section_in, get_args(annotation)) if s), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
 def field_at(model: type[Section], path: list[str]) -> FieldInfo | None:
-    """The field at a path, FREE inside a mapping with keys of the user's own, or None."""
+    """The field at a path, or None; inside a mapping with keys of the user's own, the mapping's."""
     head, *rest = path
     field = next((f for name, f in model.model_fields.items() if (f.alias or name) == head), None)
     if field is None or not rest:
         return field
-    if is_section(field.annotation):
-        return field_at(field.annotation, rest)
-    return FREE if dict in plain_kinds(field.annotation) else None
+    section = section_in(field.annotation)
+    if section:
+        return field_at(section, rest)
+    return field if plain_kinds(field.annotation) & {dict, Mapping} else None
 
 
 def allowed(field: FieldInfo) -> str:
@@ -221,13 +227,15 @@ def _words(annotation: Any, limits: list[Any]) -> str:
         return ", or ".join(_words(a, limits) for a in sorted(inner, key=lambda a: a is NoneType))
     if origin is Literal:
         return " or ".join(str(value) for value in inner)
-    if origin in (list, tuple):
+    if origin in (dict, Mapping):
+        return f"a mapping of names to {_words(inner[1], [])}"
+    if origin in (list, tuple, Sequence):
         return f"a list of {_words(inner[0], []).removeprefix('a ')}s" if inner else "a list"
-    if is_section(annotation):
+    if section_in(annotation):
         return f"a mapping with the keys {', '.join(f.alias or n for n, f in annotation.model_fields.items())}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null",
-             list: "a list", dict: "a mapping"}  # fmt: skip
-    bounds = [f"{word} {getattr(limit, name):g}" for limit in limits for name, word in BOUNDS if hasattr(limit, name)]
+             list: "a list", dict: "a mapping", Mapping: "a mapping"}  # fmt: skip
+    bounds = [f"{word} {getattr(limit, name)}" for limit in limits for name, word in BOUNDS if hasattr(limit, name)]
     return " ".join([names.get(origin or annotation, "a value"), *([" and ".join(bounds)] if bounds else [])])
 
 
