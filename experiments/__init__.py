@@ -1,0 +1,1 @@
+"""The runner: zo on language models and tasks, from one command line."""

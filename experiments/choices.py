@@ -1,0 +1,236 @@
+"""What a user chooses on the text side: model, adapters, task. Frozen, checked when made, free of heavy imports.
+
+The YAML files in conf/model, conf/peft and conf/task hold these fields and no others.
+"""
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from zo.errors import ConfigError
+
+Family = Literal["causal", "masked", "classifier"]
+Choice = TypeVar("Choice")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model and how it is loaded. `path`: a folder, a hub id, or package:<package>/<folder>."""
+
+    path: str | None
+    name: str | None = None
+    family: Family | None = None
+    revision: str | None = None
+    head: Literal["mean", "own"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    attention: Literal["eager", "sdpa"] = "sdpa"
+
+    def __post_init__(self) -> None:
+        _check_literals(self, "model")
+        if self.head is not None and self.family in ("causal", "masked"):
+            raise ConfigError(
+                f"model.head={self.head} is for classifiers, but model.family={self.family}. "
+                f"Set model.family=classifier, or model.head=null."
+            )
+
+
+@dataclass(frozen=True)
+class PeftChoice:
+    """Which parameters are trained: all (none) or low-rank adapters (lora), scaled by alpha / r."""
+
+    name: Literal["none", "lora"]
+    r: int = 8
+    alpha: float = 16.0
+    targets: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        _check_literals(self, "peft")
+        _check(self.r >= 1, f"peft.r={self.r}: a rank is at least 1.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where examples come from: a task of the built-in world, or a data set of the hub with two of its splits."""
+
+    world: str | None = None
+    hub: str | None = None
+    subset: str | None = None
+    revision: str | None = None
+    train: str = "train"
+    test: str = "validation"
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Text before an option or answer, and the text that option or answer adds."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Text with {mask} where the option stands."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A sentence, or a pair of sentences."""
+
+    text: str
+    pair: str | None = None
+
+
+@dataclass(frozen=True)
+class Templates:
+    """One template a model family; null where the task cannot be put to that family."""
+
+    causal: Causal | None = None
+    masked: Masked | None = None
+    classifier: Classified | None = None
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """A task in strings. Options null: the answer is generated."""
+
+    name: str
+    columns: Mapping[str, str | Sequence[str]]
+    templates: Templates
+    source: Source = field(default_factory=Source)
+    data_dir: str | None = None
+    labels: Sequence[Any] | None = None
+    options: Sequence[str] | None = None
+    metric: Literal["accuracy", "f1", "exact_match"] = "accuracy"
+    objective: Literal["options", "answer"] = "options"
+    average: Literal["token", "example"] = "token"
+    train: int = 1000
+    dev: int = 500
+    test: int = 1000
+    dev_share: float = 0.4
+    max_length: int | None = None
+    max_new_tokens: int = 50
+
+    def __post_init__(self) -> None:
+        _check_literals(self, "task")
+        source = self.source
+        counts = {"train": self.train, "test": self.test, "max_new_tokens": self.max_new_tokens}
+        problems = [f"task.{key}={n}: at least 1 is needed." for key, n in counts.items() if n < 1]
+        if self.dev < 0:
+            problems.append(f"task.dev={self.dev}: a number of examples, 0 or more.")
+        if not 0.0 <= self.dev_share <= 1.0:
+            problems.append(f"task.dev_share={self.dev_share}: a share between 0 and 1.")
+        if self.max_length is not None and self.max_length < 2:
+            problems.append(f"task.max_length={self.max_length}: at least 2 tokens, or null.")
+        if self.data_dir is None and (source.world is None) == (source.hub is None):
+            problems.append("task.source: exactly one of world and hub is set, unless task.data_dir is.")
+        problems += self._option_problems()
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+    def _option_problems(self) -> list[str]:
+        problems: list[str] = []
+        if self.options is None:
+            if self.metric == "accuracy":
+                problems.append(
+                    "task.metric=accuracy needs task.options. A generated answer takes f1 or exact_match."
+                )
+            if self.objective == "options":
+                problems.append(
+                    "task.objective=options needs task.options. A generated answer takes objective: answer."
+                )
+            if "answers" not in self.columns:
+                problems.append(
+                    "task.columns lacks `answers`, the accepted answers of a task without options."
+                )
+            return problems
+        if len(self.options) < 2:
+            problems.append(f"task.options has {len(self.options)} entry; a choice needs at least two.")
+        if self.metric != "accuracy":
+            problems.append(
+                f"task.metric={self.metric} is for generated answers; with task.options it is accuracy."
+            )
+        if "label" not in self.columns:
+            problems.append("task.columns lacks `label`, the column with the right option.")
+        if self.labels is not None and len(self.labels) != len(self.options):
+            problems.append(
+                f"task.labels has {len(self.labels)} values for {len(self.options)} options; they pair up."
+            )
+        return problems
+
+
+def read(kind: type[Choice], values: Mapping[str, Any] | Choice, group: str) -> Choice:
+    """A choice from a mapping (a dict, or a Hydra config). Raises ConfigError that lists every unknown key."""
+    if isinstance(values, kind):
+        return values
+    assert isinstance(values, Mapping)
+    problems = list(_unknown(kind, values, group))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return _build(kind, values)
+
+
+def _unknown(kind: type, values: Mapping[str, Any], group: str) -> Iterable[str]:
+    known = [f.name for f in fields(kind)]
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean {group}.{close[0]}?" if close else f" Known: {', '.join(known)}."
+            yield f"{group}.{key}: there is no such key.{hint}"
+        elif isinstance(value, Mapping) and (inner := _dataclass_in(hints[key])):
+            yield from _unknown(inner, value, f"{group}.{key}")
+
+
+def _build(kind: Any, values: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = _dataclass_in(hints[key])
+        made[key] = _build(inner, value) if inner and isinstance(value, Mapping) else _plain(value)
+    missing = [f.name for f in fields(kind) if f.name not in made and _required(f)]
+    _check(not missing, f"{kind.__name__} needs {', '.join(missing)}, which the configuration does not give.")
+    return kind(**made)
+
+
+def _required(spec: Any) -> bool:
+    return spec.default is MISSING and spec.default_factory is MISSING
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass that an annotation is or allows."""
+    candidates = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return next((c for c in candidates if isinstance(c, type) and is_dataclass(c)), None)
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences of any kind (OmegaConf's too) as dict and list."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _check_literals(choice: Any, group: str) -> None:
+    """Every field with a fixed set of values has one of them."""
+    problems = []
+    for name, hint in get_type_hints(type(choice)).items():
+        kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        allowed = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+        value = getattr(choice, name)
+        optional = type(None) in kinds
+        if allowed and value not in allowed and not (optional and value is None):
+            listed = ", ".join(map(str, allowed)) + (" or null" if optional else "")
+            problems.append(f"{group}.{name}={value}: allowed are {listed}.")
+    _check(not problems, "\n".join(problems))
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)

@@ -1,0 +1,130 @@
+"""Evaluate a model on examples: the task's metric, its loss, and what they cost in model calls."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from experiments.evaluation.generate import generate
+from experiments.models.head import base_of
+from experiments.models.loading import Loaded
+from experiments.objectives import AnswerLoss, span_logprobs
+from experiments.tasks.metrics import wilson
+from experiments.tasks.prompts import Example
+from experiments.tasks.task import Task
+from zo.errors import DataError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on n examples.
+
+    value: the metric, a fraction, with its 95 % interval; None where only the loss was asked for.
+    loss: the training objective's; forward_passes: model calls, of up to `batch_size` examples each.
+    majority, random: the metric of the best constant prediction, the accuracy of guessing (None if generated).
+    predictions: the option's number, or the generated text, in the order of the examples.
+    """
+
+    metric: str
+    value: float | None
+    ci95: tuple[float, float] | None
+    loss: float
+    n: int
+    forward_passes: int
+    majority: float
+    random: float | None
+    predictions: tuple[int | str, ...]
+
+
+def evaluate(
+    task: Task, loaded: Loaded, examples: Sequence[Example], batch_size: int = 64, *, loss_only: bool = False
+) -> Evaluation:
+    """The metric and the loss, in eval mode, without gradients. `loss_only` leaves out the generation of answers."""
+    if not examples:
+        raise DataError(f"Task {task.name} has no examples to evaluate on. Raise task.test or task.dev.")
+    with torch.no_grad(), _eval_mode(loaded.model), _calls(base_of(loaded.model)) as calls:
+        predictions: dict[int, int | str] = {}
+        losses: list[tuple[Tensor, Tensor]] = []
+        for numbers in _batches(examples, batch_size):
+            some = [examples[number] for number in numbers]
+            if task.generated:
+                losses.append(_losses(task.objective(loaded.model, task.collate(some))))
+                said: Sequence[int | str] = [] if loss_only else generate(task, loaded, some)
+            else:
+                said, loss = _choose(task, loaded, some)
+                losses.append(loss)
+            predictions.update(zip(numbers, said, strict=False))
+    weighted, weights = (float(torch.cat(parts).double().sum()) for parts in zip(*losses, strict=True))
+    ordered = tuple(predictions[number] for number in sorted(predictions))
+    value = None
+    if ordered:
+        value = sum(task.correct(e, p) for e, p in zip(examples, ordered, strict=True)) / len(examples)
+    return Evaluation(
+        metric=task.metric,
+        value=value,
+        ci95=None if value is None else wilson(value, len(examples)),
+        loss=weighted / weights,
+        n=len(examples),
+        forward_passes=len(calls),
+        majority=task.majority_of(examples),
+        random=task.random_of(examples),
+        predictions=ordered,
+    )
+
+
+def _choose(
+    task: Task, loaded: Loaded, examples: Sequence[Example]
+) -> tuple[list[int], tuple[Tensor, Tensor]]:
+    """The best option of each example, and weight x loss with the weights, from the same scores."""
+    batch = task.collate_options(examples)
+    labels = batch["labels"][:, None]
+    if isinstance(task.objective, AnswerLoss):
+        sums, counts = span_logprobs(loaded.model, batch)
+        scores = (sums / counts.clamp(min=1.0)).masked_fill(counts == 0, float("-inf"))
+        weights = (
+            counts.gather(1, labels)[:, 0] if task.objective.average == "token" else torch.ones(len(examples))
+        )
+        losses = -scores.gather(1, labels)[:, 0]
+    else:
+        scores = task.scores(loaded.model, batch)
+        weights = torch.ones(len(examples))
+        losses = -scores.log_softmax(-1).gather(1, labels)[:, 0]
+    weights = weights.to(losses.device)
+    return scores.argmax(-1).tolist(), (losses * weights, weights)
+
+
+def _losses(made: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    losses, weights = made if isinstance(made, tuple) else (made, torch.ones_like(made))
+    return losses * weights, weights
+
+
+def _batches(examples: Sequence[Example], size: int) -> Iterator[list[int]]:
+    """Numbers of examples of like length, so that little is padded."""
+    by_length = sorted(range(len(examples)), key=lambda n: max(len(row.ids) for row in examples[n].rows))
+    for start in range(0, len(by_length), size):
+        yield by_length[start : start + size]
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """No dropout within; each module is as before afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _calls(module: nn.Module) -> Iterator[list[None]]:
+    """A list with one entry a call of the module."""
+    made: list[None] = []
+    handle = module.register_forward_hook(lambda *_: made.append(None))
+    try:
+        yield made
+    finally:
+        handle.remove()

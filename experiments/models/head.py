@@ -1,0 +1,53 @@
+"""The language-model head at chosen positions only.
+
+A batch of 8 x 512 tokens has half a gigabyte of logits for a vocabulary of 32 k, of which a task needs a few rows.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from zo.errors import ConfigError
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The model without its adapters' wrappers."""
+    get = getattr(model, "get_base_model", None)  # peft's wrappers alone have it
+    return get() if get is not None else model
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The module that turns hidden states [rows, T, d] into logits: OPT's lm_head, RoBERTa's lm_head, BERT's cls.
+
+    It is the child of the model, adapters taken off, that holds the output embeddings.
+    """
+    base = base_of(model)
+    get = getattr(base, "get_output_embeddings", None)  # a plain torch module has none
+    output = get() if get is not None else None
+    for child in base.children() if output is not None else ():
+        if any(module is output for module in child.modules()):
+            return child
+    raise ConfigError(
+        f"{type(base).__name__} has no language-model head. Take a causal or masked language model."
+    )
+
+
+@contextmanager
+def head_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Within it, model(...) gives logits [rows, K, V] at `positions` [rows, K] instead of [rows, T, V].
+
+    The model is to be called through model(...) with as many rows as `positions` has.
+    """
+
+    def gather(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden, *rest = args
+        index = positions.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
+        return (hidden.gather(1, index), *rest)
+
+    handle = head_of(model).register_forward_pre_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,232 @@
+"""Load a model with its tokenizer: dtype, device and attention always said, in eval mode, the global generator untouched."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from experiments.choices import Family, ModelChoice, read
+from experiments.models.pooling import HEAD_FILE, MeanPooled
+from experiments.models.source import fingerprint, infer_family, locate, model_name, read_config
+from zo.errors import ConfigError
+
+# Tokenizers that state no limit state a huge number.
+NO_LIMIT = 1_000_000
+# Their positions are counted from pad + 1 on, so that many fewer fit.
+COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod", "roberta-prelayernorm")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in eval mode with what belongs to it.
+
+    pad: the id that fills rows (masked out always); context: tokens a row may have; fingerprint: SHA-256 (hex)
+    of the weights, configuration and tokenizer files it came from.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    family: Family
+    name: str
+    folder: Path
+    fingerprint: str
+    pad: int
+    context: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.model.parameters()).device
+
+
+def load(choice: ModelChoice | dict[str, Any], *, classes: int | None = None, seed: int = 0) -> Loaded:
+    """A model as chosen. A classifier needs the number of classes; a new head is drawn from `seed`.
+
+    Raises ConfigError for a folder that is missing, incomplete, pickled, or not of the family.
+    """
+    choice = read(ModelChoice, choice, "model")
+    folder = locate(choice)
+    config = read_config(folder)
+    family = choice.family or infer_family(config, folder)
+    device = _device(choice.device)
+    tokenizer = _tokenizer(folder)
+    with _quiet(), _own_generator(seed):
+        if family == "classifier":
+            model = _classifier(choice, folder, config, classes, seed)
+        else:
+            auto = AutoModelForCausalLM if family == "causal" else AutoModelForMaskedLM
+            model = _from_pretrained(auto, choice, folder)
+    pad = _pad(tokenizer, folder)
+    if isinstance(model, PreTrainedModel) and family == "classifier":
+        model.config.pad_token_id = pad  # decoders find a row's last token by it
+    return Loaded(
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        family=family,
+        name=model_name(choice),
+        folder=folder,
+        fingerprint=fingerprint(folder),
+        pad=pad,
+        context=_context(config, tokenizer),
+    )
+
+
+def _classifier(
+    choice: ModelChoice, folder: Path, config: dict[str, Any], classes: int | None, seed: int
+) -> nn.Module:
+    if classes is None:
+        raise ConfigError("A classifier needs a number of classes, which a task with task.options gives.")
+    saved_head = (folder / HEAD_FILE).is_file()
+    has_own = any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or [])
+    head = choice.head or ("own" if has_own and not saved_head else "mean")
+    if head == "own":
+        saved = len(config.get("id2label") or {}) or int(config.get("num_labels") or 2)
+        if has_own and saved != classes:
+            raise ConfigError(
+                f"{folder} has a head of {saved} classes, the task has {classes}. "
+                f"Take another task, or model.head=mean for a new head."
+            )
+        return _from_pretrained(
+            AutoModelForSequenceClassification,
+            choice,
+            folder,
+            fresh=() if has_own else None,
+            num_labels=classes,
+        )
+    # A pooler would be trained without any effect on the logits.
+    kind = MODEL_MAPPING[
+        type(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+    ]
+    takes_it = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+    encoder = _from_pretrained(
+        AutoModel, choice, folder, **({"add_pooling_layer": False} if takes_it else {})
+    )
+    model = MeanPooled(encoder, classes, seed)
+    if saved_head:
+        model.load_head(folder)
+    return model
+
+
+def _from_pretrained(
+    auto: Any, choice: ModelChoice, folder: Path, fresh: tuple[str, ...] | None = (), **more: Any
+) -> PreTrainedModel:
+    """The model; with `fresh` None it may have new weights (a head), else all must be in the checkpoint."""
+    try:
+        model, report = auto.from_pretrained(
+            folder,
+            dtype=getattr(torch, choice.dtype),
+            attn_implementation=choice.attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **more,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{folder} cannot be loaded through {auto.__name__}: {first}") from error
+    missing = sorted(report["missing_keys"])
+    if missing and fresh is not None:
+        raise ConfigError(
+            f"{folder} lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}. "
+            f"It was probably saved as another family: see model.family."
+        )
+    return model
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    files = (
+        "tokenizer.json",
+        "tokenizer.model",
+        "vocab.json",
+        "vocab.txt",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+    )
+    if not any((folder / name).is_file() for name in files):
+        raise ConfigError(
+            f"{folder} has no tokenizer (none of {', '.join(files)}). Copy the model's tokenizer there."
+        )
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"The tokenizer in {folder} cannot be loaded: {first}") from error
+
+
+def _pad(tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
+    """The id that fills rows. Some tokenizers have no pad token; any id does, since the attention mask hides it."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id):
+        if isinstance(candidate, int):
+            return candidate
+    raise ConfigError(
+        f"The tokenizer in {folder} names neither a pad, an end nor an unknown token to fill rows with."
+    )
+
+
+def _context(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens a row may have, by the tokenizer and by the positions of the model."""
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < NO_LIMIT else []
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if positions:
+        counted_from_pad = config.get("model_type") in COUNTED_FROM_PAD
+        limits.append(positions - (1 + (config.get("pad_token_id") or 0) if counted_from_pad else 0))
+    return min(limits, default=NO_LIMIT)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"model.device={name} is no device. Allowed are auto, cpu, cuda and cuda:<index>."
+        ) from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"model.device={name}: this machine has {torch.cuda.device_count()} CUDA devices. Use cpu or auto."
+        )
+    return device
+
+
+@contextmanager
+def _own_generator(seed: int) -> Iterator[None]:
+    """New weights come from `seed`, and the global generator is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No load report and no progress bar: what matters of it becomes an error here."""
+    level = logging.get_verbosity()
+    bar = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,55 @@
+"""A classifier on an encoder's mean-pooled states: logits = W · mean over the text's tokens of h + b."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from zo.errors import ConfigError
+
+HEAD_FILE = "head.safetensors"
+INITIAL_STD = 0.02  # as transformers initialises its own classification heads
+
+
+class MeanPooled(nn.Module):
+    """An encoder and a linear head on the mean of its last hidden states over the attention mask."""
+
+    def __init__(self, encoder: PreTrainedModel, classes: int, seed: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = encoder.config  # peft chooses its targets by the model type
+        width = encoder.config.hidden_size
+        weight = torch.normal(
+            0.0, INITIAL_STD, (classes, width), generator=torch.Generator().manual_seed(seed)
+        )
+        self.head = nn.utils.skip_init(nn.Linear, width, classes, device=encoder.device, dtype=encoder.dtype)
+        with torch.no_grad():
+            self.head.weight.copy_(weight)
+            self.head.bias.zero_()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **more: Any) -> SequenceClassifierOutput:
+        """Logits [B, classes] of texts [B, T]."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state
+        kept = attention_mask[..., None].to(hidden.dtype)
+        mean = (hidden * kept).sum(1) / kept.sum(1)
+        return SequenceClassifierOutput(logits=self.head(mean))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """The encoder as a Hugging Face folder, the head beside it."""
+        self.encoder.save_pretrained(folder)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.head.state_dict().items()}
+        save_file(tensors, str(Path(folder) / HEAD_FILE))
+
+    def load_head(self, folder: Path) -> None:
+        """The head of a folder that save_pretrained wrote."""
+        tensors = load_file(str(folder / HEAD_FILE))
+        if tensors["weight"].shape != self.head.weight.shape:
+            raise ConfigError(
+                f"{folder / HEAD_FILE} is a head of {len(tensors['weight'])} classes on {tensors['weight'].shape[1]} "
+                f"states; the task has {self.head.out_features}, the encoder {self.head.in_features}."
+            )
+        self.head.load_state_dict(tensors)

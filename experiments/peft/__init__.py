@@ -1,0 +1,5 @@
+"""Which parameters are trained: all of them, or adapters of the peft library."""
+
+from experiments.peft.attach import attach
+
+__all__ = ["attach"]

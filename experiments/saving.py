@@ -1,0 +1,35 @@
+"""Save a trained model as a Hugging Face folder or a PEFT adapter folder, safetensors only, all of it or nothing."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.models.loading import Loaded
+from zo.errors import ConfigError
+
+
+def save(loaded: Loaded, folder: Path) -> None:
+    """Write model and tokenizer. They are written beside `folder`, which takes its place at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        if hasattr(loaded.model, "peft_config"):  # an adapter asks the hub about its base model, unless told
+            loaded.model.save_pretrained(unfinished, save_embedding_layers=False)  # type: ignore[operator]
+        else:
+            loaded.model.save_pretrained(unfinished)  # type: ignore[operator]  # every model that load() gives has it
+        loaded.tokenizer.save_pretrained(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def load_adapter(base: Loaded, folder: Path) -> Loaded:
+    """The base model with the adapter that `save` wrote."""
+    from peft import PeftModel  # late: it takes seconds to import
+
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"{folder} has no adapter_config.json, so it holds no adapter.")
+    model = PeftModel.from_pretrained(base.model, str(folder), autocast_adapter_dtype=False)  # type: ignore[arg-type]
+    return replace(base, model=model.eval())

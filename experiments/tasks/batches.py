@@ -1,0 +1,93 @@
+"""Batches: examples as tensors with B in front, padded on the right to the longest row (a multiple of 8).
+
+Every tensor's leading dimension is B, so a batch may be cut or stacked along it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from experiments.tasks.prompts import Example, Ids, Row
+
+NOTHING = -100  # a target that is not there
+MULTIPLE = 8
+
+Batch = dict[str, Tensor]
+
+
+def padded(rows: Sequence[Ids], pad: int, limit: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask [len(rows), T]; T is the longest, rounded up to 8 where `limit` allows."""
+    longest = max(map(len, rows))
+    width = max(min(-(-longest // MULTIPLE) * MULTIPLE, limit), longest)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for number, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[number, place] = torch.tensor(row, dtype=torch.long)
+        mask[number, place] = 1
+    return ids, mask
+
+
+def spans(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Positions whose logits predict the rows' last `span` tokens, and those tokens, both [len(rows), K]."""
+    width = max(max((row.span for row in rows), default=1), 1)
+    positions = torch.zeros((len(rows), width), dtype=torch.long)
+    targets = torch.full((len(rows), width), NOTHING, dtype=torch.long)
+    for number, row in enumerate(rows):
+        if row.span:
+            end = len(row.ids)
+            positions[number, : row.span] = torch.arange(end - row.span - 1, end - 1)
+            targets[number, : row.span] = torch.tensor(row.ids[-row.span :])
+    return positions, targets
+
+
+def option_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
+    """input_ids, attention_mask [B, O, T]; positions, targets [B, O, K]; labels [B].
+
+    Where an example has fewer options than another, its first row stands again with no targets.
+    """
+    options = max(len(example.rows) for example in examples)
+    rows = [r for e in examples for r in [*e.rows, *[Row(e.rows[0].ids)] * (options - len(e.rows))]]
+    ids, mask = padded([row.ids for row in rows], pad, limit)
+    positions, targets = spans(rows)
+    tensors = {"input_ids": ids, "attention_mask": mask, "positions": positions, "targets": targets}
+    return {name: t.unflatten(0, (len(examples), options)) for name, t in tensors.items()} | {
+        "labels": _labels(examples)
+    }
+
+
+def answer_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
+    """input_ids, attention_mask [B, T]; positions, targets [B, K]: the right option, or the model answer."""
+    rows = [example.rows[example.golds[0] if example.golds else 0] for example in examples]
+    ids, mask = padded([row.ids for row in rows], pad, limit)
+    positions, targets = spans(rows)
+    return {"input_ids": ids, "attention_mask": mask, "positions": positions, "targets": targets}
+
+
+def cloze_batch(examples: Sequence[Example], words: Sequence[int], pad: int, limit: int) -> Batch:
+    """input_ids, attention_mask [B, T]; positions [B, 1] of the mask; words [B, O]; labels [B]."""
+    rows = [example.rows[0] for example in examples]
+    ids, mask = padded([row.ids for row in rows], pad, limit)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "positions": torch.tensor([[row.span] for row in rows]),
+        "words": torch.tensor(words).expand(len(rows), -1).clone(),
+        "labels": _labels(examples),
+    }
+
+
+def class_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
+    """input_ids, attention_mask and, where the tokenizer has them, token_type_ids [B, T]; labels [B]."""
+    rows = [example.rows[0] for example in examples]
+    ids, mask = padded([row.ids for row in rows], pad, limit)
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": _labels(examples)}
+    if rows[0].types:
+        types, _ = padded([row.types for row in rows], 0, limit)
+        batch["token_type_ids"] = types
+    return batch
+
+
+def _labels(examples: Sequence[Example]) -> Tensor:
+    return torch.tensor([example.golds[0] for example in examples])

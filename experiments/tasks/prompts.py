@@ -1,0 +1,208 @@
+"""Prompts: a record's text and token rows for causal models, masked models and classifiers.
+
+Causal, as in MeZO's large_models (Malladi et al. 2023): one text a candidate; spaces are stripped from the ends of
+the prompt and of the whole, white space from the whole's beginning; an option's tokens are counted by tokenising
+the prompt with and without it; what is too long loses tokens on the left and keeps the beginning-of-text token.
+Masked, as in LM-BFF (Gao et al. 2021): option words are single tokens, compared at the mask.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from experiments.tasks.data import listing
+from experiments.tasks.records import Record
+from experiments.tasks.template import Template
+from zo.errors import ConfigError, DataError
+
+Ids = tuple[int, ...]
+
+
+class Row(NamedTuple):
+    """A token row. Causal: its last `span` tokens are the option. Masked: the mask is at `span`."""
+
+    ids: Ids
+    span: int = 0
+    types: Ids = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """A record made ready: its candidates with a row each, the right ones, the accepted answers.
+
+    Generated answers: no options, one row (prompt and model answer), and `prompt` to generate from.
+    """
+
+    index: int
+    fields: Mapping[str, str]
+    options: tuple[str, ...]
+    golds: tuple[int, ...]
+    answers: tuple[str, ...]
+    rows: tuple[Row, ...]
+    prompt: Ids = ()
+
+
+@dataclass(frozen=True)
+class CausalPrompts:
+    """Prompt and option (or answer) texts; at most `limit` tokens a row."""
+
+    tokenizer: PreTrainedTokenizerBase
+    prompt: Template
+    answer: Template
+    options: tuple[Template, ...]
+    limit: int
+
+    @property
+    def fields(self) -> set[str]:
+        """The columns that are read."""
+        return self.prompt.fields.union(self.answer.fields, *(o.fields for o in self.options)) - {
+            "option",
+            "answer",
+            "eos",
+        }
+
+    def texts(self, record: Record) -> tuple[str, list[str]]:
+        """The prompt alone, and with each candidate, letter for letter as tokenised."""
+        values = {**record.fields, "eos": str(self.tokenizer.eos_token or "")}
+        prompt = self.prompt.fill(values)
+        if self.options:
+            candidates = [{"option": option.fill(values)} for option in self.options]
+        else:
+            candidates = [{"answer": record.answers[0]}]
+        wholes = [(prompt + self.answer.fill({**values, **candidate})).strip(" ") for candidate in candidates]
+        return prompt.strip(" "), wholes
+
+    def encode(self, rows: Sequence[Record]) -> list[Example]:
+        """Examples with one row a candidate. Raises DataError for options that do not fit or have no tokens."""
+        texts = [self.texts(record) for record in rows]
+        prompts = _tokenise(self.tokenizer, [prompt for prompt, _ in texts])
+        starts = _tokenise(self.tokenizer, [prompt.lstrip() for prompt, _ in texts])
+        wholes = iter(_tokenise(self.tokenizer, [whole for _, ws in texts for whole in ws]))
+        finals = iter(_tokenise(self.tokenizer, [whole.lstrip() for _, ws in texts for whole in ws]))
+        problems: list[str] = []
+        examples = []
+        for record, (_, candidates), prompt, start in zip(rows, texts, prompts, starts, strict=True):
+            made = []
+            for candidate in candidates:
+                span = len(next(wholes)) - len(prompt)
+                ids = next(finals)
+                if problem := self._misfit(span, ids):
+                    problems.append(f"row {record.index}: {problem} The text ends with {candidate[-60:]!r}.")
+                made.append(Row(self._cut(ids), span))
+            examples.append(self._example(record, made, start))
+        if problems:
+            raise DataError(listing(problems))
+        return examples
+
+    def _example(self, record: Record, rows: list[Row], start: Ids) -> Example:
+        options = tuple(option.fill(record.fields) for option in self.options)
+        golds = () if record.label is None else (record.label,)
+        prompt = () if options else self._cut(start)
+        return Example(record.index, record.fields, options, golds, record.answers, tuple(rows), prompt)
+
+    def _misfit(self, span: int, ids: Ids) -> str | None:
+        if span < 1:
+            return "the option adds no token to its prompt, so it cannot be scored. Begin it with a space or a word."
+        if span >= self.limit:
+            return f"the option has {span} tokens, but with one token before it a row holds {self.limit}."
+        if span >= len(ids):
+            return "nothing stands before the option, so its first token cannot be scored. Give a prompt."
+        return None
+
+    def _cut(self, ids: Ids) -> Ids:
+        """At most `limit` tokens: the beginning-of-text token, if there is one, and the end."""
+        if len(ids) <= self.limit:
+            return ids
+        if ids[0] == self.tokenizer.bos_token_id:
+            return (ids[0], *ids[len(ids) - self.limit + 1 :])
+        return ids[-self.limit :]
+
+
+@dataclass(frozen=True)
+class MaskedPrompts:
+    """A text with one mask, and the token of each option's word."""
+
+    tokenizer: PreTrainedTokenizerBase
+    text: Template
+    options: tuple[str, ...]
+    limit: int
+
+    @property
+    def fields(self) -> set[str]:
+        """The columns that are read."""
+        return self.text.fields - {"mask"}
+
+    @property
+    def words(self) -> list[int]:
+        """The option words as ids. Raises ConfigError where one is not a single token."""
+        ids = {o: self.tokenizer.encode(f" {o.strip()}", add_special_tokens=False) for o in self.options}
+        bad = [o for o, found in ids.items() if len(found) != 1 or found[0] == self.tokenizer.unk_token_id]
+        if bad:
+            raise ConfigError(
+                f"task.options: {', '.join(bad)} is no single token of this model, which scores one word at the mask. "
+                f"Choose other words."
+            )
+        return [found[0] for found in ids.values()]
+
+    def string(self, record: Record) -> str:
+        """The text, letter for letter as tokenised."""
+        return self.text.fill({**record.fields, "mask": str(self.tokenizer.mask_token)})
+
+    def encode(self, rows: Sequence[Record]) -> list[Example]:
+        """Examples with one row each."""
+        encoded = _tokenise(self.tokenizer, [self.string(record) for record in rows])
+        mask = self.tokenizer.mask_token_id
+        wrong = [r.index for r, ids in zip(rows, encoded, strict=True) if ids.count(mask) != 1]
+        if wrong:
+            raise DataError(
+                f"{self.text.where} must give a text with one mask; rows {', '.join(map(str, wrong[:10]))} have another "
+                f"number. The template holds {{mask}} once, and the fields must not hold {self.tokenizer.mask_token}."
+            )
+        return [
+            Example(r.index, r.fields, self.options, (r.label or 0,), (), (self._cut(ids, ids.index(mask)),))
+            for r, ids in zip(rows, encoded, strict=True)
+        ]
+
+    def _cut(self, ids: Ids, mask: int) -> Row:
+        """At most `limit` tokens: first text before the mask goes, from the left, then text from the right."""
+        left = min(max(len(ids) - self.limit, 0), mask - 1)
+        kept = (ids[0], *ids[1 + left :])
+        if len(kept) > self.limit:
+            kept = (*kept[: self.limit - 1], kept[-1])
+        return Row(kept, mask - left)
+
+
+@dataclass(frozen=True)
+class ClassifierPrompts:
+    """A sentence or a pair of sentences, as the tokenizer joins them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    text: Template
+    pair: Template | None
+    options: tuple[str, ...]
+    limit: int
+
+    @property
+    def fields(self) -> set[str]:
+        """The columns that are read."""
+        return self.text.fields | (self.pair.fields if self.pair else set())
+
+    def encode(self, rows: Sequence[Record]) -> list[Example]:
+        """Examples with one row each; the longer sentence of a pair loses its end first."""
+        texts = [self.text.fill(r.fields) for r in rows]
+        pairs = [self.pair.fill(r.fields) for r in rows] if self.pair else None
+        made = self.tokenizer(texts, pairs, truncation=True, max_length=self.limit, verbose=False)
+        types = made.get("token_type_ids") or [()] * len(rows)
+        return [
+            Example(r.index, r.fields, self.options, (r.label or 0,), (), (Row(tuple(ids), 0, tuple(kinds)),))
+            for r, ids, kinds in zip(rows, made["input_ids"], types, strict=True)
+        ]
+
+
+Prompts = CausalPrompts | MaskedPrompts | ClassifierPrompts
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
+    return [tuple(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
