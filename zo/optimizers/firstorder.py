@@ -51,6 +51,7 @@ class FirstOrder(Optimizer):
         self.dropout = dropout
         self.clip = clip
         self._torch: torch.optim.Optimizer | None = None
+        self.weights.copies.clear()  # the parameters themselves are trained, as torch would
 
     @abstractmethod
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer: ...

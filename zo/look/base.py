@@ -1,0 +1,121 @@
+"""From a batch to one loss a probe.
+
+An objective is a function (model, batch) → losses [B], or (losses [B], weights [B]), of B examples; a batch is
+any tree (tensor, tuple, dict) of tensors with leading dimension B. The loss of a probe is Σ w l / Σ w, summed
+exactly in float64 (math.fsum: the order, and so micro-batches, cannot matter) and rounded to fp32.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from zo.directions import Probe
+from zo.errors import ConfigError, LookError
+
+Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
+
+
+class Look(ABC):
+    """Evaluates losses and counts what it cost.
+
+    micro: examples evaluated at a time, or None for the whole batch.
+    forward_passes: evaluations of a batch at one point so far, however they were cut or stacked.
+    calls: calls of the objective so far.
+    """
+
+    def __init__(self, model: Any, objective: Objective, micro: int | None):
+        if micro is not None and micro < 1:
+            raise ConfigError(f"batch.micro = {micro} must be at least 1 example, or null for the whole batch.")
+        self.model = model
+        self.objective = objective
+        self.micro = micro
+        self.forward_passes = 0
+        self.backward_passes = 0
+        self.calls = 0
+
+    @abstractmethod
+    def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
+        """One loss a probe, rounded to fp32."""
+
+    def examples(self, batch: Any, probes: int) -> tuple[Tensor, Tensor]:
+        """(losses, weights) of a batch that holds `probes` groups of rows, float64 [probes, B]."""
+        self.calls += 1
+        result = self.objective(self.model, batch)
+        losses, weights = result if isinstance(result, tuple) else (result, torch.ones_like(result))
+        if losses.dim() != 1 or losses.shape != weights.shape or losses.shape[0] % probes:
+            raise LookError(
+                f"The objective gave losses of shape {list(losses.shape)} and weights of shape {list(weights.shape)}; "
+                'one number an example is needed (in torch\'s losses: reduction="none").'
+            )
+        return losses.double().view(probes, -1), weights.double().view(probes, -1)
+
+    def chunks(self, batch: Any) -> Iterator[Any]:
+        """The batch in pieces of `micro` examples."""
+        leaves, spec = pytree.tree_flatten(batch)
+        lengths = {leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor)}
+        if len(lengths) != 1:
+            raise LookError(
+                f"The tensors of a batch have leading dimensions {sorted(lengths)}; all must hold one row an example."
+            )
+        total = lengths.pop()
+        step = self.micro or total
+        for start in range(0, total, step):
+            yield pytree.tree_unflatten(
+                [leaf[start : start + step] if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec
+            )
+
+
+class ModelLook(Look):
+    """A look at a torch module: plain evaluation and gradients."""
+
+    model: nn.Module
+
+    def gradient(self, batch: Any, *, seed: int | None) -> float:
+        """The loss at θ, its gradient left in .grad; one forward and one backward pass.
+
+        seed: of dropout, in train mode; None evaluates in eval mode. The global generators are left alone.
+        """
+        losses, weights = [], []
+        self.forward_passes += 1
+        self.backward_passes += 1
+        devices = list({p.device.index for p in self.model.parameters() if p.device.type == "cuda"})
+        with torch.random.fork_rng(devices=devices, enabled=seed is not None), torch.enable_grad():
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.model.train(seed is not None)
+            try:
+                for chunk in self.chunks(batch):
+                    lost, weight = self.examples(chunk, 1)
+                    (lost * weight).sum().backward()
+                    losses += (lost.detach() * weight)[0].tolist()
+                    weights += weight[0].tolist()
+            finally:
+                self.model.eval()
+        total = math.fsum(weights)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= total
+        return fp32(total_of(losses) / total)
+
+
+def weighted_mean(losses: Sequence[float], weights: Sequence[float]) -> float:
+    """Σ w l / Σ w in float64, rounded to fp32; NaN when a loss is no finite number or no weight is above 0."""
+    total = math.fsum(weights)
+    if not total > 0.0:
+        return math.nan
+    return fp32(total_of([loss * weight for loss, weight in zip(losses, weights, strict=True)]) / total)
+
+
+def total_of(values: Sequence[float]) -> float:
+    """The exact sum, or NaN when a value is no finite number."""
+    return math.fsum(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def fp32(x: float) -> float:
+    """x rounded to fp32; the value that is told and journaled."""
+    return torch.tensor(x, dtype=torch.float64).float().item()

@@ -1,0 +1,205 @@
+"""Evaluate a module at θ + Σ scale z without writing to θ.
+
+While probes are active the forward of every module that reads trained weights is replaced: it makes the
+weights of each probe out of place just before use and drops them after. With several probes active the
+batch holds that many groups of rows; each group meets the weights of its own probe, with the same shapes,
+and on a CPU therefore the same bits, as if it were evaluated alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from zo.directions import Directions, Probe
+from zo.look import sites
+from zo.look.layout import BATCH, Layout, leading, parts, together
+from zo.look.sites import Site
+from zo.weights import Weights
+
+
+class Executor:
+    """Replaces forwards while `at` is open.
+
+    perturbed: canonical names of the tensors that any probe has moved so far.
+    """
+
+    def __init__(self, model: nn.Module, weights: Weights, directions: Directions):
+        cpu = all(tensor.device.type == "cpu" for tensor in weights.tensors.values())
+        self.model = model
+        self.weights = weights
+        self.directions = directions
+        self.sites = sites.find(model, weights, frozen_linears=cpu)
+        self.perturbed: set[str] = set()
+        self._forwards = {
+            "linear": self._linear,
+            "embedding": self._embedding,
+            "layer_norm": self._layer_norm,
+            "swap": self._swap,
+        }
+        self._probes: Sequence[Probe] = ()
+        self._layout: Layout | None = None
+        self._batch = (0, 0)
+        self._rows = 0
+        self._calls: dict[int, int] = {}
+        self._buffers: dict[tuple[torch.dtype, torch.device, str, int], Tensor] = {}
+
+    @contextmanager
+    def at(self, probes: Sequence[Probe], layout: Layout, batch: tuple[int, int]) -> Iterator[None]:
+        """Evaluations inside are at these probes, one group of rows each.
+
+        layout is filled when there is one probe, and read when there are several. batch: `volume` of one group.
+        """
+        self._probes, self._layout, self._batch, self._calls = probes, layout, batch, {}
+        replaced: list[tuple[nn.Module, Any]] = []
+        hook = self.model.register_forward_pre_hook(self._count_rows, with_kwargs=True, prepend=True)
+        try:
+            for site in self.sites:
+                if site.slots or len(probes) > 1:
+                    replaced.append((site.module, site.module.__dict__.get("forward")))
+                    original = site.module.forward
+                    site.module.__dict__["forward"] = partial(self._forwards[site.kind], site, original)
+            yield
+        finally:
+            hook.remove()
+            for module, forward in replaced:
+                if forward is None:
+                    del module.__dict__["forward"]
+                else:
+                    module.__dict__["forward"] = forward
+            self._probes = ()
+
+    def _count_rows(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        lengths = [n for n in leading((args, kwargs)) if n is not None]
+        self._rows = lengths[0] // len(self._probes) if lengths else 0
+
+    def _groups(self, site: Site, inputs: Any) -> tuple[list[Any], bool]:
+        """The inputs of each active probe, and whether any of them carries the batch."""
+        assert self._layout is not None
+        if len(self._probes) == 1:
+            if self._layout.recording:
+                self._layout.record(site.number, inputs)
+            return [inputs], True
+        call = self._calls.get(site.number, 0)
+        self._calls[site.number] = call + 1
+        roles = self._layout.roles(site.number, call, inputs, len(self._probes), self._batch)
+        return parts(inputs, roles, len(self._probes)), BATCH in roles
+
+    def _join(self, outputs: list[Any], carries: bool) -> Any:
+        return outputs[0] if len(outputs) == 1 else together(outputs, carries, self._rows)
+
+    def _each(self, site: Site, attribute: str) -> Iterator[Tensor | None]:
+        """A tensor of the site's own at each active probe in turn, in buffers that later ones write over.
+
+        Neighbouring probes on the same keys (MeZO's two sides) share the making of their noise.
+        """
+        name, frozen = site.name(attribute), getattr(site.module, attribute)
+        for _, run in groupby(self._probes, key=lambda probe: [key for key, _ in probe.terms]):
+            probes = list(run)
+            if name is None or not probes[0].terms:
+                yield from (frozen if name is None else self.weights.source(name) for _ in probes)
+                continue
+            self.perturbed.add(name)
+            outs = [self._buffer(self.weights.source(name), attribute, i) for i in range(len(probes))]
+            if len(probes) == 1:
+                yield self.weights.at(name, probes[0], self.directions, outs[0])
+            else:
+                yield from self.weights.at_many(name, probes, self.directions, outs)
+
+    def _buffer(self, like: Tensor, attribute: str, number: int) -> Tensor:
+        """Memory for one tensor; those of the same attribute share it, so it is as large as the largest."""
+        key = (like.dtype, like.device, attribute, number)
+        if key not in self._buffers or self._buffers[key].numel() < like.numel():
+            self._buffers[key] = like.new_empty(like.numel())
+        return self._buffers[key][: like.numel()].view(like.shape)
+
+    def _linear(self, site: Site, original: Any, input: Tensor) -> Any:  # noqa: A002  torch's own name
+        inputs, carries = self._groups(site, (input,))
+        if not site.slots and not carries:
+            return original(input)
+        matrices = self._each(site, "weight")
+        biases = self._each(site, "bias")
+        return self._join(
+            [_affine(x, w, b) for (x,), w, b in zip(inputs, matrices, biases, strict=True) if w is not None], carries
+        )
+
+    def _embedding(self, site: Site, original: Any, input: Tensor) -> Any:  # noqa: A002
+        inputs, carries = self._groups(site, (input,))
+        name = site.name("weight")
+        assert name is not None
+        table = self.weights.source(name)
+        rows, places = torch.unique(inputs[0][0], return_inverse=True)
+        outputs = []
+        for (ids,), probe in zip(inputs, self._probes, strict=True):
+            if not probe.terms:
+                outputs.append(F.embedding(ids, table))
+                continue
+            self.perturbed.add(name)
+            if ids is not inputs[0][0] and not torch.equal(ids, inputs[0][0]):
+                rows, places = torch.unique(ids, return_inverse=True)
+            outputs.append(F.embedding(places, self.weights.rows_at(name, rows, probe, self.directions)))
+        return self._join(outputs, carries)
+
+    def _layer_norm(self, site: Site, original: Any, input: Tensor) -> Any:  # noqa: A002
+        inputs, carries = self._groups(site, (input,))
+        module = site.module
+        gains = self._each(site, "weight")
+        shifts = self._each(site, "bias")
+        outputs = []
+        for (x,), gain, shift in zip(inputs, gains, shifts, strict=True):
+            # In a 16-bit model the gain is an fp32 copy: the module computes in fp32 and gives back its input's dtype.
+            wide = next((p.dtype for p in (gain, shift) if p is not None), x.dtype)
+            gain, shift = (p if p is None else p.to(wide) for p in (gain, shift))
+            y = F.layer_norm(x.to(wide), module.normalized_shape, gain, shift, module.eps)
+            outputs.append(y.to(x.dtype))
+        return self._join(outputs, carries)
+
+    def _swap(self, site: Site, original: Any, *args: Any, **kwargs: Any) -> Any:
+        """Any other module: its tensors are replaced (never written) while its own forward runs."""
+        inputs, carries = self._groups(site, (args, kwargs))
+        probes, outputs = self._probes, []
+        try:
+            for probe, (a, k) in zip(probes, inputs, strict=True):
+                self._probes = (probe,)
+                outputs.append(self._swapped(site, probe, original, a, k))
+        finally:
+            self._probes = probes
+        return self._join(outputs, carries)
+
+    def _swapped(self, site: Site, probe: Probe, original: Any, args: Any, kwargs: Any) -> Any:
+        """The forward of a module with the tensors of one probe in place of its own.
+
+        A module of vectors alone (a norm) computes with their fp32 copies and gives back the model's dtype;
+        one that mixes vectors and matrices gets all in the model's dtype.
+        """
+        held = [(owner._parameters, attribute, owner._parameters[attribute]) for owner, attribute, _ in site.slots]
+        wide = all(name in self.weights.copies for _, _, name in site.slots)
+        try:
+            for (parameters, attribute, own), (_, _, name) in zip(held, site.slots, strict=True):
+                if probe.terms:
+                    self.perturbed.add(name)
+                tensor = self.weights.at(name, probe, self.directions)
+                parameters[attribute] = tensor if wide else tensor.to(own.dtype)  # pyright: ignore
+            output = original(*args, **kwargs)
+        finally:
+            for parameters, attribute, own in held:
+                parameters[attribute] = own
+        if not wide:
+            return output
+        dtype = held[0][2].dtype  # pyright: ignore
+        return pytree.tree_map(
+            lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, output
+        )
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x Wᵀ + b; an fp32 bias beside 16-bit weights is added in fp32."""
+    if bias is None or bias.dtype == x.dtype:
+        return F.linear(x, weight, bias)
+    return (F.linear(x, weight).float() + bias).to(x.dtype)

@@ -1,0 +1,53 @@
+"""MeZO's walk: the weights themselves are moved to each probe in turn, and back at the end.
+
+Only to reproduce published numerics. In 16 bits the way back does not end where it began (performance
+notes in docs/benchmarks.md), so a run that looks this way is not exact; use ModuleLook for everything else.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from zo.directions import Key, Probe
+from zo.errors import ConfigError
+from zo.look.base import ModelLook, Objective, weighted_mean
+from zo.optimizers import Probing
+
+
+class InPlace(ModelLook):
+    """Walks θ from probe to probe: +ε, −2ε, +ε for MeZO."""
+
+    def __init__(self, model: nn.Module, objective: Objective, optimizer: Probing, *, micro: int | None = None):
+        super().__init__(model, objective, micro)
+        if optimizer.weights.copies:
+            raise ConfigError(
+                "The in-place walk perturbs 16-bit vectors as they are, as MeZO does. "
+                "Make the optimizer with Weights(model, copies=False)."
+            )
+        self.weights = optimizer.weights
+        self.directions = optimizer.directions
+
+    def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
+        self.model.eval()
+        here: dict[Key, float] = {}
+        losses = []
+        with torch.no_grad():
+            for probe in probes:
+                here = self._walk(here, dict(probe.terms))
+                parts = [self.examples(chunk, 1) for chunk in self.chunks(batch)]
+                losses.append(
+                    weighted_mean(
+                        [x for lost, _ in parts for x in lost[0].tolist()],
+                        [x for _, weight in parts for x in weight[0].tolist()],
+                    )
+                )
+            self._walk(here, {})
+        self.forward_passes += len(probes)
+        return losses
+
+    def _walk(self, here: dict[Key, float], there: dict[Key, float]) -> dict[Key, float]:
+        steps = {key: there.get(key, 0.0) - here.get(key, 0.0) for key in here | there}
+        self.weights.move(steps.items(), self.directions)
+        return there

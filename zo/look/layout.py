@@ -1,0 +1,104 @@
+"""Which inputs of a module carry the batch.
+
+When G probes are stacked, tensors that carry the batch are G times longer in their leading dimension;
+tensors that do not (position ids, masks shared by all rows) keep it. Lengths alone cannot tell the two
+apart, but the lengths of one call with a single probe beside those of a stacked call can: the executor's
+first look is sequential and records them here.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+BATCH, SHARED = "batch", "shared"
+
+
+class Unstackable(Exception):
+    """This model, or this batch, cannot be stacked; the look goes on one probe at a time."""
+
+
+def leading(value: object) -> list[int | None]:
+    """The leading dimension of every leaf of a tree; None for leaves that are no tensors or scalars."""
+    return [
+        leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else None for leaf in pytree.tree_leaves(value)
+    ]
+
+
+def volume(batch: object) -> tuple[int, int]:
+    """(rows, numbers in the largest tensor) of a batch."""
+    tensors = [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()]
+    return tensors[0].shape[0], max(tensor.numel() for tensor in tensors)
+
+
+class Ambiguous(Unstackable):
+    """Only this batch cannot be stacked."""
+
+
+class Layout:
+    """The lengths seen in one sequential evaluation, by site and call."""
+
+    def __init__(self, batch: object):
+        self.rows, self.size = volume(batch)
+        self.calls: dict[int, list[list[int | None]]] = {}
+        self.recording = True
+
+    def record(self, site: int, inputs: object) -> None:
+        """Notes one call of a site while a single probe is evaluated."""
+        self.calls.setdefault(site, []).append(leading(inputs))
+
+    def roles(self, site: int, call: int, inputs: object, groups: int, batch: tuple[int, int]) -> list[str | None]:
+        """BATCH, SHARED or None for every leaf of a stacked call; batch is `volume` of one group.
+
+        A length that carries the batch grows with the rows, or with all tokens where rows and positions are
+        flattened together; another one stays, or grows with the positions. Raises Ambiguous when that does
+        not decide, Unstackable when the model took another path than in the recorded evaluation.
+        """
+        seen = self.calls.get(site, [])
+        now = leading(inputs)
+        if call >= len(seen) or len(seen[call]) != len(now):
+            raise Unstackable("a module was called otherwise than in the first look")
+        rows, size = batch
+        roles: list[str | None] = []
+        for before, after in zip(seen[call], now, strict=True):
+            if before is None or after is None:
+                roles.append(None)
+                continue
+            carries = after * self.rows == before * groups * rows or after * self.size == before * groups * size
+            stays = after == before or after * self.size * rows == before * size * self.rows
+            if carries == stays:
+                raise Ambiguous("whether an input carries the batch cannot be told from its length")
+            roles.append(BATCH if carries else SHARED)
+        return roles
+
+
+def parts(inputs: object, roles: Sequence[str | None], groups: int) -> list[object]:
+    """The inputs of each group: chunks of what carries the batch, the same object for the rest."""
+    leaves, spec = pytree.tree_flatten(inputs)
+    split = [
+        leaf.chunk(groups) if role == BATCH and isinstance(leaf, Tensor) else [leaf] * groups
+        for leaf, role in zip(leaves, roles, strict=True)
+    ]
+    return [pytree.tree_unflatten([leaf[g] for leaf in split], spec) for g in range(groups)]
+
+
+def together(outputs: Sequence[object], carries: bool, rows: int) -> object:
+    """One output of the groups' outputs, stacked along the leading dimension.
+
+    carries: whether any input carried the batch; where none did, an output of leading dimension 1 is
+    expanded to the rows of a group first, and any other length cannot be stacked.
+    """
+    flat = [pytree.tree_flatten(output) for output in outputs]
+    spec = flat[0][1]
+    joined = []
+    for leaves in zip(*(leaves for leaves, _ in flat), strict=True):
+        if not isinstance(leaves[0], Tensor):
+            joined.append(leaves[0])
+        elif leaves[0].dim() and carries:
+            joined.append(torch.cat(leaves))
+        elif leaves[0].dim() and leaves[0].shape[0] == 1:
+            joined.append(torch.cat([leaf.expand(rows, *leaf.shape[1:]) for leaf in leaves]))
+        else:
+            raise Unstackable("a module with trained weights gives an output that does not carry the batch")
+    return pytree.tree_unflatten(joined, spec)

@@ -1,0 +1,128 @@
+"""The module executor as a look: any model, one by one or stacked, weights never written."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from zo.directions import Probe
+from zo.errors import ConfigError, LookError
+from zo.look.base import ModelLook, Objective, weighted_mean
+from zo.look.executor import Executor
+from zo.look.layout import Ambiguous, Layout, Unstackable, volume
+from zo.optimizers import Optimizer, Probing
+
+_AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "auto" allows
+
+
+class ModuleLook(ModelLook):
+    """Evaluates probes on a module.
+
+    optimizer: whose probes will be looked at; its weights must be the model's.
+    probes_per_forward: how many probes share a model call: a number, "all", or "auto" (as many as keep
+        rows × tokens within 16,384). 1 is sequential. On a CPU the losses are the same bits.
+    micro: examples evaluated at a time.
+
+    The first look is sequential: it learns which inputs of a module carry the batch, and checks that every
+    trained tensor was perturbed. A model that cannot be stacked is looked at sequentially, with a warning;
+    `sequential_because` says why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: Optimizer,
+        *,
+        probes_per_forward: int | str = "auto",
+        micro: int | None = None,
+    ):
+        super().__init__(model, objective, micro)
+        if probes_per_forward not in ("auto", "all") and not (
+            isinstance(probes_per_forward, int) and probes_per_forward >= 1
+        ):
+            raise ConfigError(
+                f"probes_per_forward = {probes_per_forward!r} must be 'auto', 'all' or a number of at least 1."
+            )
+        self.probes_per_forward = probes_per_forward
+        self.weights = optimizer.weights
+        self.directions = optimizer.directions if isinstance(optimizer, Probing) else None
+        self.sequential_because: str | None = None
+        self._executor: Executor | None = None
+        self._layout: Layout | None = None
+
+    @property
+    def executor(self) -> Executor:
+        """Made at first use, so that first-order methods need none."""
+        if self._executor is None:
+            assert self.directions is not None, "a first-order method asks for gradients, not probes"
+            self._executor = Executor(self.model, self.weights, self.directions)
+        return self._executor
+
+    def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
+        if self.model.training:
+            self.model.eval()
+        first = self._layout is None
+        losses: list[list[float]] = [[] for _ in probes]
+        weights: list[list[float]] = [[] for _ in probes]
+        self.weights.warm([key for probe in probes for key, _ in probe.terms], self.executor.directions)
+        for chunk in self.chunks(batch):
+            size = 1 if first else self._group_size(len(probes), chunk)
+            for start in range(0, len(probes), size):
+                group = probes[start : start + size]
+                for i, (lost, weight) in enumerate(self._evaluate(group, chunk), start):
+                    losses[i] += lost
+                    weights[i] += weight
+        if first:
+            self._check_perturbed(probes)
+        self.forward_passes += len(probes)
+        return [weighted_mean(lost, weight) for lost, weight in zip(losses, weights, strict=True)]
+
+    def _group_size(self, probes: int, chunk: Any) -> int:
+        if self.sequential_because is not None:
+            return 1
+        if self.probes_per_forward == "all":
+            return probes
+        if isinstance(self.probes_per_forward, int):
+            return self.probes_per_forward
+        return max(1, min(probes, _AUTO // volume(chunk)[1]))
+
+    def _evaluate(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
+        """(losses, weights) of every example, for each probe."""
+        if len(probes) > 1:
+            try:
+                return self._stacked(probes, chunk)
+            except Ambiguous:
+                pass
+            except Unstackable as reason:
+                self.sequential_because = str(reason)
+                warnings.warn(f"Probes are evaluated one by one: {reason}.", stacklevel=4)
+        return [pair for probe in probes for pair in self._stacked([probe], chunk)]
+
+    def _stacked(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
+        """One model call for all these probes, a copy of the chunk each."""
+        n = len(probes)
+        if self._layout is None:
+            self._layout = Layout(chunk)
+        batch = chunk if n == 1 else pytree.tree_map(lambda leaf: _repeated(leaf, n), chunk)
+        with torch.no_grad(), self.executor.at(probes, self._layout, volume(chunk)):
+            losses, weights = self.examples(batch, n)
+        self._layout.recording = False
+        return list(zip(losses.tolist(), weights.tolist(), strict=True))
+
+    def _check_perturbed(self, probes: Sequence[Probe]) -> None:
+        if not any(probe.terms for probe in probes):
+            return
+        if missed := sorted(self.weights.tensors.keys() - self.executor.perturbed):
+            shown = ", ".join(missed[:5]) + (f" and {len(missed) - 5} more" if len(missed) > 5 else "")
+            raise LookError(
+                f"The forward of {type(self.model).__name__} does not use {shown}, or reads it from outside the module "
+                "that holds it, so a perturbation would not be seen. Freeze it with requires_grad = False."
+            )
+
+
+def _repeated(leaf: Any, n: int) -> Any:
+    return leaf.repeat(n, *[1] * (leaf.dim() - 1)) if isinstance(leaf, Tensor) else leaf
