@@ -5,6 +5,7 @@ in the order given; every product and sum is rounded by itself (no fused multipl
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +13,36 @@ from torch import Tensor
 from zo.random import philox, rounding
 
 Terms = Sequence[tuple[int, float]]
+
+
+class Kernels(Protocol):
+    """What every form offers; the methods are documented at Eager."""
+
+    name: str
+
+    def warm(
+        self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
+    ) -> None: ...
+
+    def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor: ...
+
+    def perturb_many(
+        self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
+    ) -> list[Tensor]: ...
+
+    def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor: ...
+
+    def move(
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        terms: Terms,
+        keep: float = 1.0,
+        update: str = "nearest",
+        rounding_key: int = 0,
+        low: Tensor | None = None,
+    ) -> None: ...
 
 
 class Eager:

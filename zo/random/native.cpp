@@ -116,9 +116,9 @@ static inline F widen(const Fp16* p) {
         memcpy((char*)&x + 32 * i, &h, 32);
     }
 #else
-    _Float16 h[16];
-    memcpy(h, p, 32);
-    for (int i = 0; i < 16; i++) x[i] = (float)h[i];
+    U h = __builtin_convertvector(halves_at(p), U), size = (h & 0x7FFFu) << 13;
+    U special = (U)((h & 0x7C00u) == 0x7C00u) & 0x7F800000u;
+    x = (F)((U)((F)size * 0x1p112f) | special | (h & 0x8000u) << 16);
 #endif
     return x;
 }
@@ -132,9 +132,12 @@ static inline void narrow(Fp16* p, F x) {
         _mm_storeu_si128((__m128i*)p + i, _mm256_cvtps_ph(h, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     }
 #else
-    _Float16 h[16];
-    for (int i = 0; i < 16; i++) h[i] = (_Float16)x[i];
-    memcpy(p, h, 32);
+    U u = (U)x & 0x7FFFFFFFu;
+    U normal = ((u + 0xFFFu + ((u >> 13) & 1u)) >> 13) - (112u << 10);
+    U small = (U)((F)u + 0.5f) - 0x3F000000u;  // the sum's last place is 2^-24, half's smallest number
+    U h = u < 0x38800000u ? small : u < 0x47800000u ? normal : u > 0x7F800000u ? 0x7E00u + U{} : 0x7C00u + U{};
+    H packed = __builtin_convertvector(h | ((U)x >> 16 & 0x8000u), H);
+    memcpy(p, &packed, 32);
 #endif
 }
 

@@ -1,0 +1,153 @@
+"""The operations of eager.py through torch.compile: one block of fixed size, compiled once for each number of
+terms, dtype and update; the last block is padded. Shapes are fixed because inductor's code for dynamic ones
+is several times slower. Same bits as eager on a CPU.
+
+Signs only: inductor needs about a minute for the Gaussian, and the rows of an embedding are few, so both go
+to the eager form.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from zo.random import philox, rounding
+from zo.random.eager import Eager, Terms
+
+
+class Compiled:
+    """Eager's interface through inductor; the first call of each kind compiles for some seconds.
+
+    block: elements of one call of the compiled function, a multiple of 128.
+    """
+
+    name = "compiled"
+
+    def __init__(self, block: int = 1 << 16):
+        self.block = block
+        self._eager = Eager()
+
+    def warm(self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device) -> None:
+        """Whole small models at once, for what the eager form does."""
+        if stream != philox.SIGNS:
+            self._eager.warm(keys, stream, layout, device)
+
+    def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
+        """w + Σ scale z in w's shape and dtype; w is read, never written."""
+        if stream != philox.SIGNS:
+            return self._eager.perturb(w, pid, stream, terms, out)
+        out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
+        self._walk(w.reshape(-1), out.view(-1), None, pid, terms, 1.0, "nearest", 0)
+        return out
+
+    def perturb_many(
+        self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """One result of perturb for each list of terms."""
+        if stream != philox.SIGNS:
+            return self._eager.perturb_many(w, pid, stream, lists, outs)
+        places = [None] * len(lists) if outs is None else outs
+        return [self.perturb(w, pid, stream, terms, out) for terms, out in zip(lists, places, strict=True)]
+
+    def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor:
+        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
+        return self._eager.perturb_rows(w, pid, stream, terms, rows)
+
+    def move(
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        terms: Terms,
+        keep: float = 1.0,
+        update: str = "nearest",
+        rounding_key: int = 0,
+        low: Tensor | None = None,
+    ) -> None:
+        """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
+        if stream != philox.SIGNS:
+            return self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
+        how = "master" if low is not None else "nearest" if w.dtype == torch.float32 else update
+        flat = w.view(-1)
+        self._walk(flat, flat, None if low is None else low.view(-1), pid, terms, keep, how, rounding_key)
+
+    def _walk(
+        self,
+        w: Tensor,
+        out: Tensor,
+        low: Tensor | None,
+        pid: int,
+        terms: Terms,
+        keep: float,
+        update: str,
+        rounding_key: int,
+    ) -> None:
+        run = _compiled()
+        device = w.device
+        update = "nearest" if update == "master" and low is None else update
+        keys = torch.tensor([_halves(key) for key, _ in terms], device=device)
+        scales = torch.tensor([scale for _, scale in terms], dtype=torch.float32, device=device)
+        names = torch.tensor([*_halves(pid), *_halves(rounding_key)], device=device)
+        factor = torch.tensor(keep, dtype=torch.float32, device=device)
+        for start in range(0, w.numel(), self.block):
+            stop = min(start + self.block, w.numel())
+            first = torch.tensor(start, device=device)
+            part, lower = self._padded(w[start:stop]), None if low is None else self._padded(low[start:stop])
+            new, dropped = run(part, lower, keys, scales, names, first, factor, update)
+            out[start:stop] = new[: stop - start]
+            if low is not None:
+                low[start:stop] = dropped[: stop - start]
+
+    def _padded(self, part: Tensor) -> Tensor:
+        if part.numel() == self.block:
+            return part
+        return torch.cat((part, part.new_zeros(self.block - part.numel())))
+
+
+def _block(
+    w: Tensor,
+    low: Tensor | None,
+    keys: Tensor,
+    scales: Tensor,
+    names: Tensor,
+    first: Tensor,
+    keep: Tensor,
+    update: str,
+) -> tuple[Tensor, Tensor | None]:
+    """One block [n] from element `first` on: the new weights, and their low halves when update is master."""
+    n = w.numel()
+    blocks = first // 128 + torch.arange(n // 128, device=w.device)
+    total = _signs(keys[0], names, blocks) * scales[0]
+    for i in range(1, len(keys)):
+        total = total + _signs(keys[i], names, blocks) * scales[i]
+    new = (w.float() if low is None else rounding.join(w, low)) * keep + total
+    if update == "master":
+        return rounding.split(new)
+    if update == "nearest":
+        return new.to(w.dtype), None
+    eighths = first // 8 + torch.arange(n // 8, device=w.device)
+    words = philox.philox((eighths, names[0], names[1], philox.ROUNDING), (names[2], names[3]))
+    bits = torch.stack(words, dim=-1).to(torch.int32)
+    return rounding.stochastic(new, w.dtype, philox.halves(bits)), None
+
+
+def _signs(key: Tensor, names: Tensor, blocks: Tensor) -> Tensor:
+    """fp32 signs of whole blocks: philox.signs without its table."""
+    words = torch.stack(philox.philox((blocks, names[0], names[1], philox.SIGNS), (key[0], key[1])), dim=-1)
+    bits = (words.to(torch.int32).unsqueeze(-1) >> torch.arange(32, dtype=torch.int32, device=blocks.device)) & 1
+    return (1 - 2 * bits).to(torch.float32).flatten()
+
+
+def _halves(word: int) -> tuple[int, int]:
+    return word & 0xFFFFFFFF, word >> 32
+
+
+_RUN: list[Callable[..., tuple[Tensor, Tensor | None]]] = []
+
+
+def _compiled() -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The compiled block, shared by all instances; every number of terms is a compilation of its own."""
+    if not _RUN:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        _RUN.append(torch.compile(_block, dynamic=False, fullgraph=True))
+    return _RUN[0]

@@ -1,0 +1,122 @@
+"""The loop, and how it starts again where it was.
+
+    for t in range(start, steps):
+        losses = optimizer.step(t, batch, look)     # forward passes
+        journal.append(losses)                      # a step begins to exist here
+        optimizer.tell(t, losses)                   # the move
+        on_step(t, seen)
+
+A journaled step is told without looking, so the same loop replays a journal. With snapshots it starts at
+the newest one that fits and replays the tail.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zo.errors import DataError
+from zo.journal import Journal
+from zo.optimizers import Optimizer
+from zo.optimizers.base import Looker
+from zo.snapshots import Snapshots
+
+Batches = Callable[[int], Any] | Iterable[Any]
+OnStep = Callable[[int, dict[str, float], bool], bool | None]
+
+
+def train(
+    optimizer: Optimizer,
+    look: Looker,
+    batches: Batches,
+    steps: int,
+    *,
+    journal: Journal | None = None,
+    snapshots: Snapshots | None = None,
+    max_replay_seconds: float = 600.0,
+    rate: Callable[[int], float] | None = None,
+    on_step: OnStep | None = None,
+) -> int:
+    """Takes steps until `steps` are done or on_step returns True; returns how many are done.
+
+    batches: a function of the step (exact on resuming), or an iterable that is gone through again and again.
+    journal: where steps are recorded, and from which they are taken again without looking.
+    snapshots: where weights are kept so that replaying takes at most about max_replay_seconds.
+    rate: learning rate decided when a step is taken (a budget of time); it is journaled, not computed again.
+    on_step: called after step t with what tell saw and whether the step was replayed.
+    """
+    start = _restore(optimizer, journal, snapshots)
+    batch_of = _by_step(batches, start)
+    replay_seconds = 0.0
+    for t in range(start, steps):
+        replayed = journal is not None and t < len(journal)
+        began = time.monotonic()
+        if replayed:
+            record = journal[t]
+            losses, lr = record.losses, record.lr
+            batch_of(t, False)
+        else:
+            losses = optimizer.step(t, batch_of(t, True), look)
+            lr = None if rate is None else torch.tensor(rate(t)).item()  # as the journal will hold it
+            if journal is not None:
+                journal.append(losses, lr)
+        if optimizer.replays_from == "losses":
+            began = time.monotonic()
+        seen = optimizer.tell(t, losses, lr)
+        replay_seconds += time.monotonic() - began
+        if snapshots is not None and replay_seconds > max_replay_seconds and not replayed:
+            snapshot(optimizer, snapshots, t + 1)
+            replay_seconds = 0.0
+        if on_step is not None and on_step(t, seen, replayed):
+            return t + 1
+    return max(start, steps)
+
+
+def snapshot(optimizer: Optimizer, snapshots: Snapshots, step: int) -> None:
+    """Saves weights and optimizer after `step` steps."""
+    state: dict[str, Tensor] = {f"weights:{name}": tensor for name, tensor in optimizer.weights.state().items()}
+    state |= {f"optimizer:{name}": tensor for name, tensor in optimizer.state().items()}
+    snapshots.save(step, state | {"counts": torch.tensor([optimizer.skipped, optimizer.idle])})
+
+
+def _restore(optimizer: Optimizer, journal: Journal | None, snapshots: Snapshots | None) -> int:
+    """Loads the newest snapshot that the journal covers; returns its step, or 0."""
+    if journal is None:
+        return 0
+    found = None if snapshots is None else snapshots.newest(len(journal))
+    step = 0
+    if found is not None:
+        step, state = found
+        part = {"weights": {}, "optimizer": {}}
+        for name, tensor in state.items():
+            if name != "counts":
+                kind, name = name.split(":", 1)
+                part[kind][name] = tensor
+        optimizer.weights.load(part["weights"])
+        optimizer.load(part["optimizer"])
+        optimizer.skipped, optimizer.idle = state["counts"].tolist()
+    if optimizer.replays_from != "losses":
+        journal.truncate(step)  # these steps cannot be rebuilt from their losses and are taken again
+    return step
+
+
+def _by_step(batches: Batches, start: int) -> Callable[[int, bool], Any]:
+    """The batch of step t; the second argument says whether it is needed or only passed over."""
+    if callable(batches):
+        return lambda t, needed: batches(t) if needed else None
+    endless = _again_and_again(batches)
+    for _ in range(start):
+        next(endless)
+    return lambda t, needed: next(endless)
+
+
+def _again_and_again(batches: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise DataError("The batches came to an end: give a loader that can be gone through more than once.")
