@@ -3,17 +3,36 @@
     optimizer = zo.FZOO(model, lr=1e-3)
     look = zo.ModuleLook(model, losses, optimizer)       # losses(model, batch) → one loss an example
     zo.train(optimizer, look, batches, steps=200)
+
+Names are imported at first use, so that `import zo` costs nothing where only its errors are wanted.
 """
 
-from zo.directions import Gaussian, Key, Probe, Rademacher
-from zo.errors import ConfigError, DataError, Diverged, JournalError, LookError, ZOError
-from zo.journal import Journal
-from zo.look import ClosureLook, InPlace, ModuleLook
-from zo.optimizers import FZOO, SGD, AdamW, MeZO
-from zo.schedules import Constant, Cosine, Linear
-from zo.snapshots import Snapshots
-from zo.train import train
-from zo.weights import Weights
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zo.directions import Gaussian, Key, Probe, Rademacher
+    from zo.errors import ConfigError, DataError, Diverged, JournalError, LookError, ZOError
+    from zo.journal import Journal
+    from zo.look import ClosureLook, InPlace, ModuleLook
+    from zo.optimizers import FZOO, SGD, AdamW, MeZO
+    from zo.schedules import Constant, Cosine, Linear
+    from zo.snapshots import Snapshots
+    from zo.train import train
+    from zo.weights import Weights
+
+_HOMES = {
+    "zo.directions": ("Gaussian", "Key", "Probe", "Rademacher"),
+    "zo.errors": ("ConfigError", "DataError", "Diverged", "JournalError", "LookError", "ZOError"),
+    "zo.journal": ("Journal",),
+    "zo.look": ("ClosureLook", "InPlace", "ModuleLook"),
+    "zo.optimizers": ("FZOO", "SGD", "AdamW", "MeZO"),
+    "zo.schedules": ("Constant", "Cosine", "Linear"),
+    "zo.snapshots": ("Snapshots",),
+    "zo.train": ("train",),
+    "zo.weights": ("Weights",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "FZOO",
@@ -41,3 +60,11 @@ __all__ = [
     "ZOError",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'zo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
