@@ -38,6 +38,7 @@ from zo.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 HIDDEN = ("local", "recipe")  # chosen by the machine and by the model, not on the command line
+OPEN = ("experiment", "debug")  # groups of which nothing need be chosen, so that null is a choice
 BUDGETS = ("steps", "forward_passes", "minutes")
 
 
@@ -94,7 +95,10 @@ def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Overr
             problems.append(Problem(text, wrong))
         elif key in options and not isinstance(override.value(), dict):
             wrong = _choice(key, override.value(), options[key])
-            (problems.append(Problem(text, wrong)) if wrong else choices.append(override))
+            if wrong:
+                problems.append(Problem(text, wrong))
+            elif override.value() is not None:
+                choices.append(override)
         else:
             values.append(override)
     return choices, values
@@ -104,7 +108,7 @@ def _form(override: Override) -> str | None:
     """What is wrong with the form of an override, whatever its key."""
     key = override.key_or_group
     if key.split(".")[0].split("/")[0] == "hydra":
-        return "Hydra's own settings have no effect here: paths.runs says where runs go, --help and --cfg show the rest."
+        return "Hydra's own settings have no effect here: paths.runs says where runs go, --cfg job shows everything."
     if override.is_add() or override.is_force_add():
         return f"Nothing is added to the configuration: every key that means something exists. Write {key}=value."
     if override.is_delete():
@@ -118,7 +122,7 @@ def _form(override: Override) -> str | None:
 
 
 def _choice(group: str, value: Any, options: list[str]) -> str | None:
-    if value is None and group in ("experiment", "debug"):
+    if value is None and group in OPEN:
         return None
     if isinstance(value, list):
         return f"One option is chosen, not several: {one_of(options)}."
@@ -196,7 +200,11 @@ def _validate(
     except ValidationError as error:
         items = {".".join(_path(model, item["loc"])): item for item in reversed(error.errors())}
         for key, item in reversed(items.items()):
-            shown = key if item["type"] == "missing" or isinstance(item["input"], dict) else f"{key}={item['input']}"
+            shown = (
+                key
+                if item["type"] == "missing" or isinstance(item["input"], dict)
+                else f"{key}={item['input']}"
+            )
             below = next((text for other, text in written.items() if other.startswith(key + ".")), shown)
             problems.append(Problem(written.get(key, below), _sentence(model, key, item)))
     bad = {problem.where.partition(".")[0] for problem in problems[wrong:]}
@@ -209,7 +217,10 @@ def _combinations(name: str, values: dict[str, Any]) -> list[Problem]:
     try:
         read(CHOICES[name], values, name)
     except ConfigError as error:
-        return [Problem(where, what) for where, _, what in (line.partition(": ") for line in str(error).splitlines())]
+        return [
+            Problem(where, what)
+            for where, _, what in (line.partition(": ") for line in str(error).splitlines())
+        ]
     return []
 
 

@@ -93,7 +93,9 @@ def _lookup(source: _Source, name: str) -> tuple[_Source, ast.stmt]:
     for node in source.tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return source, node
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in node.targets
+        ):
             return source, node
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
             return source, node
@@ -142,7 +144,9 @@ def _of_dataclass(source: _Source, node: ast.ClassDef) -> list[Argument]:
             home, parent = _lookup(source, base.id)
             if isinstance(parent, ast.ClassDef):
                 inherited += _arguments(home, parent)
-    fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+    fields = [
+        item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    ]
     own = _known(
         source,
         [
@@ -204,7 +208,9 @@ def _type(source: _Source, node: ast.expr) -> Any:
         if origin is Literal:
             return Literal[tuple(ast.literal_eval(p) for p in parts)]
         if origin in (list, dict, tuple):
-            inner = [... if isinstance(p, ast.Constant) and p.value is ... else _type(source, p) for p in parts]
+            inner = [
+                ... if isinstance(p, ast.Constant) and p.value is ... else _type(source, p) for p in parts
+            ]
             return origin[tuple(inner)] if len(inner) > 1 else origin[inner[0]]
     raise _Unknown
 

@@ -81,7 +81,9 @@ def _read(argv: Sequence[str]) -> Request:
             value = value or (rest.pop(0) if rest else "")
             request.values[name] = value
             if name == "--cfg" and value != "job":
-                request.problems.append(Problem(f"{word} {value}".strip(), "--cfg takes job, the run's configuration."))
+                request.problems.append(
+                    Problem(f"{word} {value}".strip(), "--cfg takes job, the run's configuration.")
+                )
         request.flags.add(name)
     if request.flags & {"--resolve", "--package"} and "--cfg" not in request.flags:
         request.problems.append(Problem("--resolve, --package", "These say how --cfg job prints; add it."))

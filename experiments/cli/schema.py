@@ -7,7 +7,15 @@ from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from experiments.choices import ModelChoice, PeftChoice, TaskChoice
@@ -33,7 +41,12 @@ class Section(BaseModel):
         kinds = plain_kinds(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
             return int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and str in kinds and not kinds & {int, float}:
+        if (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and str in kinds
+            and not kinds & {int, float}
+        ):
             return str(value)
         if isinstance(value, list) and tuple in kinds:
             return tuple(value)
@@ -72,7 +85,9 @@ class Budget(Section):
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
             said = f"{' and '.join(given)} are set" if given else "none is set"
-            raise ValueError(f"exactly one of steps, forward_passes and minutes is set, the others are null; {said}.")
+            raise ValueError(
+                f"exactly one of steps, forward_passes and minutes is set, the others are null; {said}."
+            )
         return self
 
 
@@ -205,6 +220,8 @@ def section_in(annotation: Any) -> type[Section] | None:
 def field_at(model: type[Section], path: list[str]) -> FieldInfo | None:
     """The field at a path, or None; inside a mapping with keys of the user's own, the mapping's."""
     head, *rest = path
+    if model is Anything:
+        return FieldInfo(annotation=Any)
     field = next((f for name, f in model.model_fields.items() if (f.alias or name) == head), None)
     if field is None or not rest:
         return field
@@ -232,10 +249,14 @@ def _words(annotation: Any, limits: list[Any]) -> str:
     if origin in (list, tuple, Sequence):
         return f"a list of {_words(inner[0], []).removeprefix('a ')}s" if inner else "a list"
     if section_in(annotation):
-        return f"a mapping with the keys {', '.join(f.alias or n for n, f in annotation.model_fields.items())}"
+        return (
+            f"a mapping with the keys {', '.join(f.alias or n for n, f in annotation.model_fields.items())}"
+        )
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null",
              list: "a list", dict: "a mapping", Mapping: "a mapping"}  # fmt: skip
-    bounds = [f"{word} {getattr(limit, name)}" for limit in limits for name, word in BOUNDS if hasattr(limit, name)]
+    bounds = [
+        f"{word} {getattr(limit, name)}" for limit in limits for name, word in BOUNDS if hasattr(limit, name)
+    ]
     return " ".join([names.get(origin or annotation, "a value"), *([" and ".join(bounds)] if bounds else [])])
 
 

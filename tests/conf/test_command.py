@@ -1,0 +1,109 @@
+"""launch.py as a user starts it: help, the composed configuration, exit codes, and how long they take."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments.cli import main
+from experiments.cli.compose import groups
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def launch(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "launch.py", *args], capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(("args", "code"), [(["--help"], 0), (["optimizer.epz=1", "model=nix"], 2)])
+def test_answers_come_in_under_a_second(args, code):
+    # Processor time, the best of three: the wall clock of a busy machine is its neighbours' as much as ours.
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert launch(*args).returncode == code
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 1.0
+
+
+def test_answers_need_neither_torch_nor_transformers():
+    script = (
+        "import sys; from experiments.cli import main\n"
+        "assert main(['--help']) == 0 and main(['x=1']) == 2 and main(['--cfg', 'job']) == 0\n"
+        "late = {'torch', 'transformers', 'datasets', 'peft', 'numpy'} & set(sys.modules)\n"
+        "assert not late, late"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_groups_options_keys_and_where_to_read_on(capsys):
+    assert main(["optimizer=mezo", "--help"]) == 0
+    said = capsys.readouterr().out
+    for group, options in groups().items():
+        assert all(f" {word}" in said for word in (group, *options) if options)
+    assert "_target_: zo.optimizers.MeZO" in said
+    assert "README.md" in said
+
+
+def test_cfg_job_prints_the_composed_configuration(capsys):
+    assert main(["--cfg", "job", "seed=3"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 3
+
+
+def test_resolve_fills_in_every_default(capsys):
+    assert main(["--cfg=job", "--resolve"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["optimizer"]["floor"] == 1e-8
+
+
+def test_package_prints_one_part(capsys):
+    assert main(["--cfg", "job", "-p", "batch", "batch.size=5"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == {"size": 5, "micro": None}
+    assert main(["--cfg", "job", "--package", "batch.size", "batch.size=5"]) == 0
+    assert capsys.readouterr().out == "5\n"
+    assert main(["--cfg", "job", "-p", "nix"]) == 2
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("zo ")
+
+
+def test_help_with_a_mistake_shows_both(capsys):
+    assert main(["--help", "seed=x"]) == 2
+    captured = capsys.readouterr()
+    assert "Groups, one file" in captured.out
+    assert "seed=x" in captured.err
+
+
+@pytest.mark.parametrize(("name", "code"), [("ConfigError", 2), ("DataError", 2), ("JournalError", 1)])
+def test_what_the_run_refuses_is_a_message_without_a_traceback(name, code, monkeypatch, capsys):
+    import types
+
+    import zo.errors
+
+    def run(config):
+        raise getattr(zo.errors, name)("optimizer.eps = 0 must be above 0.")
+
+    monkeypatch.setitem(sys.modules, "experiments.run", types.SimpleNamespace(run=run))
+    assert main([]) == code
+    assert "optimizer.eps = 0 must be above 0." in capsys.readouterr().err
+
+
+def test_the_run_gets_the_complete_configuration_and_gives_the_exit_code(monkeypatch):
+    import types
+
+    seen = []
+    monkeypatch.setitem(
+        sys.modules, "experiments.run", types.SimpleNamespace(run=lambda config: seen.append(config) or 130)
+    )
+    assert main(["optimizer=adamw", "batch.size=5"]) == 130
+    assert type(seen[0]) is dict
+    assert seen[0]["batch"] == {"size": 5, "micro": None}
+    assert seen[0]["optimizer"]["betas"] == [0.9, 0.999]

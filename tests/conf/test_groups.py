@@ -1,0 +1,122 @@
+"""Every file of conf/ composes, is valid and says what its constructor says."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from experiments.cli.compose import CONF, compose, groups
+from experiments.cli.constructor import arguments
+from experiments.cli.schema import TARGETS
+
+CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
+CALLS = [path for group in TARGETS for path in sorted((CONF / group).glob("*.yaml"))]
+RECIPES = sorted((CONF / "recipe").glob("*.yaml"))
+
+
+def name_of(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def constructor(target: str) -> Callable[..., Any]:
+    module, _, name = target.rpartition(".")
+    return getattr(__import__(module, fromlist=[name]), name)
+
+
+def content(path: Path) -> dict[str, Any]:
+    loaded = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items()}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_composes_and_is_valid(choice):
+    # A model of the hub or the user's own has no default folder.
+    more = ["model.path=somewhere"] if choice == "model=hub" else []
+    result = compose([choice, *more])
+    assert result.problems == []
+    assert result.config is not None
+
+
+def test_the_default_composes_and_lists_every_section():
+    result = compose([])
+    assert result.problems == []
+    assert result.config is not None
+    assert result.config["optimizer"]["_target_"] == "zo.optimizers.FZOO"
+    assert set(groups()) - {"experiment", "debug"} < set(result.config)
+
+
+@pytest.mark.parametrize("path", CALLS, ids=name_of)
+def test_yaml_signature_and_defaults_are_equal(path):
+    values = content(path)
+    signature = inspect.signature(constructor(values.pop("_target_")))
+    taken = {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is not parameter.KEYWORD_ONLY and name != "params"
+    }
+    written = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    assert written == taken
+    assert {name: type(value) for name, value in written.items()} == {n: type(d) for n, d in taken.items()}
+
+
+@pytest.mark.parametrize("path", CALLS, ids=name_of)
+def test_the_constructor_read_from_source_is_the_one_python_calls(path):
+    target = content(path)["_target_"]
+    signature = inspect.signature(constructor(target))
+    for argument in arguments(target):
+        parameter = signature.parameters[argument.name]
+        assert argument.default == parameter.default
+        assert argument.type is not Any, (
+            f"{target}: {argument.name} has no type that a YAML can be checked against"
+        )
+    keyword_only = {n for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert {a.name for a in arguments(target)} == set(signature.parameters) - keyword_only - {"params"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_a_recipe_is_named_by_a_model_and_an_optimizer_and_takes_effect(path):
+    pairs = [(m, o) for m in groups()["model"] for o in groups()["optimizer"] if f"{m}-{o}" == path.stem]
+    assert len(pairs) == 1
+    model, optimizer = pairs[0]
+    config = compose([f"model={model}", f"optimizer={optimizer}"]).config
+    assert config is not None
+    for section, values in content(path).items():
+        assert config[section] | values == config[section]
+
+
+def test_an_experiment_file_changes_groups_and_values_and_picks_their_recipe(tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(CONF, tmp_path / "conf")
+    (tmp_path / "conf" / "experiment" / "mine.yaml").parent.mkdir(exist_ok=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /optimizer: mezo\nexperiment: mine\nseed: 7\n"
+    )
+    monkeypatch.setattr("experiments.cli.compose.CONF", tmp_path / "conf")
+    config = compose(["experiment=mine", "optimizer.n=3"]).config
+    assert config is not None
+    assert config["experiment"] == "mine"
+    assert config["seed"] == 7
+    assert config["optimizer"]["_target_"] == "zo.optimizers.MeZO"
+    assert config["optimizer"]["n"] == 3
+    recipe = content(CONF / "recipe" / "tiny-clm-mezo.yaml")
+    assert config["optimizer"]["lr"] == recipe["optimizer"]["lr"]
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=name_of)
+def test_an_experiment_names_its_family(path):
+    assert content(path)["experiment"] == path.relative_to(CONF / "experiment").with_suffix("").as_posix()
+
+
+def test_every_file_says_how_it_is_used():
+    for path in CONF.rglob("*.yaml"):
+        if path.parent.name == "local":
+            continue
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+        assert lines[0].startswith("# "), f"{path} starts without a comment"
+        assert yaml.safe_load(path.read_text()) is not None
