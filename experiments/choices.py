@@ -1,4 +1,4 @@
-"""What a user chooses on the text side: model, adapters, task. Frozen, checked when made, free of heavy imports.
+"""What a user chooses on the text side: model, adapters, task. Frozen, checked when made, light to import.
 
 The YAML files in conf/model, conf/peft and conf/task hold these fields and no others.
 """
@@ -53,7 +53,7 @@ class PeftChoice:
 
 @dataclass(frozen=True)
 class Source:
-    """Where examples come from: a task of the built-in world, or a data set of the hub with two of its splits."""
+    """Where examples come from: a task of the built-in world, or two splits of a data set of the hub."""
 
     world: str | None = None
     hub: str | None = None
@@ -165,7 +165,7 @@ class TaskChoice:
 
 
 def read(kind: type[Choice], values: Mapping[str, Any] | Choice, group: str) -> Choice:
-    """A choice from a mapping (a dict, or a Hydra config). Raises ConfigError that lists every unknown key."""
+    """A choice from a mapping (a dict, a Hydra config). Raises ConfigError that lists every unknown key."""
     if isinstance(values, kind):
         return values
     assert isinstance(values, Mapping)

@@ -1,12 +1,12 @@
 """Objectives: (model, batch) → losses [B] fp32, or (losses [B], weights [B]); one model call each.
 
-    options   cross-entropy over the options' scores. Score of an option: the mean log-probability of its tokens
-              (causal), the logit of its word at the mask (masked), its class's logit (classifier).
-    answer    the negative mean log-probability of the answer's tokens, weighted by their number (average: token,
-              as MeZO trains) or equally (average: example).
+    options   cross-entropy over the options' scores. An option's score: the mean log-probability of its
+              tokens (causal), the logit of its word at the mask (masked), its class's logit (classifier).
+    answer    minus the mean log-probability of the answer's tokens, weighted by their number (average:
+              token, as MeZO trains) or equally (average: example).
 
-A batch is a dict of tensors whose leading dimension is B, of any size; logits exist only at the positions that
-count, and are upcast to fp32 before log-softmax.
+A batch is a dict of tensors whose leading dimension is B, of any size. Logits exist only at the positions
+that count, and are upcast to fp32 before log-softmax.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Scores = Callable[[nn.Module, Batch], Tensor]
 
 
 def span_logprobs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Sum of the targets' log-probabilities, and their number, both fp32 of the shape that precedes T and K."""
+    """Sum of the targets' log-probabilities, and their number; both fp32, of the shape that precedes K."""
     shape = batch["targets"].shape[:-1]
     ids, mask, positions, targets = (
         batch[name].reshape(-1, batch[name].shape[-1])

@@ -1,9 +1,10 @@
-"""Save a trained model as a Hugging Face folder or a PEFT adapter folder, safetensors only, all of it or nothing."""
+"""Save a trained model as a Hugging Face or PEFT adapter folder, safetensors only, all of it or nothing."""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from experiments.models.head import base_of
 from experiments.models.loading import Loaded
 from zo.errors import ConfigError
 
@@ -14,7 +15,9 @@ def save(loaded: Loaded, folder: Path) -> None:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        if hasattr(loaded.model, "peft_config"):  # an adapter asks the hub about its base model, unless told
+        if (
+            base_of(loaded.model) is not loaded.model
+        ):  # an adapter asks the hub about its base model, unless told
             loaded.model.save_pretrained(unfinished, save_embedding_layers=False)  # type: ignore[operator]
         else:
             loaded.model.save_pretrained(unfinished)  # type: ignore[operator]  # every model that load() gives has it

@@ -23,7 +23,7 @@ class Evaluation:
 
     value: the metric, a fraction, with its 95 % interval; None where only the loss was asked for.
     loss: the training objective's; forward_passes: model calls, of up to `batch_size` examples each.
-    majority, random: the metric of the best constant prediction, the accuracy of guessing (None if generated).
+    majority, random: metric of the best constant prediction, accuracy of guessing (None if generated).
     predictions: the option's number, or the generated text, in the order of the examples.
     """
 
@@ -41,7 +41,7 @@ class Evaluation:
 def evaluate(
     task: Task, loaded: Loaded, examples: Sequence[Example], batch_size: int = 64, *, loss_only: bool = False
 ) -> Evaluation:
-    """The metric and the loss, in eval mode, without gradients. `loss_only` leaves out the generation of answers."""
+    """The metric and the loss, in eval mode, without gradients. `loss_only` does not generate answers."""
     if not examples:
         raise DataError(f"Task {task.name} has no examples to evaluate on. Raise task.test or task.dev.")
     with torch.no_grad(), _eval_mode(loaded.model), _calls(base_of(loaded.model)) as calls:

@@ -1,6 +1,6 @@
 """The language-model head at chosen positions only.
 
-A batch of 8 x 512 tokens has half a gigabyte of logits for a vocabulary of 32 k, of which a task needs a few rows.
+A batch of 8 x 512 tokens has half a gigabyte of logits for 32 k words, of which a task needs a few rows.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def base_of(model: nn.Module) -> nn.Module:
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """The module that turns hidden states [rows, T, d] into logits: OPT's lm_head, RoBERTa's lm_head, BERT's cls.
+    """The module that makes hidden states [rows, T, d] logits: OPT's and RoBERTa's lm_head, BERT's cls.
 
     It is the child of the model, adapters taken off, that holds the output embeddings.
     """

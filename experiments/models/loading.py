@@ -1,4 +1,7 @@
-"""Load a model with its tokenizer: dtype, device and attention always said, in eval mode, the global generator untouched."""
+"""Load a model with its tokenizer.
+
+Dtype, device and attention are always said, the model is in eval mode, the global generator stays as it was.
+"""
 
 import inspect
 from collections.abc import Iterator
@@ -38,8 +41,8 @@ COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "xm
 class Loaded:
     """A model in eval mode with what belongs to it.
 
-    pad: the id that fills rows (masked out always); context: tokens a row may have; fingerprint: SHA-256 (hex)
-    of the weights, configuration and tokenizer files it came from.
+    pad: the id that fills rows (always masked out); context: tokens a row may have;
+    fingerprint: SHA-256 (hex) of the weights, configuration and tokenizer files it came from.
     """
 
     model: nn.Module
@@ -68,6 +71,7 @@ def load(choice: ModelChoice | dict[str, Any], *, classes: int | None = None, se
     family = choice.family or infer_family(config, folder)
     device = _device(choice.device)
     tokenizer = _tokenizer(folder)
+    model: nn.Module
     with _quiet(), _own_generator(seed):
         if family == "classifier":
             model = _classifier(choice, folder, config, classes, seed)
@@ -78,7 +82,7 @@ def load(choice: ModelChoice | dict[str, Any], *, classes: int | None = None, se
     if isinstance(model, PreTrainedModel) and family == "classifier":
         model.config.pad_token_id = pad  # decoders find a row's last token by it
     return Loaded(
-        model=model.to(device).eval(),
+        model=nn.Module.to(model, device).eval(),
         tokenizer=tokenizer,
         family=family,
         name=model_name(choice),
@@ -108,7 +112,7 @@ def _classifier(
             AutoModelForSequenceClassification,
             choice,
             folder,
-            fresh=() if has_own else None,
+            new_head=not has_own,
             num_labels=classes,
         )
     # A pooler would be trained without any effect on the logits.
@@ -126,9 +130,9 @@ def _classifier(
 
 
 def _from_pretrained(
-    auto: Any, choice: ModelChoice, folder: Path, fresh: tuple[str, ...] | None = (), **more: Any
+    auto: Any, choice: ModelChoice, folder: Path, new_head: bool = False, **more: Any
 ) -> PreTrainedModel:
-    """The model; with `fresh` None it may have new weights (a head), else all must be in the checkpoint."""
+    """The model; unless it may have a new head, every weight must be in the checkpoint."""
     try:
         model, report = auto.from_pretrained(
             folder,
@@ -144,7 +148,7 @@ def _from_pretrained(
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{folder} cannot be loaded through {auto.__name__}: {first}") from error
     missing = sorted(report["missing_keys"])
-    if missing and fresh is not None:
+    if missing and not new_head:
         raise ConfigError(
             f"{folder} lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}. "
             f"It was probably saved as another family: see model.family."
@@ -174,12 +178,12 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _pad(tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
-    """The id that fills rows. Some tokenizers have no pad token; any id does, since the attention mask hides it."""
+    """The id that fills rows. Where there is no pad token any id does, since the attention mask hides it."""
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id):
         if isinstance(candidate, int):
             return candidate
     raise ConfigError(
-        f"The tokenizer in {folder} names neither a pad, an end nor an unknown token to fill rows with."
+        f"The tokenizer in {folder} has neither a pad nor an end nor an unknown token to fill rows with."
     )
 
 
@@ -204,7 +208,8 @@ def _device(name: str) -> torch.device:
         ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"model.device={name}: this machine has {torch.cuda.device_count()} CUDA devices. Use cpu or auto."
+            f"model.device={name}: this machine has {torch.cuda.device_count()} CUDA devices. "
+            f"Use cpu or auto."
         )
     return device
 

@@ -1,7 +1,7 @@
 """A classifier on an encoder's mean-pooled states: logits = W · mean over the text's tokens of h + b."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,7 +26,9 @@ class MeanPooled(nn.Module):
         weight = torch.normal(
             0.0, INITIAL_STD, (classes, width), generator=torch.Generator().manual_seed(seed)
         )
-        self.head = nn.utils.skip_init(nn.Linear, width, classes, device=encoder.device, dtype=encoder.dtype)
+        head = nn.utils.skip_init(nn.Linear, width, classes, device=encoder.device, dtype=encoder.dtype)
+        self.head = cast(nn.Linear, head)
+        )
         with torch.no_grad():
             self.head.weight.copy_(weight)
             self.head.bias.zero_()
@@ -49,7 +51,7 @@ class MeanPooled(nn.Module):
         tensors = load_file(str(folder / HEAD_FILE))
         if tensors["weight"].shape != self.head.weight.shape:
             raise ConfigError(
-                f"{folder / HEAD_FILE} is a head of {len(tensors['weight'])} classes on {tensors['weight'].shape[1]} "
+                f"{folder / HEAD_FILE} has {len(tensors['weight'])} classes on {tensors['weight'].shape[1]} "
                 f"states; the task has {self.head.out_features}, the encoder {self.head.in_features}."
             )
         self.head.load_state_dict(tensors)

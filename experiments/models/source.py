@@ -1,4 +1,4 @@
-"""Where a model's files are, whether they may be loaded, and their fingerprint. Needs neither torch nor transformers."""
+"""Where a model's files are, whether they may be loaded, and their fingerprint; without torch."""
 
 import hashlib
 import importlib.util
@@ -76,7 +76,7 @@ def infer_family(config: dict[str, Any], folder: Path) -> Family:
         if architecture.endswith("Model"):
             return "classifier"
     raise ConfigError(
-        f"{folder / 'config.json'} names the architectures {config.get('architectures')}, which tell no family. "
+        f"{folder / 'config.json'} names the architectures {config.get('architectures')}: no family. "
         f"Set model.family to causal, masked or classifier."
     )
 
@@ -158,8 +158,8 @@ def _check_files(folder: Path) -> None:
         pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
         what = f"only {', '.join(pickles)}, a pickle, which could run code" if pickles else "no weights"
         raise ConfigError(
-            f"{folder} has {what}; weights are read from *.safetensors alone. Give a revision with safetensors "
-            f"(model.revision), or convert the model where you trust it: from_pretrained, then save_pretrained."
+            f"{folder} has {what}; weights are read from *.safetensors alone. Give a revision that "
+            f"has them (model.revision), or convert a model you trust: from_pretrained, then save_pretrained."
         )
     if "auto_map" in read_config(folder):
         raise ConfigError(

@@ -1,1 +1,1 @@
-"""Tasks: rows read (data), put into templates (template, prompts), sampled (sampling), batched (batches, task)."""
+"""Tasks: rows are read (data, records), sampled, put into templates (prompts) and batched."""

@@ -115,7 +115,7 @@ def _read_parquet(paths: list[Path]) -> Table:
 
 
 def _from_hub(choice: TaskChoice, split: str) -> Table:
-    import datasets  # late: it takes seconds to import
+    import datasets.config  # late: it takes seconds to import
 
     source = choice.source
     assert source.hub is not None
@@ -129,7 +129,7 @@ def _from_hub(choice: TaskChoice, split: str) -> Table:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"The data set {name}, split {split}, cannot be loaded: {f'{why}; ' if why else ''}{first} "
-            f"Give a folder (task.data_dir) with {split}.jsonl or {split}.parquet, or run once with a network."
+            f"Give a folder (task.data_dir) with {split}.jsonl or {split}.parquet, or run with a network."
         ) from error
     finally:
         datasets.config.HF_HUB_OFFLINE = offline

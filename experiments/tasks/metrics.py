@@ -23,7 +23,7 @@ def exact_match(prediction: str, golds: Sequence[str]) -> float:
 
 
 def f1(prediction: str, golds: Sequence[str]) -> float:
-    """The largest F1 of words over the golds; an empty prediction has 0, a gold without answer wants itself."""
+    """The largest F1 of words over the golds; an empty prediction has 0, "no answer" wants itself."""
     return max(_f1(prediction, gold) for gold in golds)
 
 

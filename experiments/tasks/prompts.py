@@ -1,8 +1,9 @@
 """Prompts: a record's text and token rows for causal models, masked models and classifiers.
 
-Causal, as in MeZO's large_models (Malladi et al. 2023): one text a candidate; spaces are stripped from the ends of
-the prompt and of the whole, white space from the whole's beginning; an option's tokens are counted by tokenising
-the prompt with and without it; what is too long loses tokens on the left and keeps the beginning-of-text token.
+Causal, as in MeZO's large_models (Malladi et al. 2023): one text a candidate; spaces are stripped from the
+ends of the prompt and of the whole, white space from the whole's beginning; an option's tokens are counted by
+tokenising the prompt with and without it; what is too long loses tokens on the left, but for the
+beginning-of-text token.
 Masked, as in LM-BFF (Gao et al. 2021): option words are single tokens, compared at the mask.
 """
 
@@ -75,7 +76,7 @@ class CausalPrompts:
         return prompt.strip(" "), wholes
 
     def encode(self, rows: Sequence[Record]) -> list[Example]:
-        """Examples with one row a candidate. Raises DataError for options that do not fit or have no tokens."""
+        """Examples with one row a candidate. Raises DataError for options that do not fit or add no token."""
         texts = [self.texts(record) for record in rows]
         prompts = _tokenise(self.tokenizer, [prompt for prompt, _ in texts])
         starts = _tokenise(self.tokenizer, [prompt.lstrip() for prompt, _ in texts])
@@ -104,7 +105,7 @@ class CausalPrompts:
 
     def _misfit(self, span: int, ids: Ids) -> str | None:
         if span < 1:
-            return "the option adds no token to its prompt, so it cannot be scored. Begin it with a space or a word."
+            return "the option adds no token to its prompt, so it cannot be scored. Begin it with a space."
         if span >= self.limit:
             return f"the option has {span} tokens, but with one token before it a row holds {self.limit}."
         if span >= len(ids):
@@ -141,8 +142,8 @@ class MaskedPrompts:
         bad = [o for o, found in ids.items() if len(found) != 1 or found[0] == self.tokenizer.unk_token_id]
         if bad:
             raise ConfigError(
-                f"task.options: {', '.join(bad)} is no single token of this model, which scores one word at the mask. "
-                f"Choose other words."
+                f"task.options: {', '.join(bad)} is no single token of this model, which scores one word at "
+                f"the mask. Choose other words."
             )
         return [found[0] for found in ids.values()]
 
@@ -157,8 +158,8 @@ class MaskedPrompts:
         wrong = [r.index for r, ids in zip(rows, encoded, strict=True) if ids.count(mask) != 1]
         if wrong:
             raise DataError(
-                f"{self.text.where} must give a text with one mask; rows {', '.join(map(str, wrong[:10]))} have another "
-                f"number. The template holds {{mask}} once, and the fields must not hold {self.tokenizer.mask_token}."
+                f"{self.text.where} must give one mask; rows {', '.join(map(str, wrong[:10]))} have another "
+                f"number. The template holds {{mask}} once, and no field holds {self.tokenizer.mask_token}."
             )
         return [
             Example(r.index, r.fields, self.options, (r.label or 0,), (), (self._cut(ids, ids.index(mask)),))
@@ -166,7 +167,7 @@ class MaskedPrompts:
         ]
 
     def _cut(self, ids: Ids, mask: int) -> Row:
-        """At most `limit` tokens: first text before the mask goes, from the left, then text from the right."""
+        """At most `limit` tokens: text before the mask goes first, from the left, then from the right."""
         left = min(max(len(ids) - self.limit, 0), mask - 1)
         kept = (ids[0], *ids[1 + left :])
         if len(kept) > self.limit:

@@ -22,7 +22,7 @@ class Record:
 
 
 def records(table: Table, choice: TaskChoice, needed: Collection[str]) -> list[Record]:
-    """All rows with the `needed` text fields. Raises DataError that lists what is wrong, with the rows' places."""
+    """All rows with the `needed` text fields. Raises DataError that lists what is wrong, row by row."""
     right = "label" if choice.options is not None else "answers"
     paths = _paths(table, choice, [*sorted(needed), right])
     problems: list[str] = []
@@ -57,7 +57,7 @@ def _paths(table: Table, choice: TaskChoice, names: list[str]) -> dict[str, Path
     if missing:
         example = missing[0].split(" ")[0]
         raise DataError(
-            f"{table.where} lacks {', '.join(missing)}. Its columns are {', '.join(map(str, table.rows[0]))}. "
+            f"{table.where} lacks {', '.join(missing)}. Its columns are {', '.join(table.rows[0])}. "
             f"Name the right one: task.columns.{example}=<column>."
         )
     return paths

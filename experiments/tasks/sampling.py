@@ -17,9 +17,9 @@ def train_and_dev(
 ) -> tuple[list[int], list[int]]:
     """Row numbers of train and dev, drawn together; dev is the end of what is drawn.
 
-    Where the pool is smaller than train + dev, dev takes what train leaves, or `dev_share` of the pool if that is
-    more, but never more than asked. With dev_share = 1 that is the published rule, which gives dev all it asks
-    for: of WSC's 554 rows 54 are left to train on.
+    Where the pool is smaller than train + dev, dev takes what train leaves, or `dev_share` of the pool if
+    that is more, but never more than asked. With dev_share = 1 that is the published rule, which gives dev
+    all it asks for: of WSC's 554 rows 54 are left to train on.
     """
     if pool < train + dev:
         dev = min(dev, max(math.floor(pool * dev_share), pool - train))

@@ -178,8 +178,8 @@ def _prompts(choice: TaskChoice, loaded: Loaded, limit: int) -> Prompts:
     if template is None or (choice.options is None and loaded.family != "causal"):
         families = [f for f in ("causal", "masked", "classifier") if getattr(choice.templates, f) is not None]
         raise ConfigError(
-            f"Task {choice.name} has no template for a {loaded.family} model such as {loaded.name}; it has one for "
-            f"{', '.join(families)}. Choose another model, or add task.templates.{loaded.family}."
+            f"Task {choice.name} has no template for a {loaded.family} model such as {loaded.name}; it has "
+            f"one for {', '.join(families)}. Choose another model, or add task.templates.{loaded.family}."
         )
     where = f"task.templates.{loaded.family}"
     options = tuple(Template(text, f"task.options[{i}]") for i, text in enumerate(choice.options or ()))
