@@ -15,12 +15,9 @@ def save(loaded: Loaded, folder: Path) -> None:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        if (
-            base_of(loaded.model) is not loaded.model
-        ):  # an adapter asks the hub about its base model, unless told
-            loaded.model.save_pretrained(unfinished, save_embedding_layers=False)  # type: ignore[operator]
-        else:
-            loaded.model.save_pretrained(unfinished)  # type: ignore[operator]  # every model that load() gives has it
+        # Unless told, an adapter asks the hub whether its base model has the same vocabulary.
+        told = {} if base_of(loaded.model) is loaded.model else {"save_embedding_layers": False}
+        loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
         loaded.tokenizer.save_pretrained(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ def evaluate(
     ordered = tuple(predictions[number] for number in sorted(predictions))
     value = None
     if ordered:
-        value = sum(task.correct(e, p) for e, p in zip(examples, ordered, strict=True)) / len(examples)
+        value = fmean(task.correct(e, p) for e, p in zip(examples, ordered, strict=True))
     return Evaluation(
         metric=task.metric,
         value=value,

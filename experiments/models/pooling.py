@@ -28,7 +28,6 @@ class MeanPooled(nn.Module):
         )
         head = nn.utils.skip_init(nn.Linear, width, classes, device=encoder.device, dtype=encoder.dtype)
         self.head = cast(nn.Linear, head)
-        )
         with torch.no_grad():
             self.head.weight.copy_(weight)
             self.head.bias.zero_()

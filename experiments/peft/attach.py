@@ -1,5 +1,6 @@
 """Attach adapters to a loaded model and say what is trained."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -41,8 +42,9 @@ def _lora(loaded: Loaded, choice: PeftChoice, seed: int) -> nn.Module:
         else None,  # of its own accord peft trains the head of a SEQ_CLS model
     )
     devices = [loaded.device] if loaded.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         torch.manual_seed(seed)
+        warnings.simplefilter("ignore", FutureWarning)  # about names that peft still uses in transformers
         try:
             return get_peft_model(loaded.model, config, autocast_adapter_dtype=False)  # type: ignore[arg-type]
         except ValueError as error:

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -108,7 +109,7 @@ class Task:
             raise DataError(f"Task {self.name} has no examples here, so it has no baseline.")
         if self.generated:
             constant = Counter(example.answers[0] for example in self.train).most_common(1)[0][0]
-            return sum(self.correct(example, constant) for example in examples) / len(examples)
+            return fmean(self.correct(example, constant) for example in examples)
         counts = Counter(gold for example in examples for gold in set(example.golds))
         return counts.most_common(1)[0][1] / len(examples)
 
@@ -116,7 +117,7 @@ class Task:
         """The accuracy that guessing has on average."""
         if self.generated:
             return None
-        return sum(len(set(e.golds)) / len(e.options) for e in examples) / len(examples)
+        return fmean(len(set(e.golds)) / len(e.options) for e in examples)
 
     def _placed(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
