@@ -117,10 +117,13 @@ def _block(
     """One block [n] from element `first` on: the new weights, and their low halves when update is master."""
     n = w.numel()
     blocks = first // 128 + torch.arange(n // 128, device=w.device)
-    total = _signs(keys[0], names, blocks) * scales[0]
+    signs = _signs(keys, names, blocks)
+    total = signs[0] * scales[0]
     for i in range(1, len(keys)):
-        total = total + _signs(keys[i], names, blocks) * scales[i]
-    new = (w.float() if low is None else rounding.join(w, low)) * keep + total
+        total = total + signs[i] * scales[i]
+    old = w.float() if low is None else rounding.join(w, low)
+    # A row a word: the loop over its bits then becomes vectors, a flat one does not.
+    new = (old.view(-1, 32) * keep + total).view(-1)
     if update == "master":
         return rounding.split(new)
     if update == "nearest":
@@ -131,11 +134,12 @@ def _block(
     return rounding.stochastic(new, w.dtype, philox.halves(bits)), None
 
 
-def _signs(key: Tensor, names: Tensor, blocks: Tensor) -> Tensor:
-    """fp32 signs of whole blocks: philox.signs without its table."""
+def _signs(keys: Tensor, names: Tensor, blocks: Tensor) -> Tensor:
+    """fp32 signs of whole blocks, [len(keys), words, 32]: philox.signs without its table."""
+    key = keys.T.unsqueeze(-1)
     words = torch.stack(philox.philox((blocks, names[0], names[1], philox.SIGNS), (key[0], key[1])), dim=-1)
     bits = (words.to(torch.int32).unsqueeze(-1) >> torch.arange(32, dtype=torch.int32, device=blocks.device)) & 1
-    return (1 - 2 * bits).to(torch.float32).flatten()
+    return (1 - 2 * bits).to(torch.float32).flatten(1, 2)
 
 
 def _halves(word: int) -> tuple[int, int]:
