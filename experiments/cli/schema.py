@@ -133,6 +133,8 @@ class Fixed(Section):
     budget: Budget
     batch: Batch
     probes_per_forward: Literal["auto", "all"] | Count = "auto"
+    update: Literal["nearest", "stochastic", "master"] = "nearest"
+    kernels: Literal["auto", "eager", "native", "compiled", "triton"] = "auto"
     evaluate: Evaluate
     stop: Stop
     select: Literal["last", "best"] = "last"
@@ -151,7 +153,7 @@ def schema(adapter: str, targets: dict[str, type[Section]]) -> type[Section]:
     return create_model("Config", __base__=Fixed, **fields)
 
 
-def from_dataclass(choice: type) -> type[Section]:
+def from_dataclass(choice: Any) -> type[Section]:
     """The keys of a section that a dataclass describes, with its types and defaults."""
     hints = get_type_hints(choice)
     made: dict[str, Any] = {}

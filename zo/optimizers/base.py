@@ -78,7 +78,7 @@ class Optimizer(ABC):
         """The points at which step t wants the loss."""
 
     def tell(self, t: int, losses: Sequence[float], lr: float | None = None) -> dict[str, float]:
-        """Makes the move of step t and returns what it saw (loss, slopes, spread).
+        """Makes the move of step t and returns what it saw (loss, slopes or spread, learning rate).
 
         losses: one a probe, in order. lr: used instead of the schedule's (a budget of minutes).
         Raises Diverged when a loss is no finite number and on_nan is "stop".
@@ -91,7 +91,8 @@ class Optimizer(ABC):
                 )
             self.skipped += 1
             return {"loss": math.nan}
-        return self._move(t, losses, self.rate(t) if lr is None else lr)
+        lr = self.rate(t) if lr is None else lr
+        return self._move(t, losses, lr) | {"lr": lr}
 
     @abstractmethod
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:

@@ -1,0 +1,126 @@
+"""A run's folder: runs/<experiment>/<model>-<task>-<optimizer>-<peft>/<hash8>/seed<k>/.
+
+    config.yaml      the resolved configuration       provenance.json  code, machine, versions
+    journal          zo.journal                       snapshots/       zo.snapshots
+    metrics.jsonl    one JSON object a line           status.json      what the run is doing
+    result.json      written once, at the end         model/           the selected weights
+"""
+
+import json
+import math
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zo.errors import JournalError
+
+
+class RunFolder:
+    """Files of one run; a write that fails raises JournalError and leaves the older file whole."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if not os.access(path, os.W_OK):
+                raise PermissionError(13, os.strerror(13))
+        except OSError as error:
+            raise JournalError(
+                f"The run's folder {path} cannot be written: {error.strerror}. Choose another with paths.runs=FOLDER."
+            ) from error
+        self.journal = path / "journal"
+        self.snapshots = path / "snapshots"
+        self.model = path / "model"
+        self._metrics = path / "metrics.jsonl"
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a run that has ended, or None."""
+        return self._read("result.json")
+
+    def status(self) -> dict[str, Any] | None:
+        """The last status written, or None."""
+        return self._read("status.json")
+
+    def stop_asked(self) -> bool:
+        """Whether a file STOP lies in the folder."""
+        return (self.path / "STOP").exists()
+
+    def clear(self) -> None:
+        """Removes what a run wrote, to run again from nothing."""
+        for name in ("result.json", "status.json", "metrics.jsonl", "journal", "STOP"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.snapshots, self.model):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """config.yaml, resolved."""
+        self._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """A JSON file, atomically; numbers that are not finite become null."""
+        self._write(name, json.dumps(_finite(value), indent=2) + "\n")
+
+    def write_status(self, state: str, **more: Any) -> None:
+        """status.json: running, stopped, finished, diverged or failed, and since when."""
+        self.write("status.json", {"state": state, "time": time.time(), "host": socket.gethostname(),
+                                   "pid": os.getpid(), **more})  # fmt: skip
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole rows of metrics.jsonl; a torn last line is cut from the file."""
+        if not self._metrics.exists():
+            return []
+        data = self._metrics.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            os.truncate(self._metrics, len(whole))
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Adds a row to metrics.jsonl in one write."""
+        line = json.dumps(_finite(row)).encode() + b"\n"
+        try:
+            size = self._metrics.stat().st_size if self._metrics.exists() else 0
+            file = os.open(self._metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                if os.write(file, line) < len(line):
+                    os.ftruncate(file, size)
+                    raise OSError(28, os.strerror(28))
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise _unwritten(self._metrics, error) from error
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def _write(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.{os.getpid()}.tmp"
+        try:
+            temporary.write_text(text)
+            os.replace(temporary, self.path / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _unwritten(self.path / name, error) from error
+
+
+def _finite(value: Any) -> Any:
+    """The same tree with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unwritten(path: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"{path} could not be written: {error.strerror}. The journal is intact; free space or mend the "
+        "permissions, then run the same command again."
+    )

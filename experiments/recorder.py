@@ -1,0 +1,126 @@
+"""What a run notes down as it goes: rows of metrics.jsonl, the best step on dev, when to end early.
+
+All decisions come from the rows, so a run that was killed and goes on decides the same.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from experiments.evaluation import Evaluation
+from experiments.folder import RunFolder
+from experiments.progress import View
+from experiments.session import Session
+
+_ROWS = 2000  # train rows a run, at most about
+_CLOCK_EVERY = 50  # steps between looks at dev when time is the budget
+_LOOKS = 10  # at dev, a run
+
+
+class Recorder:
+    """Rows: `before`, `train`, `dev`, `stop`, `after`; each with steps, forward_passes and seconds so far.
+
+    best_step, best_value: of dev so far (highest metric, then lowest loss, then earliest).
+    """
+
+    def __init__(self, session: Session, folder: RunFolder):
+        stop = session.config["stop"]
+        timed = session.config["budget"]["minutes"] is not None
+        self.session = session
+        self.folder = folder
+        self.shown: View | None = None
+        self.before: dict[str, Any] | None = None
+        self.best_step: int | None = None
+        self.best_value: float | None = None
+        self.eval_forward_passes = 0
+        self._best: tuple[float, float] | None = None
+        self._worse = 0
+        self._patience = stop["patience"]
+        self._every = stop["every"] or (_CLOCK_EVERY if timed else -(-session.steps // _LOOKS))
+        self._row_every = 1 if timed else -(-session.steps // _ROWS)
+        self._trained = 0  # steps whose train row is written
+        self._looked = 0  # steps of the last dev row
+        self._seconds = 0.0
+        for row in folder.metrics():
+            self._take(row)
+        self._began = time.monotonic()
+
+    def _take(self, row: dict[str, Any]) -> None:
+        """A row of an earlier process, or one just written."""
+        self._seconds = max(self._seconds, row["seconds"])
+        if row["kind"] == "before":
+            self.before = row
+        if row["kind"] == "train":
+            self._trained = row["steps"]
+        if row["kind"] == "dev":
+            self._looked = row["steps"]
+            self._judge(row["steps"], row["value"], row["loss"])
+        self.eval_forward_passes += row.get("eval_forward_passes", 0)
+
+    def _judge(self, steps: int, value: float, loss: float) -> None:
+        if self._best is None or (value, -loss) > self._best:
+            self._best, self.best_step, self.best_value, self._worse = (value, -loss), steps, value, 0
+        else:
+            self._worse += 1
+
+    def seconds(self) -> float:
+        """Seconds of training and evaluation so far, earlier processes counted in."""
+        return self._seconds + time.monotonic() - self._began
+
+    def note_before(self, test: Evaluation) -> None:
+        """The test metric of the weights one starts from."""
+        row = self._evaluated("before", 0, test)
+        self.before = row
+
+    def note_after(self, test: Evaluation, steps: int) -> None:
+        """The test metric of the selected weights."""
+        self._evaluated("after", steps, test)
+
+    def note_stop(self) -> None:
+        """That the process ended at a step boundary, and how long it took up to there."""
+        self._write({"kind": "stop", "steps": self._trained})
+
+    def would_be_best(self, dev: Evaluation) -> bool:
+        """Whether these weights are better on dev than all before."""
+        return self._best is None or (_value(dev), -dev.loss) > self._best
+
+    def step(self, t: int, seen: dict[str, float], dev: Callable[[], Evaluation]) -> bool:
+        """Notes step t, looks at dev when it is time; True when patience is at its end."""
+        steps, session = t + 1, self.session
+        if self.shown is not None:
+            self.shown.step(steps * session.step_cost, seen)
+        if steps > self._trained and (steps % self._row_every == 0 or steps == session.steps):
+            self._write({"kind": "train", "steps": steps, **seen})
+            self._trained = steps
+        due = session.task.dev and (steps % self._every == 0 or steps == session.steps)
+        if due and steps > self._looked:
+            result = dev()
+            row = self._evaluated("dev", steps, result)
+            self._looked = steps
+            self._judge(steps, row["value"], row["loss"])
+            if self.shown is not None:
+                self.shown.say(f"step {steps:,}: dev {result.metric} {100 * _value(result):.1f} %, loss {result.loss:.4f}")
+        return self._patience is not None and steps == self._looked and self._worse >= self._patience
+
+    def _evaluated(self, kind: str, steps: int, result: Evaluation) -> dict[str, Any]:
+        row = {
+            "kind": kind,
+            "steps": steps,
+            "metric": result.metric,
+            "value": _value(result),
+            "loss": result.loss,
+            "n": result.n,
+            "eval_forward_passes": result.forward_passes,
+        }
+        self.eval_forward_passes += result.forward_passes
+        return self._write(row)
+
+    def _write(self, row: dict[str, Any]) -> dict[str, Any]:
+        row |= {"forward_passes": row["steps"] * self.session.step_cost, "seconds": self.seconds()}
+        self.folder.log(row)
+        return row
+
+
+def _value(result: Evaluation) -> float:
+    assert result.value is not None  # only evaluations of the loss alone have none
+    return result.value

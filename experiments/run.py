@@ -1,0 +1,253 @@
+"""One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
+
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments import memory, saving
+from experiments.evaluation import Evaluation, evaluate
+from experiments.folder import RunFolder
+from experiments.progress import closing_table, view
+from experiments.provenance import provenance
+from experiments.session import Config, Session, build
+from experiments.stopping import StopFlag
+from experiments.recorder import Recorder
+from zo.errors import ConfigError, DataError, Diverged
+from zo.journal import Journal
+from zo.snapshots import Snapshots
+from zo.train import snapshot, train
+
+
+def run(config: Config, *, rerun: bool = False, console: Console | None = None) -> int:
+    """Trains, evaluates, saves; returns the exit code (0 also for a diverged run, 130 after Ctrl-C).
+
+    rerun: forget what the run's folder holds.
+    Raises ConfigError and DataError before anything is written, JournalError when the folder cannot be.
+    """
+    console = console or Console()
+    session = build(config)
+    folder = RunFolder(_path(session))
+    if rerun:
+        folder.clear()
+    if (result := folder.result()) is not None:
+        console.print(f"This run has ended already; --rerun runs it again. {folder.path}", highlight=False)
+        console.print(closing_table(result, str(folder.path)))
+        return 0
+    with _journal(session, folder) as journal, StopFlag(folder) as stop:
+        try:
+            return _Run(session, folder, journal, stop, console).go()
+        except BaseException as error:
+            last = traceback.format_exception_only(error)[-1].strip()
+            folder.write_status("failed", steps=len(journal), error=last)
+            raise
+
+
+def _path(session: Session) -> Path:
+    config = session.config
+    return (
+        Path(config["paths"]["runs"]) / config["experiment"] / session.name / session.hash[:8] / f"seed{config['seed']}"
+    )
+
+
+def _journal(session: Session, folder: RunFolder) -> Journal:
+    return Journal(
+        folder.journal,
+        session.header(),
+        session.optimizer.losses_per_step,
+        with_lr=session.config["budget"]["minutes"] is not None,
+        accept=session.config["checkpoint"]["accept"],
+    )
+
+
+class _Run:
+    """The parts of `run` that share a session, a folder and a journal."""
+
+    def __init__(self, session: Session, folder: RunFolder, journal: Journal, stop: StopFlag, console: Console):
+        self.session = session
+        self.config = session.config
+        self.folder = folder
+        self.journal = journal
+        self.stop = stop
+        self.console = console
+        self.snapshots = Snapshots(folder.snapshots)
+        self.recorder = Recorder(session, folder)
+
+    def go(self) -> int:
+        """Before, training, after."""
+        self.folder.write_config(self.config)
+        self.folder.write("provenance.json", provenance())
+        self.folder.write_status("running", steps=len(self.journal))
+        memory.reset_peak(self.session.loaded.device)
+        if self.recorder.before is None:
+            self.recorder.note_before(self._test())
+        status = "finished"
+        try:
+            done = self._train()
+        except Diverged as error:
+            status, done = "diverged", len(self.journal)
+            self.console.print(str(error), highlight=False)
+        if self.stop.reason is not None:
+            return self._stopped(done)
+        return self._finish(status, done)
+
+    def _train(self) -> int:
+        session, recorder = self.session, self.recorder
+        minutes = self.config["budget"]["minutes"]
+        rate = None
+        if minutes is not None:
+            base = self.config["optimizer"]["lr"]
+
+            def rate(t: int) -> float:
+                return base * session.schedule(recorder.seconds() / (60 * minutes))
+
+        total = None if minutes is not None else session.steps * session.step_cost
+        with view(self.console, session.name, total) as shown:
+            recorder.shown = shown
+
+            def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
+                ended = recorder.step(t, seen, lambda: self._dev(t + 1))
+                if not replayed and minutes is not None and recorder.seconds() >= 60 * minutes:
+                    ended = True
+                return ended or (not replayed and self.stop.asked())
+
+            return train(
+                session.optimizer,
+                session.look,
+                session.batch,
+                session.steps,
+                journal=self.journal,
+                snapshots=self.snapshots,
+                max_replay_seconds=60 * self.config["checkpoint"]["max_replay_minutes"],
+                rate=rate,
+                on_step=on_step,
+            )
+
+    def _dev(self, steps: int) -> Evaluation:
+        """Dev after `steps` steps; a run that cannot be replayed keeps the best weights in a snapshot."""
+        session = self.session
+        result = evaluate(session.task, session.loaded, session.task.dev, self.config["evaluate"]["batch"])
+        if session.optimizer.replays_from != "losses" and self.config["select"] == "best":
+            if self.recorder.would_be_best(result):
+                self.snapshots.pinned = steps
+                snapshot(session.optimizer, self.snapshots, steps)
+            else:
+                self.snapshots.pinned = self.recorder.best_step
+        return result
+
+    def _test(self) -> Evaluation:
+        return evaluate(
+            self.session.task, self.session.loaded, self.session.task.test, self.config["evaluate"]["batch"]
+        )
+
+    def _stopped(self, done: int) -> int:
+        """Ends at a step boundary; what is missing for going on is written."""
+        if self.session.optimizer.replays_from != "losses":
+            snapshot(self.session.optimizer, self.snapshots, done)
+        self.recorder.note_stop()
+        self.folder.write_status("stopped", steps=done, reason=self.stop.reason)
+        (self.folder.path / "STOP").unlink(missing_ok=True)
+        self.console.print(
+            f"Stopped after {done:,} steps ({self.stop.reason}). The same command goes on from there.", highlight=False
+        )
+        return self.stop.exit_code
+
+    def _finish(self, status: str, done: int) -> int:
+        seconds = self.recorder.seconds()
+        last = self.session.optimizer.weights.sha256()
+        peak = memory.peak(self.session.loaded.device)
+        selected = self._select(status, done)
+        after = self._test()
+        if self.config["save"]:
+            saving.save(self.session.loaded, self.folder.model)
+        result = self._result(status, done, selected, after, last, seconds, peak)
+        self.folder.write("result.json", result)
+        self.folder.write_status(status, steps=done)
+        self.recorder.note_after(after, selected)
+        shutil.rmtree(self.folder.snapshots, ignore_errors=True)
+        self.console.print(closing_table(result, str(self.folder.path)))
+        return 0
+
+    def _select(self, status: str, done: int) -> int:
+        """Puts the weights to report into the session; returns after how many steps they were reached."""
+        best = self.recorder.best_step
+        if self.config["select"] == "last" or best is None or best == done:
+            return done
+        skipped, idle = self.session.optimizer.skipped, self.session.optimizer.idle
+        self.session = rebuild(self.config, self.journal, self.snapshots, best)
+        self.session.optimizer.skipped, self.session.optimizer.idle = skipped, idle
+        return best
+
+    def _result(
+        self, status: str, done: int, selected: int, after: Evaluation, last: str, seconds: float, peak: int
+    ) -> dict[str, Any]:
+        session, optimizer = self.session, self.session.optimizer
+        before = self.recorder.before or {}
+        return {
+            "status": status,
+            "method": session.method,
+            "model": session.loaded.name,
+            "task": session.task.name,
+            "peft": self.config["peft"]["name"],
+            "seed": self.config["seed"],
+            "config_hash": session.hash,
+            "metric": after.metric,
+            "before": before.get("value"),
+            "after": after.value,
+            "majority": after.majority,
+            "random": after.random,
+            "n_test": after.n,
+            "ci95": after.ci95,
+            "loss_before": before.get("loss"),
+            "loss_after": after.loss,
+            "best_dev": self.recorder.best_value,
+            "selected_step": selected,
+            "steps": done,
+            "skipped_steps": optimizer.skipped,
+            "idle_steps": optimizer.idle,
+            "forward_passes": done * optimizer.forward_passes,
+            "backward_passes": done * optimizer.backward_passes,
+            "eval_forward_passes": self.recorder.eval_forward_passes + after.forward_passes,
+            "forward_passes_per_step": session.step_cost,
+            "train_mode": bool(getattr(optimizer, "dropout", False)),
+            "sequential_because": session.look.sequential_because,
+            "seconds": seconds,
+            "peak_memory_bytes": peak,
+            "trainable_parameters": optimizer.weights.numel,
+            "kernels": optimizer.weights.backend,
+            "model_sha256": optimizer.weights.sha256(),
+            "last_sha256": last,
+        }
+
+
+def rebuild(config: Config, journal: Journal, snapshots: Snapshots, steps: int) -> Session:
+    """The session after `steps` recorded steps, from the base model and the journal: no forward pass."""
+    session = build(config)
+    optimizer = session.optimizer
+    if optimizer.replays_from == "losses":
+        train(optimizer, session.look, session.batch, steps, journal=journal)
+        return session
+    found = snapshots.newest(steps)
+    if found is None or found[0] != steps:
+        raise DataError(f"The weights after {steps} steps of {session.method} were not kept: no snapshot of them is left.")
+    kinds: dict[str, dict[str, Any]] = {"weights": {}, "optimizer": {}}
+    for name, tensor in found[1].items():
+        if name != "counts":
+            kind, name = name.split(":", 1)
+            kinds[kind][name] = tensor
+    optimizer.weights.load(kinds["weights"])
+    return session
+
+
+def load_config(folder: Path) -> Mapping[str, Any]:
+    """The configuration of a run that was started; raises ConfigError where there is none."""
+    import yaml
+
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{folder} is no run's folder: it has no config.yaml.")
+    return yaml.safe_load(path.read_text())

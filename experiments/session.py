@@ -1,0 +1,194 @@
+"""Everything a run needs, built from its configuration: model, task, optimizer, look, batches.
+
+Building twice gives the same objects bit for bit, which is how the weights of any recorded step are had
+again: build, then replay the journal up to it.
+"""
+
+import hashlib
+import importlib
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from experiments.models.loading import Loaded, load
+from experiments.peft import attach
+from experiments.tasks.task import Task, class_count, load_task
+from zo.errors import ConfigError
+from zo.look import ModuleLook
+from zo.optimizers import Optimizer
+from zo.optimizers.firstorder import BACKWARD_COST
+from zo.random import SPECIFICATION, key_of
+from zo.schedules import Schedule
+from zo.weights import Weights
+
+Config = Mapping[str, Any]
+
+# What does not change the weights a run ends with, or enters by content (paths of models and data).
+_OUTSIDE_HASH = {"seed", "paths", "probes_per_forward", "evaluate", "checkpoint", "save", "experiment", "kernels"}
+_LOCAL = {"model": {"path", "device", "name"}, "task": {"data_dir", "source"}}
+_NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run in memory.
+
+    steps: how many the budget allows (practically unbounded for a budget of minutes).
+    hash: SHA-256 (hex) of all that decides the result but the seed.
+    """
+
+    config: Config
+    loaded: Loaded
+    task: Task
+    optimizer: Optimizer
+    look: ModuleLook
+    schedule: Schedule
+    steps: int
+    hash: str
+
+    @property
+    def name(self) -> str:
+        """<model>-<task>-<optimizer>-<peft>."""
+        parts = (self.loaded.name, self.task.name, self.method, self.config["peft"]["name"])
+        return "-".join(part.replace("/", "_") for part in parts)
+
+    @property
+    def method(self) -> str:
+        """The optimizer's name in tables, lower case."""
+        return type(self.optimizer).__name__.lower()
+
+    @property
+    def step_cost(self) -> int:
+        """Forward passes a step counts for; a backward pass counts as three."""
+        return self.optimizer.forward_passes + BACKWARD_COST * self.optimizer.backward_passes
+
+    def batch(self, t: int) -> dict[str, torch.Tensor]:
+        """The batch of step t, a pure function of (order seed, t): epochs are permutations, run together."""
+        n, size = len(self.task.train), min(self.config["batch"]["size"], len(self.task.train))
+        seed = _seed(self.config, "order")
+        places = range(t * size, (t + 1) * size)
+        orders = {epoch: _permutation(n, seed, epoch) for epoch in {place // n for place in places}}
+        return self.task.collate([self.task.train[orders[place // n][place % n]] for place in places])
+
+    def header(self) -> dict[str, Any]:
+        """What a journal of this run must agree on to be continued."""
+        weights = self.optimizer.weights
+        return {
+            "hash": self.hash,
+            "seed": self.config["seed"],
+            "model": self.loaded.fingerprint,
+            "data": self.task.fingerprint,
+            "start": weights.sha256(),
+            "tensors": [
+                [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+                for name, tensor in weights.tensors.items()
+            ],
+            "specification": SPECIFICATION,
+            "kernels": weights.backend,
+            "device": self.loaded.device.type,
+            "torch": torch.__version__,
+        }
+
+
+def build(config: Config) -> Session:
+    """Loads and constructs everything.
+
+    Raises ConfigError or DataError for what cannot work; optimizer and schedule are tried first, so that a
+    number out of range is refused before a model is loaded.
+    """
+    schedule = _check_constructors(config)
+    loaded = attach(
+        load(config["model"], classes=class_count(config["task"]), seed=_seed(config, "init")),
+        config["peft"],
+        _seed(config, "init"),
+    )
+    task = load_task(config["task"], loaded, _seed(config, "split"))
+    if config["select"] == "best" and not task.dev:
+        raise ConfigError("select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last.")
+    weights = Weights(loaded.model, update=config["update"], kernels=config["kernels"])
+    optimizer = _optimizer(config, weights)
+    steps = _steps(config, optimizer)
+    if config["budget"]["minutes"] is None:
+        optimizer.lr = schedule.over(config["optimizer"]["lr"], steps)
+    look = ModuleLook(
+        loaded.model,
+        task.objective,
+        optimizer,
+        probes_per_forward=config["probes_per_forward"],
+        micro=config["batch"]["micro"],
+    )
+    return Session(config, loaded, task, optimizer, look, schedule, steps, _hash(config, loaded, task))
+
+
+def _check_constructors(config: Config) -> Schedule:
+    """The schedule; every problem of schedule and optimizer in one ConfigError."""
+    problems: list[str] = []
+
+    def attempt(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except ConfigError as error:
+            problems.append(str(error))
+
+    schedule = attempt(lambda: _instantiate(config["schedule"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the optimizer proper will warn
+        attempt(lambda: _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager")))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return schedule
+
+
+def _optimizer(config: Config, weights: Weights) -> Optimizer:
+    return _instantiate(
+        config["optimizer"], params=weights, seed=config["seed"], on_nan=config["stop"]["on_nan"]
+    )
+
+
+def _instantiate(section: Config, **extra: Any) -> Any:
+    """The one place where `_target_` is called."""
+    module, _, name = section["_target_"].rpartition(".")
+    return getattr(importlib.import_module(module), name)(
+        **{key: value for key, value in section.items() if key != "_target_"}, **extra
+    )
+
+
+def _steps(config: Config, optimizer: Optimizer) -> int:
+    budget = config["budget"]
+    if budget["steps"] is not None:
+        return budget["steps"]
+    if budget["minutes"] is not None:
+        return _NO_CLOCK
+    cost = optimizer.forward_passes + BACKWARD_COST * optimizer.backward_passes
+    if budget["forward_passes"] < cost:
+        raise ConfigError(
+            f"budget.forward_passes = {budget['forward_passes']} is less than the {cost} that one step of "
+            f"{type(optimizer).__name__} costs. Raise it."
+        )
+    return budget["forward_passes"] // cost
+
+
+def _seed(config: Config, kind: str) -> int:
+    given = config["seeds"][kind]
+    return config["seed"] if given is None else given
+
+
+def _permutation(n: int, seed: int, epoch: int) -> list[int]:
+    generator = torch.Generator().manual_seed(key_of(seed, epoch, 0) >> 1)
+    return torch.randperm(n, generator=generator).tolist()
+
+
+def _hash(config: Config, loaded: Loaded, task: Task) -> str:
+    """Local paths leave the hash, and the contents they lead to enter it."""
+    kept = {
+        group: {k: v for k, v in value.items() if k not in _LOCAL.get(group, ())} if isinstance(value, Mapping) else value
+        for group, value in config.items()
+        if group not in _OUTSIDE_HASH
+    }
+    kept["contents"] = [loaded.fingerprint, task.fingerprint]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()
+
