@@ -61,7 +61,7 @@ class Executor:
         hook = self.model.register_forward_pre_hook(self._count_rows, with_kwargs=True, prepend=True)
         try:
             for site in self.sites:
-                if site.slots or len(probes) > 1:
+                if site.slots or len(probes) > 1 or layout.recording:
                     replaced.append((site.module, site.module.__dict__.get("forward")))
                     original = site.module.forward
                     site.module.__dict__["forward"] = partial(self._forwards[site.kind], site, original)

@@ -53,6 +53,7 @@ class ModuleLook(ModelLook):
         self.sequential_because: str | None = None
         self._executor: Executor | None = None
         self._layout: Layout | None = None
+        self._checked = False
 
     @property
     def executor(self) -> Executor:
@@ -65,7 +66,7 @@ class ModuleLook(ModelLook):
     def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
         if self.model.training:
             self.model.eval()
-        first = self._layout is None
+        first = not self._checked
         losses: list[list[float]] = [[] for _ in probes]
         weights: list[list[float]] = [[] for _ in probes]
         self.weights.warm([key for probe in probes for key, _ in probe.terms], self.executor.directions)
@@ -105,12 +106,12 @@ class ModuleLook(ModelLook):
     def _stacked(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
         """One model call for all these probes, a copy of the chunk each."""
         n = len(probes)
-        if self._layout is None:
-            self._layout = Layout(chunk)
+        layout = Layout(chunk) if self._layout is None else self._layout
         batch = chunk if n == 1 else pytree.tree_map(lambda leaf: _repeated(leaf, n), chunk)
-        with torch.no_grad(), self.executor.at(probes, self._layout, volume(chunk)):
+        with torch.no_grad(), self.executor.at(probes, layout, volume(chunk)):
             losses, weights = self.examples(batch, n)
-        self._layout.recording = False
+        layout.recording = False
+        self._layout = layout  # only now: an evaluation that failed half-way has seen half of the model
         return list(zip(losses.tolist(), weights.tolist(), strict=True))
 
     def _check_perturbed(self, probes: Sequence[Probe]) -> None:
@@ -122,6 +123,7 @@ class ModuleLook(ModelLook):
                 f"The forward of {type(self.model).__name__} does not use {shown}, or reads it from outside the module "
                 "that holds it, so a perturbation would not be seen. Freeze it with requires_grad = False."
             )
+        self._checked = True
 
 
 def _repeated(leaf: Any, n: int) -> Any:
