@@ -39,7 +39,8 @@ def best(device: torch.device, choice: str = "auto") -> Kernels:
         from zo.random.compiled import Compiled  # torch.compile's machinery takes a second to import
 
         return Compiled()
-    form, reason = _native(device) if choice == "native" or device.type == "cpu" and choice == "auto" else _triton(device)
+    native = choice == "native" or (choice == "auto" and device.type == "cpu")
+    form, reason = _native(device) if native else _triton(device)
     if form is not None:
         return form
     if choice == "auto":

@@ -27,14 +27,16 @@ class Compiled:
         self.block = block
         self._eager = Eager()
 
-    def warm(self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device) -> None:
+    def warm(
+        self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
         """Whole small models at once, for what the eager form does."""
         if stream != philox.SIGNS:
             self._eager.warm(keys, stream, layout, device)
 
     def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
-        if stream != philox.SIGNS:
+        if stream != philox.SIGNS or not terms:
             return self._eager.perturb(w, pid, stream, terms, out)
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
         self._walk(w.reshape(-1), out.view(-1), None, pid, terms, 1.0, "nearest", 0)
@@ -65,8 +67,9 @@ class Compiled:
         low: Tensor | None = None,
     ) -> None:
         """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
-        if stream != philox.SIGNS:
-            return self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
+        if stream != philox.SIGNS or not terms:
+            self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
+            return
         how = "master" if low is not None else "nearest" if w.dtype == torch.float32 else update
         flat = w.view(-1)
         self._walk(flat, flat, None if low is None else low.view(-1), pid, terms, keep, how, rounding_key)
@@ -138,7 +141,9 @@ def _signs(keys: Tensor, names: Tensor, blocks: Tensor) -> Tensor:
     """fp32 signs of whole blocks, [len(keys), words, 32]: philox.signs without its table."""
     key = keys.T.unsqueeze(-1)
     words = torch.stack(philox.philox((blocks, names[0], names[1], philox.SIGNS), (key[0], key[1])), dim=-1)
-    bits = (words.to(torch.int32).unsqueeze(-1) >> torch.arange(32, dtype=torch.int32, device=blocks.device)) & 1
+    bits = (
+        words.to(torch.int32).unsqueeze(-1) >> torch.arange(32, dtype=torch.int32, device=blocks.device)
+    ) & 1
     return (1 - 2 * bits).to(torch.float32).flatten(1, 2)
 
 

@@ -1,7 +1,7 @@
 """The three things done with named noise, in plain torch: the reference that faster forms must equal.
 
-A term is (key, scale): 64 bits of Philox key and a number. Sums of terms are formed in fp32, from zero,
-in the order given; every product and sum is rounded by itself (no fused multiply-add).
+A term is (key, scale): 64 bits of Philox key and a number. Sums of terms are formed in fp32, in the order
+given; every product and sum is rounded by itself (no fused multiply-add). A sum of no terms is 0.
 """
 
 from collections.abc import Sequence
@@ -69,6 +69,8 @@ class Eager:
 
     def _sum(self, terms: Terms, pid: int, stream: int, start: int, count: int, device: torch.device) -> Tensor:
         """Σ scale z over elements start .. start + count, fp32."""
+        if not terms:
+            return torch.zeros(count, device=device)
         return _accumulate(self._noise([key for key, _ in terms], pid, stream, start, count, device), terms)
 
     def _noise(

@@ -25,6 +25,7 @@ from zo.random import philox
 from zo.random.eager import Eager, Terms
 
 _SOURCE = Path(__file__).with_name("native.cpp")
+_HEADER = Path(__file__).with_name("native_noise.h")
 _OPTIONS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _UPDATES = {"nearest": 0, "stochastic": 1, "master": 2}
@@ -45,7 +46,9 @@ class Native:
         self._eager = Eager()
         self._apply, self.threaded, self.reason = _load(portable)
 
-    def warm(self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device) -> None:
+    def warm(
+        self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
         """Nothing: noise is made where it is used, small tensors cost no more."""
         if self._apply is None:
             self._eager.warm(keys, stream, layout, device)
@@ -66,7 +69,7 @@ class Native:
         if not self._takes(w, stream) or (outs is not None and not all(_like(out, w) for out in outs)):
             return self._eager.perturb_many(w, pid, stream, lists, outs)
         w = w.contiguous()
-        results = [torch.empty_like(w, memory_format=torch.contiguous_format) for _ in lists] if outs is None else list(outs)
+        results = [torch.empty_like(w) for _ in lists] if outs is None else list(outs)
         plan = _pack(tuple(map(tuple, lists)))
         self._run(w, pid, stream, plan, [out.data_ptr() for out in results], w.numel(), work=len(results))
         return results
@@ -92,8 +95,13 @@ class Native:
         low: Tensor | None = None,
     ) -> None:
         """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
-        if not self._takes(w, stream) or not w.is_contiguous() or (low is not None and w.dtype != torch.bfloat16):
-            return self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
+        if (
+            not self._takes(w, stream)
+            or not w.is_contiguous()
+            or (low is not None and w.dtype != torch.bfloat16)
+        ):
+            self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
+            return
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
         plan = _pack((tuple(terms),))
         self._run(w, pid, stream, plan, (w.data_ptr(),), w.numel(), 0, None, how, keep, rounding_key, low)
@@ -145,8 +153,6 @@ class Native:
 @functools.lru_cache(maxsize=64)
 def _pack(lists: tuple[tuple[tuple[int, float], ...], ...]) -> bytes:
     """The Plan of native.cpp: each distinct key once, where each list ends, and all terms."""
-    if not all(lists):
-        raise ValueError("A list of terms is empty; θ itself needs no noise.")
     index: dict[int, int] = {}
     terms = [(index.setdefault(key, len(index)), scale) for terms in lists for key, scale in terms]
     ends = [0]
@@ -188,8 +194,10 @@ def _openmp() -> Path | None:
 
 def _build(compiler: str, options: list[str], runtime: Path | None) -> Path:
     """The shared library, from the cache or compiled into it; complete whenever it is there at all."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
-    facts = [_SOURCE.read_text(), *options, version, _processor(), str(runtime)]
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    facts = [_HEADER.read_text(), _SOURCE.read_text(), *options, version, _processor(), str(runtime)]
     digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("ZO_CACHE") or Path.home() / ".cache" / "zo")
     path = folder / f"native-{digest}.so"

@@ -1,0 +1,215 @@
+// The noise of philox.py in vectors: the generator, Box-Muller, and how 16-bit numbers are read and written.
+//
+// Formulas are philox.py's, in its order of operations; compile with -ffp-contract=off, because a fused
+// multiply-add rounds differently. Vectors are GCC's (16 floats, 8 words of 64 bits), which become AVX-512,
+// AVX2, NEON or scalar code; by hand is only what compilers do badly (ZO_PORTABLE leaves that out).
+
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if !defined(ZO_PORTABLE) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+#define ZO_AVX512
+#elif !defined(ZO_PORTABLE) && defined(__AVX2__) && defined(__F16C__)
+#define ZO_AVX2
+#endif
+#if defined(ZO_AVX512) || defined(ZO_AVX2)
+#include <immintrin.h>
+#endif
+
+typedef float F __attribute__((vector_size(64)));
+typedef uint32_t U __attribute__((vector_size(64)));
+typedef int32_t I __attribute__((vector_size(64)));
+typedef uint64_t W __attribute__((vector_size(64)));
+typedef uint16_t H __attribute__((vector_size(32)));
+
+enum Stream { SIGNS, GAUSSIANS, ROUNDING };
+
+// ---- primitives
+
+static inline F splat(float x) { return x - F{}; }
+static inline W low32(W a) { return a & 0xFFFFFFFFull; }
+
+static inline W multiply32(W a, uint64_t m) {  // 64-bit products of the low halves
+#if defined(ZO_AVX512)
+    return (W)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(m));
+#elif defined(ZO_AVX2)
+    __m256i half[2];
+    memcpy(half, &a, 64);
+    for (auto& h : half) h = _mm256_mul_epu32(h, _mm256_set1_epi64x(m));
+    memcpy(&a, half, 64);
+    return a;
+#else
+    return low32(a) * m;
+#endif
+}
+
+static inline F root(F x) {
+#if defined(ZO_AVX512)
+    return (F)_mm512_sqrt_ps((__m512)x);
+#else
+    for (int i = 0; i < 16; i++) x[i] = sqrtf(x[i]);
+    return x;
+#endif
+}
+
+static inline F signed_by(uint16_t bits, F x) {  // -x where the bit is set
+#if defined(ZO_AVX512)
+    return (F)_mm512_mask_blend_ps(bits, (__m512)x, (__m512)-x);
+#else
+    const U lane = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    U set = (U)(((bits + U{}) & lane) != 0u);
+    return (F)((U)x ^ (set & 0x80000000u));
+#endif
+}
+
+static inline F widen(const float* p) { F x; memcpy(&x, p, 64); return x; }
+static inline void narrow(float* p, F x) { memcpy(p, &x, 64); }
+
+struct Bf16 { uint16_t bits; };
+struct Fp16 { uint16_t bits; };
+
+static inline H halves_at(const void* p) { H h; memcpy(&h, p, 32); return h; }
+static inline F widen(const Bf16* p) { return (F)(__builtin_convertvector(halves_at(p), U) << 16); }
+static inline void narrow(Bf16* p, F x) {
+    U u = (U)x;
+    U even = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
+    H h = __builtin_convertvector((x == x) ? even : 0x7FC0u + U{}, H);
+    memcpy(p, &h, 32);
+}
+
+static inline F widen(const Fp16* p) {
+    F x;
+#if defined(ZO_AVX512)
+    x = (F)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+#elif defined(ZO_AVX2)
+    for (int i = 0; i < 2; i++) {
+        __m256 h = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p + i));
+        memcpy((char*)&x + 32 * i, &h, 32);
+    }
+#else
+    U h = __builtin_convertvector(halves_at(p), U), size = (h & 0x7FFFu) << 13;
+    U special = (U)((h & 0x7C00u) == 0x7C00u) & 0x7F800000u;
+    x = (F)((U)((F)size * 0x1p112f) | special | (h & 0x8000u) << 16);
+#endif
+    return x;
+}
+static inline void narrow(Fp16* p, F x) {
+#if defined(ZO_AVX512)
+    _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(ZO_AVX2)
+    for (int i = 0; i < 2; i++) {
+        __m256 h;
+        memcpy(&h, (char*)&x + 32 * i, 32);
+        _mm_storeu_si128((__m128i*)p + i, _mm256_cvtps_ph(h, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+#else
+    U u = (U)x & 0x7FFFFFFFu;
+    U normal = ((u + 0xFFFu + ((u >> 13) & 1u)) >> 13) - (112u << 10);
+    U small = (U)((F)u + 0.5f) - 0x3F000000u;  // the sum's last place is 2^-24, half's smallest number
+    U h = u < 0x38800000u ? small : u < 0x47800000u ? normal : u > 0x7F800000u ? 0x7E00u + U{} : 0x7C00u + U{};
+    H packed = __builtin_convertvector(h | ((U)x >> 16 & 0x8000u), H);
+    memcpy(p, &packed, 32);
+#endif
+}
+
+// ---- the generator: S sets of eight blocks, one word a 64-bit lane; what is in the high halves is ignored
+
+struct Schedule { uint64_t k[10][2]; };
+
+static Schedule schedule(uint64_t key) {
+    Schedule s;
+    for (uint32_t r = 0; r < 10; r++) {
+        s.k[r][0] = (uint32_t)((uint32_t)key + r * 0x9E3779B9u);
+        s.k[r][1] = (uint32_t)((uint32_t)(key >> 32) + r * 0xBB67AE85u);
+    }
+    return s;
+}
+
+template <int S>
+static inline void philox(const Schedule& s, uint64_t id, uint64_t stream, int64_t block, W (&c)[S][4]) {
+    for (int i = 0; i < S; i++) {
+        c[i][0] = (uint64_t)(block + 8 * i) + W{0, 1, 2, 3, 4, 5, 6, 7};
+        c[i][1] = (id & 0xFFFFFFFF) + W{};
+        c[i][2] = (id >> 32) + W{};
+        c[i][3] = stream + W{};
+    }
+#pragma GCC unroll 10
+    for (int r = 0; r < 10; r++)
+#pragma GCC unroll 4
+        for (int i = 0; i < S; i++) {
+            W p0 = multiply32(c[i][0], 0xD2511F53), p1 = multiply32(c[i][2], 0xCD9E8D57);
+            c[i][0] = (p1 >> 32) ^ c[i][1] ^ s.k[r][0];
+            c[i][2] = (p0 >> 32) ^ c[i][3] ^ s.k[r][1];
+            c[i][1] = p1;
+            c[i][3] = p0;
+        }
+}
+
+template <int S>
+static inline void store_words(const Schedule& s, uint64_t id, uint64_t stream, int64_t block, char* out) {
+    W c[S][4];
+    philox<S>(s, id, stream, block, c);
+    for (int i = 0; i < S; i++) {
+        W a = low32(c[i][0]) | (c[i][1] << 32), b = low32(c[i][2]) | (c[i][3] << 32);
+        W even = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+        W odd = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+        memcpy(out + 128 * i, &even, 64);
+        memcpy(out + 128 * i + 64, &odd, 64);
+    }
+}
+
+// Words of `count` blocks in the order of their elements; up to seven blocks more are written.
+static void words(const Schedule& s, uint64_t id, uint64_t stream, int64_t block, int64_t count, char* out) {
+    for (; count > 24; count -= 32, block += 32, out += 512) store_words<4>(s, id, stream, block, out);
+    for (; count > 0; count -= 8, block += 8, out += 128) store_words<1>(s, id, stream, block, out);
+}
+
+static inline F logarithm(F u) {
+    I pattern = (I)u;
+    F mantissa = (F)((pattern & 0x7FFFFF) | 0x3F000000);
+    I low = mantissa < 0.70710678f;
+    F e = __builtin_convertvector((pattern >> 23) - 126 + low, F);
+    F m = (low ? mantissa + mantissa : mantissa) - 1.0f;
+    F z = m * m;
+    F y = m * 7.0376836292e-2f + -1.1514610310e-1f;
+    y = y * m + 1.1676998740e-1f;
+    y = y * m + -1.2420140846e-1f;
+    y = y * m + 1.4249322787e-1f;
+    y = y * m + -1.6668057665e-1f;
+    y = y * m + 2.0000714765e-1f;
+    y = y * m + -2.4999993993e-1f;
+    y = y * m + 3.3333331174e-1f;
+    y = y * m * z + e * -2.12194440e-4f - 0.5f * z;
+    return (m + y) + e * 0.693359375f;
+}
+
+// Thirty-two normals of eight blocks; `first` and `second` hold words (0, 2) and (1, 3) of each.
+static inline void box_muller(U first, U second, float* out) {
+    F u = __builtin_convertvector((I)(first >> 8) + 1, F) * 0x1p-24f;
+    F radius = root(-2.0f * logarithm(u));
+    F x = __builtin_convertvector((I)((second >> 6) & 0xFFFFFFu) - (1 << 23), F) + 0.5f;
+    x = x * (float)(3.141592653589793 / 2 * 0x1p-24);
+    F z = x * x;
+    F sine = ((z * -1.9515295891e-4f + 8.3321608736e-3f) * z + -1.6666654611e-1f) * z * x + x;
+    F cosine = (z * 2.443315711809948e-5f + -1.388731625493765e-3f) * z + 4.166664568298827e-2f;
+    cosine = cosine * (z * z) - 0.5f * z + 1.0f;
+    auto odd = (second & 0x40000000u) != 0u;
+    U a = (U)(odd ? sine : cosine) ^ ((second ^ (second << 1)) & 0x80000000u);
+    U b = (U)(odd ? cosine : sine) ^ (second & 0x80000000u);
+    F left = radius * (F)a, right = radius * (F)b;
+    F low = __builtin_shufflevector(left, right, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    F high = __builtin_shufflevector(left, right, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    narrow(out, low);
+    narrow(out + 16, high);
+}
+
+template <int S>
+static inline void store_normals(const Schedule& s, uint64_t id, int64_t block, float* out) {
+    W c[S][4];
+    philox<S>(s, id, GAUSSIANS, block, c);
+#pragma GCC unroll 4
+    for (int i = 0; i < S; i++)
+        box_muller((U)(low32(c[i][0]) | (c[i][2] << 32)), (U)(low32(c[i][1]) | (c[i][3] << 32)), out + 32 * i);
+}
