@@ -64,14 +64,15 @@ def compose(overrides: Sequence[str]) -> Composed:
     """Everything that can be said about a command line's overrides without importing torch."""
     result = Composed()
     choices, values = _sort(overrides, result.problems)
-    tree = _hydra([o.input_line for o in choices], result.problems)
+    tree = _hydra([str(o.input_line) for o in choices], result.problems)
     if tree is None:
         return result
     model = _model(tree, values, result.problems)
     good = [o for o in values if _key_exists(o, model, result.problems)]
-    _set(tree, good)
+    _set(tree, good, result.problems)
     result.tree = tree
-    result.config = _validate(tree, model, good, result.problems)
+    config = _validate(tree, model, good, result.problems)
+    result.config = None if result.problems else config
     return result
 
 
@@ -128,7 +129,7 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
         return f"One option is chosen, not several: {one_of(options)}."
     if str(value) in options:
         return None
-    return f"conf/{group} has no {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
+    return f"conf/{group} has no option {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
 
 
 def _hydra(lines: list[str], problems: list[Problem]) -> DictConfig | None:
@@ -172,7 +173,7 @@ def _key_exists(override: Override, model: type[Section], problems: list[Problem
     return False
 
 
-def _set(tree: DictConfig, values: Sequence[Override]) -> None:
+def _set(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> None:
     """Writes the values as Hydra does, after everything the files say.
 
     A budget on the command line replaces that of the files: the kinds that it does not name become null.
@@ -180,7 +181,10 @@ def _set(tree: DictConfig, values: Sequence[Override]) -> None:
     if any(o.key_or_group.split(".")[0] == "budget" and o.value() is not None for o in values):
         tree["budget"] = dict.fromkeys(BUDGETS)
     for override in values:
-        OmegaConf.update(tree, override.key_or_group, override.value(), merge=True, force_add=True)
+        try:
+            OmegaConf.update(tree, override.key_or_group, override.value(), merge=True, force_add=True)
+        except OmegaConfBaseException as error:
+            problems.append(Problem(str(override.input_line), str(error).splitlines()[0] + "."))
 
 
 def _validate(
@@ -200,12 +204,9 @@ def _validate(
     except ValidationError as error:
         items = {".".join(_path(model, item["loc"])): item for item in reversed(error.errors())}
         for key, item in reversed(items.items()):
-            shown = (
-                key
-                if item["type"] == "missing" or isinstance(item["input"], dict)
-                else f"{key}={item['input']}"
-            )
-            below = next((text for other, text in written.items() if other.startswith(key + ".")), shown)
+            has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
+            where = f"{key}={item['input']}" if has_value else key
+            below = next((text for other, text in written.items() if other.startswith(key + ".")), where)
             problems.append(Problem(written.get(key, below), _sentence(model, key, item)))
     bad = {problem.where.partition(".")[0] for problem in problems[wrong:]}
     problems += [p for name in CHOICES if name not in bad for p in _combinations(name, content[name])]
@@ -217,10 +218,7 @@ def _combinations(name: str, values: dict[str, Any]) -> list[Problem]:
     try:
         read(CHOICES[name], values, name)
     except ConfigError as error:
-        return [
-            Problem(where, what)
-            for where, _, what in (line.partition(": ") for line in str(error).splitlines())
-        ]
+        return [Problem(*line.partition(": ")[::2]) for line in str(error).splitlines()]
     return []
 
 

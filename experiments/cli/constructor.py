@@ -12,6 +12,7 @@ import operator
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, Literal
 
 REQUIRED: Any = object()
@@ -203,15 +204,15 @@ def _type(source: _Source, node: ast.expr) -> Any:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return _union(source, node.left, node.right)
     if isinstance(node, ast.Subscript):
-        origin = _type(source, node.value)
+        origin: Any = _type(source, node.value)
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if origin is Literal:
             return Literal[tuple(ast.literal_eval(p) for p in parts)]
         if origin in (list, dict, tuple):
-            inner = [
+            inner: list[Any] = [
                 ... if isinstance(p, ast.Constant) and p.value is ... else _type(source, p) for p in parts
             ]
-            return origin[tuple(inner)] if len(inner) > 1 else origin[inner[0]]
+            return GenericAlias(origin, tuple(inner))
     raise _Unknown
 
 

@@ -32,7 +32,7 @@ TARGETS = ("optimizer", "schedule")  # groups whose YAML is a constructor call
 class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, and nothing is converted but whole numbers."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     @field_validator("*", mode="before")
     @classmethod
@@ -41,12 +41,7 @@ class Section(BaseModel):
         kinds = plain_kinds(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
             return int(value)
-        if (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and str in kinds
-            and not kinds & {int, float}
-        ):
+        if type(value) is int and str in kinds and not kinds & {int, float}:
             return str(value)
         if isinstance(value, list) and tuple in kinds:
             return tuple(value)
