@@ -26,8 +26,9 @@ class Recorder:
     def __init__(self, session: Session, folder: RunFolder):
         stop = session.config["stop"]
         timed = session.config["budget"]["minutes"] is not None
-        self.session = session
+        # The session itself is not kept: its model must be free to go before another is built.
         self.folder = folder
+        self._steps, self._step_cost, self._has_dev = session.steps, session.step_cost, bool(session.task.dev)
         self.shown: View | None = None
         self.before: dict[str, Any] | None = None
         self.best_step: int | None = None
@@ -86,13 +87,13 @@ class Recorder:
 
     def step(self, t: int, seen: dict[str, float], dev: Callable[[], Evaluation]) -> bool:
         """Notes step t, looks at dev when it is time; True when patience is at its end."""
-        steps, session = t + 1, self.session
+        steps = t + 1
         if self.shown is not None:
-            self.shown.step(steps * session.step_cost, seen)
-        if steps > self._trained and (steps % self._row_every == 0 or steps == session.steps):
+            self.shown.step(steps * self._step_cost, seen)
+        if steps > self._trained and (steps % self._row_every == 0 or steps == self._steps):
             self._write({"kind": "train", "steps": steps, **seen})
             self._trained = steps
-        due = session.task.dev and (steps % self._every == 0 or steps == session.steps)
+        due = self._has_dev and (steps % self._every == 0 or steps == self._steps)
         if due and steps > self._looked:
             result = dev()
             row = self._evaluated("dev", steps, result)
@@ -116,7 +117,7 @@ class Recorder:
         return self._write(row)
 
     def _write(self, row: dict[str, Any]) -> dict[str, Any]:
-        row |= {"forward_passes": row["steps"] * self.session.step_cost, "seconds": self.seconds()}
+        row |= {"forward_passes": row["steps"] * self._step_cost, "seconds": self.seconds()}
         self.folder.log(row)
         return row
 

@@ -38,7 +38,7 @@ def run(config: Config, *, rerun: bool = False, console: Console | None = None) 
         console.print(f"This run has ended already; --rerun runs it again. {folder.path}", highlight=False)
         console.print(closing_table(result, str(folder.path)))
         return 0
-    with _journal(session, folder) as journal, StopFlag(folder) as stop:
+    with open_journal(session, folder) as journal, StopFlag(folder) as stop:
         try:
             return _Run(session, folder, journal, stop, console).go()
         except BaseException as error:
@@ -54,7 +54,8 @@ def _path(session: Session) -> Path:
     )
 
 
-def _journal(session: Session, folder: RunFolder) -> Journal:
+def open_journal(session: Session, folder: RunFolder) -> Journal:
+    """The journal of the run, made or checked against the session and locked."""
     return Journal(
         folder.journal,
         session.header(),
@@ -178,7 +179,8 @@ class _Run:
         if self.config["select"] == "last" or best is None or best == done:
             return done
         skipped, idle = self.session.optimizer.skipped, self.session.optimizer.idle
-        self.session = rebuild(self.config, self.journal, self.snapshots, best)
+        del self.session  # before its successor is built, or two models would be in memory
+        self.session = replayed(build(self.config), self.journal, self.snapshots, best)
         self.session.optimizer.skipped, self.session.optimizer.idle = skipped, idle
         return best
 
@@ -224,9 +226,11 @@ class _Run:
         }
 
 
-def rebuild(config: Config, journal: Journal, snapshots: Snapshots, steps: int) -> Session:
-    """The session after `steps` recorded steps, from the base model and the journal: no forward pass."""
-    session = build(config)
+def replayed(session: Session, journal: Journal, snapshots: Snapshots, steps: int) -> Session:
+    """A session just built, taken to where it was after `steps` recorded steps: no forward pass.
+
+    Raises DataError for a first-order run of which no snapshot of that step is left.
+    """
     optimizer = session.optimizer
     if optimizer.replays_from == "losses":
         train(optimizer, session.look, session.batch, steps, journal=journal)

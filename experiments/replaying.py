@@ -1,0 +1,54 @@
+"""Weights from a run's journal: the base model, the configuration and the told losses are all it takes."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments import saving
+from experiments.folder import RunFolder
+from experiments.run import load_config, open_journal, replayed
+from experiments.session import Session, build
+from zo.errors import ConfigError
+from zo.snapshots import Snapshots
+
+
+def replay(path: Path, steps: int | None) -> int:
+    """Rebuilds and prints the digest; 1 when it is not the one the run reported."""
+    session, steps, seconds = _rebuilt(path, steps)
+    folder, console = RunFolder(path), Console()
+    digest = session.optimizer.weights.sha256()
+    console.print(
+        f"{steps:,} steps replayed in {seconds:.1f} s with {session.look.forward_passes} forward passes.\n"
+        f"sha256 {digest}", highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    result = folder.result()
+    reported = {} if result is None else {result["steps"]: result["last_sha256"], result["selected_step"]: result["model_sha256"]}
+    if steps not in reported:
+        return 0
+    same = reported[steps] == digest
+    console.print("The bits are those of the run." if same else f"The run reported {reported[steps]}.", highlight=False)
+    return 0 if same else 1
+
+
+def export(path: Path, steps: int | None, out: Path) -> int:
+    """Rebuilds and writes the model folder."""
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"--out {out} holds files already. Give a folder that is empty or not there yet.")
+    session, steps, _ = _rebuilt(path, steps)
+    saving.save(session.loaded, out)
+    Console().print(f"The model after {steps:,} steps is in {out}.", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _rebuilt(path: Path, steps: int | None) -> tuple[Session, int, float]:
+    """The session after `steps` steps (default: those of the reported weights), and the seconds it took."""
+    session, folder = build(load_config(path)), RunFolder(path)
+    with open_journal(session, folder) as journal:
+        result = folder.result()
+        if steps is None:
+            steps = len(journal) if result is None else result["selected_step"]
+        if not 0 <= steps <= len(journal):
+            raise ConfigError(f"--steps {steps}: the journal of {path} holds steps 0 to {len(journal)}.")
+        began = time.monotonic()
+        return replayed(session, journal, Snapshots(folder.snapshots), steps), steps, time.monotonic() - began
