@@ -9,6 +9,7 @@ Masked, as in LM-BFF (Gao et al. 2021): option words are single tokens, compared
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -135,7 +136,7 @@ class MaskedPrompts:
         """The columns that are read."""
         return self.text.fields - {"mask"}
 
-    @property
+    @cached_property
     def words(self) -> list[int]:
         """The option words as ids. Raises ConfigError where one is not a single token."""
         ids = {o: self.tokenizer.encode(f" {o.strip()}", add_special_tokens=False) for o in self.options}

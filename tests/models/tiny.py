@@ -1,0 +1,71 @@
+"""Tiny random models of several architectures, and their tokenizers."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from omegaconf import OmegaConf
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+WORDS = "great terrible It was Yes No Maybe a film and the Question Answer nobody".split()
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def tokenizer(masked: bool) -> hf.PreTrainedTokenizerFast:
+    """Bytes and a few whole words; `<s> text` for causal models, `<s> text </s>` for masked ones."""
+    pieces = [(token, 0.0) for token in SPECIAL]
+    pieces += [(byte, -9.0) for byte in sorted(pre_tokenizers.ByteLevel.alphabet())]
+    pieces += [(f"Ġ{word}", -1.0) for word in WORDS]
+    made = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(t, special=True, lstrip=t == "<mask>", normalized=False) for t in SPECIAL])
+    single, pair = ("<s> $A </s>", "<s> $A </s> </s> $B </s>") if masked else ("<s> $A", "<s> $A $B")
+    ids = [(token, SPECIAL.index(token)) for token in ("<s>", "</s>")]
+    made.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        mask_token="<mask>", model_max_length=128, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+VOCABULARY = len(SPECIAL) + 256 + len(WORDS)
+_COMMON = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+           "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}  # fmt: skip
+CAUSAL = ("opt", "opt-post", "llama", "phi")
+MASKED = ("roberta", "bert")
+
+
+def make(name: str) -> hf.PreTrainedModel:
+    """A random model, weights large enough for logits that differ."""
+    opt = {**_COMMON, "ffn_dim": 64, "max_position_embeddings": 128, "init_std": 0.2}
+    wide = {**_COMMON, "intermediate_size": 64, "initializer_range": 0.2}
+    kinds = {
+        "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(**opt, word_embed_proj_dim=32)),
+        "opt-post": lambda: hf.OPTForCausalLM(
+            hf.OPTConfig(**opt, word_embed_proj_dim=16, do_layer_norm_before=False)
+        ),
+        "llama": lambda: hf.LlamaForCausalLM(
+            hf.LlamaConfig(**wide, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True)
+        ),
+        "phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**wide, max_position_embeddings=128)),
+        "roberta": lambda: hf.RobertaForMaskedLM(
+            hf.RobertaConfig(**wide, max_position_embeddings=130, type_vocab_size=1)
+        ),
+        "bert": lambda: hf.BertForMaskedLM(hf.BertConfig(**wide, max_position_embeddings=128)),
+        "encoder": lambda: hf.BertModel(hf.BertConfig(**wide, max_position_embeddings=128)),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return kinds[name]()
+
+
+def conf(group: str, name: str, **changes) -> dict[str, Any]:
+    """A YAML of conf/ with some keys changed."""
+    return {**OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")), **changes}
+
+
+SENTENCES = ["a dull and endless film", "bright", "it is what it is , but the songs", "a film", "no story ; no end",
+             "worth it", "great fun , then not", "the cast tries", "long", "a quiet triumph of small gestures"]  # fmt: skip
