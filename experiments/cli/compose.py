@@ -129,7 +129,9 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
         return f"One option is chosen, not several: {one_of(options)}."
     if str(value) in options:
         return None
-    return f"conf/{group} has no option {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
+    return (
+        f"conf/{group} has no option {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
+    )
 
 
 def _hydra(lines: list[str], problems: list[Problem]) -> DictConfig | None:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.cli.compose import compose, groups
 from experiments.cli.problems import Problem, did_you_mean, listing
 
-FLAGS = ("--help", "--version", "--cfg", "--resolve", "--package", "--multirun")
+FLAGS = ("--help", "--version", "--cfg", "--resolve", "--package", "--rerun", "--multirun")
 SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun"}
 
 HELP = """\
@@ -19,6 +19,7 @@ zo {version}: fine-tune a language model with forward passes.
 
   --cfg job     print the composed configuration and stop; with --resolve every default and reference filled in,
                 with --package KEY one part of it
+  --rerun       begin again although the run's folder holds a run
   --version     print the version
   --help        this text, for the choices on the same command line
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         return _refuse(problems)
     if "--cfg" in request.flags:
         return _show(request, composed.tree, composed.config)
-    return _run(composed.config)
+    return _run(composed.config, rerun="--rerun" in request.flags)
 
 
 def _read(argv: Sequence[str]) -> Request:
@@ -90,14 +91,14 @@ def _read(argv: Sequence[str]) -> Request:
     return request
 
 
-def _run(config: dict[str, object]) -> int:
+def _run(config: dict[str, object], rerun: bool) -> int:
     """Runs; refusals of the program are a message, anything unexpected keeps its traceback."""
     # Late, because torch and transformers take seconds.
     from experiments.run import run
     from zo.errors import ConfigError, DataError, ZOError
 
     try:
-        return run(config)
+        return run(config, rerun=rerun)
     except (ConfigError, DataError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

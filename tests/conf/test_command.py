@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from experiments.cli import main
 from experiments.cli.compose import groups
+from zo import errors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,12 +86,8 @@ def test_help_with_a_mistake_shows_both(capsys):
 
 @pytest.mark.parametrize(("name", "code"), [("ConfigError", 2), ("DataError", 2), ("JournalError", 1)])
 def test_what_the_run_refuses_is_a_message_without_a_traceback(name, code, monkeypatch, capsys):
-    import types
-
-    import zo.errors
-
-    def run(config):
-        raise getattr(zo.errors, name)("optimizer.eps = 0 must be above 0.")
+    def run(config, rerun):
+        raise getattr(errors, name)("optimizer.eps = 0 must be above 0.")
 
     monkeypatch.setitem(sys.modules, "experiments.run", types.SimpleNamespace(run=run))
     assert main([]) == code
@@ -97,13 +95,17 @@ def test_what_the_run_refuses_is_a_message_without_a_traceback(name, code, monke
 
 
 def test_the_run_gets_the_complete_configuration_and_gives_the_exit_code(monkeypatch):
-    import types
-
     seen = []
-    monkeypatch.setitem(
-        sys.modules, "experiments.run", types.SimpleNamespace(run=lambda config: seen.append(config) or 130)
-    )
+
+    def run(config, rerun):
+        seen.append((config, rerun))
+        return 130
+
+    monkeypatch.setitem(sys.modules, "experiments.run", types.SimpleNamespace(run=run))
     assert main(["optimizer=adamw", "batch.size=5"]) == 130
-    assert type(seen[0]) is dict
-    assert seen[0]["batch"] == {"size": 5, "micro": None}
-    assert seen[0]["optimizer"]["betas"] == [0.9, 0.999]
+    assert main(["--rerun"]) == 130
+    (config, first), (_, second) = seen
+    assert type(config) is dict
+    assert config["batch"] == {"size": 5, "micro": None}
+    assert config["optimizer"]["betas"] == [0.9, 0.999]
+    assert (first, second) == (False, True)

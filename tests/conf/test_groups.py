@@ -1,6 +1,7 @@
 """Every file of conf/ composes, is valid and says what its constructor says."""
 
 import inspect
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,6 @@ def test_a_recipe_is_named_by_a_model_and_an_optimizer_and_takes_effect(path):
 
 
 def test_an_experiment_file_changes_groups_and_values_and_picks_their_recipe(tmp_path, monkeypatch):
-    import shutil
-
     shutil.copytree(CONF, tmp_path / "conf")
     (tmp_path / "conf" / "experiment" / "mine.yaml").parent.mkdir(exist_ok=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(

@@ -1,8 +1,10 @@
 """Wrong input: everything wrong in one list, with the key, what is allowed and the nearest name."""
 
+import shutil
+
 import pytest
 
-from experiments.cli.compose import compose
+from experiments.cli.compose import CONF, compose
 from experiments.cli.main import main
 
 
@@ -94,10 +96,6 @@ def test_several_mistakes_come_in_one_message(capsys):
 
 
 def test_a_broken_file_of_the_users_own_is_named(tmp_path, monkeypatch):
-    import shutil
-
-    from experiments.cli.compose import CONF
-
     shutil.copytree(CONF, tmp_path / "conf")
     local = tmp_path / "conf" / "local" / "default.yaml"
     local.parent.mkdir(exist_ok=True)
