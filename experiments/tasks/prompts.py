@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from experiments.tasks.data import listing
+from experiments.tasks.data import LISTED, listing
 from experiments.tasks.records import Record
 from experiments.tasks.template import Template
 from zo.errors import ConfigError, DataError
@@ -91,7 +91,7 @@ class CausalPrompts:
                 span = len(next(wholes)) - len(prompt)
                 ids = next(finals)
                 if problem := self._misfit(span, ids):
-                    problems.append(f"row {record.index}: {problem} The text ends with {candidate[-60:]!r}.")
+                    problems.append(f"{record.place}: {problem} The text ends with {candidate[-60:]!r}.")
                 made.append(Row(self._cut(ids), span))
             examples.append(self._example(record, made, start))
         if problems:
@@ -156,11 +156,11 @@ class MaskedPrompts:
         """Examples with one row each."""
         encoded = _tokenise(self.tokenizer, [self.string(record) for record in rows])
         mask = self.tokenizer.mask_token_id
-        wrong = [r.index for r, ids in zip(rows, encoded, strict=True) if ids.count(mask) != 1]
+        wrong = [r.place for r, ids in zip(rows, encoded, strict=True) if ids.count(mask) != 1]
         if wrong:
             raise DataError(
-                f"{self.text.where} must give one mask; rows {', '.join(map(str, wrong[:10]))} have another "
-                f"number. The template holds {{mask}} once, and no field holds {self.tokenizer.mask_token}."
+                f"{self.text.where} must give one mask; it is not so in {', '.join(wrong[:LISTED])}. "
+                f"The template holds {{mask}} once, and no field holds {self.tokenizer.mask_token}."
             )
         return [
             Example(r.index, r.fields, self.options, (r.label or 0,), (), (self._cut(ids, ids.index(mask)),))

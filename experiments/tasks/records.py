@@ -13,12 +13,13 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Record:
-    """One row: its number in the table, its text fields, and its option's number or its accepted answers."""
+    """One row: its number in the table, its fields, its option's number or its accepted answers, its place."""
 
     index: int
     fields: Mapping[str, str]
     label: int | None
     answers: tuple[str, ...]
+    place: str
 
 
 def records(table: Table, choice: TaskChoice, needed: Collection[str]) -> list[Record]:
@@ -36,7 +37,7 @@ def records(table: Table, choice: TaskChoice, needed: Collection[str]) -> list[R
         except ValueError as error:
             problems.append(f"{table.place(index)}: {error}")
             continue
-        made.append(Record(index, fields, label, answers))
+        made.append(Record(index, fields, label, answers, table.place(index)))
     if problems:
         raise DataError(listing(problems))
     return made

@@ -25,7 +25,11 @@ def questions(tmp_path_factory):
     root = tmp_path_factory.mktemp("questions")
     for split, count in (("train", 12), ("validation", 9)):
         rows = [
-            {"context": "a film " * (i % 4 + 1), "question": f"what {i}", "answers": [f"film {i % 3}", "the film"]}
+            {
+                "context": "a film " * (i % 4 + 1),
+                "question": f"what {i}",
+                "answers": [f"film {i % 3}", "the film"],
+            }
             for i in range(count)
         ]
         (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -98,7 +102,10 @@ def test_generated_answers_are_measured_and_their_calls_counted(folder, question
     result = evaluate(task, loaded, task.test, 4)
     assert result.forward_passes == len(made) > 6  # three batches, each a loss and several tokens
     assert result.metric == "f1"
-    assert result.value == sum(task.correct(e, p) for e, p in zip(task.test, result.predictions, strict=True)) / 9
+    assert (
+        result.value
+        == sum(task.correct(e, p) for e, p in zip(task.test, result.predictions, strict=True)) / 9
+    )
     assert result.random is None
     only = evaluate(task, loaded, task.test, 4, loss_only=True)
     assert (only.value, only.ci95, only.predictions, only.forward_passes) == (None, None, (), 3)
@@ -112,7 +119,9 @@ def test_a_constant_answer_is_the_baseline_of_generation(folder, questions):
 
 
 def test_what_cannot_be_evaluated_is_named(folder, questions, reviews):
-    with pytest.raises(ConfigError, match=r"Task question has no template for a masked model such as roberta"):
+    with pytest.raises(
+        ConfigError, match=r"Task question has no template for a masked model such as roberta"
+    ):
         load_task(conf("task", "question", data_dir=str(questions)), loaded_from(folder, "roberta"))
     loaded = loaded_from(folder, "opt")
     with pytest.raises(ConfigError, match=r"task\.max_new_tokens=127 leaves no room"):

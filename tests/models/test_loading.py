@@ -118,7 +118,9 @@ def test_a_package_that_is_not_installed_is_named_with_the_command():
 def test_the_hub_is_given_up_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     started = time.monotonic()
-    refused(hub("someone/some-model"), "someone/some-model", "HF_HUB_OFFLINE", "hf download someone/some-model")
+    refused(
+        hub("someone/some-model"), "someone/some-model", "HF_HUB_OFFLINE", "hf download someone/some-model"
+    )
     assert time.monotonic() - started < 5  # retries take 23 s and more
 
 

@@ -50,7 +50,10 @@ def test_option_scores_are_those_of_a_loop_over_candidates(folder, reviews, name
                 torch.stack(
                     [
                         logprob_of_option(
-                            loaded.model, loaded.tokenizer, f"{e.fields['sentence'].strip()} It was", f" {option}"
+                            loaded.model,
+                            loaded.tokenizer,
+                            f"{e.fields['sentence'].strip()} It was",
+                            f" {option}",
                         )
                         for option in e.options
                     ]
@@ -93,7 +96,9 @@ def test_class_scores_are_those_of_single_texts(folder, reviews):
 
 @pytest.mark.parametrize("average", ["token", "example"])
 def test_answer_loss_is_that_of_the_right_option(folder, reviews, average):
-    loaded, task = put(folder, reviews, "opt", objective="answer", average=average, options=["terrible", "great fun"])
+    loaded, task = put(
+        folder, reviews, "opt", objective="answer", average=average, options=["terrible", "great fun"]
+    )
     with torch.no_grad():
         losses, weights = task.objective(loaded.model, task.collate(task.train[:7]))
         for example, loss, weight in zip(task.train[:7], losses, weights, strict=True):

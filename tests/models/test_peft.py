@@ -71,7 +71,9 @@ def test_targets_and_rank_are_the_chosen_ones(folder):
 
 
 def test_a_classifiers_own_head_is_trained_too(folder):
-    model = attach(loaded_from(folder, "roberta", family="classifier", head="own"), conf("peft", "lora")).model
+    model = attach(
+        loaded_from(folder, "roberta", family="classifier", head="own"), conf("peft", "lora")
+    ).model
     assert [n for n in trained(model) if "classifier" in n]
 
 

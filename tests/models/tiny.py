@@ -21,7 +21,9 @@ def tokenizer(masked: bool) -> hf.PreTrainedTokenizerFast:
     made = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens([AddedToken(t, special=True, lstrip=t == "<mask>", normalized=False) for t in SPECIAL])
+    made.add_special_tokens(
+        [AddedToken(t, special=True, lstrip=t == "<mask>", normalized=False) for t in SPECIAL]
+    )
     single, pair = ("<s> $A </s>", "<s> $A </s> </s> $B </s>") if masked else ("<s> $A", "<s> $A $B")
     ids = [(token, SPECIAL.index(token)) for token in ("<s>", "</s>")]
     made.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
@@ -48,7 +50,9 @@ def make(name: str) -> hf.PreTrainedModel:
             hf.OPTConfig(**opt, word_embed_proj_dim=16, do_layer_norm_before=False)
         ),
         "llama": lambda: hf.LlamaForCausalLM(
-            hf.LlamaConfig(**wide, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True)
+            hf.LlamaConfig(
+                **wide, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True
+            )
         ),
         "phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**wide, max_position_embeddings=128)),
         "roberta": lambda: hf.RobertaForMaskedLM(

@@ -1,0 +1,54 @@
+"""Every YAML of the text side says all its keys, and only keys that are read."""
+
+from dataclasses import fields
+
+import pytest
+
+from experiments.choices import (
+    Causal,
+    Classified,
+    Masked,
+    ModelChoice,
+    PeftChoice,
+    Source,
+    TaskChoice,
+    Templates,
+    read,
+)
+
+from ..models.tiny import CONF, conf
+
+
+def names(kind):
+    return {field.name for field in fields(kind)}
+
+
+def files(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", files("model"))
+def test_models(name):
+    values = conf("model", name)
+    assert set(values) == names(ModelChoice)
+    read(ModelChoice, values, "model")
+
+
+@pytest.mark.parametrize("name", files("peft"))
+def test_adapters(name):
+    values = conf("peft", name)
+    assert set(values) == ({"name"} if name == "none" else names(PeftChoice))
+    assert read(PeftChoice, values, "peft").name == name
+
+
+@pytest.mark.parametrize("name", files("task"))
+def test_tasks(name):
+    values = conf("task", name)
+    assert values["name"] == name
+    assert set(values) == names(TaskChoice)
+    assert set(values["source"]) == names(Source)
+    assert set(values["templates"]) == names(Templates)
+    for family, kind in (("causal", Causal), ("masked", Masked), ("classifier", Classified)):
+        template = values["templates"][family]
+        assert template is None or set(template) == names(kind)
+    read(TaskChoice, values, "task")
