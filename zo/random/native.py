@@ -26,7 +26,7 @@ from zo.random.eager import Eager, Terms
 
 _SOURCE = Path(__file__).with_name("native.cpp")
 _HEADER = Path(__file__).with_name("native_noise.h")
-_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
+_OPTIONS = ("-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _UPDATES = {"nearest": 0, "stochastic": 1, "master": 2}
 _HEAD = struct.Struct("@PPPqqqQQiiiifi")

@@ -1,0 +1,319 @@
+"""Every fast form gives the bits of the eager one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from zo.errors import ConfigError
+from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, native, philox
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+STREAMS = pytest.mark.parametrize("stream", [SIGNS, GAUSSIANS], ids=["signs", "gaussians"])
+PID = 0xFEDCBA9876543210
+ONE = [((1 << 64) - 5, 1e-3)]
+NINE = [(7919 * k, (-1) ** k * 10.0**-k) for k in range(9)]
+SPECIAL = [
+    0.0,
+    -0.0,
+    1e-45,
+    -1e-40,
+    6e-8,
+    5.9e-5,
+    -6.2e-5,
+    3e38,
+    65504.0,
+    -65519.0,
+    65520.0,
+    float("inf"),
+    float("nan"),
+]
+UPDATES = [("nearest", 1.0), ("nearest", 0.999), ("stochastic", 1.0), ("stochastic", 0.9), ("master", 0.999)]
+compiler = pytest.mark.skipif(bool(Native().reason), reason=f"no native form here: {Native().reason}")
+
+
+@pytest.fixture(params=["small blocks", "native", "native, portable"])
+def form(request):
+    made = {
+        "small blocks": lambda: Eager(block=1000),
+        "native": Native,
+        "native, portable": lambda: Native(True),
+    }
+    chosen = made[request.param]()
+    if isinstance(chosen, Native) and chosen.reason:
+        pytest.skip(f"no native form here: {chosen.reason}")
+    return chosen
+
+
+def weights(count, dtype, seed=0):
+    """Normal numbers behind the ones where rounding is delicate."""
+    w = torch.randn(count, generator=torch.Generator().manual_seed(seed))
+    special = torch.tensor(SPECIAL)[:count]
+    w[: len(special)] = special
+    return w.to(dtype)
+
+
+def same_bits(a, b):
+    """Equal patterns, NaN for NaN: their payload depends on torch's own vector code."""
+    assert a.dtype == b.dtype
+    assert a.shape == b.shape
+    assert torch.equal(a.isnan(), b.isnan())
+    integers = torch.int32 if a.dtype == torch.float32 else torch.int16
+    known = ~a.isnan()
+    assert torch.equal(a.contiguous().view(integers)[known], b.contiguous().view(integers)[known])
+
+
+@STREAMS
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [1, 16, 17, 127, 128, 320, 4097, 40001])
+def test_perturb(form, stream, dtype, count):
+    w = weights(count, dtype)
+    before = w.clone()
+    for terms in (ONE, NINE):
+        same_bits(form.perturb(w, PID, stream, terms), Eager().perturb(w, PID, stream, terms))
+    same_bits(w, before)
+
+
+@STREAMS
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("update", "keep"), UPDATES)
+def test_move(form, stream, dtype, update, keep):
+    if update == "master" and dtype == torch.float16:
+        pytest.skip("master is for bfloat16")
+    for count in (13, 5003):
+        for terms in ((), ONE, NINE):
+            one, other = weights(count, dtype), weights(count, dtype)
+            low = None
+            if update == "master" and dtype == torch.bfloat16:
+                low = torch.randint(-(1 << 15), 1 << 15, (count,), generator=torch.Generator().manual_seed(1))
+                low = low.to(torch.int16)
+            lower = None if low is None else low.clone()
+            form.move(one, PID, stream, terms, keep, update, 999, low)
+            Eager().move(other, PID, stream, terms, keep, update, 999, lower)
+            same_bits(one, other)
+            if low is not None:
+                assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
+
+
+@STREAMS
+def test_a_move_without_scale_and_decay_changes_no_bit(form, stream):
+    for dtype in DTYPES:
+        # +0 added to -0 is +0, so the one number left out is -0.
+        w = weights(5003, dtype)
+        w[w == 0] = 0.0
+        for update in ("nearest", "stochastic"):
+            moved = w.clone()
+            form.move(moved, PID, stream, [(1, 0.0)], update=update)
+            same_bits(moved.abs(), w.abs())
+            same_bits(moved[w != 0], w[w != 0])
+
+
+@STREAMS
+@pytest.mark.parametrize("width", [1, 3, 64, 130, 320])
+def test_rows(form, stream, width):
+    rows = torch.tensor([29, 0, 7, 7, 12])
+    for dtype in DTYPES:
+        w = weights(30 * width, dtype).view(30, width)
+        for terms in (ONE, NINE):
+            whole = form.perturb(w, PID, stream, terms)
+            same_bits(form.perturb_rows(w, PID, stream, terms, rows), whole[rows])
+
+
+@STREAMS
+def test_many_are_each_alone(form, stream):
+    w = weights(5003, torch.float32)
+    lists = [[(1, 1e-3)], [(1, -1e-3)], [(2, 0.5), (1, 0.25)], [(3, 1.0)]]
+    for result, terms in zip(form.perturb_many(w, PID, stream, lists), lists, strict=True):
+        same_bits(result, Eager().perturb(w, PID, stream, terms))
+    outs = [torch.empty_like(w) for _ in lists]
+    for result, out, terms in zip(form.perturb_many(w, PID, stream, lists, outs), outs, lists, strict=True):
+        assert result.data_ptr() == out.data_ptr()
+        same_bits(out, Eager().perturb(w, PID, stream, terms))
+
+
+@STREAMS
+def test_shapes_and_places(form, stream):
+    scalar = torch.tensor(0.5)
+    assert form.perturb(scalar, PID, stream, ONE).shape == ()
+    w = torch.arange(12.0).view(3, 4)
+    out = torch.empty(3, 4)
+    assert form.perturb(w, PID, stream, ONE, out).data_ptr() == out.data_ptr()
+    same_bits(form.perturb(w.T, PID, stream, ONE), form.perturb(w.T.contiguous(), PID, stream, ONE))
+    empty = torch.empty(0)
+    form.move(empty, PID, stream, ONE)
+    wide = torch.arange(12.0, dtype=torch.float64)  # no dtype of the fast forms
+    assert torch.equal(form.perturb(wide, PID, stream, ONE), Eager().perturb(wide, PID, stream, ONE))
+
+
+@STREAMS
+def test_sums_are_in_the_order_given(form, stream):
+    """Reversed terms may differ in the last bit, and do: nothing reorders them silently."""
+    w = torch.zeros(5000)
+    forwards, backwards = form.perturb(w, PID, stream, NINE), form.perturb(w, PID, stream, NINE[::-1])
+    assert not torch.equal(forwards, backwards)
+    assert torch.allclose(
+        forwards, backwards, rtol=0, atol=9 * 6 * 2.0**-24
+    )  # nine sums of numbers up to 5.8
+
+
+def test_kept_noise_is_the_same():
+    eager, ids, counts = Eager(), [PID, 3], [300, 700]
+    keys = [key for key, _ in NINE]
+    for stream in (SIGNS, GAUSSIANS):
+        eager.warm(keys, stream, list(zip(ids, counts, strict=True)), CPU)
+        for pid, count in zip(ids, counts, strict=True):
+            w = weights(count, torch.float32)
+            same_bits(eager.perturb(w, pid, stream, NINE), Eager().perturb(w, pid, stream, NINE))
+            rows = torch.tensor([2, 0])
+            whole = Eager().perturb(w.view(-1, 100), pid, stream, NINE)
+            same_bits(eager.perturb_rows(w.view(-1, 100), pid, stream, NINE, rows), whole[rows])
+            assert eager._kept  # or the lines above tested nothing
+
+
+@compiler
+@STREAMS
+def test_threads_share_the_work_and_not_the_bits(stream):
+    w = weights(300_001, torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            results.append(Native().perturb(w, PID, stream, ONE))
+    finally:
+        torch.set_num_threads(threads)
+    same_bits(*results)
+
+
+@compiler
+def test_a_row_outside_the_matrix_is_an_error():
+    with pytest.raises(IndexError, match="30 rows"):
+        Native().perturb_rows(torch.zeros(30, 4), PID, SIGNS, ONE, torch.tensor([30]))
+
+
+def test_best_takes_what_there_is():
+    assert best(CPU, "eager").name == "eager"
+    assert best(CPU).name == ("eager" if Native().reason else "native")
+    with pytest.raises(ConfigError, match="auto, eager, native, compiled, triton"):
+        best(CPU, "fast")
+    with pytest.raises(ConfigError, match="CUDA"):
+        best(CPU, "triton")
+    with pytest.raises(ConfigError, match="CPU tensors"):
+        best(torch.device("cuda"), "native")
+
+
+@pytest.mark.parametrize(("cxx", "said"), [("/nowhere/g++", "no C++ compiler"), ("false", "cannot compile")])
+def test_without_a_compiler_the_eager_form_works(monkeypatch, tmp_path, cxx, said):
+    monkeypatch.setenv("CXX", cxx)
+    monkeypatch.setenv("ZO_CACHE", str(tmp_path))
+    native._load.cache_clear()
+    try:
+        form = Native()
+        assert said in form.reason
+        assert best(CPU).name == "eager"
+        with pytest.raises(ConfigError, match="Use kernels = 'auto' or 'eager'"):
+            best(CPU, "native")
+        w = weights(500, torch.float32)
+        same_bits(form.perturb(w, PID, SIGNS, ONE), Eager().perturb(w, PID, SIGNS, ONE))
+    finally:
+        native._load.cache_clear()
+
+
+@compiler
+def test_two_processes_may_build_at_once(tmp_path):
+    code = "from zo.random import Native; assert not Native().reason"
+    environment = os.environ | {"ZO_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    both = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(2)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+@compiler
+def test_compiled():
+    from zo.random.compiled import Compiled
+
+    check_compiled(Compiled(block=1024), torch.float32, "nearest", ONE)
+
+
+@compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("update", ["nearest", "stochastic", "master"])
+@pytest.mark.parametrize("terms", [ONE, NINE], ids=["one", "nine"])
+def test_compiled_all(dtype, update, terms):
+    from zo.random.compiled import Compiled
+
+    if update == "master" and dtype == torch.float16:
+        pytest.skip("master is for bfloat16")
+    check_compiled(Compiled(), dtype, update, terms)
+
+
+def check_compiled(form, dtype, update, terms):
+    w = weights(5003, dtype)
+    same_bits(form.perturb(w, PID, SIGNS, terms), Eager().perturb(w, PID, SIGNS, terms))
+    low = torch.zeros(5003, dtype=torch.int16) if update == "master" and dtype == torch.bfloat16 else None
+    lower, one, other = None if low is None else low.clone(), w.clone(), w.clone()
+    form.move(one, PID, SIGNS, terms, 0.999, update, 999, low)
+    Eager().move(other, PID, SIGNS, terms, 0.999, update, 999, lower)
+    same_bits(one, other)
+    if low is not None:
+        assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
+
+
+TRITON = """
+import json, sys, torch
+from zo.random import Eager
+from zo.random.triton import Triton
+
+device, form, pid, wrong = sys.argv[1], Triton(), (1 << 64) - 3, []
+for dtype in (torch.float32, torch.bfloat16, torch.float16):
+    for count, n in ((1, 1), (4230, 1), (130, 9)):
+        w = torch.randn(count, generator=torch.Generator().manual_seed(0)).to(dtype).to(device)
+        terms = [((1 << 64) - 1 - 7919 * k, (-1) ** k * 10.0**-k) for k in range(n)]
+        one, other = form.perturb(w, pid, 0, terms), Eager().perturb(w, pid, 0, terms)
+        a, b = w.clone(), w.clone()
+        form.move(a, pid, 0, terms, 0.999)
+        Eager().move(b, pid, 0, terms, 0.999)
+        if not (torch.equal(one, other) and torch.equal(a, b)):
+            wrong.append([str(dtype), count, n])
+print(json.dumps(wrong))
+"""
+
+
+def run_triton(device, **environment):
+    pytest.importorskip("triton")
+    result = subprocess.run(
+        [sys.executable, "-c", TRITON, device],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == []
+
+
+def test_triton_under_the_interpreter():
+    run_triton("cpu", TRITON_INTERPRET="1")
+
+
+@pytest.mark.gpu
+def test_triton_on_a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    run_triton("cuda")
+
+
+@pytest.mark.gpu
+def test_eager_signs_on_a_gpu_are_the_cpus():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    keys = [key for key, _ in NINE]
+    there = philox.noise(keys, PID, SIGNS, 0, 10_001, torch.device("cuda"))
+    assert torch.equal(there.cpu(), philox.noise(keys, PID, SIGNS, 0, 10_001, CPU))
