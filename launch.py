@@ -2,7 +2,12 @@
 
 import sys
 
-from experiments.cli import main
+try:
+    from experiments.cli import main
+except ModuleNotFoundError as missing:
+    if missing.name not in ("hydra", "omegaconf", "pydantic"):
+        raise
+    sys.exit(f"{missing}. Experiments need more than the library: make demo, or pip install -e '.[experiments]'")
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
