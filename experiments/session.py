@@ -19,7 +19,7 @@ from experiments.peft import attach
 from experiments.tasks.task import Task, class_count, load_task
 from zo.errors import ConfigError
 from zo.look import ModuleLook
-from zo.optimizers import Optimizer
+from zo.optimizers import Optimizer, Probing
 from zo.optimizers.firstorder import BACKWARD_COST
 from zo.random import SPECIFICATION, key_of
 from zo.schedules import Schedule
@@ -88,10 +88,16 @@ class Session:
                 for name, tensor in weights.tensors.items()
             ],
             "specification": SPECIFICATION,
-            "kernels": weights.backend,
+            "noise": self._noise(),
             "device": self.loaded.device.type,
             "torch": torch.__version__,
         }
+
+    def _noise(self) -> str:
+        """What the moves' bits depend on: signs are the same from all kernels, Gaussians only from these two."""
+        kind = self.optimizer.directions.name if isinstance(self.optimizer, Probing) else "none"
+        exact = kind != "gaussian" or set(self.optimizer.weights.backend.split("+")) <= {"eager", "native"}
+        return kind if exact else f"{kind} by {self.optimizer.weights.backend}"
 
 
 def build(config: Config) -> Session:

@@ -1,0 +1,125 @@
+"""Wrong input: a sentence that names the key or the file, exit code 2, nothing half-written."""
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import main
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "experiments" / "world" / "tiny-clm"
+
+
+def refused(runs, capsys, *overrides: str) -> str:
+    """What a refused command prints; nothing may have been written."""
+    assert main(runs.arguments(*overrides)) == 2
+    assert not runs.folder.exists() or not list(runs.folder.rglob("journal"))
+    captured = capsys.readouterr()
+    return captured.err + captured.out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["optimizer.epz=1"], ["optimizer.epz", "optimizer.eps"]),
+        (["optimizr=fzoo"], ["optimizr", "optimizer"]),
+        (["optimizer=fzo"], ["fzo", "fzoo"]),
+        (["batch.size=many"], ["batch.size", "many"]),
+        (["batch.size=0"], ["batch.size", "1"]),
+        (["optimizer.eps=0"], ["optimizer.eps", "above 0"]),
+        (["optimizer.n=1"], ["optimizer.n", "at least 2"]),
+        (["optimizer.lr=-1"], ["optimizer.lr", "at least 0"]),
+        (["budget.forward_passes=3"], ["budget.forward_passes", "9"]),
+        (["model.path=/nowhere"], ["/nowhere"]),
+        (["task=sst2", "task.data_dir=/nowhere"], ["/nowhere"]),
+        (["select=best", "task.dev=0"], ["select", "task.dev"]),
+        (["schedule.warmup=1.5"], ["schedule.warmup", "[0, 1)"]),
+    ],
+)
+def test_named_and_explained(runs, capsys, overrides, said):
+    message = refused(runs, capsys, *overrides)
+    assert [word for word in said if word not in message] == [], message
+
+
+def test_all_problems_in_one_list(runs, capsys):
+    message = refused(runs, capsys, "optimizer.epz=1", "batch.size=0", "model=tiny-cml")
+    assert all(word in message for word in ("optimizer.epz", "batch.size", "tiny-clm")), message
+
+
+def write_rows(folder: Path, rows: list[object]) -> Path:
+    folder.mkdir()
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("".join(r if isinstance(r, str) else json.dumps(r) + "\n" for r in rows))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"sentence": "fine", "label": 1}, "no json\n"], ["train.jsonl", "2"]),
+        ([{"text": "fine", "label": 1}], ["sentence", "text", "task.columns"]),
+        ([{"sentence": "fine", "label": 7}], ["label", "7"]),
+        ([], ["train.jsonl"]),
+    ],
+)
+def test_data_that_do_not_fit(runs, capsys, tmp_path, rows, said):
+    folder = write_rows(tmp_path / "data", rows)
+    message = refused(runs, capsys, "task=sst2", f"task.data_dir={folder}")
+    assert [word for word in said if word not in message] == [], message
+
+
+def test_template_with_an_unknown_field(runs, capsys, tmp_path):
+    folder = write_rows(tmp_path / "data", [{"sentence": "fine", "label": 1}] * 40)
+    message = refused(
+        runs, capsys, "task=sst2", f"task.data_dir={folder}", 'task.templates.causal.prompt="{phrase} It was"'
+    )
+    assert "phrase" in message and "task.templates.causal.prompt" in message
+
+
+def test_option_longer_than_the_context(runs, capsys, tmp_path):
+    folder = write_rows(tmp_path / "data", [{"sentence": "fine", "label": i % 2} for i in range(40)])
+    message = refused(runs, capsys, "task=sst2", f"task.data_dir={folder}", "task.max_length=2",
+                      'task.options=["so very bad that one leaves","so very good that one stays"]')  # fmt: skip
+    assert "so very" in message
+
+
+def test_pickled_weights_are_refused(runs, capsys, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    message = refused(runs, capsys, f"model.path={folder}")
+    assert "safetensors" in message and str(folder) in message
+
+
+def test_folder_that_cannot_be_written(runs, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    process = runs.start()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "cannot be written" in output and "paths.runs" in output and "Traceback" not in output
+
+
+def test_full_disk_leaves_the_journal_whole_and_the_run_goes_on_later(runs):
+    """A limit on file sizes stands for the full disk: writes fail with an error in the middle of the run."""
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))
+
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), *runs.arguments("budget.steps=200", "stop.every=200", "kernels=eager")],
+        cwd=ROOT, capture_output=True, text=True, preexec_fn=limited, timeout=300,
+    )  # fmt: skip
+    assert process.returncode == 1, process.stderr
+    assert "could not be written" in process.stderr and "Traceback" not in process.stderr
+    undisturbed = runs("budget.steps=200", "stop.every=200", f"paths.runs={runs.folder.parent / 'other'}")
+    assert undisturbed == {}
+    result = runs("budget.steps=200", "stop.every=200")
+    other = json.loads(next((runs.folder.parent / "other").rglob("result.json")).read_text())
+    assert result["last_sha256"] == other["last_sha256"]
