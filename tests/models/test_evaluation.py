@@ -1,21 +1,19 @@
 """Evaluation in batches against one example at a time."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 
-from experiments.evaluation import evaluate
 from experiments.evaluation.generate import generate
-from experiments.models.loading import load
 from experiments.peft import attach
-from experiments.tasks.task import load_task
 from zo.errors import ConfigError, DataError
 
-from .tiny import conf
+from .tiny import conf, evaluate, load, load_task
 
 
-def loaded_from(folder, name):
+def loaded_from(folder, name) -> Any:
     return load(conf("model", "hub", path=str(folder(name)), device="cpu"), classes=2)
 
 
@@ -79,7 +77,7 @@ def test_the_model_is_left_as_it_was(folder, reviews):
 @pytest.mark.parametrize("name", ["opt", "llama"])
 @pytest.mark.parametrize("peft", ["none", "lora"])
 def test_generation_in_batches_is_the_greedy_loop(folder, questions, name, peft):
-    loaded = attach(loaded_from(folder, name), conf("peft", peft))
+    loaded: Any = attach(loaded_from(folder, name), conf("peft", peft))
     task = load_task(conf("task", "question", data_dir=str(questions)), loaded)
     together = generate(task, loaded, task.test)
     ends = {loaded.tokenizer.eos_token_id, *loaded.tokenizer.encode("\n", add_special_tokens=False)[-1:]}

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from experiments.choices import ModelChoice, read
-from experiments.models.loading import load
 from experiments.models.source import fingerprint, model_name
 from zo.errors import ConfigError
 
-from .tiny import CAUSAL, conf
+from .tiny import CAUSAL, conf, load
 
 
 def hub(path, **changes):

@@ -7,14 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from experiments.models.head import head_at
-from experiments.models.loading import load
 from experiments.objectives import AnswerLoss, class_logits, mean_logprobs, span_logprobs, word_logits
 from experiments.tasks import batches
 from experiments.tasks.prompts import Row
-from experiments.tasks.task import load_task
 from zo.errors import ConfigError
 
-from .tiny import CAUSAL, MASKED, conf
+from .tiny import CAUSAL, MASKED, conf, load, load_task
 
 ATOL = 2e-5  # padding changes the shapes and so the order of fp32 sums; losses are of size 1 to 20
 

@@ -3,12 +3,10 @@
 import pytest
 import torch
 
-from experiments.models.loading import load
 from experiments.peft import attach
-from experiments.tasks.task import load_task
 from zo.errors import ConfigError
 
-from .tiny import CAUSAL, conf
+from .tiny import CAUSAL, conf, load, load_task
 
 
 def loaded_from(folder, name, **changes):

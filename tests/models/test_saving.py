@@ -5,12 +5,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.models.loading import load
 from experiments.peft import attach
 from experiments.saving import load_adapter, save
 from zo.errors import ConfigError
 
-from .tiny import conf
+from .tiny import conf, load
 
 IDS = torch.randint(5, 200, (2, 11), generator=torch.Generator().manual_seed(2))
 

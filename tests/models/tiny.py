@@ -8,6 +8,15 @@ import transformers as hf
 from omegaconf import OmegaConf
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
+from experiments.evaluation import evaluate as _evaluate
+from experiments.models import loading
+from experiments.tasks import task
+
+# Tests know which family a model is of and what its parts are called, which types do not say.
+load: Any = loading.load
+load_task: Any = task.load_task
+evaluate: Any = _evaluate
+
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 WORDS = "great terrible It was Yes No Maybe a film and the Question Answer nobody".split()
 CONF = Path(__file__).parents[2] / "conf"
@@ -68,8 +77,11 @@ def make(name: str) -> hf.PreTrainedModel:
 
 def conf(group: str, name: str, **changes) -> dict[str, Any]:
     """A YAML of conf/ with some keys changed."""
-    return {**OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")), **changes}
+    values: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    return {**values, **changes}
 
 
-SENTENCES = ["a dull and endless film", "bright", "it is what it is , but the songs", "a film", "no story ; no end",
-             "worth it", "great fun , then not", "the cast tries", "long", "a quiet triumph of small gestures"]  # fmt: skip
+SENTENCES = [
+    *("a dull and endless film", "bright", "it is what it is , but the songs", "a film", "no story ; no end"),
+    *("worth it", "great fun , then not", "the cast tries", "long", "a quiet triumph of small gestures"),
+]

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.models.loading import load
-
-from ..models.tiny import conf, make, tokenizer
+from ..models.tiny import conf, load, make, tokenizer
 
 
 @pytest.fixture(scope="session")

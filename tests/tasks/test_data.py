@@ -6,10 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.tasks.task import load_task
 from zo.errors import ConfigError, DataError
 
-from ..models.tiny import conf
+from ..models.tiny import conf, load_task
 
 ROWS = [{"sentence": f"film {i}", "label": i % 2} for i in range(20)]
 

@@ -4,10 +4,7 @@ import json
 
 import pytest
 
-from experiments.models.loading import load
-from experiments.tasks.task import load_task
-
-from ..models.tiny import conf
+from ..models.tiny import conf, load, load_task
 
 # What the published code would say, rebuilt here from the description of its templates.
 MEZO = {
