@@ -46,21 +46,33 @@ class Look(ABC):
         """(losses, weights) of a batch that holds `probes` groups of rows, float64 [probes, B]."""
         self.calls += 1
         result = self.objective(self.model, batch)
-        losses, weights = result if isinstance(result, tuple) else (result, torch.ones_like(result))
-        if losses.dim() != 1 or losses.shape != weights.shape or losses.shape[0] % probes:
+        losses, *rest = result if isinstance(result, tuple) else (result,)
+        given = [losses, *rest]
+        if not all(isinstance(x, Tensor) and x.dim() == 1 and x.shape == losses.shape for x in given) or (
+            len(given) > 2 or losses.shape[0] % probes
+        ):
+            shapes = [f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in given]
             raise LookError(
-                f"The objective gave losses of shape {list(losses.shape)} and weights of shape {list(weights.shape)}; "
-                'one number an example is needed (in torch\'s losses: reduction="none").'
+                f"The objective gave {' and '.join(shapes)}: losses, and weights if it has any, must each be a tensor "
+                'with one number an example (in torch\'s losses: reduction="none").'
             )
+        weights = rest[0] if rest else torch.ones_like(losses)
         return losses.double().view(probes, -1), weights.double().view(probes, -1)
 
     def chunks(self, batch: Any) -> Iterator[Any]:
         """The batch in pieces of `micro` examples."""
         leaves, spec = pytree.tree_flatten(batch)
-        lengths = {leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor)}
-        if len(lengths) != 1:
+        shapes = [leaf.shape for leaf in leaves if isinstance(leaf, Tensor)]
+        if not shapes:
             raise LookError(
-                f"The tensors of a batch have leading dimensions {sorted(lengths)}; all must hold one row an example."
+                f"The batch, a {type(batch).__name__}, holds no tensor. Give a tensor, or a tuple, list or dict of "
+                "tensors with one row an example."
+            )
+        lengths = {shape[0] if shape else 0 for shape in shapes}
+        if len(lengths) != 1 or 0 in lengths:
+            raise LookError(
+                f"The tensors of a batch have shapes {', '.join(str(list(shape)) for shape in shapes)}; all must have "
+                "the same leading dimension, one row an example. Numbers that hold for all belong to the objective."
             )
         total = lengths.pop()
         step = self.micro or total
@@ -98,9 +110,9 @@ class ModelLook(Look):
                 self.model.eval()
         total = math.fsum(weights)
         for parameter in self.model.parameters():
-            if parameter.grad is not None:
+            if parameter.grad is not None and total > 0.0:
                 parameter.grad /= total
-        return fp32(total_of(losses) / total)
+        return fp32(total_of(losses) / total) if total > 0.0 else math.nan
 
 
 def weighted_mean(losses: Sequence[float], weights: Sequence[float]) -> float:

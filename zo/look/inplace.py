@@ -33,16 +33,18 @@ class InPlace(ModelLook):
         self.model.eval()
         here: dict[Key, float] = {}
         losses = []
-        with torch.no_grad():
-            for probe in probes:
-                here = self._walk(here, dict(probe.terms))
-                parts = [self.examples(chunk, 1) for chunk in self.chunks(batch)]
-                losses.append(
-                    weighted_mean(
-                        [x for lost, _ in parts for x in lost[0].tolist()],
-                        [x for _, weight in parts for x in weight[0].tolist()],
+        try:
+            with torch.no_grad():
+                for probe in probes:
+                    here = self._walk(here, dict(probe.terms))
+                    parts = [self.examples(chunk, 1) for chunk in self.chunks(batch)]
+                    losses.append(
+                        weighted_mean(
+                            [x for lost, _ in parts for x in lost[0].tolist()],
+                            [x for _, weight in parts for x in weight[0].tolist()],
+                        )
                     )
-                )
+        finally:
             self._walk(here, {})
         self.forward_passes += len(probes)
         return losses
