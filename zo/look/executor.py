@@ -45,18 +45,18 @@ class Executor:
         }
         self._probes: Sequence[Probe] = ()
         self._layout: Layout | None = None
-        self._batch = (0, 0)
         self._rows = 0
         self._calls: dict[int, int] = {}
         self._buffers: dict[tuple[torch.dtype, torch.device, str, int], Tensor] = {}
 
     @contextmanager
-    def at(self, probes: Sequence[Probe], layout: Layout, batch: tuple[int, int]) -> Iterator[None]:
+    def at(self, probes: Sequence[Probe], layout: Layout, rows: int) -> Iterator[None]:
         """Evaluations inside are at these probes, one group of rows each.
 
-        layout is filled when there is one probe, and read when there are several. batch: `volume` of one group.
+        layout is filled or read. rows: leading dimension of one group's batch.
         """
-        self._probes, self._layout, self._batch, self._calls = probes, layout, batch, {}
+        self._probes, self._layout, self._calls = probes, layout, {}
+        self._rows = rows  # unless the model is called, with other rows
         replaced: list[tuple[nn.Module, Any]] = []
         hook = self.model.register_forward_pre_hook(self._count_rows, with_kwargs=True, prepend=True)
         try:
@@ -88,7 +88,7 @@ class Executor:
             return [inputs], True
         call = self._calls.get(site.number, 0)
         self._calls[site.number] = call + 1
-        roles = self._layout.roles(site.number, call, inputs, len(self._probes), self._batch)
+        roles = self._layout.roles(site.number, call, inputs, len(self._probes))
         return parts(inputs, roles, len(self._probes)), BATCH in roles
 
     def _join(self, outputs: list[Any], carries: bool) -> Any:
@@ -178,24 +178,41 @@ class Executor:
         A module of vectors alone (a norm) computes with their fp32 copies and gives back the model's dtype;
         one that mixes vectors and matrices gets all in the model's dtype.
         """
-        held = [(owner._parameters, attribute, owner._parameters[attribute]) for owner, attribute, _ in site.slots]
         wide = all(name in self.weights.copies for _, _, name in site.slots)
+        held = {id(owner): (owner, owner._parameters) for owner, _, _ in site.slots}
+        shown = {key: _Watched(parameters) for key, (_, parameters) in held.items()}
+        for owner, attribute, name in site.slots:
+            tensor = self.weights.at(name, probe, self.directions)
+            if getattr(owner, "max_norm", None) is not None and not probe.terms:
+                tensor = tensor.clone()  # torch renormalises the rows it looks up in place
+            shown[id(owner)][attribute] = tensor if wide else tensor.to(owner._parameters[attribute].dtype)  # pyright: ignore
         try:
-            for (parameters, attribute, own), (_, _, name) in zip(held, site.slots, strict=True):
-                if probe.terms:
-                    self.perturbed.add(name)
-                tensor = self.weights.at(name, probe, self.directions)
-                parameters[attribute] = tensor if wide else tensor.to(own.dtype)  # pyright: ignore
+            for key, (owner, _) in held.items():
+                owner.__dict__["_parameters"] = shown[key]
             output = original(*args, **kwargs)
         finally:
-            for parameters, attribute, own in held:
-                parameters[attribute] = own
+            for owner, parameters in held.values():
+                owner.__dict__["_parameters"] = parameters
+        if probe.terms:
+            self.perturbed.update(name for owner, slot, name in site.slots if slot in shown[id(owner)].read)
         if not wide:
             return output
-        dtype = held[0][2].dtype  # pyright: ignore
+        dtype = self.weights.tensors[site.slots[0][2]].dtype
         return pytree.tree_map(
             lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, output
         )
+
+
+class _Watched(dict[str, Any]):
+    """A module's parameters that know which of them were read: one that is not was not perturbed either."""
+
+    def __init__(self, parameters: dict[str, Any]):
+        super().__init__(parameters)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

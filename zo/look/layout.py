@@ -2,8 +2,8 @@
 
 When G probes are stacked, tensors that carry the batch are G times longer in their leading dimension;
 tensors that do not (position ids, masks shared by all rows) keep it. Lengths alone cannot tell the two
-apart, but the lengths of one call with a single probe beside those of a stacked call can: the executor's
-first look is sequential and records them here.
+apart, but beside the lengths of one evaluation of a batch of the same shape with a single probe they can:
+the first probe of every new shape is evaluated alone and recorded here.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,9 @@ def leading(value: object) -> list[int | None]:
     ]
 
 
-def volume(batch: object) -> tuple[int, int]:
-    """(rows, numbers in the largest tensor) of a batch."""
-    tensors = [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()]
-    return tensors[0].shape[0], max(tensor.numel() for tensor in tensors)
+def shapes(batch: object) -> tuple[tuple[int, ...] | None, ...]:
+    """The shapes of a batch's leaves; batches for which they are equal share a layout."""
+    return tuple(tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in pytree.tree_leaves(batch))
 
 
 class Ambiguous(Unstackable):
@@ -37,49 +36,48 @@ class Ambiguous(Unstackable):
 
 
 class Layout:
-    """The lengths seen in one sequential evaluation, by site and call."""
+    """The lengths seen in one evaluation with a single probe, by site and call.
 
-    def __init__(self, batch: object):
-        self.rows, self.size = volume(batch)
+    recording: whether that evaluation is now; False and without calls where nothing will be stacked.
+    """
+
+    def __init__(self, recording: bool):
         self.calls: dict[int, list[list[int | None]]] = {}
-        self.recording = True
+        self.recording = recording
 
     def record(self, site: int, inputs: object) -> None:
         """Notes one call of a site while a single probe is evaluated."""
         self.calls.setdefault(site, []).append(leading(inputs))
 
-    def roles(self, site: int, call: int, inputs: object, groups: int, batch: tuple[int, int]) -> list[str | None]:
-        """BATCH, SHARED or None for every leaf of a stacked call; batch is `volume` of one group.
+    def roles(self, site: int, call: int, inputs: object, groups: int) -> list[str | None]:
+        """BATCH, SHARED or None for every leaf of a stacked call.
 
-        A length that carries the batch grows with the rows, or with all tokens where rows and positions are
-        flattened together; another one stays, or grows with the positions. Raises Ambiguous when that does
-        not decide, Unstackable when the model took another path than in the recorded evaluation.
+        Raises Unstackable when the model took another path than in the recorded evaluation, Ambiguous when a
+        length neither stayed nor grew with the groups (it depends on what the batch holds).
         """
         seen = self.calls.get(site, [])
         now = leading(inputs)
         if call >= len(seen) or len(seen[call]) != len(now):
-            raise Unstackable("a module was called otherwise than in the first look")
-        rows, size = batch
+            raise Unstackable("a module was called otherwise than when a single probe was evaluated")
         roles: list[str | None] = []
         for before, after in zip(seen[call], now, strict=True):
             if before is None or after is None:
                 roles.append(None)
-                continue
-            carries = after * self.rows == before * groups * rows or after * self.size == before * groups * size
-            stays = after == before or after * self.size * rows == before * size * self.rows
-            if carries == stays:
+            elif before and after in (before, groups * before):
+                roles.append(SHARED if after == before else BATCH)
+            else:
                 raise Ambiguous("whether an input carries the batch cannot be told from its length")
-            roles.append(BATCH if carries else SHARED)
         return roles
 
 
 def parts(inputs: object, roles: Sequence[str | None], groups: int) -> list[object]:
     """The inputs of each group: chunks of what carries the batch, the same object for the rest."""
     leaves, spec = pytree.tree_flatten(inputs)
-    split = [
-        leaf.chunk(groups) if role == BATCH and isinstance(leaf, Tensor) else [leaf] * groups
-        for leaf, role in zip(leaves, roles, strict=True)
-    ]
+    chunks: dict[int, Sequence[object]] = {}  # one tensor given twice (query, key, value) stays one tensor
+    split: list[Sequence[object]] = []
+    for leaf, role in zip(leaves, roles, strict=True):
+        carries = role == BATCH and isinstance(leaf, Tensor)
+        split.append(chunks.setdefault(id(leaf), leaf.chunk(groups)) if carries else [leaf] * groups)
     return [pytree.tree_unflatten([leaf[g] for leaf in split], spec) for g in range(groups)]
 
 

@@ -1,7 +1,7 @@
 """The module executor as a look: any model, one by one or stacked, weights never written."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from zo.directions import Probe
 from zo.errors import ConfigError, LookError
 from zo.look.base import ModelLook, Objective, weighted_mean
 from zo.look.executor import Executor
-from zo.look.layout import Ambiguous, Layout, Unstackable, volume
+from zo.look.layout import Ambiguous, Layout, Unstackable, leading, shapes
 from zo.optimizers import Optimizer, Probing
 
 _AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "auto" allows
@@ -26,9 +26,9 @@ class ModuleLook(ModelLook):
         rows × tokens within 16,384). 1 is sequential. On a CPU the losses are the same bits.
     micro: examples evaluated at a time.
 
-    The first look is sequential: it learns which inputs of a module carry the batch, and checks that every
-    trained tensor was perturbed. A model that cannot be stacked is looked at sequentially, with a warning;
-    `sequential_because` says why.
+    The first probe of every new shape of the batch goes alone: it shows which inputs of a module carry the
+    batch. The first look checks that every trained tensor was perturbed. A model that cannot be stacked is
+    looked at sequentially, with a warning; `sequential_because` says why.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ModuleLook(ModelLook):
         self.directions = optimizer.directions if isinstance(optimizer, Probing) else None
         self.sequential_because: str | None = None
         self._executor: Executor | None = None
-        self._layout: Layout | None = None
+        self._layouts: dict[object, Layout] = {}
         self._checked = False
 
     @property
@@ -66,21 +66,28 @@ class ModuleLook(ModelLook):
     def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
         if self.model.training:
             self.model.eval()
-        first = not self._checked
         losses: list[list[float]] = [[] for _ in probes]
         weights: list[list[float]] = [[] for _ in probes]
         self.weights.warm([key for probe in probes for key, _ in probe.terms], self.executor.directions)
         for chunk in self.chunks(batch):
-            size = 1 if first else self._group_size(len(probes), chunk)
-            for start in range(0, len(probes), size):
-                group = probes[start : start + size]
+            for start, group in self._groups(probes, chunk):
                 for i, (lost, weight) in enumerate(self._evaluate(group, chunk), start):
                     losses[i] += lost
                     weights[i] += weight
-        if first:
+        if not self._checked:
             self._check_perturbed(probes)
         self.forward_passes += len(probes)
         return [weighted_mean(lost, weight) for lost, weight in zip(losses, weights, strict=True)]
+
+    def _groups(self, probes: Sequence[Probe], chunk: Any) -> Iterator[tuple[int, Sequence[Probe]]]:
+        """(number of the first, probes) of every model call."""
+        start = 0
+        while start < len(probes):
+            size = self._group_size(len(probes), chunk)
+            if size > 1 and shapes(chunk) not in self._layouts:
+                size = 1
+            yield start, probes[start : start + size]
+            start += size
 
     def _group_size(self, probes: int, chunk: Any) -> int:
         if self.sequential_because is not None:
@@ -89,7 +96,8 @@ class ModuleLook(ModelLook):
             return probes
         if isinstance(self.probes_per_forward, int):
             return self.probes_per_forward
-        return max(1, min(probes, _AUTO // volume(chunk)[1]))
+        size = max(leaf.numel() for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, torch.Tensor))
+        return max(1, min(probes, _AUTO // size))
 
     def _evaluate(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
         """(losses, weights) of every example, for each probe."""
@@ -106,12 +114,13 @@ class ModuleLook(ModelLook):
     def _stacked(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
         """One model call for all these probes, a copy of the chunk each."""
         n = len(probes)
-        layout = Layout(chunk) if self._layout is None else self._layout
+        layout = self._layouts.get(shapes(chunk)) or Layout(recording=self._group_size(2, chunk) > 1)
         batch = chunk if n == 1 else pytree.tree_map(lambda leaf: _repeated(leaf, n), chunk)
-        with torch.no_grad(), self.executor.at(probes, layout, volume(chunk)):
+        with torch.no_grad(), self.executor.at(probes, layout, _rows(chunk)):
             losses, weights = self.examples(batch, n)
-        layout.recording = False
-        self._layout = layout  # only now: an evaluation that failed half-way has seen half of the model
+        if layout.recording:  # and only now: an evaluation that failed half-way has seen half of the model
+            layout.recording = False
+            self._layouts[shapes(chunk)] = layout
         return list(zip(losses.tolist(), weights.tolist(), strict=True))
 
     def _check_perturbed(self, probes: Sequence[Probe]) -> None:
@@ -124,6 +133,10 @@ class ModuleLook(ModelLook):
                 "that holds it, so a perturbation would not be seen. Freeze it with requires_grad = False."
             )
         self._checked = True
+
+
+def _rows(batch: Any) -> int:
+    return next(n for n in leading(batch) if n is not None)
 
 
 def _repeated(leaf: Any, n: int) -> Any:
