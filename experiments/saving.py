@@ -1,11 +1,12 @@
 """Save a trained model as a Hugging Face or PEFT adapter folder, safetensors only, all of it or nothing."""
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 from experiments.models.head import base_of
-from experiments.models.loading import Loaded
+from experiments.models.loading import Loaded, quiet
 from zo.errors import ConfigError
 
 
@@ -17,7 +18,8 @@ def save(loaded: Loaded, folder: Path) -> None:
     try:
         # Unless told, an adapter asks the hub whether its base model has the same vocabulary.
         told = {} if base_of(loaded.model) is loaded.model else {"save_embedding_layers": False}
-        loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
+        with quiet():
+            loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
         loaded.tokenizer.save_pretrained(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
@@ -31,5 +33,7 @@ def load_adapter(base: Loaded, folder: Path) -> Loaded:
 
     if not (folder / "adapter_config.json").is_file():
         raise ConfigError(f"{folder} has no adapter_config.json, so it holds no adapter.")
-    model = PeftModel.from_pretrained(base.model, str(folder), autocast_adapter_dtype=False)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about names that peft still uses in transformers
+        model = PeftModel.from_pretrained(base.model, str(folder), autocast_adapter_dtype=False)  # type: ignore[arg-type]
     return replace(base, model=model.eval())

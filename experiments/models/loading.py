@@ -72,7 +72,7 @@ def load(choice: ModelChoice | dict[str, Any], *, classes: int | None = None, se
     device = _device(choice.device)
     tokenizer = _tokenizer(folder)
     model: nn.Module
-    with _quiet(), _own_generator(seed):
+    with quiet(), _own_generator(seed):
         if family == "classifier":
             model = _classifier(choice, folder, config, classes, seed)
         else:
@@ -170,7 +170,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"{folder} has no tokenizer (none of {', '.join(files)}). Copy the model's tokenizer there."
         )
     try:
-        with _quiet():
+        with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -223,7 +223,7 @@ def _own_generator(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No load report and no progress bar: what matters of it becomes an error here."""
     level = logging.get_verbosity()
     bar = logging.is_progress_bar_enabled()
