@@ -35,6 +35,7 @@ class Weights:
         self, params: Parameters, *, update: str = "nearest", kernels: str = "auto", copies: bool = True
     ):
         self.tensors = trained(params)
+        rounding.check_update(update, torch.float32)  # the name; the dtypes follow
         self.update = update
         self.ids = {name: random.id_of(name) for name in self.tensors}
         self.numel = sum(tensor.numel() for tensor in self.tensors.values())

@@ -160,4 +160,4 @@ class Probing(Optimizer):
 
 def warn(message: str) -> None:
     """A warning that points at whoever constructs the optimizer."""
-    warnings.warn(message, stacklevel=4)
+    warnings.warn(message, stacklevel=3)

@@ -6,6 +6,7 @@ is a function of the weights, the state and the batch alone. Gradients and momen
 losses: such a run resumes from its newest snapshot.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +47,7 @@ class FirstOrder(Optimizer):
         on_nan: str,
     ):
         super().__init__(params, lr, weight_decay, seed, on_nan)
-        if clip is not None and clip <= 0:
+        if clip is not None and not clip > 0:
             raise ConfigError(f"optimizer.clip = {clip} must be above 0, or null for no bound.")
         self.dropout = dropout
         self.clip = clip
@@ -122,9 +123,9 @@ class AdamW(FirstOrder):
         on_nan: str = "stop",
     ):
         super().__init__(params, lr, weight_decay, dropout, clip, seed, on_nan)
-        if not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ConfigError(f"optimizer.betas = {tuple(betas)} must both lie in [0, 1).")
-        if eps <= 0:
+        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+            raise ConfigError(f"optimizer.betas = {tuple(betas)} must be two numbers in [0, 1).")
+        if not (math.isfinite(eps) and eps > 0):
             raise ConfigError(f"optimizer.eps = {eps} must be above 0.")
         self.betas = (betas[0], betas[1])
         self.eps = eps

@@ -15,6 +15,7 @@ rate schedules; its released form cannot run (a module is missing). The paper ha
 losses: here losses that spread less than `floor` make no move, and the step counts as idle.
 """
 
+import math
 from collections.abc import Sequence
 
 from zo.directions import Probe, directions as kind
@@ -54,9 +55,9 @@ class FZOO(Probing):
             )
         if ddof not in (0, 1):
             raise ConfigError(f"optimizer.ddof = {ddof} must be 1 (the paper) or 0 (the authors' code).")
-        if floor < 0:
-            raise ConfigError(f"optimizer.floor = {floor} must be at least 0.")
-        if clip is not None and clip <= 0:
+        if not (math.isfinite(floor) and floor >= 0):
+            raise ConfigError(f"optimizer.floor = {floor} must be a finite number of at least 0.")
+        if clip is not None and not clip > 0:
             raise ConfigError(f"optimizer.clip = {clip} must be above 0, or null for no bound.")
         super().__init__(params, lr, eps, n, kind(directions), weight_decay, seed, on_nan)
         if n < 4:
