@@ -1,0 +1,219 @@
+"""What every optimizer of conf/optimizer must do. A new YAML is tested without a line here."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from zo import ModuleLook, Weights, train
+from zo.directions import Probe
+
+FOLDER = Path(__file__).parents[2] / "conf" / "optimizer"
+YAMLS = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+CHECKPOINTED = {"adamw", "sgd"}  # these, and only these, cannot be rebuilt from their losses
+
+
+def make(name, params, **changes):
+    """The optimizer of a YAML, with its own arguments but for `changes`."""
+    arguments = OmegaConf.to_container(OmegaConf.load(YAMLS[name]))
+    module, _, kind = arguments.pop("_target_").rpartition(".")
+    return getattr(importlib.import_module(module), kind)(params, **{**arguments, **changes})
+
+
+@pytest.fixture(params=YAMLS)
+def name(request):
+    return request.param
+
+
+class Bowl(nn.Module):
+    """½‖A θ − b‖² of each example over a matrix, a vector and a scalar; curvatures from 0.5 to 2."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        g = torch.Generator().manual_seed(seed)
+        self.matrix = nn.Parameter(torch.randn(3, 2, generator=g))
+        self.vector = nn.Parameter(torch.randn(4, generator=g))
+        self.scale = nn.Parameter(torch.randn(1, generator=g))
+        self.register_buffer("curvature", torch.linspace(0.5, 2.0, 11))
+
+    def forward(self, targets):
+        theta = torch.cat([self.matrix.flatten(), self.vector, self.scale])
+        return 0.5 * (self.curvature * (theta - targets).square()).sum(1)
+
+
+def objective(model, batch):
+    return model(batch)
+
+
+def batches(t):
+    return 1.0 + 0.1 * torch.randn(4, 11, generator=torch.Generator().manual_seed(t))
+
+
+def run(optimizer, model, start, steps, losses=None):
+    look = ModuleLook(model, objective, optimizer)
+    for t in range(start, steps):
+        told = optimizer.step(t, batches(t), look)
+        optimizer.tell(t, told)
+        if losses is not None:
+            losses.append(told)
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def synthetic(optimizer, t, model):
+    """Losses on a grid of 2⁻¹⁰, one for each that `tell` takes, and whatever else it reads (gradients)."""
+    g = torch.Generator().manual_seed(1000 + t)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=g)
+    return (torch.randint(1, 4096, (optimizer.losses_per_step,), generator=g) / 1024).tolist()
+
+
+def test_descends_a_quadratic(name):
+    reached = {}
+    for lr in (0.1, 0.03, 0.01, 0.003):  # the scale of a step differs from method to method
+        model = Bowl()
+        before = objective(model, batches(0)).mean().item()
+        run(make(name, model, lr=lr), model, 0, 250)
+        reached[lr] = objective(model, batches(0)).mean().item() / before
+    assert min(reached.values()) < 0.2, reached
+
+
+def test_order_of_the_parameters_does_not_matter(name):
+    results = []
+    for order in (1, -1):
+        model = Bowl()
+        named = list(model.named_parameters())[::order]
+        run(make(name, Weights(named), lr=0.01), model, 0, 5)
+        results.append([parameter.detach() for parameter in model.parameters()])
+    assert equal(*results)
+
+
+def test_a_constant_added_to_every_loss_changes_nothing(name):
+    results = []
+    for constant in (0.0, 64.0):  # a power of two, so that every sum is exact in fp32
+        model = Bowl()
+        optimizer = make(name, model, lr=0.01)
+        for t in range(5):
+            optimizer.tell(t, [loss + constant for loss in synthetic(optimizer, t, model)])
+        results.append([parameter.detach() for parameter in model.parameters()])
+    assert equal(*results)
+    assert not equal(results[0], [parameter.detach() for parameter in Bowl().parameters()])
+
+
+def test_equal_perturbed_losses_move_nothing(name):
+    if name in CHECKPOINTED:
+        pytest.skip("moves by gradients, not by losses")
+    model = Bowl()
+    optimizer = make(name, model, lr=0.1)
+    for t in range(3):
+        optimizer.tell(t, [0.25 if probe == Probe() else 0.5 for probe in optimizer.ask(t)])
+    assert equal([p.detach() for p in model.parameters()], [p.detach() for p in Bowl().parameters()])
+
+
+def test_resumes_to_the_same_bits(name):
+    whole = Bowl()
+    expected = run(make(name, whole, lr=0.01), whole, 0, 9)
+    first = Bowl()
+    optimizer = make(name, first, lr=0.01)
+    run(optimizer, first, 0, 5)
+    weights = {key: tensor.clone() for key, tensor in optimizer.weights.state().items()}
+    state = {key: tensor.clone() for key, tensor in optimizer.state().items()}
+    second = Bowl(seed=1)
+    optimizer = make(name, second, lr=0.01)
+    optimizer.weights.load(weights)
+    optimizer.load(state)
+    assert equal(run(optimizer, second, 5, 9), expected)
+
+
+def test_replays_from_its_losses(name):
+    model = Bowl()
+    optimizer = make(name, model, lr=0.01)
+    assert (optimizer.replays_from != "losses") == (name in CHECKPOINTED)
+    if optimizer.replays_from != "losses":
+        return
+    losses = []
+    expected = run(optimizer, model, 0, 6, losses)
+    again = Bowl()
+    optimizer = make(name, again, lr=0.01)
+    for t, told in enumerate(losses):
+        optimizer.ask(t)  # asking changes nothing, and need not happen
+        optimizer.tell(t, torch.tensor(told, dtype=torch.float32).tolist())
+    assert equal([p.detach() for p in again.parameters()], expected)
+
+
+def test_asking_is_a_function_of_the_step(name):
+    optimizer = make(name, Bowl(), lr=0.01)
+    asked = [optimizer.ask(t) for t in (3, 0, 3)]
+    assert asked[0] == asked[2]
+    assert len(asked[0]) == optimizer.losses_per_step
+    keys = [key for t in (0, 3) for probe in optimizer.ask(t) for key, _ in probe.terms]
+    assert {key.step for key in keys} <= {0, 3}
+
+
+def test_costs_what_it_says(name):
+    model = Bowl()
+    optimizer = make(name, model, lr=0.01)
+    look = ModuleLook(model, objective, optimizer)
+    assert len(optimizer.step(0, batches(0), look)) == optimizer.losses_per_step
+    assert (look.forward_passes, look.backward_passes) == (optimizer.forward_passes, optimizer.backward_passes)
+
+
+def test_seeds_differ(name):
+    if name in CHECKPOINTED:
+        pytest.skip("has no directions")
+    results = []
+    for seed in (0, 1):
+        model = Bowl()
+        run(make(name, model, lr=0.01, seed=seed), model, 0, 3)
+        results.append([parameter.detach() for parameter in model.parameters()])
+    assert not equal(*results)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_no_number_stops_or_is_skipped(name, bad):
+    from zo import Diverged
+
+    model = Bowl()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = make(name, model, lr=0.01)
+    losses = synthetic(optimizer, 0, model)
+    losses[-1] = bad
+    with pytest.raises(Diverged, match="Step 0"):
+        optimizer.tell(0, losses)
+    assert equal([p.detach() for p in model.parameters()], before)
+    optimizer = make(name, model, lr=0.01, on_nan="skip", weight_decay=0.1)
+    optimizer.tell(0, losses)
+    assert optimizer.skipped == 1
+    assert equal([p.detach() for p in model.parameters()], before)
+    optimizer.tell(1, synthetic(optimizer, 1, model))
+    assert optimizer.skipped == 1
+    assert not equal([p.detach() for p in model.parameters()], before)
+
+
+@pytest.mark.parametrize(
+    "argument, value",
+    [("lr", -1e-3), ("lr", float("nan")), ("lr", float("inf")), ("weight_decay", -0.1),
+     ("weight_decay", float("nan")), ("weight_decay", float("inf")), ("on_nan", "ignore")],
+)  # fmt: skip
+def test_arguments_of_all_are_checked(name, argument, value):
+    with pytest.raises(ValueError, match=argument):
+        make(name, Bowl(), **{argument: value})
+
+
+def test_trains_under_the_loop(name, tmp_path):
+    from zo import Journal
+
+    model = Bowl()
+    optimizer = make(name, model, lr=0.01)
+    with Journal(tmp_path / "journal", {}, optimizer.losses_per_step) as journal:
+        assert train(optimizer, ModuleLook(model, objective, optimizer), batches, 4, journal=journal) == 4
+        assert len(journal) == 4
+    other = Bowl()
+    expected = run(make(name, other, lr=0.01), other, 0, 4)
+    assert equal([p.detach() for p in model.parameters()], expected)

@@ -1,0 +1,139 @@
+"""How 16-bit weights take small moves, through an optimizer."""
+
+import pytest
+import torch
+from torch import nn
+
+from zo import FZOO, ConfigError, MeZO, Weights
+from zo.random import rounding
+
+EPS = 2.0**-7
+
+
+def parameters(dtype, rows=64, columns=64, seed=0):
+    values = 0.02 * torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    return [("w", nn.Parameter(values.to(dtype)))]
+
+
+def optimizer(dtype=torch.bfloat16, update="nearest", kernels="auto", lr=1e-3, kind=MeZO, **options):
+    return kind(Weights(parameters(dtype), update=update, kernels=kernels), lr=lr, eps=EPS, **options)
+
+
+def told(one, t, size):
+    """Moves by `size` in every entry: the slope is 1 and the rate says how far."""
+    one.tell(t, [EPS, -EPS], lr=size)
+
+
+@pytest.mark.parametrize("size, low, high", [(1e-5, 0.13, 0.18), (1e-7, 0.001, 0.006)])
+def test_nearest_loses_small_moves(size, low, high):
+    """A fact, and why there are other ways: N(0, 0.02) weights in bfloat16 mostly do not notice."""
+    one = MeZO(Weights([("w", parameters(torch.bfloat16, 256, 256)[0][1])]), eps=EPS, directions="rademacher")
+    before = one.weights.tensors["w"].detach().clone()
+    told(one, 0, size)
+    moved = (one.weights.tensors["w"] != before).float().mean().item()
+    assert low < moved < high
+
+
+def test_stochastic_keeps_the_mean_of_small_moves():
+    steps, size = 40, 1e-5
+    moves = {}
+    for update in ("nearest", "stochastic"):
+        one = MeZO(Weights(parameters(torch.bfloat16, 256, 256), update=update), eps=EPS, directions="rademacher")
+        start = one.weights.tensors["w"].detach().float().clone()
+        signs = torch.zeros_like(start)
+        for t in range(steps):
+            point = Weights([("w", nn.Parameter(torch.zeros(256, 256)))])
+            signs += point.at("w", one.ask(t)[0], one.directions).sign()
+            told(one, t, size)
+        wanted = -size * signs
+        moved = one.weights.tensors["w"].detach().float() - start
+        moves[update] = ((moved * wanted).sum() / wanted.square().sum()).item()
+    # 1 within the noise of rounding: it adds a variance of at most move · ulp, ulp about 2⁻⁷ · 0.02, per step and
+    # entry, so the share's standard error is about √(ulp / size / (steps · entries)) = 0.003.
+    assert moves["stochastic"] == pytest.approx(1.0, abs=0.015)
+    assert abs(moves["nearest"] - 1.0) > 0.05
+
+
+def test_stochastic_rounding_is_named():
+    """The same step rounds the same way; another step another way."""
+    def after(steps):
+        one = optimizer(update="stochastic")
+        for t in steps:
+            told(one, t, 1e-4)
+        return one.weights.tensors["w"].detach()
+
+    assert torch.equal(after([0]), after([0]))
+    assert not torch.equal(after([0, 2]), after([0, 4]))
+
+
+@pytest.mark.parametrize("kind", [MeZO, FZOO])
+def test_master_is_the_fp32_run(kind):
+    """Weight and low half together are the fp32 weights, bit for bit, whatever the moves."""
+    n = 4
+    low = kind(Weights(parameters(torch.bfloat16), update="master"), lr=1e-4, eps=EPS, n=n)
+    wide = parameters(torch.bfloat16)[0][1].detach().float()
+    high = kind(Weights([("w", nn.Parameter(wide))]), lr=1e-4, eps=EPS, n=n)
+    g = torch.Generator().manual_seed(1)
+    for t in range(8):
+        losses = (1 + 0.01 * torch.randn(low.losses_per_step, generator=g)).tolist()
+        low.tell(t, losses)
+        high.tell(t, losses)
+    joined = rounding.join(low.weights.tensors["w"].detach(), low.weights.low["w"])
+    assert torch.equal(joined, high.weights.tensors["w"].detach())
+    assert (low.weights.low["w"] != 0).float().mean() > 0.9
+
+
+def test_master_survives_state_and_load():
+    one = optimizer(update="master")
+    told(one, 0, 1e-5)
+    state = {name: tensor.clone() for name, tensor in one.weights.state().items()}
+    assert sorted(state) == ["low:w", "w"]
+    other = optimizer(update="master")
+    other.weights.load(state)
+    for optimizer_ in (one, other):
+        told(optimizer_, 1, 1e-5)
+    assert torch.equal(one.weights.low["w"], other.weights.low["w"])
+    assert one.weights.sha256() == other.weights.sha256()
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match=r"master.*float16"):
+        Weights(parameters(torch.float16), update="master")
+    with pytest.raises(ConfigError, match="'up' is none of nearest, stochastic, master"):
+        Weights(parameters(torch.bfloat16), update="up")
+    with pytest.raises(ConfigError, match="'up' is none of nearest, stochastic, master"):
+        Weights(parameters(torch.float32), update="up")
+    with pytest.raises(ConfigError, match="fast"):
+        Weights(parameters(torch.float32), kernels="fast")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_vectors_of_sixteen_bit_models_move_in_fp32(dtype):
+    """Many moves far below the spacing at 1 add up in the copy; the model holds the rounded copy."""
+    bias = nn.Parameter(torch.ones(100, dtype=dtype))
+    weights = Weights([("bias", bias)])
+    one = MeZO(weights, lr=1.0, eps=EPS, directions="rademacher")
+    z = weights.at("bias", one.ask(0)[0], one.directions) - 1
+    for _ in range(64):
+        weights.move([(one.keys(0)[0], 2.0**-13)], one.directions)
+    assert torch.equal(weights.copies["bias"], 1 + 2.0**-7 * z.sign())
+    assert torch.equal(bias.detach(), weights.copies["bias"].to(dtype))
+    weights.load({name: tensor.clone() for name, tensor in weights.state().items()})
+    alone = Weights([("bias", nn.Parameter(torch.ones(100, dtype=dtype)))], copies=False)
+    for _ in range(64):
+        alone.move([(one.keys(0)[0], 2.0**-13)], one.directions)
+    assert torch.equal(alone.tensors["bias"].detach().float(), torch.ones(100))  # all lost
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_forms_of_the_kernels_give_the_same_run(dtype):
+    results = []
+    for kernels in ("eager", "native"):
+        try:
+            one = optimizer(dtype, "stochastic", kernels, kind=FZOO, n=4, weight_decay=0.1)
+        except ConfigError as error:
+            pytest.skip(str(error))
+        for t in range(4):
+            one.tell(t, [1.0, 1.5, 0.5, 2.0 + t, 1.25])
+        results.append(one.weights.sha256())
+    assert results[0] == results[1]
