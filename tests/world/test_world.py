@@ -227,4 +227,4 @@ def test_untuned_label_words_are_at_chance_and_the_meaning_is_there(model: str, 
     by_label, by_meaning = zero_shot(model, task, 300)
     # Chance of 300 draws: three standard deviations are 8.7 points (two classes) and 8.2 (three).
     assert abs(by_label - 1 / len(OPTIONS[task])) < 0.087
-    assert by_meaning > 0.9
+    assert by_meaning > 0.75  # where chance would be 1/2 and 1/3: the other replies show what the task asks for
