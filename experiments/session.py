@@ -28,8 +28,9 @@ from zo.weights import Weights
 Config = Mapping[str, Any]
 
 # What does not change the weights a run ends with, or enters by content (paths of models and data).
-_OUTSIDE_HASH = {"seed", "paths", "probes_per_forward", "evaluate", "checkpoint", "save", "experiment", "kernels"}
+_OUTSIDE_HASH = {"seed", "paths", "probes_per_forward", "evaluate", "checkpoint", "save", "experiment", "kernels", "threads"}
 _LOCAL = {"model": {"path", "device", "name"}, "task": {"data_dir", "source"}}
+_SMALL = 2_000_000  # weights
 _NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
 
 
@@ -112,6 +113,7 @@ def build(config: Config) -> Session:
         config["peft"],
         _seed(config, "init"),
     )
+    _set_threads(config["threads"], loaded)
     task = load_task(config["task"], loaded, _seed(config, "split"))
     if config["select"] == "best" and not task.dev:
         raise ConfigError("select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last.")
@@ -161,6 +163,14 @@ def _instantiate(section: Config, **extra: Any) -> Any:
     return getattr(importlib.import_module(module), name)(
         **{key: value for key, value in section.items() if key != "_target_"}, **extra
     )
+
+
+def _set_threads(threads: int | None, loaded: Loaded) -> None:
+    """Two threads make a small model slower, and many times slower where other programs want the same cores."""
+    if threads is None and sum(parameter.numel() for parameter in loaded.model.parameters()) < _SMALL:
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def _steps(config: Config, optimizer: Optimizer) -> int:

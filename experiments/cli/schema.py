@@ -134,6 +134,7 @@ class Fixed(Section):
     stop: Stop
     select: Literal["last", "best"] = "last"
     checkpoint: Checkpoint
+    threads: Count | None = None
     paths: Paths
     save: bool = True
     experiment: str = "default"
