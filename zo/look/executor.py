@@ -217,6 +217,7 @@ class _Watched(dict[str, Any]):
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x Wᵀ + b; an fp32 bias beside 16-bit weights is added in fp32."""
+    x = x.contiguous()  # of a slice torch would copy W once a row, when W needs no gradient
     if bias is None or bias.dtype == x.dtype:
         return F.linear(x, weight, bias)
     return (F.linear(x, weight).float() + bias).to(x.dtype)
