@@ -58,9 +58,12 @@ class Journal:
         self._with_lr = with_lr
         self._sync_seconds = sync_seconds
         self._synced = time.monotonic()
-        if not self.path.exists():
-            self._create()
-        self._file = os.open(self.path, os.O_RDWR)
+        try:
+            if not self.path.exists():
+                self._create()
+            self._file = os.open(self.path, os.O_RDWR)
+        except OSError as error:
+            raise _full(self.path, error) from error
         try:
             self._lock()
             self._start = self._read_header(set(accept))
@@ -78,9 +81,14 @@ class Journal:
                 file.write(MAGIC + struct.pack("<I", len(data)) + data + struct.pack("<I", zlib.crc32(data)))
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except OSError as error:
-            raise _full(self.path, error) from error
+            try:
+                os.link(temporary, self.path)  # unlike a rename it leaves a journal that another process made
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                os.rename(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _lock(self) -> None:
         try:
@@ -96,10 +104,13 @@ class Journal:
     def _read_header(self, accept: set[str]) -> int:
         magic = os.pread(self._file, len(MAGIC), 0)
         (size,) = struct.unpack("<I", os.pread(self._file, 4, len(MAGIC)).ljust(4, b"\0"))
+        size = min(size, os.fstat(self._file).st_size)  # a damaged size asks for gigabytes
         data = os.pread(self._file, size, len(MAGIC) + 4)
         check = os.pread(self._file, 4, len(MAGIC) + 4 + size)
         if magic != MAGIC or len(check) < 4 or struct.unpack("<I", check)[0] != zlib.crc32(data):
-            raise JournalError(f"{self.path} is no journal of zo, or its header is damaged. Move it away to start anew.")
+            raise JournalError(
+                f"{self.path} is no journal of zo, or its header is damaged. Move it away to start anew."
+            )
         theirs = json.loads(data)
         differing = [
             f"  {key}: the journal has {_short(theirs.get(key))}, this run has {_short(self.header.get(key))}"

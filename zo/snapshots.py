@@ -35,6 +35,7 @@ class Snapshots:
         payload, card = self._paths(step)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             temporary = payload.with_suffix(f".{os.getpid()}.tmp")
             torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, temporary)
             text = json.dumps({"step": step, "sha256": _sha256(temporary)})
@@ -43,18 +44,24 @@ class Snapshots:
             temporary.write_text(text)
             _settle(temporary, card)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            for leftover in self.folder.glob(f"*.{os.getpid()}.tmp"):
-                leftover.unlink(missing_ok=True)
+            self._sweep()
             raise JournalError(f"The snapshot {payload} could not be written: {error}. Free space and run again.") from error
         for old in self.steps()[: -self.keep]:
             if old != self.pinned:
                 self.drop(old)
 
+    def _sweep(self) -> None:
+        """Removes what a process that was killed while saving left behind; a run has one process at a time."""
+        leftovers = list(self.folder.glob("step-*.tmp"))
+        leftovers += [path for path in self.folder.glob("step-*.pt") if not path.with_suffix(".json").exists()]
+        for leftover in leftovers:
+            leftover.unlink(missing_ok=True)
+
     def newest(self, limit: int) -> tuple[int, dict[str, Tensor]] | None:
         """(step, state) of the newest snapshot of at most `limit` steps whose digest is right, or None."""
         for step in reversed([step for step in self.steps() if step <= limit]):
             payload, card = self._paths(step)
-            if payload.exists() and _sha256(payload) == json.loads(card.read_text())["sha256"]:
+            if payload.exists() and _sha256(payload) == _digest_of(card):
                 return step, torch.load(payload, weights_only=True)
         return None
 
@@ -72,6 +79,14 @@ def _settle(temporary: Path, path: Path) -> None:
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def _digest_of(card: Path) -> str | None:
+    """The digest a card states, or None if it is damaged."""
+    try:
+        return json.loads(card.read_text())["sha256"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _sha256(path: Path) -> str:

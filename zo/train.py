@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zo.errors import DataError
+from zo.errors import ConfigError, DataError
 from zo.journal import Journal
 from zo.optimizers import Optimizer
 from zo.optimizers.base import Looker
@@ -46,7 +46,13 @@ def train(
     snapshots: where weights are kept so that replaying takes at most about max_replay_seconds.
     rate: learning rate decided when a step is taken (a budget of time); it is journaled, not computed again.
     on_step: called after step t with what tell saw and whether the step was replayed.
+    Raises ConfigError when the journal's with_lr does not fit `rate`.
     """
+    if journal is not None and len(journal) < steps and (rate is not None) != journal.header["with_lr"]:
+        raise ConfigError(
+            "A learning rate decided by `rate` cannot be computed again, so the journal must hold it, and only then: "
+            f"make the journal with with_lr={rate is not None}."
+        )
     start = _restore(optimizer, journal, snapshots)
     batch_of = _by_step(batches, start)
     replay_seconds = 0.0
