@@ -134,15 +134,17 @@ class Executor:
         name = site.name("weight")
         assert name is not None
         table = self.weights.source(name)
-        rows, places = torch.unique(inputs[0][0], return_inverse=True)
+        looked_up = inputs[0][0]  # usually the same ids in every group
+        rows, places = torch.unique(looked_up, return_inverse=True)
         outputs = []
         for (ids,), probe in zip(inputs, self._probes, strict=True):
             if not probe.terms:
                 outputs.append(F.embedding(ids, table))
                 continue
             self.perturbed.add(name)
-            if ids is not inputs[0][0] and not torch.equal(ids, inputs[0][0]):
-                rows, places = torch.unique(ids, return_inverse=True)
+            if not torch.equal(ids, looked_up):
+                looked_up = ids
+                rows, places = torch.unique(looked_up, return_inverse=True)
             outputs.append(F.embedding(places, self.weights.rows_at(name, rows, probe, self.directions)))
         return self._join(outputs, carries)
 
