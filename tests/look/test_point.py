@@ -36,7 +36,7 @@ def bits(model):
 def same_bits(one, other):
     return all(
         torch.equal(a.view(-1).view(torch.uint8), b.view(-1).view(torch.uint8)) for a, b in zip(one, other)
-    )  # noqa: B905
+    )
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])

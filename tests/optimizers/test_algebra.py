@@ -32,7 +32,9 @@ def direction(optimizer, key, name="w"):
 def linear_losses(optimizer, t, slope, theta):
     """a·(θ + Σ scale z) in float64 for every probe of step t."""
     keys, pid = optimizer.keys(t), optimizer.weights.ids["w"]
-    zs = philox.noise([key.word for key in keys], pid, optimizer.directions.stream, 0, slope.numel(), slope.device)
+    zs = philox.noise(
+        [key.word for key in keys], pid, optimizer.directions.stream, 0, slope.numel(), slope.device
+    )
     along = dict(zip(keys, (zs.double() * slope).sum(1).tolist(), strict=True))
     base = (slope * theta).sum().item()
     return [base + sum(scale * along[key] for key, scale in probe.terms) for probe in optimizer.ask(t)]
@@ -90,7 +92,9 @@ def test_mezo_moves_along_the_gradient_on_average(kind):
         last = now
     moves = torch.stack(moves)
     error = moves.std(0) / math.sqrt(steps)
-    assert ((moves.mean(0) - gradient).abs() < 4 * error).all()  # 4 σ in 8 numbers: one in 2,000 fails by chance
+    assert (
+        (moves.mean(0) - gradient).abs() < 4 * error
+    ).all()  # 4 σ in 8 numbers: one in 2,000 fails by chance
     assert error.max() < 0.6
 
 

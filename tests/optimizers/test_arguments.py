@@ -125,7 +125,9 @@ def test_decay_of_fzoo_is_added_to_its_move():
     decaying.tell(0, losses)
     for (name, a), (_, b) in zip(one.named_parameters(), other.named_parameters(), strict=True):
         # 1 + Σ and 0.875 + Σ are rounded at 2⁻²⁴ of numbers below 2.
-        torch.testing.assert_close(a - b, torch.full_like(a, 0.0 if name in SPARED else 0.125), rtol=0, atol=2**-22)
+        torch.testing.assert_close(
+            a - b, torch.full_like(a, 0.0 if name in SPARED else 0.125), rtol=0, atol=2**-22
+        )
 
 
 @pytest.mark.parametrize("kind", [AdamW, SGD])
@@ -157,7 +159,9 @@ def test_closed_forms(progress):
     assert Linear()(progress) == pytest.approx(1 - progress, rel=1e-15)
     assert Linear(end=0.25)(progress) == pytest.approx(1 - 0.75 * progress, rel=1e-15)
     assert Cosine()(progress) == pytest.approx((1 + math.cos(math.pi * progress)) / 2, rel=1e-15)
-    assert Cosine(end=0.1)(progress) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * progress)), rel=1e-15)
+    assert Cosine(end=0.1)(progress) == pytest.approx(
+        0.1 + 0.45 * (1 + math.cos(math.pi * progress)), rel=1e-15
+    )
 
 
 @pytest.mark.parametrize("schedule", [Constant(0.2), Linear(0.2), Cosine(0.2)])

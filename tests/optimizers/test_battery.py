@@ -161,7 +161,10 @@ def test_costs_what_it_says(name):
     optimizer = make(name, model, lr=0.01)
     look = ModuleLook(model, objective, optimizer)
     assert len(optimizer.step(0, batches(0), look)) == optimizer.losses_per_step
-    assert (look.forward_passes, look.backward_passes) == (optimizer.forward_passes, optimizer.backward_passes)
+    assert (look.forward_passes, look.backward_passes) == (
+        optimizer.forward_passes,
+        optimizer.backward_passes,
+    )
 
 
 def test_seeds_differ(name):

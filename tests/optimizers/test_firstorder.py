@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from tests import tiny
 from torch import nn
 
+from tests import tiny
 from zo import SGD, AdamW, ModuleLook, Weights
 
 
@@ -102,8 +102,14 @@ def test_clipping_bounds_the_norm():
         look = ModuleLook(model, objective, optimizer)
         before = [parameter.detach().clone() for parameter in model.parameters()]
         seen = optimizer.tell(0, optimizer.step(0, batch(0), look))
-        change = torch.cat([(a - b).flatten() for a, b in zip(before, model.parameters(), strict=True)]).norm().item()
-        assert change == pytest.approx(moved or seen["gradient_norm"], rel=1e-3)  # torch adds 1e-6 to the norm
+        change = (
+            torch.cat([(a - b).flatten() for a, b in zip(before, model.parameters(), strict=True)])
+            .norm()
+            .item()
+        )
+        assert change == pytest.approx(
+            moved or seen["gradient_norm"], rel=1e-3
+        )  # torch adds 1e-6 to the norm
         assert seen["gradient_norm"] > 0.1
 
 

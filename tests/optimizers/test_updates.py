@@ -38,7 +38,9 @@ def test_stochastic_keeps_the_mean_of_small_moves():
     steps, size = 40, 1e-5
     moves = {}
     for update in ("nearest", "stochastic"):
-        one = MeZO(Weights(parameters(torch.bfloat16, 256, 256), update=update), eps=EPS, directions="rademacher")
+        one = MeZO(
+            Weights(parameters(torch.bfloat16, 256, 256), update=update), eps=EPS, directions="rademacher"
+        )
         start = one.weights.tensors["w"].detach().float().clone()
         signs = torch.zeros_like(start)
         for t in range(steps):
@@ -56,6 +58,7 @@ def test_stochastic_keeps_the_mean_of_small_moves():
 
 def test_stochastic_rounding_is_named():
     """The same step rounds the same way; another step another way."""
+
     def after(steps):
         one = optimizer(update="stochastic")
         for t in steps:

@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 import torch
-from tests import tiny
 from torch import nn
 
+from tests import tiny
 from zo import ConfigError, JournalError, Key, MeZO, Probe, Weights
 from zo.names import canonical, trained
 from zo.weights import digest
@@ -63,7 +63,10 @@ def test_tied_weights_take_the_first_name():
     "build, message",
     [
         (lambda: nn.Linear(2, 2).requires_grad_(False), "nothing to train"),
-        (lambda: [("w", nn.Parameter(torch.ones(2))), ("module.w", nn.Parameter(torch.ones(2)))], "both called 'w'"),
+        (
+            lambda: [("w", nn.Parameter(torch.ones(2))), ("module.w", nn.Parameter(torch.ones(2)))],
+            "both called 'w'",
+        ),
         (lambda: nn.Linear(2, 2, device="meta"), "weight is on the meta device"),
         (lambda: nn.Linear(2, 2).double(), "weight is torch.float64; float32"),
         (lambda: [("w", nn.Parameter(torch.ones(2, 3).T))], "w is not contiguous"),
@@ -107,7 +110,9 @@ def test_a_probe_without_terms_is_the_tensor_itself():
     weights = Weights(nn.Linear(2, 3))
     optimizer = MeZO(weights)
     assert weights.at("bias", Probe(), optimizer.directions).data_ptr() == weights.tensors["bias"].data_ptr()
-    assert torch.equal(weights.at("bias", Probe(((Key(0, 0, 0), 0.0),)), optimizer.directions), weights.tensors["bias"])
+    assert torch.equal(
+        weights.at("bias", Probe(((Key(0, 0, 0), 0.0),)), optimizer.directions), weights.tensors["bias"]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -128,5 +133,7 @@ def test_parts_of_a_tensor_see_the_same_noise():
     whole = weights.at("w", probe, optimizer.directions)
     rows = torch.tensor([3, 0, 12, 3])
     assert torch.equal(weights.rows_at("w", rows, probe, optimizer.directions), whole[rows])
-    many = weights.at_many("w", [probe, probe], optimizer.directions, [torch.empty(13, 7), torch.empty(13, 7)])
+    many = weights.at_many(
+        "w", [probe, probe], optimizer.directions, [torch.empty(13, 7), torch.empty(13, 7)]
+    )
     assert all(torch.equal(one, whole) for one in many)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.train import forking
 
+from tests.train import forking
 from zo import Journal, JournalError
 
 HEADER = {"method": "fzoo", "names": ["a", "b"], "seed": 0, "torch": "2.13"}
@@ -51,7 +51,9 @@ def test_what_is_written_is_read(tmp_path):
             journal.append(losses, rate)
         assert [list(journal[t].losses) for t in range(9)] == told
     with Journal(path, HEADER, 5, with_lr=True) as journal:
-        assert [(list(journal[t].losses), journal[t].lr) for t in range(9)] == list(zip(told, rates, strict=True))
+        assert [(list(journal[t].losses), journal[t].lr) for t in range(9)] == list(
+            zip(told, rates, strict=True)
+        )
         with pytest.raises(IndexError, match="step 9 of 9"):
             journal[9]
         with pytest.raises(IndexError):
@@ -100,7 +102,15 @@ def test_a_damaged_header_is_refused(tmp_path):
     path = tmp_path / "journal"
     write(path, 2)
     content = path.read_bytes()
-    for damaged in (b"", b"x", b"x" * 1000, content[:5], content[:20], b"\xff" * 64, content[:13] + b"\xff" * 50):
+    for damaged in (
+        b"",
+        b"x",
+        b"x" * 1000,
+        content[:5],
+        content[:20],
+        b"\xff" * 64,
+        content[:13] + b"\xff" * 50,
+    ):
         path.write_bytes(damaged)
         with pytest.raises(JournalError, match="is no journal of zo, or its header is damaged"):
             records(path)
@@ -306,7 +316,9 @@ def test_an_unwritable_folder():
         os.chmod(folder, 0o555)
 
         def tries():
-            with pytest.raises(JournalError, match="new could not be written: Permission denied.*permissions"):
+            with pytest.raises(
+                JournalError, match="new could not be written: Permission denied.*permissions"
+            ):
                 Journal(path.with_name("new"), HEADER, 3)
             with pytest.raises(JournalError, match="journal could not be written: Permission denied"):
                 Journal(path, HEADER, 3)

@@ -5,14 +5,17 @@ import random
 
 import pytest
 import torch
+
 from tests.train import forking
 from tests.train.test_journal import limited
-
 from zo import JournalError, Snapshots
 
 
 def state(step, numel=1000):
-    return {"weights:a": torch.full((numel,), float(step)), "weights:b": torch.full((3,), step, dtype=torch.bfloat16)}
+    return {
+        "weights:a": torch.full((numel,), float(step)),
+        "weights:b": torch.full((3,), step, dtype=torch.bfloat16),
+    }
 
 
 def holds(found, step):
@@ -44,7 +47,9 @@ def test_the_oldest_go_and_the_pinned_stay(tmp_path):
     assert snapshots.steps() == [3, 7]
 
 
-@pytest.mark.parametrize("damage", ["a bit", "half", "no payload", "a broken card", "another card", "an empty card"])
+@pytest.mark.parametrize(
+    "damage", ["a bit", "half", "no payload", "a broken card", "another card", "an empty card"]
+)
 def test_a_damaged_one_falls_back_to_the_older(tmp_path, damage):
     snapshots = Snapshots(tmp_path)
     snapshots.save(4, state(4))
@@ -68,7 +73,9 @@ def test_a_full_disk_leaves_the_older(tmp_path):
     Snapshots(tmp_path).save(1, state(1))
 
     def fills():
-        with pytest.raises(JournalError, match=r"snapshot .*step-00000002.* could not be written.*Free space"):
+        with pytest.raises(
+            JournalError, match=r"snapshot .*step-00000002.* could not be written.*Free space"
+        ):
             Snapshots(tmp_path).save(2, state(2, 1_000_000))
 
     before = sorted(tmp_path.iterdir())
