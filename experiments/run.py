@@ -77,6 +77,7 @@ class _Run:
         self.console = console
         self.snapshots = Snapshots(folder.snapshots)
         self.recorder = Recorder(session, folder)
+        self._warned = False
 
     def go(self) -> int:
         """Before, training, after."""
@@ -111,6 +112,7 @@ class _Run:
             recorder.shown = shown
 
             def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
+                self._warn_of_idle_steps(t)
                 ended = recorder.step(t, seen, lambda: self._dev(t + 1))
                 if not replayed and minutes is not None and recorder.seconds() >= 60 * minutes:
                     ended = True
@@ -127,6 +129,14 @@ class _Run:
                 rate=rate,
                 on_step=on_step,
             )
+
+    def _warn_of_idle_steps(self, t: int) -> None:
+        """Says once that a step made no move; the closing table counts them."""
+        optimizer = self.session.optimizer
+        if (optimizer.idle or optimizer.skipped) and not self._warned:
+            self._warned = True
+            why = "its losses are too close to each other" if optimizer.idle else "a loss is no finite number"
+            self.console.print(f"Step {t}: no move, because {why}.", highlight=False)
 
     def _dev(self, steps: int) -> Evaluation:
         """Dev after `steps` steps; a run that cannot be replayed keeps the best weights in a snapshot."""

@@ -140,6 +140,23 @@ class Weights:
                 stacklevel=2,
             )
 
+    def check_move(self, size: float) -> None:
+        """Warns when entries that move by about `size` would mostly be rounded back to where they were."""
+        if self.update != "nearest":
+            return
+        for name, tensor in self.tensors.items():
+            if name in self.copies or tensor.dtype == torch.float32:
+                continue
+            typical = tensor.detach().view(-1)[:65536].float().pow(2).mean().sqrt().item()
+            spacing = typical * torch.finfo(tensor.dtype).eps
+            if size < spacing / 10:
+                warnings.warn(
+                    f"A move of about {size:.1e} an entry is under a tenth of the spacing {spacing:.1e} of typical entries "
+                    f"of {name}: rounded to nearest, nearly all of it is lost. Use update = 'stochastic' or 'master'.",
+                    stacklevel=2,
+                )
+                return
+
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs to set the weights: parameters, copies, low halves."""
         parts = {"": {n: t.detach() for n, t in self.tensors.items()}, "copy:": self.copies, "low:": self.low}

@@ -1,5 +1,7 @@
 """How 16-bit weights take small moves, through an optimizer."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,14 @@ def parameters(dtype, rows=64, columns=64, seed=0):
     return [("w", nn.Parameter(values.to(dtype)))]
 
 
-def optimizer(dtype=torch.bfloat16, update="nearest", kernels="auto", lr=1e-3, kind=MeZO, **options):
+def optimizer(
+    dtype=torch.bfloat16,
+    update="nearest",
+    kernels="auto",
+    lr=1e-3,
+    kind: type[MeZO] | type[FZOO] = MeZO,
+    **options,
+):
     return kind(Weights(parameters(dtype), update=update, kernels=kernels), lr=lr, eps=EPS, **options)
 
 
@@ -140,3 +149,19 @@ def test_forms_of_the_kernels_give_the_same_run(dtype):
             one.tell(t, [1.0, 1.5, 0.5, 2.0 + t, 1.25])
         results.append(one.weights.sha256())
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("update, warns", [("nearest", True), ("stochastic", False), ("master", False)])
+def test_moves_far_below_the_resolution_are_said_once(update, warns):
+    """Typical entries are 0.02, their spacing in bfloat16 about 0.02 · 2⁻⁷ = 1.6e-4; a tenth of it is 1.6e-5."""
+    one = optimizer(update=update)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        told(one, 0, 1e-6)
+        told(one, 1, 1e-6)
+    assert [("rounded to nearest" in str(w.message)) for w in seen] == [True] * warns
+    fine = optimizer(update=update)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        told(fine, 0, 1e-4)
+    assert not seen

@@ -141,6 +141,7 @@ class Probing(Optimizer):
         self.n = n
         self.directions = directions
         self.weights.check_eps(eps)
+        self._moved = False
 
     def keys(self, t: int) -> list[Key]:
         """The names of the n directions of step t."""
@@ -148,6 +149,10 @@ class Probing(Optimizer):
 
     def apply(self, t: int, terms: Sequence[tuple[Key, float]], lr: float) -> None:
         """θ ← (1 − lr λ) θ + Σ c z, one pass."""
+        size = math.sqrt(math.fsum(c * c for _, c in terms))
+        if size > 0.0 and not self._moved:
+            self.weights.check_move(size)
+            self._moved = True
         self.weights.warm([key for key, _ in terms], self.directions)
         self.weights.move(
             terms,
