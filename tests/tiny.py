@@ -36,9 +36,7 @@ class Shape:
         return self.heads * self.half * 2
 
 
-def build(
-    family: str, shape: Shape = Shape(), dtype: torch.dtype = torch.float32, lora: bool = False
-) -> nn.Module:
+def build(family: str, shape: Shape = Shape(), dtype: torch.dtype = torch.float32, lora: bool = False) -> Any:
     """A random model in eval mode; weights are larger than at initialisation so that every part matters."""
     with torch.random.fork_rng():
         torch.manual_seed(shape.seed)
@@ -143,7 +141,11 @@ FAMILIES: dict[str, Family] = {
     "opt-350m": Family(lambda s: _opt(s, before=False, project=True), causal, _QV),
     "llama": Family(lambda s: _llama_like(s, "Llama", num_key_value_heads=1), causal, _QV),
     "llama-tied": Family(lambda s: _llama_like(s, "Llama", tie_word_embeddings=True), causal, _QV),
-    "phi": Family(lambda s: _llama_like(s, "Phi", partial_rotary_factor=1.0 if s.half % 2 else 0.5), causal, ("q_proj", "dense")),
+    "phi": Family(
+        lambda s: _llama_like(s, "Phi", partial_rotary_factor=1.0 if s.half % 2 else 0.5),  # rotates pairs
+        causal,
+        ("q_proj", "dense"),
+    ),
     "roberta": Family(lambda s: _bert_like(s, "RobertaForMaskedLM"), masked, ("query", "value")),
     "bert": Family(lambda s: _bert_like(s, "BertForMaskedLM"), masked, ("query", "value")),
     "bert-classifier": Family(

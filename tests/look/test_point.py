@@ -35,7 +35,8 @@ def bits(model):
 
 def same_bits(one, other):
     return all(
-        torch.equal(a.view(-1).view(torch.uint8), b.view(-1).view(torch.uint8)) for a, b in zip(one, other)
+        torch.equal(a.view(-1).view(torch.uint8), b.view(-1).view(torch.uint8))
+        for a, b in zip(one, other, strict=True)
     )
 
 
@@ -66,7 +67,7 @@ def test_tied_embeddings_move_together():
         assert head is embedding
         optimizer = MeZO(model, n=1, eps=1e-2)
         assert sum(tensor is head for tensor in optimizer.weights.tensors.values()) == 1
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             parameter.requires_grad_(parameter is head)
         optimizer = MeZO(model, n=1, eps=1e-2)
         objective = tiny.FAMILIES[family].objective

@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ CHECKPOINTED = {"adamw", "sgd"}  # these, and only these, cannot be rebuilt from
 
 def make(name, params, **changes):
     """The optimizer of a YAML, with its own arguments but for `changes`."""
-    arguments = OmegaConf.to_container(OmegaConf.load(YAMLS[name]))
+    arguments: Any = OmegaConf.to_container(OmegaConf.load(YAMLS[name]))
     module, _, kind = arguments.pop("_target_").rpartition(".")
     return getattr(importlib.import_module(module), kind)(params, **{**arguments, **changes})
 

@@ -21,7 +21,8 @@ def objective(model, batch):
 
 def batch(t, rows=6):
     g = torch.Generator().manual_seed(t)
-    return {"x": torch.randn(rows, 5, generator=g), "y": torch.randn(rows, generator=g), "w": torch.rand(rows, generator=g) + 0.5}  # fmt: skip
+    x, y = torch.randn(rows, 5, generator=g), torch.randn(rows, generator=g)
+    return {"x": x, "y": y, "w": torch.rand(rows, generator=g) + 0.5}
 
 
 def grads(model):

@@ -1,6 +1,7 @@
 """Names of weights, what cannot be trained, digests, and loading."""
 
 import hashlib
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,8 @@ def test_wrappers_leave_no_trace_in_a_name(name, expected):
 def test_a_wrapped_model_gets_the_same_directions():
     model = tiny.build("opt")
     plain = Weights(model)
-    wrapped = Weights(torch.compile(model))
+    compiled: Any = torch.compile(model)
+    wrapped = Weights(compiled)
     parallel = Weights(nn.ModuleDict({"module": model}))
     assert list(plain.tensors) == list(wrapped.tensors) == list(parallel.tensors)
     assert plain.ids == wrapped.ids

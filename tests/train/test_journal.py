@@ -317,7 +317,7 @@ def test_an_unwritable_folder():
 
         def tries():
             with pytest.raises(
-                JournalError, match="new could not be written: Permission denied.*permissions"
+                JournalError, match=r"new could not be written: Permission denied.*permissions"
             ):
                 Journal(path.with_name("new"), HEADER, 3)
             with pytest.raises(JournalError, match="journal could not be written: Permission denied"):

@@ -49,6 +49,7 @@ def test_killed_again_and_again(method, snapshots, seed, tmp_path):
             break
     assert deaths > 0
     done = Run(method, tmp_path)
+    assert done.journal is not None
     steps, looks = len(done.journal), (tmp_path / "looks").stat().st_size
     done.journal.close()
     assert forking.wait(forking.start(lambda: program(method, tmp_path, snapshots))) == 0

@@ -1,5 +1,7 @@
 """The loop: resuming and replaying give the bits of an undisturbed run."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -54,11 +56,11 @@ class Run:
         model = model.bfloat16() if "-" in method else model
         self.optimizer = METHODS[method](Weights(model, update=update))
         cast = (lambda batch: {"x": batch["x"].bfloat16()}) if "-" in method else (lambda batch: batch)
-        self.look = ModuleLook(
+        self.look: Any = ModuleLook(
             model, lambda m, b: objective(m, cast(b)).float(), self.optimizer, **look_options
         )
-        self.journal = None
-        self.snapshots = None
+        self.journal: Any = None
+        self.snapshots: Any = None
         if folder is not None:
             losses = self.optimizer.losses_per_step
             self.journal = Journal(folder / "journal", {"method": method}, losses, **(journal_options or {}))
@@ -236,7 +238,8 @@ def test_batches_of_all_kinds(kind, first, tmp_path):
             return Loader(5)
         from torch.utils.data import DataLoader
 
-        return DataLoader([batches(t) for t in range(5)], batch_size=None)
+        data: Any = [batches(t) for t in range(5)]
+        return DataLoader(data, batch_size=None)
 
     whole = Run("fzoo")
     whole.train(STEPS, batches=lambda t: batches(t % 5))
