@@ -1,0 +1,1 @@
+"""What a step costs beside its own forward passes. `python -m benchmarks.run --help`."""

@@ -1,0 +1,87 @@
+"""Peak memory of one plain forward, or of one sequential step, in a process of its own.
+
+    python -m benchmarks.memory '{"method": "fzoo", …}' forward|step
+
+The kernel's high-water mark of resident memory is reset after what is paid once is there: the weights, and
+the code that libraries load or generate at a first step (one is taken and its objects dropped). The allocator
+gives back every freed block of 64 KiB at once. Linux.
+"""
+
+import ctypes
+import dataclasses
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import Case
+
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+
+
+def peaks(case: Case) -> dict[str, Any]:
+    """Bytes above the weights of a forward and of a step, and the ratio of the whole peaks."""
+    forward, step = (_alone(case, what) for what in ("forward", "step"))
+    weights, leaf = step["weights"], step["largest"]
+    return {
+        "weight_bytes": weights,
+        "forward_peak_bytes": forward["peak"],
+        "step_peak_bytes": step["peak"],
+        "largest_leaf_bytes": leaf,
+        "peak_memory_over_forward": round((weights + step["peak"]) / (weights + forward["peak"]), 4),
+        "peak_memory_over_allowed": round((weights + step["peak"]) / (weights + forward["peak"] + leaf), 4),
+    }
+
+
+def _alone(case: Case, what: str) -> dict[str, int]:
+    command = [sys.executable, "-m", "benchmarks.memory", json.dumps(dataclasses.asdict(case)), what]
+    environment = os.environ | _ALLOCATOR | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def measure(case: Case, what: str) -> dict[str, int]:
+    """In this process: bytes by which resident memory rises at most, size of all weights and of the largest."""
+    import torch
+
+    from benchmarks import cases
+    from benchmarks.measure import optimizer
+    from zo.look import ModuleLook
+
+    torch.set_num_threads(1)
+    cpu = torch.device("cpu")
+    network, inputs = cases.model(case, cpu), cases.batch(case, cpu)
+    sizes = [p.numel() * p.element_size() for p in network.parameters()]
+    method = optimizer(case, network, "auto")
+    for _ in range(2):
+        cases.plain_forward(network, inputs)
+        method.tell(0, method.step(0, inputs, ModuleLook(network, cases.objective, method, probes_per_forward=1)))
+    look = ModuleLook(network, cases.objective, method, probes_per_forward=1)
+    before = _settled()
+    if what == "step":
+        method.tell(0, method.step(0, inputs, look))
+    else:
+        cases.plain_forward(network, inputs)
+    return {"peak": _status("VmHWM") - before, "weights": sum(sizes), "largest": max(sizes)}
+
+
+def _settled() -> int:
+    """Resident bytes now, with the high-water mark set down to it."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure(Case(**json.loads(sys.argv[1])), sys.argv[2])) + "\n")
