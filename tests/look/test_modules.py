@@ -1,6 +1,7 @@
 """Modules of all kinds: what reads its weights in an unusual way is evaluated right, or refused by name."""
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -216,6 +217,38 @@ def test_a_module_called_a_varying_number_of_times():
     batches = [x.index_fill(2, torch.tensor(0), float(depth)) for depth in (2, 2, 1, 3)]
     with pytest.warns(UserWarning, match="one by one"):
         check(model, lambda model, x: model(x), batches, stacks=False)
+
+
+def test_a_mixture_of_experts_is_never_cut_in_the_wrong_places():
+    """Each probe sends other rows to an expert, and their numbers may add up to what equal groups would have."""
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.router = nn.Linear(6, 2)
+            self.experts = nn.ModuleList([nn.Linear(6, 1), nn.Linear(6, 1)])
+
+        def forward(self, x):
+            chosen = self.router(x).argmax(-1)
+            output = x.new_zeros(len(x))
+            for number, expert in enumerate(self.experts):
+                rows = (chosen == number).nonzero()[:, 0]
+                output[rows] = expert(x[rows])[:, 0]
+            return output
+
+    looks = 0
+    for seed in range(12):
+        torch.manual_seed(seed)
+        model = Experts()
+        optimizer = FZOO(model, n=4, eps=0.3)
+        one, many = (ModuleLook(model, lambda m, x: m(x), optimizer, probes_per_forward=n) for n in (1, "all"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for t in range(4):
+                probes, x = optimizer.ask(t), rand(8, 6, seed=100 * seed + t)
+                assert one(probes, x) == many(probes, x)
+                looks += many.sequential_because is not None
+    assert looks > 24  # most models are found out, whatever the chance
 
 
 def test_keyword_and_nested_arguments():

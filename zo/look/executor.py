@@ -23,6 +23,8 @@ from zo.look.layout import BATCH, Layout, leading, parts, together
 from zo.look.sites import Site
 from zo.weights import Weights
 
+_SMALL = 1 << 14  # numbers; a call costs as much time as making so many
+
 
 class Executor:
     """Replaces forwards while `at` is open.
@@ -88,7 +90,7 @@ class Executor:
             return [inputs], True
         call = self._calls.get(site.number, 0)
         self._calls[site.number] = call + 1
-        roles = self._layout.roles(site.number, call, inputs, len(self._probes))
+        roles = self._layout.roles(site.number, call, inputs, len(self._probes), self._rows)
         return parts(inputs, roles, len(self._probes)), BATCH in roles
 
     def _join(self, outputs: list[Any], carries: bool) -> Any:
@@ -97,10 +99,12 @@ class Executor:
     def _each(self, site: Site, attribute: str) -> Iterator[Tensor | None]:
         """A tensor of the site's own at each active probe in turn, in buffers that later ones write over.
 
-        Neighbouring probes on the same keys (MeZO's two sides) share the making of their noise.
+        Neighbouring probes on the same keys (MeZO's two sides) share the making of their noise, and a small
+        tensor is made for all probes in one call.
         """
         name, frozen = site.name(attribute), getattr(site.module, attribute)
-        for _, run in groupby(self._probes, key=lambda probe: [key for key, _ in probe.terms]):
+        small = frozen is not None and frozen.numel() <= _SMALL
+        for _, run in groupby(self._probes, key=lambda p: bool(p.terms) if small else [key for key, _ in p.terms]):
             probes = list(run)
             if name is None or not probes[0].terms:
                 yield from (frozen if name is None else self.weights.source(name) for _ in probes)
@@ -125,9 +129,17 @@ class Executor:
             return original(input)
         matrices = self._each(site, "weight")
         biases = self._each(site, "bias")
-        return self._join(
-            [_affine(x, w, b) for (x,), w, b in zip(inputs, matrices, biases, strict=True) if w is not None], carries
-        )
+        if len(inputs) == 1 or not carries:
+            affine = (_affine(x, w, b) for (x,), w, b in zip(inputs, matrices, biases, strict=True) if w is not None)
+            return self._join(list(affine), carries)
+        output: Tensor | None = None
+        for g, ((x,), w, b) in enumerate(zip(inputs, matrices, biases, strict=True)):
+            assert w is not None
+            if output is None:
+                output = x.new_empty(len(inputs), *x.shape[:-1], w.shape[0])
+            _affine_into(output[g].view(-1, w.shape[0]), x.reshape(-1, x.shape[-1]), w, b)
+        assert output is not None
+        return output.flatten(0, 1)
 
     def _embedding(self, site: Site, original: Any, input: Tensor) -> Any:  # noqa: A002
         inputs, carries = self._groups(site, (input,))
@@ -222,4 +234,15 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x = x.contiguous()  # of a slice torch would copy W once a row, when W needs no gradient
     if bias is None or bias.dtype == x.dtype:
         return F.linear(x, weight, bias)
-    return (F.linear(x, weight).float() + bias).to(x.dtype)
+    y = F.linear(x, weight)
+    return torch.add(y, bias, out=y)
+
+
+def _affine_into(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """_affine of a matrix x, the same bits, written where the stacked output wants it."""
+    if bias is not None and bias.dtype == x.dtype:
+        torch.addmm(bias, x, weight.T, out=y)
+        return
+    torch.mm(x, weight.T, out=y)
+    if bias is not None:
+        torch.add(y, bias, out=y)

@@ -49,11 +49,13 @@ class Layout:
         """Notes one call of a site while a single probe is evaluated."""
         self.calls.setdefault(site, []).append(leading(inputs))
 
-    def roles(self, site: int, call: int, inputs: object, groups: int) -> list[str | None]:
+    def roles(self, site: int, call: int, inputs: object, groups: int, rows: int) -> list[str | None]:
         """BATCH, SHARED or None for every leaf of a stacked call.
 
-        Raises Unstackable when the model took another path than in the recorded evaluation, Ambiguous when a
-        length neither stayed nor grew with the groups (it depends on what the batch holds).
+        rows: of one group, as the model was called. Raises Unstackable when the model took another path than in
+        the recorded evaluation, or a length is no multiple of the rows (a mixture of experts chooses them, and
+        then chunks of equal length would not be the groups); Ambiguous when a length neither stayed nor grew
+        with the groups (it depends on what the batch holds).
         """
         seen = self.calls.get(site, [])
         now = leading(inputs)
@@ -63,8 +65,12 @@ class Layout:
         for before, after in zip(seen[call], now, strict=True):
             if before is None or after is None:
                 roles.append(None)
-            elif before and after in (before, groups * before):
-                roles.append(SHARED if after == before else BATCH)
+            elif before and after == before:
+                roles.append(SHARED)
+            elif before and after == groups * before:
+                if before % rows:
+                    raise Unstackable("the model chooses among its rows, so those of a probe are not together")
+                roles.append(BATCH)
             else:
                 raise Ambiguous("whether an input carries the batch cannot be told from its length")
         return roles
