@@ -236,8 +236,8 @@ def test_a_mixture_of_experts_is_never_cut_in_the_wrong_places():
                 output[rows] = expert(x[rows])[:, 0]
             return output
 
-    looks = 0
-    for seed in range(12):
+    compared = 0
+    for seed in range(40):
         torch.manual_seed(seed)
         model = Experts()
         optimizer = FZOO(model, n=4, eps=0.3)
@@ -245,10 +245,14 @@ def test_a_mixture_of_experts_is_never_cut_in_the_wrong_places():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for t in range(4):
-                probes, x = optimizer.ask(t), rand(8, 6, seed=100 * seed + t)
-                assert one(probes, x) == many(probes, x)
-                looks += many.sequential_because is not None
-    assert looks > 24  # most models are found out, whatever the chance
+                probes, x = optimizer.ask(t), rand(7, 6, seed=100 * seed + t)
+                try:
+                    expected = one(probes, x)
+                except LookError:  # an expert that no row of the first batch is sent to
+                    break
+                assert many(probes, x) == expected
+                compared += 1
+    assert compared > 100
 
 
 def test_keyword_and_nested_arguments():
