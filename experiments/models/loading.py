@@ -61,7 +61,7 @@ class Loaded:
 
 
 def load(choice: ModelChoice | dict[str, Any], *, classes: int | None = None, seed: int = 0) -> Loaded:
-    """A model as chosen. A classifier needs the number of classes; a new head is drawn from `seed`.
+    """A model as chosen. A classifier needs the number of classes; an architecture's own new head is drawn from `seed`.
 
     Raises ConfigError for a folder that is missing, incomplete, pickled, or not of the family.
     """
@@ -74,7 +74,7 @@ def load(choice: ModelChoice | dict[str, Any], *, classes: int | None = None, se
     model: nn.Module
     with quiet(), _own_generator(seed):
         if family == "classifier":
-            model = _classifier(choice, folder, config, classes, seed)
+            model = _classifier(choice, folder, config, classes)
         else:
             auto = AutoModelForCausalLM if family == "causal" else AutoModelForMaskedLM
             model = _from_pretrained(auto, choice, folder)
@@ -94,7 +94,7 @@ def load(choice: ModelChoice | dict[str, Any], *, classes: int | None = None, se
 
 
 def _classifier(
-    choice: ModelChoice, folder: Path, config: dict[str, Any], classes: int | None, seed: int
+    choice: ModelChoice, folder: Path, config: dict[str, Any], classes: int | None
 ) -> nn.Module:
     if classes is None:
         raise ConfigError("A classifier needs a number of classes, which a task with task.options gives.")
@@ -123,7 +123,7 @@ def _classifier(
     encoder = _from_pretrained(
         AutoModel, choice, folder, **({"add_pooling_layer": False} if takes_it else {})
     )
-    model = MeanPooled(encoder, classes, seed)
+    model = MeanPooled(encoder, classes)
     if saved_head:
         model.load_head(folder)
     return model
