@@ -9,9 +9,27 @@ from torch import Tensor, nn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SIZES = {
-    "10m": {"hidden_size": 320, "num_hidden_layers": 6, "ffn_dim": 1280, "num_attention_heads": 5, "vocab_size": 8192},
-    "125m": {"hidden_size": 768, "num_hidden_layers": 12, "ffn_dim": 3072, "num_attention_heads": 12, "vocab_size": 50272},
-    "1.3b": {"hidden_size": 2048, "num_hidden_layers": 24, "ffn_dim": 8192, "num_attention_heads": 32, "vocab_size": 50272},
+    "10m": {
+        "hidden_size": 320,
+        "num_hidden_layers": 6,
+        "ffn_dim": 1280,
+        "num_attention_heads": 5,
+        "vocab_size": 8192,
+    },
+    "125m": {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "ffn_dim": 3072,
+        "num_attention_heads": 12,
+        "vocab_size": 50272,
+    },
+    "1.3b": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 24,
+        "ffn_dim": 8192,
+        "num_attention_heads": 32,
+        "vocab_size": 50272,
+    },
 }
 
 
@@ -60,7 +78,9 @@ def model(case: Case, device: torch.device) -> nn.Module:
 
     torch.manual_seed(0)
     shape = SIZES[case.size]
-    config = OPTConfig(**shape, word_embed_proj_dim=shape["hidden_size"], max_position_embeddings=256, dropout=0.0)
+    config = OPTConfig(
+        **shape, word_embed_proj_dim=shape["hidden_size"], max_position_embeddings=256, dropout=0.0
+    )
     config._attn_implementation = "sdpa"
     return OPTForCausalLM(config).to(DTYPES[case.dtype]).to(device).eval()
 

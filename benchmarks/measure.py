@@ -36,7 +36,9 @@ def clock(device: torch.device, threads: int) -> Callable[[], float]:
     return time.process_time if threads == 1 else time.perf_counter
 
 
-def times(case: Case, *, pairs: int, device: torch.device, kernels: str, probes_per_forward: int | str) -> dict[str, Any]:
+def times(
+    case: Case, *, pairs: int, device: torch.device, kernels: str, probes_per_forward: int | str
+) -> dict[str, Any]:
     """Ratios of interleaved triples: medians and quartiles of step, recipe and parts of the step."""
     now = clock(device, torch.get_num_threads())
     inputs = cases.batch(case, device)

@@ -58,7 +58,9 @@ def measure(case: Case, what: str) -> dict[str, int]:
     method = optimizer(case, network, "auto")
     for _ in range(2):
         cases.plain_forward(network, inputs)
-        method.tell(0, method.step(0, inputs, ModuleLook(network, cases.objective, method, probes_per_forward=1)))
+        method.tell(
+            0, method.step(0, inputs, ModuleLook(network, cases.objective, method, probes_per_forward=1))
+        )
     look = ModuleLook(network, cases.objective, method, probes_per_forward=1)
     before = _settled()
     if what == "step":

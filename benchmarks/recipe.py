@@ -14,7 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-Draw = Callable[[int, str, Tensor], Tensor]  # (direction index, parameter's name, tensor) → noise of its shape
+Draw = Callable[
+    [int, str, Tensor], Tensor
+]  # (direction index, parameter's name, tensor) → noise of its shape
 
 
 class Recipe:

@@ -1,6 +1,6 @@
 """Measure and write benchmarks/results/<device>-<model>.json and docs/benchmarks.md.
 
-    python -m benchmarks.run [--quick] [--sizes 10m 125m] [--threads 1] [--only fzoo]
+python -m benchmarks.run [--quick] [--sizes 10m 125m] [--threads 1] [--only fzoo]
 """
 
 import argparse
@@ -62,14 +62,20 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="10m only, 7 pairs")
     parser.add_argument("--sizes", nargs="+", choices=("10m", "125m", "1.3b"), default=None)
-    parser.add_argument("--pairs", type=int, default=None, help="interleaved rounds (default 7 quick, else 15)")
+    parser.add_argument(
+        "--pairs", type=int, default=None, help="interleaved rounds (default 7 quick, else 15)"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--kernels", default="auto")
-    parser.add_argument("--probes-per-forward", default="auto", type=lambda text: int(text) if text.isdigit() else text)
+    parser.add_argument(
+        "--probes-per-forward", default="auto", type=lambda text: int(text) if text.isdigit() else text
+    )
     parser.add_argument("--only", choices=("fzoo", "mezo"), help="print one method, write nothing")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()

@@ -13,7 +13,18 @@ Written by `make bench` from `benchmarks/results/*.json`; do not edit.
 A step of zo, and the same step by the published recipe (`benchmarks/recipe.py`: weights walked in place, torch's generator, a pass a direction), each over as many plain forwards with the same positions and loss head as the step has. 1.00 is the price of the forwards alone. Medians of interleaved pairs, quartiles in brackets. Random-weight OPT, all weights trained, loss over all positions. On one CPU thread the times are the process's own CPU seconds, which other programs disturb least. Targets are those of the project's plan.
 
 """
-_COLUMNS = ("method", "noise", "model", "tokens", "dtype", "forward", "zo / forwards", "target", "recipe / forwards", "pairs")
+_COLUMNS = (
+    "method",
+    "noise",
+    "model",
+    "tokens",
+    "dtype",
+    "forward",
+    "zo / forwards",
+    "target",
+    "recipe / forwards",
+    "pairs",
+)
 
 
 def write(results: Path, page: Path) -> None:
@@ -47,7 +58,9 @@ def _speeds(rows: list[dict[str, Any]]) -> str:
                 )
             )
         )
-    kernels = sorted({f"{row['kernels']} kernels, {row['threads']} thread(s), torch {row['torch']}" for row in rows})
+    kernels = sorted(
+        {f"{row['kernels']} kernels, {row['threads']} thread(s), torch {row['torch']}" for row in rows}
+    )
     return "\n".join(lines) + "\n\n" + "; ".join(kernels) + ".\n"
 
 
@@ -55,15 +68,36 @@ def _memory(rows: list[dict[str, Any]]) -> str:
     rows = [row for row in rows if "step_peak_bytes" in row]
     if not rows:
         return ""
-    head = ("method", "noise", "model", "tokens", "dtype", "weights", "forward", "step", "allowed", "peak / forward's")
-    lines = ["Memory above the weights in MiB, one probe after another; allowed is a forward's and the largest tensor:\n"]
+    head = (
+        "method",
+        "noise",
+        "model",
+        "tokens",
+        "dtype",
+        "weights",
+        "forward",
+        "step",
+        "allowed",
+        "peak / forward's",
+    )
+    lines = [
+        "Memory above the weights in MiB, one probe after another; allowed is a forward's and the largest tensor:\n"
+    ]
     lines += [_line(head), _line(["---"] * len(head))]
     for row in rows:
         sizes = [row[f"{name}_bytes"] for name in ("weight", "forward_peak", "step_peak", "largest_leaf")]
         weights, forward, step, leaf = (size / 2**20 for size in sizes)
         allowed = f"{forward + leaf:.1f} {'met' if step <= forward + leaf else 'missed'}"
-        numbers = (f"{weights:.1f}", f"{forward:.1f}", f"{step:.1f}", allowed, f"{row['peak_memory_over_forward']:.3f}")
-        lines.append(_line((*(row[k] for k in ("method", "directions", "model", "tokens", "dtype")), *numbers)))
+        numbers = (
+            f"{weights:.1f}",
+            f"{forward:.1f}",
+            f"{step:.1f}",
+            allowed,
+            f"{row['peak_memory_over_forward']:.3f}",
+        )
+        lines.append(
+            _line((*(row[k] for k in ("method", "directions", "model", "tokens", "dtype")), *numbers))
+        )
     journal = ", ".join(sorted({f"{row['method']} {row['journal_bytes_per_step']}" for row in rows}))
     return "\n".join(lines) + f"\n\nJournal, bytes a step: {journal}.\n"
 

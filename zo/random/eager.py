@@ -24,7 +24,9 @@ class Kernels(Protocol):
         self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
     ) -> None: ...
 
-    def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor: ...
+    def perturb(
+        self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None
+    ) -> Tensor: ...
 
     def perturb_many(
         self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
@@ -58,7 +60,9 @@ class Eager:
         self._kept: dict[tuple[int, int], Tensor] = {}
         self._kept_keys: dict[int, int] = {}
 
-    def warm(self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device) -> None:
+    def warm(
+        self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
         """Make the noise of all (id, count) of a small model in one call, and keep it until the next."""
         if list(self._kept_keys) == list(keys) and all((stream, pid) in self._kept for pid, _ in layout):
             return
@@ -67,7 +71,9 @@ class Eager:
         self._kept = {(stream, pid): value for pid, value in zip(ids, values, strict=True)}
         self._kept_keys = {key: i for i, key in enumerate(keys)}
 
-    def _sum(self, terms: Terms, pid: int, stream: int, start: int, count: int, device: torch.device) -> Tensor:
+    def _sum(
+        self, terms: Terms, pid: int, stream: int, start: int, count: int, device: torch.device
+    ) -> Tensor:
         """Σ scale z over elements start .. start + count, fp32."""
         if not terms:
             return torch.zeros(count, device=device)
@@ -95,7 +101,11 @@ class Eager:
         self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
     ) -> list[Tensor]:
         """One result of perturb for each list of terms; the noise of each distinct key is made once."""
-        results = [torch.empty_like(w, memory_format=torch.contiguous_format) for _ in lists] if outs is None else outs
+        results = (
+            [torch.empty_like(w, memory_format=torch.contiguous_format) for _ in lists]
+            if outs is None
+            else outs
+        )
         flat, targets = w.reshape(-1), [out.view(-1) for out in results]
         row = {key: i for i, key in enumerate(dict.fromkeys(key for terms in lists for key, _ in terms))}
         for start in range(0, flat.numel(), self.block):

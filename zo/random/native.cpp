@@ -4,6 +4,7 @@
 
 #include "native_noise.h"
 
+#include <type_traits>
 #include <vector>
 
 enum Dtype { FLOAT32, BFLOAT16, FLOAT16 };
@@ -91,7 +92,7 @@ static inline F clamp(F x, float limit) {
 template <> struct Store<STOCHASTIC, Bf16> {
     static F old(const Bf16* w, const int16_t*) { return widen(w); }
     static void put(Bf16* w, int16_t*, const uint16_t* half, F x) {
-        U up = ((U)x + __builtin_convertvector(halves_at(half), U)) & 0xFFFF0000u;
+        U up = ((U)x + widen16(half)) & 0xFFFF0000u;
         narrow(w, finite(x) ? clamp((F)up, (float)0x1.FEp127) : x);
     }
 };
@@ -99,7 +100,7 @@ template <> struct Store<STOCHASTIC, Bf16> {
 template <> struct Store<STOCHASTIC, Fp16> {
     static F old(const Fp16* w, const int16_t*) { return widen(w); }
     static void put(Fp16* w, int16_t*, const uint16_t* half, F x) {
-        U bits = __builtin_convertvector(halves_at(half), U) >> 3;
+        U bits = widen16(half) >> 3;
         F normal = clamp((F)(((U)x + bits) & 0xFFFFE000u), 65504.0f);
         F size = (F)((U)x & 0x7FFFFFFFu);
         F small = size < 0x1p-14f ? size * 0x1p24f : F{};  // below 1024 here, so the conversion is exact
@@ -113,7 +114,7 @@ template <> struct Store<STOCHASTIC, Fp16> {
 template <> struct Store<MASTER, Bf16> {
     static F old(const Bf16* w, const int16_t* low) {
         typedef int16_t L __attribute__((vector_size(32)));
-        return (F)(((I)(__builtin_convertvector(halves_at(w), U) << 16)) + __builtin_convertvector((L)halves_at(low), I));
+        return (F)(((I)(widen16(w) << 16)) + __builtin_convertvector((L)halves_at(low), I));
     }
     static void put(Bf16* w, int16_t* low, const uint16_t*, F x) {
         U high = ((U)x + 0x8000u) >> 16;
@@ -132,24 +133,37 @@ template <int STREAM> struct Workspace {
         : room(plan.keys * Tile<STREAM>::bytes), halves(rounds ? Tile<STREAM>::size * 2 + 256 : 0), noise(plan.keys) {}
 };
 
-template <int STREAM, int V>
-static inline void sum(const Plan& plan, int list, const std::vector<const char*>& noise, int64_t i, F (&total)[V]) {
-    const Term *term = plan.terms + plan.ends[list], *end = plan.terms + plan.ends[list + 1];
-    if (term == end) {
-        for (int v = 0; v < V; v++) total[v] = F{};
-        return;
+// The terms of one list over one tile. Copies of what the loops need, because every store might, for all
+// the compiler knows, change the originals.
+template <int STREAM> struct Sum {
+    const Term *first, *end;
+    const char* const* noise;
+    const char* z = nullptr;  // of the first term
+    float scale = 0.0f;
+    Sum(const Plan& plan, int list, const std::vector<const char*>& made)
+        : first(plan.terms + plan.ends[list]), end(plan.terms + plan.ends[list + 1]), noise(made.data()) {
+        if (first < end) z = noise[first->key], scale = first->scale;
     }
-    for (int v = 0; v < V; v++) total[v] = Tile<STREAM>::scaled(noise[term->key], i + 16 * v, term->scale);
-    for (term++; term < end; term++)
-        for (int v = 0; v < V; v++)
-            total[v] = total[v] + Tile<STREAM>::scaled(noise[term->key], i + 16 * v, term->scale);
-}
+    template <int V> inline void at(int64_t i, F (&total)[V]) const {
+        for (int v = 0; v < V; v++) total[v] = z ? Tile<STREAM>::scaled(z, i + 16 * v, scale) : F{};
+        for (const Term* term = first + 1; term < end; term++)
+            for (int v = 0; v < V; v++)
+                total[v] = total[v] + Tile<STREAM>::scaled(noise[term->key], i + 16 * v, term->scale);
+    }
+};
 
-template <int UPDATE, class T>
-static inline void finish(const Head& head, const T* w, T* out, int16_t* low, const uint16_t* half, F total) {
-    F old = Store<UPDATE, T>::old(w, low);
-    if (head.decays) old = old * head.keep;
-    Store<UPDATE, T>::put(out, low, half, old + total);
+// V vectors of weights: w takes the place its new value has in `out`.
+template <int UPDATE, class T, int V>
+static inline void finish(bool decays, float keep, const T* w, T* out, int16_t* low, const uint16_t* half, F (&total)[V]) {
+    for (int v = 0; v < V; v++) {
+        F old = Store<UPDATE, T>::old(w + 16 * v, low + 16 * v);
+        if (decays) old = old * keep;
+        total[v] = old + total[v];
+    }
+    if constexpr (UPDATE == NEAREST && V % 2 == 0 && std::is_same<T, Bf16>::value)
+        for (int v = 0; v < V; v += 2) narrow_pair(out + 16 * v, total[v], total[v + 1]);
+    else
+        for (int v = 0; v < V; v++) Store<UPDATE, T>::put(out + 16 * v, low + 16 * v, half + 16 * v, total[v]);
 }
 
 // n elements from number e on: weights at w, results of list l at outs[l] + place.
@@ -166,14 +180,14 @@ static void range(const Head& head, const Plan& plan, const std::vector<Schedule
         for (int l = 0; l < plan.lists; l++) {
             T* out = (T*)head.outs[l] + place + done;
             int16_t* low = UPDATE == MASTER ? head.low + place + done : nullptr;
+            const Sum<STREAM> sum(plan, l, space.noise);
+            const bool decays = head.decays;
+            const float keep = head.keep;
             int64_t i = 0;
             for (; i + 64 <= m; i += 64) {
                 F total[4];
-                sum<STREAM, 4>(plan, l, space.noise, i, total);
-                for (int v = 0; v < 4; v++) {
-                    int64_t j = i + 16 * v;
-                    finish<UPDATE, T>(head, w + done + j, out + j, low + j, half + j, total[v]);
-                }
+                sum.at(i, total);
+                finish<UPDATE, T>(decays, keep, w + done + i, out + i, low + i, half + i, total);
             }
             for (; i < m; i += 16) {  // what is left goes through copies of full width
                 F total[1];
@@ -182,8 +196,8 @@ static void range(const Head& head, const Plan& plan, const std::vector<Schedule
                 int64_t left = m - i < 16 ? m - i : 16;
                 memcpy(copy, w + done + i, left * sizeof(T));
                 if (UPDATE == MASTER) memcpy(lower, low + i, left * 2);
-                sum<STREAM, 1>(plan, l, space.noise, i, total);
-                finish<UPDATE, T>(head, copy, copy, lower, half + i, total[0]);
+                sum.at(i, total);
+                finish<UPDATE, T>(decays, keep, copy, copy, lower, half + i, total);
                 memcpy(out + i, copy, left * sizeof(T));
                 if (UPDATE == MASTER) memcpy(low + i, lower, left * 2);
             }

@@ -26,10 +26,10 @@ from zo.random.eager import Eager, Terms
 
 _SOURCE = Path(__file__).with_name("native.cpp")
 _HEADER = Path(__file__).with_name("native_noise.h")
-_OPTIONS = ("-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
+_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_UPDATES = {"nearest": 0, "stochastic": 1, "master": 2}
 _HEAD = struct.Struct("@PPPqqqQQiiiifi")
+_HEAD_AND_ONE = struct.Struct("@PPPqqqQQiiiifiP")
 _WORTH_THREADS = 1 << 17  # elements of results below which a second thread costs more than it gives
 
 
@@ -59,7 +59,27 @@ class Native:
             return self._eager.perturb(w, pid, stream, terms, out)
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
         w = w.contiguous()
-        self._run(w, pid, stream, _pack((tuple(terms),)), (out.data_ptr(),), w.numel())
+        n = w.numel()
+        # As _run, which takes twice as long to get to the same call: this one is made for every tensor and probe.
+        threads = torch.get_num_threads() if n >= _WORTH_THREADS and self.threaded else 1
+        head = (
+            w.data_ptr(),
+            0,
+            0,
+            n,
+            0,
+            1,
+            pid,
+            0,
+            _DTYPES[w.dtype],
+            stream,
+            0,
+            threads,
+            1.0,
+            0,
+            out.data_ptr(),
+        )
+        self._apply(_HEAD_AND_ONE.pack(*head), _pack_one(tuple(terms)))
         return out
 
     def perturb_many(
@@ -80,7 +100,7 @@ class Native:
             return self._eager.perturb_rows(w, pid, stream, terms, rows)
         w, rows = w.contiguous(), rows.to(torch.int64).contiguous()
         out = torch.empty(rows.numel(), w.shape[1], dtype=w.dtype)
-        self._run(w, pid, stream, _pack((tuple(terms),)), (out.data_ptr(),), rows.numel(), w.shape[1], rows)
+        self._run(w, pid, stream, _pack_one(tuple(terms)), (out.data_ptr(),), rows.numel(), w.shape[1], rows)
         return out
 
     def move(
@@ -103,12 +123,12 @@ class Native:
             self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
             return
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
-        plan = _pack((tuple(terms),))
+        plan = _pack_one(tuple(terms))
         self._run(w, pid, stream, plan, (w.data_ptr(),), w.numel(), 0, None, how, keep, rounding_key, low)
 
     def _takes(self, w: Tensor, stream: int) -> bool:
         known = w.dtype in _DTYPES and stream != philox.ROUNDING
-        return known and self._apply is not None and w.device.type == "cpu" and w.numel() > 0
+        return known and self._apply is not None and w.is_cpu and w.numel() > 0
 
     def _run(
         self,
@@ -162,8 +182,13 @@ def _pack(lists: tuple[tuple[tuple[int, float], ...], ...]) -> bytes:
     return head + b"".join(struct.pack("@if", key, scale) for key, scale in terms)
 
 
+@functools.lru_cache(maxsize=64)
+def _pack_one(terms: tuple[tuple[int, float], ...]) -> bytes:
+    return _pack((terms,))
+
+
 def _like(out: Tensor, w: Tensor) -> bool:
-    return out.dtype == w.dtype and out.is_contiguous() and out.shape == w.shape and out.device == w.device
+    return out.dtype is w.dtype and out.is_contiguous() and out.is_cpu and out.shape == w.shape
 
 
 @functools.cache

@@ -71,12 +71,34 @@ struct Bf16 { uint16_t bits; };
 struct Fp16 { uint16_t bits; };
 
 static inline H halves_at(const void* p) { H h; memcpy(&h, p, 32); return h; }
-static inline F widen(const Bf16* p) { return (F)(__builtin_convertvector(halves_at(p), U) << 16); }
+static inline U widen16(const void* p) {  // sixteen 16-bit words
+#if defined(ZO_AVX512)
+    return (U)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+#else
+    return __builtin_convertvector(halves_at(p), U);
+#endif
+}
+
+static inline F widen(const Bf16* p) { return (F)(widen16(p) << 16); }
 static inline void narrow(Bf16* p, F x) {
     U u = (U)x;
     U even = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
     H h = __builtin_convertvector((x == x) ? even : 0x7FC0u + U{}, H);
     memcpy(p, &h, 32);
+}
+
+static inline void narrow_pair(Bf16* p, F x, F y) {
+#if defined(ZO_AVX512) && defined(__AVX512BF16__)
+    // The instruction takes subnormal numbers for zero.
+    __mmask16 tiny = _kor_mask16(_mm512_fpclass_ps_mask((__m512)x, 0x20), _mm512_fpclass_ps_mask((__m512)y, 0x20));
+    if (__builtin_expect(_kortestz_mask16_u8(tiny, tiny), 1)) {
+        __m512bh both = _mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
+        memcpy(p, &both, 64);
+        return;
+    }
+#endif
+    narrow(p, x);
+    narrow(p + 16, y);
 }
 
 static inline F widen(const Fp16* p) {
@@ -89,7 +111,7 @@ static inline F widen(const Fp16* p) {
         memcpy((char*)&x + 32 * i, &h, 32);
     }
 #else
-    U h = __builtin_convertvector(halves_at(p), U), size = (h & 0x7FFFu) << 13;
+    U h = widen16(p), size = (h & 0x7FFFu) << 13;
     U special = (U)((h & 0x7C00u) == 0x7C00u) & 0x7F800000u;
     x = (F)((U)((F)size * 0x1p112f) | special | (h & 0x8000u) << 16);
 #endif
