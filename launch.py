@@ -7,7 +7,9 @@ try:
 except ModuleNotFoundError as missing:
     if missing.name not in ("hydra", "omegaconf", "pydantic"):
         raise
-    sys.exit(f"{missing}. Experiments need more than the library: make demo, or pip install -e '.[experiments]'")
+    sys.exit(
+        f"{missing}. Experiments need more than the library: make demo, or pip install -e '.[experiments]'"
+    )
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

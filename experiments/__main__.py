@@ -1,7 +1,7 @@
 """What is done with finished runs: python -m experiments <command> RUN.
 
-    replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
-    export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
+replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
+export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
 """
 
 import argparse
@@ -18,7 +18,9 @@ def main(argv: Sequence[str]) -> int:
     export = commands.add_parser("export", help="rebuild the weights from the journal and write them")
     for command in (replay, export):
         command.add_argument("run", type=Path, help="a run's folder, the one with the file journal")
-        command.add_argument("--steps", type=int, help="weights after so many steps; default: the reported ones")
+        command.add_argument(
+            "--steps", type=int, help="weights after so many steps; default: the reported ones"
+        )
     export.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     request = parser.parse_args(argv)
 

@@ -1,9 +1,9 @@
 """A run's folder: runs/<experiment>/<model>-<task>-<optimizer>-<peft>/<hash8>/seed<k>/.
 
-    config.yaml      the resolved configuration       provenance.json  code, machine, versions
-    journal          zo.journal                       snapshots/       zo.snapshots
-    metrics.jsonl    one JSON object a line           status.json      what the run is doing
-    result.json      written once, at the end         model/           the selected weights
+config.yaml      the resolved configuration       provenance.json  code, machine, versions
+journal          zo.journal                       snapshots/       zo.snapshots
+metrics.jsonl    one JSON object a line           status.json      what the run is doing
+result.json      written once, at the end         model/           the selected weights
 """
 
 import json

@@ -34,7 +34,11 @@ class Bar:
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} forwards" if total else "{task.completed:,.0f} forwards"),
+            TextColumn(
+                "{task.completed:,.0f}/{task.total:,.0f} forwards"
+                if total
+                else "{task.completed:,.0f} forwards"
+            ),
             TextColumn("{task.fields[seen]}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
@@ -102,8 +106,10 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
     """The result as a person reads it."""
     table = Table(title=f"{result['method']} on {result['task']} with {result['model']}: {result['status']}",
                   show_header=False, title_justify="left")  # fmt: skip
-    low, high = result["ci95"] or (None, None)
-    interval = "" if low is None else f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    interval = ""
+    if result["ci95"] is not None:
+        low, high = result["ci95"]
+        interval = f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
     n = f"{result['n_test']:,} held-out examples"
     rows = {
         f"{result['metric']} before": _percent(result["before"]) + f" on {n}",

@@ -100,7 +100,9 @@ class Recorder:
             self._looked = steps
             self._judge(steps, row["value"], row["loss"])
             if self.shown is not None:
-                self.shown.say(f"step {steps:,}: dev {result.metric} {100 * _value(result):.1f} %, loss {result.loss:.4f}")
+                self.shown.say(
+                    f"step {steps:,}: dev {result.metric} {100 * _value(result):.1f} %, loss {result.loss:.4f}"
+                )
         return self._patience is not None and steps == self._looked and self._worse >= self._patience
 
     def _evaluated(self, kind: str, steps: int, result: Evaluation) -> dict[str, Any]:

@@ -23,11 +23,17 @@ def replay(path: Path, steps: int | None) -> int:
         f"sha256 {digest}", highlight=False, soft_wrap=True,
     )  # fmt: skip
     result = folder.result()
-    reported = {} if result is None else {result["steps"]: result["last_sha256"], result["selected_step"]: result["model_sha256"]}
+    reported = (
+        {}
+        if result is None
+        else {result["steps"]: result["last_sha256"], result["selected_step"]: result["model_sha256"]}
+    )
     if steps not in reported:
         return 0
     same = reported[steps] == digest
-    console.print("The bits are those of the run." if same else f"The run reported {reported[steps]}.", highlight=False)
+    console.print(
+        "The bits are those of the run." if same else f"The run reported {reported[steps]}.", highlight=False
+    )
     return 0 if same else 1
 
 
@@ -46,9 +52,13 @@ def _rebuilt(path: Path, steps: int | None) -> tuple[Session, int, float]:
     session, folder = build(load_config(path)), RunFolder(path)
     with open_journal(session, folder) as journal:
         result = folder.result()
-        if steps is None:
-            steps = len(journal) if result is None else result["selected_step"]
-        if not 0 <= steps <= len(journal):
-            raise ConfigError(f"--steps {steps}: the journal of {path} holds steps 0 to {len(journal)}.")
+        reported = len(journal) if result is None else int(result["selected_step"])
+        wanted = reported if steps is None else steps
+        if not 0 <= wanted <= len(journal):
+            raise ConfigError(f"--steps {wanted}: the journal of {path} holds steps 0 to {len(journal)}.")
         began = time.monotonic()
-        return replayed(session, journal, Snapshots(folder.snapshots), steps), steps, time.monotonic() - began
+        return (
+            replayed(session, journal, Snapshots(folder.snapshots), wanted),
+            wanted,
+            time.monotonic() - began,
+        )

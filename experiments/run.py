@@ -1,7 +1,6 @@
 """One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
 
 import shutil
-import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +13,9 @@ from experiments.evaluation import Evaluation, evaluate
 from experiments.folder import RunFolder
 from experiments.progress import closing_table, view
 from experiments.provenance import provenance
+from experiments.recorder import Recorder
 from experiments.session import Config, Session, build
 from experiments.stopping import StopFlag
-from experiments.recorder import Recorder
 from zo.errors import ConfigError, DataError, Diverged
 from zo.journal import Journal
 from zo.snapshots import Snapshots
@@ -50,7 +49,11 @@ def run(config: Config, *, rerun: bool = False, console: Console | None = None) 
 def _path(session: Session) -> Path:
     config = session.config
     return (
-        Path(config["paths"]["runs"]) / config["experiment"] / session.name / session.hash[:8] / f"seed{config['seed']}"
+        Path(config["paths"]["runs"])
+        / config["experiment"]
+        / session.name
+        / session.hash[:8]
+        / f"seed{config['seed']}"
     )
 
 
@@ -68,7 +71,9 @@ def open_journal(session: Session, folder: RunFolder) -> Journal:
 class _Run:
     """The parts of `run` that share a session, a folder and a journal."""
 
-    def __init__(self, session: Session, folder: RunFolder, journal: Journal, stop: StopFlag, console: Console):
+    def __init__(
+        self, session: Session, folder: RunFolder, journal: Journal, stop: StopFlag, console: Console
+    ):
         self.session = session
         self.config = session.config
         self.folder = folder
@@ -100,12 +105,9 @@ class _Run:
     def _train(self) -> int:
         session, recorder = self.session, self.recorder
         minutes = self.config["budget"]["minutes"]
-        rate = None
-        if minutes is not None:
-            base = self.config["optimizer"]["lr"]
 
-            def rate(t: int) -> float:
-                return base * session.schedule(recorder.seconds() / (60 * minutes))
+        def rate(t: int) -> float:
+            return self.config["optimizer"]["lr"] * session.schedule(recorder.seconds() / (60 * minutes))
 
         total = None if minutes is not None else session.steps * session.step_cost
         with view(self.console, session.name, total) as shown:
@@ -126,7 +128,7 @@ class _Run:
                 journal=self.journal,
                 snapshots=self.snapshots,
                 max_replay_seconds=60 * self.config["checkpoint"]["max_replay_minutes"],
-                rate=rate,
+                rate=None if minutes is None else rate,
                 on_step=on_step,
             )
 
@@ -163,7 +165,8 @@ class _Run:
         self.folder.write_status("stopped", steps=done, reason=self.stop.reason)
         (self.folder.path / "STOP").unlink(missing_ok=True)
         self.console.print(
-            f"Stopped after {done:,} steps ({self.stop.reason}). The same command goes on from there.", highlight=False
+            f"Stopped after {done:,} steps ({self.stop.reason}). The same command goes on from there.",
+            highlight=False,
         )
         return self.stop.exit_code
 
@@ -247,7 +250,9 @@ def replayed(session: Session, journal: Journal, snapshots: Snapshots, steps: in
         return session
     found = snapshots.newest(steps)
     if found is None or found[0] != steps:
-        raise DataError(f"The weights after {steps} steps of {session.method} were not kept: no snapshot of them is left.")
+        raise DataError(
+            f"The weights after {steps} steps of {session.method} were not kept: no snapshot of them is left."
+        )
     kinds: dict[str, dict[str, Any]] = {"weights": {}, "optimizer": {}}
     for name, tensor in found[1].items():
         if name != "counts":

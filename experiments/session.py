@@ -28,7 +28,17 @@ from zo.weights import Weights
 Config = Mapping[str, Any]
 
 # What does not change the weights a run ends with, or enters by content (paths of models and data).
-_OUTSIDE_HASH = {"seed", "paths", "probes_per_forward", "evaluate", "checkpoint", "save", "experiment", "kernels", "threads"}
+_OUTSIDE_HASH = {
+    "seed",
+    "paths",
+    "probes_per_forward",
+    "evaluate",
+    "checkpoint",
+    "save",
+    "experiment",
+    "kernels",
+    "threads",
+}
 _LOCAL = {"model": {"path", "device", "name"}, "task": {"data_dir", "source"}}
 _SMALL = 2_000_000  # weights
 _NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
@@ -116,7 +126,9 @@ def build(config: Config) -> Session:
     _set_threads(config["threads"], loaded)
     task = load_task(config["task"], loaded, _seed(config, "split"))
     if config["select"] == "best" and not task.dev:
-        raise ConfigError("select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last.")
+        raise ConfigError(
+            "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
+        )
     weights = Weights(loaded.model, update=config["update"], kernels=config["kernels"])
     optimizer = _optimizer(config, weights)
     steps = _steps(config, optimizer)
@@ -145,7 +157,9 @@ def _check_constructors(config: Config) -> Schedule:
     schedule = attempt(lambda: _instantiate(config["schedule"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimizer proper will warn
-        attempt(lambda: _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager")))
+        attempt(
+            lambda: _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager"))
+        )
     if problems:
         raise ConfigError("\n".join(problems))
     return schedule
@@ -201,10 +215,11 @@ def _permutation(n: int, seed: int, epoch: int) -> list[int]:
 def _hash(config: Config, loaded: Loaded, task: Task) -> str:
     """Local paths leave the hash, and the contents they lead to enter it."""
     kept = {
-        group: {k: v for k, v in value.items() if k not in _LOCAL.get(group, ())} if isinstance(value, Mapping) else value
+        group: {k: v for k, v in value.items() if k not in _LOCAL.get(group, ())}
+        if isinstance(value, Mapping)
+        else value
         for group, value in config.items()
         if group not in _OUTSIDE_HASH
     }
     kept["contents"] = [loaded.fingerprint, task.fingerprint]
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()
-

@@ -34,7 +34,10 @@ class StopFlag:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and self.reason == "SIGINT":
-            os.write(sys.stderr.fileno(), b"\nStopped at once. The same command goes on from the last whole step.\n")
+            os.write(
+                sys.stderr.fileno(),
+                b"\nStopped at once. The same command goes on from the last whole step.\n",
+            )
             os._exit(INTERRUPTED)
         self.reason = signal.Signals(number).name
 

@@ -119,7 +119,9 @@ class Journal:
         ]
         if differing:
             raise JournalError(
-                f"{self.path} was written by another run:\n" + "\n".join(differing) + "\nGo back to what it has, or "
+                f"{self.path} was written by another run:\n"
+                + "\n".join(differing)
+                + "\nGo back to what it has, or "
                 "accept the difference by name (checkpoint.accept=[...]), or start anew in another folder."
             )
         return len(MAGIC) + 8 + size
@@ -128,7 +130,9 @@ class Journal:
         data = os.pread(self._file, os.fstat(self._file).st_size, self._start)
         for t in range(len(data) // self._size):
             record = data[t * self._size : (t + 1) * self._size]
-            if struct.unpack("<I", record[-4:])[0] != zlib.crc32(record[:-4]) or record[:4] != struct.pack("<I", t):
+            if struct.unpack("<I", record[-4:])[0] != zlib.crc32(record[:-4]) or record[:4] != struct.pack(
+                "<I", t
+            ):
                 return t
         return len(data) // self._size
 

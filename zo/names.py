@@ -50,11 +50,15 @@ def trained(params: Parameters) -> dict[str, nn.Parameter]:
     for key, parameter in tensors.items():
         name = min(names[key])
         if name in found:
-            raise ConfigError(f"Two parameters are both called {name!r} once wrappers are stripped. Rename one.")
+            raise ConfigError(
+                f"Two parameters are both called {name!r} once wrappers are stripped. Rename one."
+            )
         _check(name, parameter)
         found[name] = parameter
     if not found:
-        raise ConfigError("No parameter requires a gradient, so there is nothing to train. Set requires_grad.")
+        raise ConfigError(
+            "No parameter requires a gradient, so there is nothing to train. Set requires_grad."
+        )
     if len({id_of(name) for name in found}) < len(found):
         raise ConfigError("Two parameter names have the same 64-bit id. Rename one of them.")
     return dict(sorted(found.items()))
@@ -62,11 +66,15 @@ def trained(params: Parameters) -> dict[str, nn.Parameter]:
 
 def _check(name: str, parameter: nn.Parameter) -> None:
     if parameter.is_meta:
-        raise ConfigError(f"{name} is on the meta device (offloaded): its weights cannot be moved. Load it whole.")
+        raise ConfigError(
+            f"{name} is on the meta device (offloaded): its weights cannot be moved. Load it whole."
+        )
     if parameter.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ConfigError(
             f"{name} is {parameter.dtype}; float32, bfloat16 and float16 can be trained. "
             "Convert it, or freeze it with requires_grad = False."
         )
     if not parameter.is_contiguous():
-        raise ConfigError(f"{name} is not contiguous, so its elements have no order in memory. Call .contiguous().")
+        raise ConfigError(
+            f"{name} is not contiguous, so its elements have no order in memory. Call .contiguous()."
+        )

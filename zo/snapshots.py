@@ -45,7 +45,9 @@ class Snapshots:
             _settle(temporary, card)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             self._sweep()
-            raise JournalError(f"The snapshot {payload} could not be written: {error}. Free space and run again.") from error
+            raise JournalError(
+                f"The snapshot {payload} could not be written: {error}. Free space and run again."
+            ) from error
         for old in self.steps()[: -self.keep]:
             if old != self.pinned:
                 self.drop(old)
@@ -53,7 +55,9 @@ class Snapshots:
     def _sweep(self) -> None:
         """Removes what a process that was killed while saving left behind; a run has one process at a time."""
         leftovers = list(self.folder.glob("step-*.tmp"))
-        leftovers += [path for path in self.folder.glob("step-*.pt") if not path.with_suffix(".json").exists()]
+        leftovers += [
+            path for path in self.folder.glob("step-*.pt") if not path.with_suffix(".json").exists()
+        ]
         for leftover in leftovers:
             leftover.unlink(missing_ok=True)
 

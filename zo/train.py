@@ -57,10 +57,10 @@ def train(
     batch_of = _by_step(batches, start)
     replay_seconds = 0.0
     for t in range(start, steps):
-        replayed = journal is not None and t < len(journal)
+        record = journal[t] if journal is not None and t < len(journal) else None
+        replayed = record is not None
         began = time.monotonic()
-        if replayed:
-            record = journal[t]
+        if record is not None:
             losses, lr = record.losses, record.lr
             batch_of(t, False)
         else:
@@ -82,7 +82,9 @@ def train(
 
 def snapshot(optimizer: Optimizer, snapshots: Snapshots, step: int) -> None:
     """Saves weights and optimizer after `step` steps."""
-    state: dict[str, Tensor] = {f"weights:{name}": tensor for name, tensor in optimizer.weights.state().items()}
+    state: dict[str, Tensor] = {
+        f"weights:{name}": tensor for name, tensor in optimizer.weights.state().items()
+    }
     state |= {f"optimizer:{name}": tensor for name, tensor in optimizer.state().items()}
     snapshots.save(step, state | {"counts": torch.tensor([optimizer.skipped, optimizer.idle])})
 
@@ -125,4 +127,6 @@ def _again_and_again(batches: Iterable[Any]) -> Iterator[Any]:
             empty = False
             yield batch
         if empty:
-            raise DataError("The batches came to an end: give a loader that can be gone through more than once.")
+            raise DataError(
+                "The batches came to an end: give a loader that can be gone through more than once."
+            )

@@ -60,7 +60,8 @@ class Weights:
         """The names of the kernels in use, as the journal's header records them."""
         return "+".join(sorted({kernels.name for kernels in self._kernels.values()}))
 
-    def kernels(self, name: str):
+    def kernels(self, name: str) -> random.Kernels:
+        """Who computes for this tensor."""
         return self._kernels[self.tensors[name].device]
 
     def source(self, name: str) -> Tensor:
@@ -118,7 +119,14 @@ class Weights:
             if keep == 1.0 and not words:
                 continue
             self.kernels(name).move(
-                self.source(name), self.ids[name], directions.stream, words, keep, self.update, word, self.low.get(name)
+                self.source(name),
+                self.ids[name],
+                directions.stream,
+                words,
+                keep,
+                self.update,
+                word,
+                self.low.get(name),
             )
             if name in self.copies:
                 tensor.detach().copy_(self.copies[name])
@@ -130,7 +138,9 @@ class Weights:
             if name in self.copies or tensor.dtype == torch.float32:
                 continue
             sample = tensor.detach().view(-1)[:65536].float()
-            if ((sample + eps).to(tensor.dtype).float() == sample.to(tensor.dtype).float()).float().mean() > 0.5:
+            if (
+                (sample + eps).to(tensor.dtype).float() == sample.to(tensor.dtype).float()
+            ).float().mean() > 0.5:
                 lost.append(name)
         if lost:
             warnings.warn(
@@ -151,8 +161,9 @@ class Weights:
             spacing = typical * torch.finfo(tensor.dtype).eps
             if size < spacing / 10:
                 warnings.warn(
-                    f"A move of about {size:.1e} an entry is under a tenth of the spacing {spacing:.1e} of typical entries "
-                    f"of {name}: rounded to nearest, nearly all of it is lost. Use update = 'stochastic' or 'master'.",
+                    f"A move of about {size:.1e} an entry is under a tenth of the spacing {spacing:.1e} of typical "
+                    f"entries of {name}: rounded to nearest, nearly all of it is lost. Use update = 'stochastic' "
+                    "or 'master'.",
                     stacklevel=2,
                 )
                 return
@@ -168,7 +179,9 @@ class Weights:
         for name in sorted(mine.keys() | state.keys()):
             one, other = mine.get(name), state.get(name)
             if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
-                raise JournalError(f"The snapshot does not fit the model at {name!r}. It belongs to another run.")
+                raise JournalError(
+                    f"The snapshot does not fit the model at {name!r}. It belongs to another run."
+                )
         for name, tensor in mine.items():
             tensor.copy_(state[name])
 
@@ -192,5 +205,3 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 def as_weights(params: "Weights | Parameters") -> Weights:
     """params itself, or the weights of a module or of named parameters with the defaults."""
     return params if isinstance(params, Weights) else Weights(params)
-
-

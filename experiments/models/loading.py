@@ -93,9 +93,7 @@ def load(choice: ModelChoice | dict[str, Any], *, classes: int | None = None, se
     )
 
 
-def _classifier(
-    choice: ModelChoice, folder: Path, config: dict[str, Any], classes: int | None
-) -> nn.Module:
+def _classifier(choice: ModelChoice, folder: Path, config: dict[str, Any], classes: int | None) -> nn.Module:
     if classes is None:
         raise ConfigError("A classifier needs a number of classes, which a task with task.options gives.")
     saved_head = (folder / HEAD_FILE).is_file()

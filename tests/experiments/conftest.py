@@ -42,7 +42,8 @@ class Runs:
 
     def results(self) -> list[dict[str, Any]]:
         return [
-            {**json.loads(path.read_text()), "folder": path.parent} for path in self.folder.rglob("result.json")
+            {**json.loads(path.read_text()), "folder": path.parent}
+            for path in self.folder.rglob("result.json")
         ]
 
     def only(self) -> Path:

@@ -43,7 +43,14 @@ def turned(tmp_path):
     ids=["adamw", "fzoo", "mezo", "tiny-mlm"],
 )
 def test_permuted_labels_end_at_chance(runs, turned, choices):
-    common = ["task.train=400", "task.dev=0", "task.test=200", "task.source.world=null", "batch.size=16", "save=false"]
+    common = [
+        "task.train=400",
+        "task.dev=0",
+        "task.test=200",
+        "task.source.world=null",
+        "batch.size=16",
+        "save=false",
+    ]
     one, other = (runs(*choices, *common, f"task.data_dir={folder}") for folder in turned)
     for result in (one, other):
         # True labels give below 0.1 after as many steps. A coin gives ln 2 = 0.693; 10 % less is what a bias of

@@ -66,7 +66,7 @@ def test_metrics_count_in_forward_passes(runs, rows):
     dev = [row for row in rows(folder) if row["kind"] == "dev"]
     assert [row["steps"] for row in dev] == [5, 10, 12]
     assert all(row["forward_passes"] == 2 * row["steps"] for row in rows(folder))
-    assert [row["kind"] for row in rows(folder)][0] == "before"
+    assert next(row["kind"] for row in rows(folder)) == "before"
     assert [row["kind"] for row in rows(folder)][-1] == "after"
 
 
@@ -88,7 +88,9 @@ def test_seed_changes_the_run_and_not_the_hash(runs):
 
 def test_stacking_kernels_and_saving_do_not_change_bits_or_hash(runs, tmp_path):
     first = runs()
-    for number, other in enumerate((["probes_per_forward=1"], ["kernels=eager"], ["evaluate.batch=8", "save=false"])):
+    for number, other in enumerate(
+        (["probes_per_forward=1"], ["kernels=eager"], ["evaluate.batch=8", "save=false"])
+    ):
         again = runs(f"paths.runs={tmp_path / str(number)}", *other)
         found = json.loads(next((tmp_path / str(number)).rglob("result.json")).read_text())
         assert found["config_hash"] == first["config_hash"]
@@ -97,7 +99,9 @@ def test_stacking_kernels_and_saving_do_not_change_bits_or_hash(runs, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["fzoo", "mezo", "adamw"])
-def test_stop_file_then_same_command_ends_with_the_bits_of_an_undisturbed_run(runs, tmp_path, monkeypatch, optimizer):
+def test_stop_file_then_same_command_ends_with_the_bits_of_an_undisturbed_run(
+    runs, tmp_path, monkeypatch, optimizer
+):
     whole = runs(f"optimizer={optimizer}", f"paths.runs={tmp_path / 'whole'}")
     whole = json.loads(next((tmp_path / "whole").rglob("result.json")).read_text())
     append = Journal.append
@@ -136,7 +140,9 @@ def test_best_of_a_first_order_run_comes_from_its_snapshot(runs, rows):
 
 
 def test_patience_ends_the_run_early(runs):
-    result = runs("stop.patience=1", "stop.every=2", "optimizer.lr=0.5", "budget.steps=40", "schedule=constant")
+    result = runs(
+        "stop.patience=1", "stop.every=2", "optimizer.lr=0.5", "budget.steps=40", "schedule=constant"
+    )
     assert result["steps"] < 40 and result["steps"] % 2 == 0
 
 

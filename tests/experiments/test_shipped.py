@@ -20,7 +20,13 @@ def test_far_above_the_majority(runs, choices, least):
     """200 test examples: a standard error is at most 3.5 points, and measured values are 87 to 100 %."""
     steps = {"optimizer=fzoo": 100, "optimizer=mezo": 450, "optimizer=adamw": 80}[choices[-1]]
     result = runs(
-        *choices, f"budget.steps={steps}", "task.train=1000", "task.test=200", "task.dev=0", "batch.size=16", "save=false"
+        *choices,
+        f"budget.steps={steps}",
+        "task.train=1000",
+        "task.test=200",
+        "task.dev=0",
+        "batch.size=16",
+        "save=false",
     )
     assert abs(result["before"] - (result["random"] or 0.0)) < 0.1
     assert result["after"] > max(least, result["majority"] + 0.2)

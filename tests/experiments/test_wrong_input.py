@@ -55,7 +55,9 @@ def test_all_problems_in_one_list(runs, capsys):
 def write_rows(folder: Path, rows: list[object]) -> Path:
     folder.mkdir()
     for split in ("train", "validation"):
-        (folder / f"{split}.jsonl").write_text("".join(r if isinstance(r, str) else json.dumps(r) + "\n" for r in rows))
+        (folder / f"{split}.jsonl").write_text(
+            "".join(r if isinstance(r, str) else json.dumps(r) + "\n" for r in rows)
+        )
     return folder
 
 
@@ -112,8 +114,9 @@ def test_full_disk_leaves_the_journal_whole_and_the_run_goes_on_later(runs):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))
 
+    arguments = runs.arguments("budget.steps=200", "stop.every=200", "kernels=eager")
     process = subprocess.run(
-        [sys.executable, str(ROOT / "launch.py"), *runs.arguments("budget.steps=200", "stop.every=200", "kernels=eager")],
+        [sys.executable, str(ROOT / "launch.py"), *arguments],
         cwd=ROOT, capture_output=True, text=True, preexec_fn=limited, timeout=300,
     )  # fmt: skip
     assert process.returncode == 1, process.stderr

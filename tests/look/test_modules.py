@@ -241,7 +241,9 @@ def test_a_mixture_of_experts_is_never_cut_in_the_wrong_places():
         torch.manual_seed(seed)
         model = Experts()
         optimizer = FZOO(model, n=4, eps=0.3)
-        one, many = (ModuleLook(model, lambda m, x: m(x), optimizer, probes_per_forward=n) for n in (1, "all"))
+        one, many = (
+            ModuleLook(model, lambda m, x: m(x), optimizer, probes_per_forward=n) for n in (1, "all")
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for t in range(4):

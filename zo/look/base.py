@@ -30,7 +30,9 @@ class Look(ABC):
 
     def __init__(self, model: Any, objective: Objective, micro: int | None):
         if micro is not None and micro < 1:
-            raise ConfigError(f"batch.micro = {micro} must be at least 1 example, or null for the whole batch.")
+            raise ConfigError(
+                f"batch.micro = {micro} must be at least 1 example, or null for the whole batch."
+            )
         self.model = model
         self.objective = objective
         self.micro = micro

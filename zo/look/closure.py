@@ -28,7 +28,9 @@ class ClosureLook(Look):
     def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
         losses = []
         for probe in probes:
-            self.model = {name: self.weights.at(name, probe, self.directions) for name in self.weights.tensors}
+            self.model = {
+                name: self.weights.at(name, probe, self.directions) for name in self.weights.tensors
+            }
             with torch.no_grad():
                 parts = [self.examples(chunk, 1) for chunk in self.chunks(batch)]
             losses.append(

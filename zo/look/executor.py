@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +104,9 @@ class Executor:
         """
         name, frozen = site.name(attribute), getattr(site.module, attribute)
         small = frozen is not None and frozen.numel() <= _SMALL
-        for _, run in groupby(self._probes, key=lambda p: bool(p.terms) if small else [key for key, _ in p.terms]):
+        for _, run in groupby(
+            self._probes, key=lambda p: bool(p.terms) if small else [key for key, _ in p.terms]
+        ):
             probes = list(run)
             if name is None or not probes[0].terms:
                 yield from (frozen if name is None else self.weights.source(name) for _ in probes)
@@ -123,25 +125,25 @@ class Executor:
             self._buffers[key] = like.new_empty(like.numel())
         return self._buffers[key][: like.numel()].view(like.shape)
 
-    def _linear(self, site: Site, original: Any, input: Tensor) -> Any:  # noqa: A002  torch's own name
+    def _linear(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
         if not site.slots and not carries:
             return original(input)
         matrices = self._each(site, "weight")
         biases = self._each(site, "bias")
         if len(inputs) == 1 or not carries:
-            affine = (_affine(x, w, b) for (x,), w, b in zip(inputs, matrices, biases, strict=True) if w is not None)
+            affine = (
+                _affine(x, w, b) for (x,), w, b in zip(inputs, matrices, biases, strict=True) if w is not None
+            )
             return self._join(list(affine), carries)
-        output: Tensor | None = None
-        for g, ((x,), w, b) in enumerate(zip(inputs, matrices, biases, strict=True)):
+        first, width = inputs[0][0], cast(nn.Linear, site.module).out_features
+        output = first.new_empty(len(inputs), *first.shape[:-1], width)
+        for y, (x,), w, b in zip(output, inputs, matrices, biases, strict=True):
             assert w is not None
-            if output is None:
-                output = x.new_empty(len(inputs), *x.shape[:-1], w.shape[0])
-            _affine_into(output[g].view(-1, w.shape[0]), x.reshape(-1, x.shape[-1]), w, b)
-        assert output is not None
+            _affine_into(y.view(-1, width), x.reshape(-1, x.shape[-1]), w, b)
         return output.flatten(0, 1)
 
-    def _embedding(self, site: Site, original: Any, input: Tensor) -> Any:  # noqa: A002
+    def _embedding(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
         name = site.name("weight")
         assert name is not None
@@ -160,9 +162,9 @@ class Executor:
             outputs.append(F.embedding(places, self.weights.rows_at(name, rows, probe, self.directions)))
         return self._join(outputs, carries)
 
-    def _layer_norm(self, site: Site, original: Any, input: Tensor) -> Any:  # noqa: A002
+    def _layer_norm(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
-        module = site.module
+        module = cast(nn.LayerNorm, site.module)
         gains = self._each(site, "weight")
         shifts = self._each(site, "bias")
         outputs = []
@@ -213,7 +215,8 @@ class Executor:
             return output
         dtype = self.weights.tensors[site.slots[0][2]].dtype
         return pytree.tree_map(
-            lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, output
+            lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
+            output,
         )
 
 

@@ -19,7 +19,9 @@ from zo.optimizers import Probing
 class InPlace(ModelLook):
     """Walks θ from probe to probe: +ε, −2ε, +ε for MeZO."""
 
-    def __init__(self, model: nn.Module, objective: Objective, optimizer: Probing, *, micro: int | None = None):
+    def __init__(
+        self, model: nn.Module, objective: Objective, optimizer: Probing, *, micro: int | None = None
+    ):
         super().__init__(model, objective, micro)
         if optimizer.weights.copies:
             raise ConfigError(

@@ -22,13 +22,16 @@ class Unstackable(Exception):
 def leading(value: object) -> list[int | None]:
     """The leading dimension of every leaf of a tree; None for leaves that are no tensors or scalars."""
     return [
-        leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else None for leaf in pytree.tree_leaves(value)
+        leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else None
+        for leaf in pytree.tree_leaves(value)
     ]
 
 
 def shapes(batch: object) -> tuple[tuple[int, ...] | None, ...]:
     """The shapes of a batch's leaves; batches for which they are equal share a layout."""
-    return tuple(tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in pytree.tree_leaves(batch))
+    return tuple(
+        tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in pytree.tree_leaves(batch)
+    )
 
 
 class Ambiguous(Unstackable):
@@ -69,7 +72,9 @@ class Layout:
                 roles.append(SHARED)
             elif before and after == groups * before:
                 if before % rows:
-                    raise Unstackable("the model chooses among its rows, so those of a probe are not together")
+                    raise Unstackable(
+                        "the model chooses among its rows, so those of a probe are not together"
+                    )
                 roles.append(BATCH)
             else:
                 raise Ambiguous("whether an input carries the batch cannot be told from its length")

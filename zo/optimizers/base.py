@@ -58,7 +58,9 @@ class Optimizer(ABC):
         if not callable(lr) and not (math.isfinite(lr) and lr >= 0):
             raise ConfigError(f"optimizer.lr = {lr} must be a finite number of at least 0.")
         if not (math.isfinite(weight_decay) and weight_decay >= 0):
-            raise ConfigError(f"optimizer.weight_decay = {weight_decay} must be a finite number of at least 0.")
+            raise ConfigError(
+                f"optimizer.weight_decay = {weight_decay} must be a finite number of at least 0."
+            )
         if on_nan not in ("stop", "skip"):
             raise ConfigError(f"on_nan = {on_nan!r} must be 'stop' or 'skip'.")
         self.weights = as_weights(params)
@@ -109,7 +111,9 @@ class Optimizer(ABC):
     def load(self, state: dict[str, Tensor]) -> None:
         """Takes what `state` gave."""
         if state:
-            raise ConfigError(f"{type(self).__name__} keeps no state, but the snapshot holds {sorted(state)}.")
+            raise ConfigError(
+                f"{type(self).__name__} keeps no state, but the snapshot holds {sorted(state)}."
+            )
 
 
 class Probing(Optimizer):

@@ -65,7 +65,10 @@ class FirstOrder(Optimizer):
             tensors = list(self.weights.tensors.values())
             self._torch = self._build(
                 [
-                    {"params": [t for t, s in zip(tensors, spared, strict=True) if s == group], "weight_decay": decay}
+                    {
+                        "params": [t for t, s in zip(tensors, spared, strict=True) if s == group],
+                        "weight_decay": decay,
+                    }
                     for group, decay in ((False, self.weight_decay), (True, 0.0))
                 ]
             )
@@ -92,7 +95,9 @@ class FirstOrder(Optimizer):
         """torch's state by parameter number and name."""
         state = self.inner.state_dict()["state"]
         return {
-            f"{i}:{name}": torch.as_tensor(value) for i, slots in state.items() for name, value in slots.items()
+            f"{i}:{name}": torch.as_tensor(value)
+            for i, slots in state.items()
+            for name, value in slots.items()
             if value is not None
         }
 

@@ -18,7 +18,8 @@ losses: here losses that spread less than `floor` make no move, and the step cou
 import math
 from collections.abc import Sequence
 
-from zo.directions import Probe, directions as kind
+from zo.directions import Probe
+from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import deviation
 from zo.names import Parameters
@@ -61,7 +62,9 @@ class FZOO(Probing):
             raise ConfigError(f"optimizer.clip = {clip} must be above 0, or null for no bound.")
         super().__init__(params, lr, eps, n, kind(directions), weight_decay, seed, on_nan)
         if n < 4:
-            warn(f"optimizer.n = {n}: with fewer than 4 directions the expected step of FZOO is huge or infinite.")
+            warn(
+                f"optimizer.n = {n}: with fewer than 4 directions the expected step of FZOO is huge or infinite."
+            )
         self.ddof = ddof
         self.floor = floor
         self.clip = clip
@@ -80,5 +83,7 @@ class FZOO(Probing):
         coefficients = [(loss - base) / sigma for loss in perturbed]
         if self.clip is not None:
             coefficients = [min(max(c, -self.clip), self.clip) for c in coefficients]
-        self.apply(t, [(key, -lr * c / self.n) for key, c in zip(self.keys(t), coefficients, strict=True)], lr)
+        self.apply(
+            t, [(key, -lr * c / self.n) for key, c in zip(self.keys(t), coefficients, strict=True)], lr
+        )
         return seen

@@ -15,7 +15,8 @@ Here the weights are never written while looking and the reported loss is the me
 import math
 from collections.abc import Sequence
 
-from zo.directions import Probe, directions as kind
+from zo.directions import Probe
+from zo.directions import directions as kind
 from zo.estimators import central_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
@@ -45,7 +46,8 @@ class MeZO(Probing):
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = [
-            central_difference(plus, minus, self.eps) for plus, minus in zip(losses[0::2], losses[1::2], strict=True)
+            central_difference(plus, minus, self.eps)
+            for plus, minus in zip(losses[0::2], losses[1::2], strict=True)
         ]
         self.apply(t, [(key, -lr * p / self.n) for key, p in zip(self.keys(t), slopes, strict=True)], lr)
         return {
