@@ -71,8 +71,9 @@ class CausalPrompts:
     @property
     def fields(self) -> set[str]:
         """The columns that are read."""
-        templates = (self.prompt, self.answer, *self.options, *((self.blank,) if self.blank else ()))
-        return {field for t in templates for field in t.fields} - {"option", "answer", "eos"}
+        templates = (self.prompt, *self.options, *((self.blank,) if self.blank else ()))
+        said = "option" if self.options or self.own else "answer"
+        return self.answer.fields.difference([said]).union(*(t.fields for t in templates)) - {"eos"}
 
     def texts(self, record: Record, blank: bool = False) -> tuple[str, list[str]]:
         """The prompt (or the one without an input) alone, and with each candidate, letter for letter as tokenised."""
