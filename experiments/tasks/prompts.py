@@ -119,16 +119,18 @@ class CausalPrompts:
         self, rows: Sequence[Record], texts: list[tuple[str, list[str]]], before: str
     ) -> tuple[list[tuple[Row, ...]], list[str]]:
         """For each record the rows of its candidates, and what is wrong with them."""
-        prompts = _tokenise(self.tokenizer, [prompt for prompt, _ in texts])
-        wholes = iter(_tokenise(self.tokenizer, [whole for _, ws in texts for whole in ws]))
-        finals = iter(_tokenise(self.tokenizer, [(before + w).lstrip() for _, ws in texts for w in ws]))
+        prompts = [prompt for prompt, _ in texts]
+        wholes = [whole for _, candidates in texts for whole in candidates]
+        finals = [(before + whole).lstrip() for whole in wholes]  # without `before`, most are the wholes
+        known = dict.fromkeys([*prompts, *wholes, *finals])
+        ids_of = dict(zip(known, _tokenise(self.tokenizer, list(known)), strict=True))
         problems: list[str] = []
         made: list[tuple[Row, ...]] = []
-        for record, (_, candidates), prompt in zip(rows, texts, prompts, strict=True):
+        for record, (prompt, candidates) in zip(rows, texts, strict=True):
             some = []
             for candidate in candidates:
-                span = len(next(wholes)) - len(prompt)
-                ids = next(finals)
+                span = len(ids_of[candidate]) - len(ids_of[prompt])
+                ids = ids_of[(before + candidate).lstrip()]
                 if problem := self._misfit(span, ids):
                     problems.append(f"{record.place}: {problem} The text ends with {candidate[-60:]!r}.")
                 some.append(Row(self._cut(ids), span))
