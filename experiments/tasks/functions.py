@@ -68,7 +68,11 @@ def _text(values: Values, name: str) -> str:
 
 def _texts(values: Values, name: str) -> list[str]:
     found = values[name]
-    if not isinstance(found, Sequence) or isinstance(found, str) or not all(isinstance(t, str) for t in found):
+    if (
+        not isinstance(found, Sequence)
+        or isinstance(found, str)
+        or not all(isinstance(t, str) for t in found)
+    ):
         raise ValueError(f"{name} is {found!r}, but must be a list of texts.")
     return list(found)
 

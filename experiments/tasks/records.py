@@ -158,7 +158,11 @@ def _label(value: Any, choice: TaskChoice, labels: Sequence[Any] | None) -> int:
 
 
 def _candidates(value: Any, name: str) -> tuple[str, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(c, str) for c in value):
+    if (
+        not isinstance(value, Sequence)
+        or isinstance(value, str)
+        or not all(isinstance(c, str) for c in value)
+    ):
         raise ValueError(f"{name} is {value!r}, but must be a list of texts, this row's options.")
     empty = [str(number) for number, candidate in enumerate(value) if not candidate.strip()]
     if not value or empty:
@@ -170,10 +174,12 @@ def _candidates(value: Any, name: str) -> tuple[str, ...]:
 def _right(value: Any, candidates: tuple[str, ...]) -> tuple[int, ...]:
     """Numbers of the right candidates, from a number or a text, or a list of them."""
     listed = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    found = [candidates.index(v) if isinstance(v, str) and v in candidates else v for v in listed]
+    found: list[Any] = [candidates.index(v) if isinstance(v, str) and v in candidates else v for v in listed]
     wrong = [v for v in found if not isinstance(v, int) or not 0 <= v < len(candidates)]
     if wrong or not found:
-        raise ValueError(f"label {value!r} is not among the {len(candidates)} candidates, as number or as text.")
+        raise ValueError(
+            f"label {value!r} is not among the {len(candidates)} candidates, as number or as text."
+        )
     return tuple(dict.fromkeys(found))
 
 

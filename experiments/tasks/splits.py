@@ -47,7 +47,11 @@ def encode(
         )
     if isinstance(prompts, CausalPrompts):
         before = prompts.demonstrations(train[: choice.demonstrations])
-        return tuple(prompts.encode(train)), tuple(prompts.encode(dev, before)), tuple(prompts.encode(test, before))
+        return (
+            tuple(prompts.encode(train)),
+            tuple(prompts.encode(dev, before)),
+            tuple(prompts.encode(test, before)),
+        )
     return tuple(prompts.encode(train)), tuple(prompts.encode(dev)), tuple(prompts.encode(test))
 
 

@@ -21,7 +21,9 @@ def chosen(clm, folder, *rights, **changes):
     return task_of("sst2", clm, folder, *rows, **{**TASK, **changes})
 
 
-@pytest.mark.parametrize(("right", "golds"), [(1, (1,)), ("It", (2,)), (["It", "great"], (2, 0)), ([1, 1], (1,))])
+@pytest.mark.parametrize(
+    ("right", "golds"), [(1, (1,)), ("It", (2,)), (["It", "great"], (2, 0)), ([1, 1], (1,))]
+)
 def test_the_right_ones_by_number_or_by_text(clm, tmp_path, right, golds):
     example = chosen(clm, tmp_path, right).test[0]
     assert example.options == tuple(CHOICES["text"])
@@ -34,7 +36,9 @@ def test_options_of_several_numbers_are_batched_and_scored(clm, tmp_path):
     together, alone = (evaluate(task, clm, task.test, size) for size in (18, 1))
     assert together.predictions == alone.predictions
     assert all(p < len(e.options) for p, e in zip(together.predictions, task.test, strict=True))
-    assert together.value == sum(p in e.golds for p, e in zip(together.predictions, task.test, strict=True)) / 18
+    assert (
+        together.value == sum(p in e.golds for p, e in zip(together.predictions, task.test, strict=True)) / 18
+    )
 
 
 @pytest.mark.parametrize("right", [3, -1, "nothing", [], None, ["great", "x"]])

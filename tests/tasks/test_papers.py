@@ -38,7 +38,12 @@ CAUSAL = {
         "",
     ),
     "wic": (
-        {"word": "place", "sentence1": "Do you want to come?", "sentence2": "A political system.", "label": 1},
+        {
+            "word": "place",
+            "sentence1": "Do you want to come?",
+            "sentence2": "A political system.",
+            "label": 1,
+        },
         'Does the word "place" have the same meaning in these two sentences? Yes, No?\n'
         "Do you want to come?\nA political system.\n",
         ["No", "Yes"],
@@ -84,7 +89,13 @@ CAUSAL = {
         (2,),
         "",
     ),
-    "sst5": ({"text": "a film ", "label": 3}, "a film It was", [" terrible", " bad", " okay", " good", " great"], (3,), "It was"),
+    "sst5": (
+        {"text": "a film ", "label": 3},
+        "a film It was",
+        [" terrible", " bad", " okay", " good", " great"],
+        (3,),
+        "It was",
+    ),
     "trec": (
         {"text": "Who ?", "coarse_label": 0, "fine_label": 1},
         "Question: Who ?\nType:",
@@ -143,7 +154,9 @@ def test_causal_prompts(clm, tmp_path, name):
     assert example.golds == golds
     assert len(example.rows) == len(example.options) == len(example.blanks) == len(options)
     assert task.metric == "accuracy"
-    assert [task.correct(example, n) for n in range(len(options))] == [n in golds for n in range(len(options))]
+    assert [task.correct(example, n) for n in range(len(options))] == [
+        n in golds for n in range(len(options))
+    ]
     assert task.random == pytest.approx(len(golds) / len(options))
     assert clm.tokenizer.decode(example.blanks[0].ids) == "<s>" + without[0]
     for row in (example.rows[0], example.blanks[0]):
@@ -196,7 +209,9 @@ def test_generated_answers(clm, tmp_path, name):
     assert task.prompts.texts(record_of(example)) == (prompt, [prompt + answer])
     assert clm.tokenizer.decode(example.prompt) == "<s>" + prompt
     assert clm.tokenizer.decode(example.rows[0].ids) == "<s>" + prompt + answer
-    assert clm.tokenizer.decode(example.rows[0].ids[-example.rows[0].span :]) == answer  # the first is trained on
+    assert (
+        clm.tokenizer.decode(example.rows[0].ids[-example.rows[0].span :]) == answer
+    )  # the first is trained on
     assert example.answers == golds
     assert (task.metric, task.generated) == ("f1", True)
     assert [task.correct(example, gold) for gold in golds] == [1.0, 1.0]
@@ -204,7 +219,9 @@ def test_generated_answers(clm, tmp_path, name):
 
 
 OPTION_TASKS = [
-    path.stem for path in sorted((CONF / "task").glob("*.yaml")) if conf("task", path.stem)["options"] is not None
+    path.stem
+    for path in sorted((CONF / "task").glob("*.yaml"))
+    if conf("task", path.stem)["options"] is not None
 ]
 
 
@@ -212,7 +229,7 @@ OPTION_TASKS = [
 def test_every_task_with_fixed_options_has_a_template_for_classifiers(encoder, name):
     choice = read(TaskChoice, conf("task", name), "task")
     prompts = prompts_of(choice, encoder, 128)
-    fields = {field: "Some text." for field in prompts.fields}
+    fields = dict.fromkeys(prompts.fields, "Some text.")
     (example,) = prompts.encode([Record(0, fields, (0,), (), "")])
     assert "Some text." in encoder.tokenizer.decode(example.rows[0].ids)
 
@@ -280,11 +297,15 @@ def test_lm_bffs_limit_of_the_first_sentence(worded, tmp_path):
         "trec": {"text": 110},
     }
     templates = {"masked": {"text": "{premise:chop}?{mask}, {hypothesis}", "limits": {"premise": 4}}}
-    task = task_of("rte", worded, tmp_path, {"premise": "abcdefgh.", "hypothesis": "xy", "label": 0}, templates=templates)
+    task = task_of(
+        "rte", worded, tmp_path, {"premise": "abcdefgh.", "hypothesis": "xy", "label": 0}, templates=templates
+    )
     assert task.prompts.string(record_of(task.test[0])) == "abcd?<mask>, xy"  # a letter is a token here
 
 
-@pytest.mark.parametrize(("name", "length"), [("sst2", 128), ("sst5", 128), ("trec", 128), ("rte", 256), ("mnli", 256)])
+@pytest.mark.parametrize(
+    ("name", "length"), [("sst2", 128), ("sst5", 128), ("trec", 128), ("rte", 256), ("mnli", 256)]
+)
 def test_lm_bffs_whole_lengths(name, length):
     assert read(Masked, conf("task", name)["templates"]["masked"], "masked").max_length == length
 
@@ -314,7 +335,9 @@ def test_rows_of_copa_and_record_that_cannot_be_are_named(clm, tmp_path):
 
 
 def test_columns_that_a_function_reads_are_needed(clm, tmp_path):
-    with pytest.raises(ConfigError, match=r"task\.function=copa reads choice2, question, which task\.columns lacks"):
+    with pytest.raises(
+        ConfigError, match=r"task\.function=copa reads choice2, question, which task\.columns lacks"
+    ):
         columns = {"premise": "premise", "choice1": "choice1", "label": "label"}
         task_of("copa", clm, tmp_path, {}, columns=columns)
     with pytest.raises(DataError, match=r"lacks question \(looked for question\)"):
@@ -345,7 +368,9 @@ def test_a_task_that_cannot_be_is_refused(clm, changes, said):
 
 def test_masked_limits_are_of_fields_that_there_are(worded):
     masked = {"text": "{sentence}{mask}", "limits": {"sentense": 3}}
-    with pytest.raises(ConfigError, match=r"limits\.sentense: the template has no such field, but mask, sentence"):
+    with pytest.raises(
+        ConfigError, match=r"limits\.sentense: the template has no such field, but mask, sentence"
+    ):
         load_task(conf("task", "sst2", data_dir="/nowhere", templates={"masked": masked}), worded)
     masked = {"text": "{sentence}{mask}", "limits": {"sentence": 0}}
     with pytest.raises(ConfigError, match=r"limits\.sentence=0: at least 1 token"):

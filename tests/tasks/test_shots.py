@@ -60,7 +60,9 @@ def test_with_k_every_seed_has_the_test_examples_of_seed_42(mlm, data):
 
 
 def test_more_shots_than_examples_are_refused(mlm, data):
-    with pytest.raises(DataError, match=r"task\.k=6 takes 6 .* of great 10\. Lower task\.k, or set task\.scarce=take"):
+    with pytest.raises(
+        DataError, match=r"task\.k=6 takes 6 .* of great 10\. Lower task\.k, or set task\.scarce=take"
+    ):
         task_of(mlm, data, k=6)
     with pytest.raises(DataError, match=r"of terrible 30, great 10\. Lower task\.k\."):
         task_of(mlm, data, k=30, scarce="take")
@@ -88,7 +90,9 @@ def test_demonstrations_stand_before_the_prompts_of_dev_and_test(clm, data):
     templates = {"causal": {"prompt": "{sentence}:", "answer": " {option}"}}
     task = task_of(clm, data, demonstrations=2, train=5, dev=3, templates=templates)
     plain = task_of(clm, data, train=5, dev=3, templates=templates)
-    shown = "".join(f"{e.fields['sentence']}: {('terrible', 'great')[e.golds[0]]}\n\n" for e in task.train[:2])
+    shown = "".join(
+        f"{e.fields['sentence']}: {('terrible', 'great')[e.golds[0]]}\n\n" for e in task.train[:2]
+    )
     decode = clm.tokenizer.decode
     for one, two in zip(task.dev + task.test, plain.dev + plain.test, strict=True):
         for row, alone in zip(one.rows, two.rows, strict=True):
@@ -103,7 +107,8 @@ def test_demonstrations_of_generated_answers(clm, tmp_path):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = load_task(conf("task", "question", data_dir=str(tmp_path), demonstrations=1, dev=0), clm)
     first, example = task.train[0].fields, task.test[0]
-    wanted = f"<s>{first['context']} Question : what Answer : film</s>\n\n{example.fields['context']} Question : what Answer :"
+    asked = "Question : what Answer :"
+    wanted = f"<s>{first['context']} {asked} film</s>\n\n{example.fields['context']} {asked}"
     assert clm.tokenizer.decode(example.prompt) == wanted
     assert clm.tokenizer.decode(example.rows[0].ids) == wanted + " film</s>"
 
@@ -146,13 +151,21 @@ def test_calibration_subtracts_what_the_options_have_without_an_input(clm, data,
         wanted.append(int(scores[1] > scores[0]))
     made = evaluate(task, clm, task.test, 7)
     assert list(made.predictions) == wanted
-    assert made.loss == evaluate(task_of(clm, data, **changes), clm, task.test, 7).loss  # of training, as before
+    assert (
+        made.loss == evaluate(task_of(clm, data, **changes), clm, task.test, 7).loss
+    )  # of training, as before
 
 
 def test_calibration_with_rows_that_differ(clm, tmp_path):
     """COPA's prompt without an input has so or because in it."""
     rows = [
-        {"premise": "a film.", "choice1": "It was great.", "choice2": "nobody saw it", "question": q, "label": 0}
+        {
+            "premise": "a film.",
+            "choice1": "It was great.",
+            "choice2": "nobody saw it",
+            "question": q,
+            "label": 0,
+        }
         for q in ("effect", "cause", "effect")
     ]
     for split in ("train", "validation"):
@@ -160,7 +173,10 @@ def test_calibration_with_rows_that_differ(clm, tmp_path):
     task = load_task(conf("task", "copa", data_dir=str(tmp_path), dev=0, calibrate="sfc"), clm)
     wanted = []
     for example in task.test:
-        scores = [logprob(clm, r.ids, r.span) - logprob(clm, b.ids, b.span) for r, b in zip(example.rows, example.blanks, strict=True)]
+        scores = [
+            logprob(clm, r.ids, r.span) - logprob(clm, b.ids, b.span)
+            for r, b in zip(example.rows, example.blanks, strict=True)
+        ]
         wanted.append(int(scores[1] > scores[0]))
     made = evaluate(task, clm, task.test, 3)
     assert list(made.predictions) == wanted
