@@ -1,9 +1,13 @@
 """The real data with a real tokenizer: sizes, baselines, balance, and prompts as MeZO's code builds them."""
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
+
+from zo.errors import ConfigError
 
 from ..models.tiny import conf, load, load_task
 
@@ -188,3 +192,18 @@ def test_the_shipped_package_model_reads_real_pairs(shared):
     assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels"}
     assert batch["token_type_ids"].max() == 1  # the second sentence
     assert task.objective(loaded.model, batch).shape == (8,)
+
+
+@pytest.mark.parametrize("name", ["sst5", "trec"])
+def test_the_shipped_masked_model_with_words_that_it_has(name, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    (words,) = re.findall(rf"task={name} .*'task\.options=\[(.*)\]'", page)
+    rows = [{"text": f"what {n}", "label": n % len(words.split(","))} for n in range(30)]
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load(conf("model", "tiny-mlm", device="cpu"))
+    choice = conf("task", name, data_dir=str(tmp_path))
+    with pytest.raises(ConfigError, match="is no single token of this model"):
+        load_task(choice, loaded)
+    task = load_task({**choice, "options": words.split(",")}, loaded)
+    assert task.objective(loaded.model, task.collate(task.test[:8])).shape == (8,)
