@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from experiments.tasks.checks import problems_of
 from zo.errors import ConfigError
 
 Family = Literal["causal", "masked", "classifier"]
@@ -53,29 +54,42 @@ class PeftChoice:
 
 @dataclass(frozen=True)
 class Source:
-    """Where examples come from: a task of the built-in world, or two splits of a data set of the hub."""
+    """Where examples come from: a task of the built-in world, or two splits of a data set of the hub.
+
+    test: the split's name, or names that folders give it: the first that is there.
+    """
 
     world: str | None = None
     hub: str | None = None
     subset: str | None = None
     revision: str | None = None
     train: str = "train"
-    test: str = "validation"
+    test: str | Sequence[str] = "validation"
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Names of the split that test examples come from: a folder's first there is, of the hub the first."""
+        return (self.test,) if isinstance(self.test, str) else tuple(self.test)
 
 
 @dataclass(frozen=True)
 class Causal:
-    """Text before an option or answer, and the text that option or answer adds."""
+    """Text before an option or answer, the text that option or answer adds, and the prompt without an input
+    that `calibrate` compares with (null: the task cannot be calibrated).
+    """
 
     prompt: str
     answer: str
+    sfc: str | None = None
 
 
 @dataclass(frozen=True)
 class Masked:
-    """Text with {mask} where the option stands."""
+    """Text with {mask} where the option stands. limits: tokens a field may have; max_length: of the whole."""
 
     text: str
+    limits: Mapping[str, int] | None = None
+    max_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,15 +111,28 @@ class Templates:
 
 @dataclass(frozen=True)
 class TaskChoice:
-    """A task in strings. Options null: the answer is generated."""
+    """A task in strings. Without options or candidates, the answer is generated.
+
+    labels: values of the label column in the order of options, or such a list for each column it may be.
+    candidates: the field with each row's own options; the label is then a number, a text, or a list of them.
+    drop: labels whose rows are left out. function: what makes more fields, see experiments.tasks.functions.
+    k: so many examples of each option for train and again for dev, instead of `train` and `dev`.
+    scarce: what happens when an option has fewer than 2 k rows.
+    demonstrations: so many of train stand answered before each prompt of dev and test.
+    calibrate: the options' log-probabilities less those after templates.causal.sfc, alone or after the
+    demonstrations.
+    """
 
     name: str
     columns: Mapping[str, str | Sequence[str]]
     templates: Templates
     source: Source = field(default_factory=Source)
     data_dir: str | None = None
-    labels: Sequence[Any] | None = None
+    labels: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None
     options: Sequence[str] | None = None
+    candidates: str | None = None
+    drop: Sequence[Any] = ()
+    function: str | None = None
     metric: Literal["accuracy", "f1", "exact_match"] = "accuracy"
     objective: Literal["options", "answer"] = "options"
     average: Literal["token", "example"] = "token"
@@ -113,55 +140,22 @@ class TaskChoice:
     dev: int = 500
     test: int = 1000
     dev_share: float = 0.4
+    k: int | None = None
+    scarce: Literal["refuse", "take"] = "refuse"
+    demonstrations: int = 0
+    calibrate: Literal["sfc", "icl_sfc"] | None = None
     max_length: int | None = None
     max_new_tokens: int = 50
 
     def __post_init__(self) -> None:
         _check_literals(self, "task")
-        source = self.source
-        counts = {"train": self.train, "test": self.test, "max_new_tokens": self.max_new_tokens}
-        problems = [f"task.{key}={n}: at least 1 is needed." for key, n in counts.items() if n < 1]
-        if self.dev < 0:
-            problems.append(f"task.dev={self.dev}: a number of examples, 0 or more.")
-        if not 0.0 <= self.dev_share <= 1.0:
-            problems.append(f"task.dev_share={self.dev_share}: a share between 0 and 1.")
-        if self.max_length is not None and self.max_length < 2:
-            problems.append(f"task.max_length={self.max_length}: at least 2 tokens, or null.")
-        if self.data_dir is None and (source.world is None) == (source.hub is None):
-            problems.append("task.source: exactly one of world and hub is set, unless task.data_dir is.")
-        problems += self._option_problems()
-        if problems:
-            raise ConfigError("\n".join(problems))
+        problems = list(problems_of(self))
+        _check(not problems, "\n".join(problems))
 
-    def _option_problems(self) -> list[str]:
-        problems: list[str] = []
-        if self.options is None:
-            if self.metric == "accuracy":
-                problems.append(
-                    "task.metric=accuracy needs task.options. A generated answer takes f1 or exact_match."
-                )
-            if self.objective == "options":
-                problems.append(
-                    "task.objective=options needs task.options. A generated answer takes objective: answer."
-                )
-            if "answers" not in self.columns:
-                problems.append(
-                    "task.columns lacks `answers`, the accepted answers of a task without options."
-                )
-            return problems
-        if len(self.options) < 2:
-            problems.append(f"task.options has {len(self.options)} entry; a choice needs at least two.")
-        if self.metric != "accuracy":
-            problems.append(
-                f"task.metric={self.metric} is for generated answers; with task.options it is accuracy."
-            )
-        if "label" not in self.columns:
-            problems.append("task.columns lacks `label`, the column with the right option.")
-        if self.labels is not None and len(self.labels) != len(self.options):
-            problems.append(
-                f"task.labels has {len(self.labels)} values for {len(self.options)} options; they pair up."
-            )
-        return problems
+    @property
+    def generated(self) -> bool:
+        """Whether answers are generated instead of chosen."""
+        return self.options is None and self.candidates is None
 
 
 def read(kind: type[Choice], values: Mapping[str, Any] | Choice, group: str) -> Choice:

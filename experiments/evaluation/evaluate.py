@@ -81,19 +81,31 @@ def _choose(
     """The best option of each example, and weight x loss with the weights, from the same scores."""
     batch = task.collate_options(examples)
     labels = batch["labels"][:, None]
-    if isinstance(task.objective, AnswerLoss):
+    weights = torch.ones(len(examples), device=task.device)
+    if isinstance(task.objective, AnswerLoss) or examples[0].blanks:
         sums, counts = span_logprobs(loaded.model, batch)
         scores = (sums / counts.clamp(min=1.0)).masked_fill(counts == 0, float("-inf"))
-        weights = (
-            counts.gather(1, labels)[:, 0] if task.objective.average == "token" else torch.ones(len(examples))
-        )
+        said = scores if not examples[0].blanks else scores * counts - _blank_sums(task, loaded, examples)
+    else:
+        counts = weights[:, None]
+        said = scores = task.scores(loaded.model, batch)
+    if isinstance(task.objective, AnswerLoss):
+        weights = counts.gather(1, labels)[:, 0] if task.objective.average == "token" else weights
         losses = -scores.gather(1, labels)[:, 0]
     else:
-        scores = task.scores(loaded.model, batch)
-        weights = torch.ones(len(examples))
         losses = -scores.log_softmax(-1).gather(1, labels)[:, 0]
-    weights = weights.to(losses.device)
-    return scores.argmax(-1).tolist(), (losses * weights, weights)
+    return said.argmax(-1).tolist(), (losses * weights, weights)
+
+
+def _blank_sums(task: Task, loaded: Loaded, examples: Sequence[Example]) -> Tensor:
+    """Sums of the options' log-probabilities after the prompt without an input [B, O].
+
+    Examples whose rows of that kind are equal, as where no field is in them, share one.
+    """
+    first = {example.blanks: example for example in examples}
+    places = {blanks: number for number, blanks in enumerate(first)}
+    sums, _ = span_logprobs(loaded.model, task.collate_blanks(list(first.values())))
+    return sums[[places[example.blanks] for example in examples]]
 
 
 def _losses(made: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -26,14 +26,17 @@ class Table:
         return f"{self.where}:{self.numbers[index]}"
 
 
-def read_split(choice: TaskChoice, split: str) -> Table:
-    """All rows of a split ("train" or "validation") of a folder or of a hub data set. Raises DataError."""
+def read_split(choice: TaskChoice, names: Sequence[str]) -> Table:
+    """All rows of a folder's first split of these names, or of the hub data set's split of the first name.
+
+    Raises DataError.
+    """
     if choice.data_dir is not None:
-        table = _from_folder(Path(choice.data_dir).expanduser(), split)
+        table = _from_folder(Path(choice.data_dir).expanduser(), names)
     else:
-        table = _from_hub(choice, split)
+        table = _from_hub(choice, names[0])
     if not table.rows:
-        raise DataError(f"{table.where} is empty. Task {choice.name} needs examples in its split {split}.")
+        raise DataError(f"{table.where} is empty. Task {choice.name} needs examples there.")
     return table
 
 
@@ -59,18 +62,20 @@ def listing(problems: list[str]) -> str:
     return "\n".join(problems[:LISTED] + ([f"and {more} more."] if more > 0 else []))
 
 
-def _from_folder(folder: Path, split: str) -> Table:
+def _from_folder(folder: Path, names: Sequence[str]) -> Table:
     if not folder.is_dir():
         raise DataError(f"task.data_dir={folder}: there is no such folder.")
-    for name in (f"{split}.jsonl", f"{split}.json"):
-        if (folder / name).is_file():
-            return _read_jsonl(folder / name)
-    parts = sorted([*folder.glob(f"{split}.parquet"), *folder.glob(f"{split}-*.parquet")])
-    if parts:
-        return _read_parquet(parts)
+    for split in names:
+        for name in (f"{split}.jsonl", f"{split}.json"):
+            if (folder / name).is_file():
+                return _read_jsonl(folder / name)
+        parts = sorted([*folder.glob(f"{split}.parquet"), *folder.glob(f"{split}-*.parquet")])
+        if parts:
+            return _read_parquet(parts)
     there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+    wanted = " or ".join(names)
     raise DataError(
-        f"task.data_dir={folder} has no {split}.jsonl and no {split}.parquet; it holds {there}. "
+        f"task.data_dir={folder} has no {wanted}.jsonl and no {wanted}.parquet; it holds {there}. "
         f"Rename a file, or name the split in task.source.train or task.source.test."
     )
 

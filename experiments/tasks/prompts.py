@@ -3,14 +3,16 @@
 Causal, as in MeZO's large_models (Malladi et al. 2023): one text a candidate; spaces are stripped from the
 ends of the prompt and of the whole, white space from the whole's beginning; an option's tokens are counted by
 tokenising the prompt with and without it; what is too long loses tokens on the left, but for the
-beginning-of-text token.
-Masked, as in LM-BFF (Gao et al. 2021): option words are single tokens, compared at the mask.
+beginning-of-text token. Demonstrations stand before it with a blank line between, white space at their ends
+stripped; surface-form calibration scores the same options after a prompt without an input.
+Masked, as in LM-BFF (Gao et al. 2021): option words are single tokens, compared at the mask; what is too long
+loses its end, as long as the mask stays.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +22,7 @@ from experiments.tasks.template import Template
 from zo.errors import ConfigError, DataError
 
 Ids = tuple[int, ...]
+SEPARATOR = "\n\n"  # between demonstrations, and before the prompt
 
 
 class Row(NamedTuple):
@@ -35,6 +38,7 @@ class Example:
     """A record made ready: its candidates with a row each, the right ones, the accepted answers.
 
     Generated answers: no options, one row (prompt and model answer), and `prompt` to generate from.
+    blanks: where options are calibrated, a row for each candidate after the prompt without an input.
     """
 
     index: int
@@ -44,65 +48,94 @@ class Example:
     answers: tuple[str, ...]
     rows: tuple[Row, ...]
     prompt: Ids = ()
+    blanks: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
 class CausalPrompts:
-    """Prompt and option (or answer) texts; at most `limit` tokens a row."""
+    """Prompt and option (or answer) texts; at most `limit` tokens a row.
+
+    own: options are each record's candidates. blank: the prompt without an input, which `calibrate` asks for;
+    with icl_sfc it stands after the demonstrations.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     prompt: Template
     answer: Template
     options: tuple[Template, ...]
     limit: int
+    own: bool = False
+    blank: Template | None = None
+    calibrate: Literal["sfc", "icl_sfc"] | None = None
 
     @property
     def fields(self) -> set[str]:
         """The columns that are read."""
-        return self.prompt.fields.union(self.answer.fields, *(o.fields for o in self.options)) - {
-            "option",
-            "answer",
-            "eos",
-        }
+        templates = (self.prompt, *self.options, *((self.blank,) if self.blank else ()))
+        said = "option" if self.options or self.own else "answer"
+        return self.answer.fields.difference([said]).union(*(t.fields for t in templates)) - {"eos"}
 
-    def texts(self, record: Record) -> tuple[str, list[str]]:
-        """The prompt alone, and with each candidate, letter for letter as tokenised."""
+    def texts(self, record: Record, blank: bool = False) -> tuple[str, list[str]]:
+        """The prompt (or the one without an input) alone, and with each candidate, letter for letter as tokenised."""
         values = {**record.fields, "eos": str(self.tokenizer.eos_token or "")}
-        prompt = self.prompt.fill(values)
-        if self.options:
-            candidates = [{"option": option.fill(values)} for option in self.options]
-        else:
+        template = self.blank if blank and self.blank is not None else self.prompt
+        prompt = template.fill(values)
+        candidates = [{"option": option} for option in self._options(record)]
+        if not candidates:
             candidates = [{"answer": record.answers[0]}]
         wholes = [(prompt + self.answer.fill({**values, **candidate})).strip(" ") for candidate in candidates]
         return prompt.strip(" "), wholes
 
-    def encode(self, rows: Sequence[Record]) -> list[Example]:
+    def demonstrations(self, rows: Sequence[Record]) -> str:
+        """Records with their right options or first answers, and what separates them from a prompt."""
+        shown = [self.texts(r)[1][r.golds[0] if r.golds else 0].strip() for r in rows]
+        return SEPARATOR.join([*shown, ""]).lstrip()
+
+    def encode(self, rows: Sequence[Record], before: str = "") -> list[Example]:
         """Examples with one row a candidate. Raises DataError for options that do not fit or add no token."""
         texts = [self.texts(record) for record in rows]
-        prompts = _tokenise(self.tokenizer, [prompt for prompt, _ in texts])
-        starts = _tokenise(self.tokenizer, [prompt.lstrip() for prompt, _ in texts])
-        wholes = iter(_tokenise(self.tokenizer, [whole for _, ws in texts for whole in ws]))
-        finals = iter(_tokenise(self.tokenizer, [whole.lstrip() for _, ws in texts for whole in ws]))
-        problems: list[str] = []
-        examples = []
-        for record, (_, candidates), prompt, start in zip(rows, texts, prompts, starts, strict=True):
-            made = []
-            for candidate in candidates:
-                span = len(next(wholes)) - len(prompt)
-                ids = next(finals)
-                if problem := self._misfit(span, ids):
-                    problems.append(f"{record.place}: {problem} The text ends with {candidate[-60:]!r}.")
-                made.append(Row(self._cut(ids), span))
-            examples.append(self._example(record, made, start))
+        encoded, problems = self._rows(rows, texts, before)
+        blanks: list[tuple[Row, ...]] = [()] * len(rows)
+        if self.calibrate is not None:
+            without = [self.texts(record, blank=True) for record in rows]
+            shown = before if self.calibrate == "icl_sfc" else ""
+            blanks, more = self._rows(rows, without, shown)
+            problems += more
         if problems:
             raise DataError(listing(problems))
-        return examples
+        prompts = [()] * len(rows)
+        if not self.options and not self.own:
+            starts = _tokenise(self.tokenizer, [(before + prompt).lstrip() for prompt, _ in texts])
+            prompts = [self._cut(start) for start in starts]
+        return [
+            Example(r.index, r.fields, self._options(r), r.golds, r.answers, made, prompt, blank)
+            for r, made, prompt, blank in zip(rows, encoded, prompts, blanks, strict=True)
+        ]
 
-    def _example(self, record: Record, rows: list[Row], start: Ids) -> Example:
-        options = tuple(option.fill(record.fields) for option in self.options)
-        golds = () if record.label is None else (record.label,)
-        prompt = () if options else self._cut(start)
-        return Example(record.index, record.fields, options, golds, record.answers, tuple(rows), prompt)
+    def _options(self, record: Record) -> tuple[str, ...]:
+        return record.candidates if self.own else tuple(o.fill(record.fields) for o in self.options)
+
+    def _rows(
+        self, rows: Sequence[Record], texts: list[tuple[str, list[str]]], before: str
+    ) -> tuple[list[tuple[Row, ...]], list[str]]:
+        """For each record the rows of its candidates, and what is wrong with them."""
+        prompts = [prompt for prompt, _ in texts]
+        wholes = [whole for _, candidates in texts for whole in candidates]
+        finals = [(before + whole).lstrip() for whole in wholes]  # without `before`, most are the wholes
+        known = dict.fromkeys([*prompts, *wholes, *finals])
+        ids_of = dict(zip(known, _tokenise(self.tokenizer, list(known)), strict=True))
+        problems: list[str] = []
+        made: list[tuple[Row, ...]] = []
+        for record, (prompt, candidates) in zip(rows, texts, strict=True):
+            some = []
+            for candidate in candidates:
+                span = len(ids_of[candidate]) - len(ids_of[prompt])
+                ids = ids_of[(before + candidate).lstrip()]
+                if problem := self._misfit(span, ids):
+                    problems.append(f"{record.place}: {problem} The text ends with {candidate[-60:]!r}.")
+                some.append(Row(self._cut(ids), span))
+            made.append(tuple(some))
+        return made, problems
 
     def _misfit(self, span: int, ids: Ids) -> str | None:
         if span < 1:
@@ -124,12 +157,13 @@ class CausalPrompts:
 
 @dataclass(frozen=True)
 class MaskedPrompts:
-    """A text with one mask, and the token of each option's word."""
+    """A text with one mask, and the token of each option's word. limits: tokens that a field's text may have."""
 
     tokenizer: PreTrainedTokenizerBase
     text: Template
     options: tuple[str, ...]
     limit: int
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def fields(self) -> set[str]:
@@ -150,7 +184,7 @@ class MaskedPrompts:
 
     def string(self, record: Record) -> str:
         """The text, letter for letter as tokenised."""
-        return self.text.fill({**record.fields, "mask": str(self.tokenizer.mask_token)})
+        return self.text.fill({**record.fields, "mask": str(self.tokenizer.mask_token)}, self._shortened)
 
     def encode(self, rows: Sequence[Record]) -> list[Example]:
         """Examples with one row each."""
@@ -163,13 +197,24 @@ class MaskedPrompts:
                 f"The template holds {{mask}} once, and no field holds {self.tokenizer.mask_token}."
             )
         return [
-            Example(r.index, r.fields, self.options, (r.label or 0,), (), (self._cut(ids, ids.index(mask)),))
+            Example(r.index, r.fields, self.options, r.golds, (), (self._cut(ids, ids.index(mask)),))
             for r, ids in zip(rows, encoded, strict=True)
         ]
 
+    def _shortened(self, name: str, text: str) -> str:
+        """The beginning of a field's text that has as many tokens as `limits` says."""
+        if name not in self.limits:
+            return text
+        made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ends = [end for _, end in made["offset_mapping"]]
+        return text if len(ends) <= self.limits[name] else text[: ends[self.limits[name] - 1]]
+
     def _cut(self, ids: Ids, mask: int) -> Row:
-        """At most `limit` tokens: text before the mask goes first, from the left, then from the right."""
-        left = min(max(len(ids) - self.limit, 0), mask - 1)
+        """At most `limit` tokens: the end goes, but for the last token; before it, from the left, what would
+        leave no room for the mask and what follows it.
+        """
+        over = max(len(ids) - self.limit, 0)
+        left = 0 if mask < self.limit - 1 else min(over, mask - 1)
         kept = (ids[0], *ids[1 + left :])
         if len(kept) > self.limit:
             kept = (*kept[: self.limit - 1], kept[-1])
@@ -198,7 +243,7 @@ class ClassifierPrompts:
         made = self.tokenizer(texts, pairs, truncation=True, max_length=self.limit, verbose=False)
         types = made.get("token_type_ids") or [()] * len(rows)
         return [
-            Example(r.index, r.fields, self.options, (r.label or 0,), (), (Row(tuple(ids), 0, tuple(kinds)),))
+            Example(r.index, r.fields, self.options, r.golds, (), (Row(tuple(ids), 0, tuple(kinds)),))
             for r, ids, kinds in zip(rows, made["input_ids"], types, strict=True)
         ]
 

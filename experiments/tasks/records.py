@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.choices import TaskChoice
 from experiments.tasks.data import Table, listing
+from experiments.tasks.functions import FUNCTIONS
 from zo.errors import DataError
 
 Path = tuple[str, ...]
@@ -13,34 +14,77 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Record:
-    """One row: its number in the table, its fields, its option's number or its accepted answers, its place."""
+    """One row: its number in the table, its fields, the numbers of its right options (the first is what training
+    aims at) or its accepted answers, its place, and the options where they are its own.
+    """
 
     index: int
     fields: Mapping[str, str]
-    label: int | None
+    golds: tuple[int, ...]
     answers: tuple[str, ...]
     place: str
+    candidates: tuple[str, ...] = ()
 
 
 def records(table: Table, choice: TaskChoice, needed: Collection[str]) -> list[Record]:
-    """All rows with the `needed` text fields. Raises DataError that lists what is wrong, row by row."""
-    right = "label" if choice.options is not None else "answers"
-    paths = _paths(table, choice, [*sorted(needed), right])
+    """All rows with the `needed` text fields, but for those that task.drop names.
+
+    Raises DataError that lists what is wrong, row by row.
+    """
+    function = FUNCTIONS[choice.function] if choice.function is not None else None
+    wanted = {*needed, "answers" if choice.generated else "label"}
+    wanted |= {choice.candidates} if choice.candidates is not None else set()
+    if function is not None:
+        wanted = (wanted - set(function.makes)) | set(function.reads)
+    paths = _paths(table, choice, sorted(wanted))
+    labels = _labels(choice, paths.get("label"))
     problems: list[str] = []
     made = []
     for index, row in enumerate(table.rows):
+        place = table.place(index)
         try:
-            fields = {name: _text(_at(row, paths[name]), name) for name in needed}
-            value = _at(row, paths[right])
-            label = _label(value, choice) if right == "label" else None
-            answers = _answers(value) if right == "answers" else ()
+            values = {name: _at(row, path) for name, path in paths.items()}
+            if choice.drop and values.get("label") in choice.drop:
+                continue
+            if function is not None:
+                values |= function.call(values)
+            fields = {name: _text(values[name], name) for name in needed}
+            made.append(_record(index, fields, values, choice, labels, place))
         except ValueError as error:
-            problems.append(f"{table.place(index)}: {error}")
-            continue
-        made.append(Record(index, fields, label, answers, table.place(index)))
+            problems.append(f"{place}: {error}")
     if problems:
         raise DataError(listing(problems))
+    if not made:
+        raise DataError(f"{table.where}: task.drop={list(choice.drop)} leaves no row.")
     return made
+
+
+def _record(
+    index: int,
+    fields: Mapping[str, str],
+    values: Mapping[str, Any],
+    choice: TaskChoice,
+    labels: Sequence[Any] | None,
+    place: str,
+) -> Record:
+    if choice.generated:
+        return Record(index, fields, (), _answers(values["answers"]), place)
+    if choice.candidates is None:
+        return Record(index, fields, (_label(values["label"], choice, labels),), (), place)
+    candidates = _candidates(values[choice.candidates], choice.candidates)
+    return Record(index, fields, _right(values["label"], candidates), (), place, candidates)
+
+
+def _labels(choice: TaskChoice, path: Path | None) -> Sequence[Any] | None:
+    """Label values in the order of options, for the column that the label is in."""
+    if not isinstance(choice.labels, Mapping):
+        return choice.labels
+    column = ".".join(path or ())
+    if column in choice.labels:
+        return choice.labels[column]
+    raise DataError(
+        f"task.labels has lists for {', '.join(choice.labels)}, but the label is in {column}. Add one for it."
+    )
 
 
 def _paths(table: Table, choice: TaskChoice, names: list[str]) -> dict[str, Path]:
@@ -99,18 +143,44 @@ def _text(value: Any, name: str) -> str:
     )
 
 
-def _label(value: Any, choice: TaskChoice) -> int:
+def _label(value: Any, choice: TaskChoice, labels: Sequence[Any] | None) -> int:
     options = choice.options or ()
-    if choice.labels is not None:
-        if value in choice.labels:
-            return list(choice.labels).index(value)
-        raise ValueError(f"label {value!r}; task.labels has {', '.join(map(repr, choice.labels))}.")
+    if labels is not None:
+        if value in labels:
+            return list(labels).index(value)
+        raise ValueError(f"label {value!r}; task.labels has {', '.join(map(repr, labels))}.")
     if isinstance(value, int) and 0 <= value < len(options):
         return int(value)
     listed = ", ".join(f"{number} {option.strip()}" for number, option in enumerate(options))
     raise ValueError(
         f"label {value!r}; allowed are {listed}. Other values are listed in task.labels, in this order."
     )
+
+
+def _candidates(value: Any, name: str) -> tuple[str, ...]:
+    if (
+        not isinstance(value, Sequence)
+        or isinstance(value, str)
+        or not all(isinstance(c, str) for c in value)
+    ):
+        raise ValueError(f"{name} is {value!r}, but must be a list of texts, this row's options.")
+    empty = [str(number) for number, candidate in enumerate(value) if not candidate.strip()]
+    if not value or empty:
+        which = f"number {', '.join(empty)} of " if empty else ""
+        raise ValueError(f"{which}{name} is empty; a row needs options to choose from.")
+    return tuple(value)
+
+
+def _right(value: Any, candidates: tuple[str, ...]) -> tuple[int, ...]:
+    """Numbers of the right candidates, from a number or a text, or a list of them."""
+    listed = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    found: list[Any] = [candidates.index(v) if isinstance(v, str) and v in candidates else v for v in listed]
+    wrong = [v for v in found if not isinstance(v, int) or not 0 <= v < len(candidates)]
+    if wrong or not found:
+        raise ValueError(
+            f"label {value!r} is not among the {len(candidates)} candidates, as number or as text."
+        )
+    return tuple(dict.fromkeys(found))
 
 
 def _answers(value: Any) -> tuple[str, ...]:

@@ -1,6 +1,9 @@
-"""Which rows are train, dev and test: as MeZO draws them, numpy's permutation of the pool under a seed."""
+"""Which rows are train, dev and test: as MeZO draws them, numpy's permutation of the pool under a seed, and
+k of each label as LM-BFF draws them.
+"""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,3 +34,27 @@ def train_and_dev(
             f"Lower task.dev or task.dev_share."
         )
     return rows[:cut], rows[cut:]
+
+
+def k_shot(
+    labels: Sequence[int], options: Sequence[str], k: int, seed: int, take: bool = False
+) -> tuple[list[int], list[int]]:
+    """Row numbers of train and dev: of the pool in the seed's order the first k of each label, and the next k.
+
+    An option with fewer than 2 k rows is refused, or with `take` gives what it has, to train first: LM-BFF's rule,
+    under which 512 of TREC are fewer for three of its labels. Labels stand in the order of their first rows.
+    """
+    order = draw(len(labels), len(labels), seed)
+    found: dict[int, list[int]] = {}
+    for row in order:
+        found.setdefault(labels[row], []).append(row)
+    counts = [len(found.get(number, ())) for number in range(len(options))]
+    short = [f"{option.strip()} {n}" for option, n in zip(options, counts, strict=True) if n < 2 * k]
+    if short and not (take and max(counts) > k):
+        raise DataError(
+            f"task.k={k} takes {k} examples of each option for train and {k} for dev, but the train split has of "
+            f"{', '.join(short)}. Lower task.k{'' if take else ', or set task.scarce=take to use what there is'}."
+        )
+    train = [row for rows in found.values() for row in rows[:k]]
+    dev = [row for rows in found.values() for row in rows[k : 2 * k]]
+    return train, dev

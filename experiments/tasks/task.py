@@ -1,10 +1,8 @@
 """A task put to a model: its examples, its batches, its objective, its baselines."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -23,16 +21,11 @@ from experiments.objectives import (
 )
 from experiments.tasks import batches
 from experiments.tasks.batches import Batch
-from experiments.tasks.data import read_split, world_split
+from experiments.tasks.fitting import limit_of, prompts_of
 from experiments.tasks.metrics import METRICS
-from experiments.tasks.prompts import CausalPrompts, ClassifierPrompts, Example, MaskedPrompts, Prompts
-from experiments.tasks.records import Record, records
-from experiments.tasks.sampling import draw, train_and_dev
-from experiments.tasks.template import Template
-from zo.errors import ConfigError, DataError
-
-# Tokens a row may have where task.max_length is null: MeZO's limit, and room for LM-BFF's pairs of sentences.
-CAUSAL_LENGTH, ENCODER_LENGTH = 2048, 256
+from experiments.tasks.prompts import CausalPrompts, Example, MaskedPrompts, Prompts
+from experiments.tasks.splits import draw_splits, encode, fingerprint
+from zo.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -95,6 +88,11 @@ class Task:
             batch = batches.class_batch(examples, self.pad, self.limit)
         return self._placed(batch)
 
+    def collate_blanks(self, examples: Sequence[Example]) -> Batch:
+        """As `collate_options`, after the prompt without an input that calibration compares with."""
+        blanks = [replace(example, rows=example.blanks) for example in examples]
+        return self._placed(batches.option_batch(blanks, self.pad, self.limit))
+
     def correct(self, example: Example, prediction: int | str) -> float:
         """The metric of one prediction: an option's number, or a text."""
         if self.generated:
@@ -129,10 +127,10 @@ def load_task(choice: TaskChoice | dict[str, Any], loaded: Loaded, seed: int = 0
     Raises ConfigError for a task that does not fit the model or its own columns, DataError for wrong data.
     """
     choice = read(TaskChoice, choice, "task")
-    limit = _limit(choice, loaded)
-    prompts = _prompts(choice, loaded, limit)
-    splits = _splits(choice, sorted(prompts.fields), seed)
-    train, dev, test = (tuple(prompts.encode(rows)) if rows else () for rows in splits)
+    limit = limit_of(choice, loaded)
+    prompts = prompts_of(choice, loaded, limit)
+    splits = draw_splits(choice, sorted(prompts.fields), seed)
+    train, dev, test = encode(choice, prompts, splits)
     options = tuple(choice.options or ())
     if isinstance(prompts, CausalPrompts) and any(option.fields for option in prompts.options):
         options = ()
@@ -149,7 +147,7 @@ def load_task(choice: TaskChoice | dict[str, Any], loaded: Loaded, seed: int = 0
         limit=limit,
         max_new_tokens=choice.max_new_tokens,
         device=loaded.device,
-        fingerprint=_fingerprint(splits),
+        fingerprint=fingerprint(splits),
     )
 
 
@@ -159,97 +157,9 @@ def class_count(choice: TaskChoice | dict[str, Any]) -> int | None:
     return len(options) if options is not None else None
 
 
-def _limit(choice: TaskChoice, loaded: Loaded) -> int:
-    """Tokens a row may have. Room for the generated answer is kept free, in training too, as MeZO does."""
-    default = CAUSAL_LENGTH if loaded.family == "causal" else ENCODER_LENGTH
-    limit = min(choice.max_length or default, loaded.context)
-    if choice.options is None:
-        limit -= choice.max_new_tokens
-        if limit < 2:
-            raise ConfigError(
-                f"task.max_new_tokens={choice.max_new_tokens} leaves no room for a prompt in the "
-                f"{limit + choice.max_new_tokens} tokens of a row. Lower it."
-            )
-    return limit
-
-
-def _prompts(choice: TaskChoice, loaded: Loaded, limit: int) -> Prompts:
-    """The family's prompts, every template checked against the columns."""
-    template = getattr(choice.templates, loaded.family)
-    if template is None or (choice.options is None and loaded.family != "causal"):
-        families = [f for f in ("causal", "masked", "classifier") if getattr(choice.templates, f) is not None]
-        raise ConfigError(
-            f"Task {choice.name} has no template for a {loaded.family} model such as {loaded.name}; it has "
-            f"one for {', '.join(families)}. Choose another model, or add task.templates.{loaded.family}."
-        )
-    where = f"task.templates.{loaded.family}"
-    options = tuple(Template(text, f"task.options[{i}]") for i, text in enumerate(choice.options or ()))
-    known = set(choice.columns) - {"label", "answers"}
-    prompts: Prompts
-    if loaded.family == "causal":
-        prompt, answer = (
-            Template(template.prompt, f"{where}.prompt"),
-            Template(template.answer, f"{where}.answer"),
-        )
-        prompts = CausalPrompts(loaded.tokenizer, prompt, answer, options, limit)
-        said = "option" if options else "answer"
-        problems = prompt.check(known | {"eos"}) + answer.check(known | {"eos", said})
-        problems += [problem for option in options for problem in option.check(known)]
-        if said not in answer.fields:
-            problems.append(f"{where}.answer={template.answer!r} must hold {{{said}}}.")
-    else:
-        text = Template(template.text, f"{where}.text")
-        problems = [
-            f"{o.where} holds a field, which only causal models can score." for o in options if o.fields
-        ]
-        if loaded.family == "masked":
-            prompts = MaskedPrompts(loaded.tokenizer, text, tuple(choice.options or ()), limit)
-            problems += text.check(known | {"mask"})
-        else:
-            pair = Template(template.pair, f"{where}.pair") if template.pair is not None else None
-            prompts = ClassifierPrompts(loaded.tokenizer, text, pair, tuple(choice.options or ()), limit)
-            problems += text.check(known) + (pair.check(known) if pair else [])
-    if loaded.family != "causal" and choice.objective != "options":
-        problems.append(
-            f"task.objective={choice.objective} is for causal models; a {loaded.family} one takes options."
-        )
-    if problems:
-        raise ConfigError("\n".join(problems))
-    if isinstance(prompts, MaskedPrompts):
-        assert (
-            prompts.words
-        )  # raises ConfigError for a word that is no single token, before any data are read
-    return prompts
-
-
 def _objective(choice: TaskChoice, prompts: Prompts) -> Objective:
     if choice.objective == "answer":
         return AnswerLoss(choice.average)
     if isinstance(prompts, CausalPrompts):
         return OptionLoss(mean_logprobs)
     return OptionLoss(word_logits if isinstance(prompts, MaskedPrompts) else class_logits)
-
-
-def _splits(
-    choice: TaskChoice, fields: list[str], seed: int
-) -> tuple[list[Record], list[Record], list[Record]]:
-    """Train, dev and test. As in the papers, test is drawn from the validation split, under the same seed."""
-    if choice.data_dir is None and choice.source.world is not None:
-        sizes = {"train": choice.train, "dev": choice.dev, "test": choice.test}
-        tables = [world_split(choice, split, n, seed) for split, n in sizes.items()]
-        train, dev, test = (records(t, choice, fields) if t.rows else [] for t in tables)
-        return train, dev, test
-    pool = records(read_split(choice, choice.source.train), choice, fields)
-    train_rows, dev_rows = train_and_dev(len(pool), choice.train, choice.dev, choice.dev_share, seed)
-    held_out = records(read_split(choice, choice.source.test), choice, fields)
-    test_rows = draw(len(held_out), choice.test, seed)
-    return [pool[i] for i in train_rows], [pool[i] for i in dev_rows], [held_out[i] for i in test_rows]
-
-
-def _fingerprint(splits: tuple[list[Record], list[Record], list[Record]]) -> str:
-    total = hashlib.sha256()
-    for name, rows in zip(("train", "dev", "test"), splits, strict=True):
-        for r in rows:
-            line = [name, r.index, sorted(r.fields.items()), r.label, r.answers]
-            total.update(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-    return total.hexdigest()

@@ -10,6 +10,8 @@ from zo.errors import ConfigError
 FILTERS: dict[str, Callable[[str], str]] = {
     "strip": str.strip,
     "lower": str.lower,
+    "upper_first": lambda text: text[:1].upper() + text[1:],
+    "asked": lambda text: text if text.endswith("?") else text + "?",
     "lower_first": lambda text: text[:1].lower() + text[1:],
     "chop": lambda text: text[:-1],  # LM-BFF drops a sentence's last character, its full stop
 }
@@ -49,8 +51,8 @@ class Template:
             )
         return problems
 
-    def fill(self, values: Mapping[str, str]) -> str:
-        """The text with its gaps filled."""
+    def fill(self, values: Mapping[str, str], last: Callable[[str, str], str] | None = None) -> str:
+        """The text with its gaps filled; `last` takes a field's name and filtered text, and gives what stands."""
         made = []
         for literal, name, filters in self._parts():
             made.append(literal)
@@ -58,7 +60,7 @@ class Template:
                 value = values[name]
                 for step in filters:
                     value = FILTERS[step](value)
-                made.append(value)
+                made.append(value if last is None else last(name, value))
         return "".join(made)
 
     def _parts(self) -> list[tuple[str, str | None, list[str]]]:

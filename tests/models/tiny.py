@@ -1,5 +1,6 @@
 """Tiny random models of several architectures, and their tokenizers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ WORDS = "great terrible It was Yes No Maybe a film and the Question Answer nobod
 CONF = Path(__file__).parents[2] / "conf"
 
 
-def tokenizer(masked: bool) -> hf.PreTrainedTokenizerFast:
+def tokenizer(masked: bool, words: Sequence[str] = WORDS) -> hf.PreTrainedTokenizerFast:
     """Bytes and a few whole words; `<s> text` for causal models, `<s> text </s>` for masked ones."""
     pieces = [(token, 0.0) for token in SPECIAL]
     pieces += [(byte, -9.0) for byte in sorted(pre_tokenizers.ByteLevel.alphabet())]
-    pieces += [(f"Ġ{word}", -1.0) for word in WORDS]
+    pieces += [(f"Ġ{word}", -1.0) for word in words]
     made = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     made.decoder = decoders.ByteLevel()

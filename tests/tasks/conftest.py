@@ -1,11 +1,14 @@
 """Models to put tasks to, and the real data where they lie."""
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
 
-from ..models.tiny import conf, load, make, tokenizer
+from ..models.tiny import WORDS, conf, load, make, tokenizer
+
+MORE_WORDS = "bad okay good Description Entity Expression Human Location Number".split()
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +27,12 @@ def mlm(tmp_path_factory):
     make("roberta").save_pretrained(folder)
     tokenizer(masked=True).save_pretrained(folder)
     return load(conf("model", "hub", path=str(folder), device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def worded(mlm):
+    """A masked model whose tokenizer has the label words of every mask task (its weights are not of use)."""
+    return dataclasses.replace(mlm, tokenizer=tokenizer(masked=True, words=[*WORDS, *MORE_WORDS]))
 
 
 @pytest.fixture(scope="session")

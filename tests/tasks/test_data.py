@@ -201,3 +201,29 @@ def test_an_unknown_world_is_named(clm):
     choice = conf("task", "sentiment")
     with pytest.raises(DataError, match=r"task\.source\.world=moon"):
         load_task({**choice, "source": {**choice["source"], "world": "moon"}}, clm)
+
+
+def test_the_hub_is_asked_for_the_first_name_of_a_split(clm, monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(path, subset, *, split, revision):
+        asked.append((path, subset, split, revision))
+        rows = [{"premise": "a", "hypothesis": "b", "label": n % 3} for n in range(9)]
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    choice = conf("task", "mnli")
+    load_task({**choice, "source": {**choice["source"], "revision": "abc"}}, clm)
+    assert asked == [("nyu-mll/glue", "mnli", split, "abc") for split in ("train", "validation_matched")]
+
+
+def test_a_folder_may_have_a_splits_second_name(clm, data):
+    source = {**conf("task", "sst2")["source"], "test": ["test", "validation"]}
+    assert len(task_of(clm, data, source=source).test) == 10
+    lines(data, "test", ROWS[:4])
+    assert len(task_of(clm, data, source=source).test) == 4
+    for name in ("test", "validation"):
+        (data / f"{name}.jsonl").unlink()
+    refused(clm, data, "no test or validation.jsonl", "task.source.test", source=source)

@@ -25,7 +25,7 @@ def task_of(name, loaded, tmp_path, *rows, **changes):
 def texts(task, row=0):
     """Prompt and candidates of one row of the data."""
     example = next(e for e in task.train + task.dev if e.index % 4 == row)
-    return task.prompts.texts(Record(0, example.fields, 0, example.answers, ""))
+    return task.prompts.texts(Record(0, example.fields, (0,), example.answers, ""))
 
 
 SST2 = {"sentence": "it 's a charming and often affecting journey . ", "label": 1, "idx": 0}
@@ -65,7 +65,7 @@ def test_cb(clm, tmp_path):
 
 def test_sst2_with_a_mask(mlm, tmp_path):
     task = task_of("sst2", mlm, tmp_path, SST2)
-    text = task.prompts.string(Record(0, SST2, 1, (), ""))
+    text = task.prompts.string(Record(0, SST2, (1,), (), ""))
     assert text == "it 's a charming and often affecting journey . It was<mask>."
     assert mlm.tokenizer.decode(task.train[0].rows[0].ids) == f"<s>{text}</s>"
     assert task.train[0].rows[0].ids[task.train[0].rows[0].span] == mlm.tokenizer.mask_token_id
@@ -74,7 +74,7 @@ def test_sst2_with_a_mask(mlm, tmp_path):
 
 def test_rte_with_a_mask(mlm, tmp_path):
     """The first sentence without its last character, the second beginning with a small letter."""
-    text = task_of("rte", mlm, tmp_path, RTE).prompts.string(Record(0, RTE, 1, (), ""))
+    text = task_of("rte", mlm, tmp_path, RTE).prompts.string(Record(0, RTE, (1,), (), ""))
     assert text == "Dana Reeve, 44, has died?<mask>, christopher Reeve had an accident."
 
 
@@ -114,7 +114,7 @@ def causal(loaded, prompt, answer, *options, limit=128):
 
 
 def record(**fields):
-    return Record(7, fields, 0, (), "train.jsonl:8")
+    return Record(7, fields, (0,), (), "train.jsonl:8")
 
 
 def test_an_options_tokens_are_the_difference_of_two_tokenisations(clm):

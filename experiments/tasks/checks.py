@@ -1,0 +1,111 @@
+"""What is wrong with a task's configuration, found before any data are read."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from experiments.tasks.functions import FUNCTIONS
+
+if TYPE_CHECKING:
+    from experiments.choices import TaskChoice
+
+
+def problems_of(choice: "TaskChoice") -> Iterator[str]:
+    """A sentence for each problem."""
+    yield from _numbers(choice)
+    source = choice.source
+    if choice.data_dir is None and (source.world is None) == (source.hub is None):
+        yield "task.source: exactly one of world and hub is set, unless task.data_dir is."
+    if not source.tests:
+        yield "task.source.test is an empty list; it names the split that test examples come from."
+    yield from _function(choice)
+    yield from _shots(choice)
+    if choice.generated:
+        yield from _answers(choice)
+    else:
+        yield from _options(choice)
+
+
+def _numbers(choice: "TaskChoice") -> Iterator[str]:
+    counts = {"train": choice.train, "test": choice.test, "max_new_tokens": choice.max_new_tokens}
+    counts |= {} if choice.k is None else {"k": choice.k}
+    yield from (f"task.{key}={n}: at least 1 is needed." for key, n in counts.items() if n < 1)
+    for key, n in {"dev": choice.dev, "demonstrations": choice.demonstrations}.items():
+        if n < 0:
+            yield f"task.{key}={n}: a number of examples, 0 or more."
+    if not 0.0 <= choice.dev_share <= 1.0:
+        yield f"task.dev_share={choice.dev_share}: a share between 0 and 1."
+    masked = choice.templates.masked
+    lengths = {"max_length": choice.max_length}
+    if masked is not None:
+        lengths["templates.masked.max_length"] = masked.max_length
+        for name, limit in (masked.limits or {}).items():
+            if limit < 1:
+                yield f"task.templates.masked.limits.{name}={limit}: at least 1 token."
+    for key, length in lengths.items():
+        if length is not None and length < 2:
+            yield f"task.{key}={length}: at least 2 tokens, or null."
+
+
+def _function(choice: "TaskChoice") -> Iterator[str]:
+    if choice.function is None:
+        return
+    if choice.function not in FUNCTIONS:
+        yield f"task.function={choice.function}: there is none of that name. Known: {', '.join(FUNCTIONS)}."
+        return
+    missing = [name for name in FUNCTIONS[choice.function].reads if name not in choice.columns]
+    if missing:
+        yield f"task.function={choice.function} reads {', '.join(missing)}, which task.columns lacks."
+
+
+def _shots(choice: "TaskChoice") -> Iterator[str]:
+    if choice.k is not None and choice.options is None:
+        yield f"task.k={choice.k} draws so many examples of each option, but task.options is null."
+    if choice.k is not None and choice.data_dir is None and choice.source.world is not None:
+        yield (
+            f"task.k={choice.k} is for data of a folder or the hub; the built-in tasks are balanced, "
+            f"so set task.train and task.dev."
+        )
+    if choice.calibrate is not None and choice.generated:
+        yield f"task.calibrate={choice.calibrate} compares options, but answers are generated here."
+    if choice.calibrate == "icl_sfc" and choice.demonstrations == 0:
+        yield "task.calibrate=icl_sfc stands after demonstrations; set task.demonstrations, or take sfc."
+
+
+def _answers(choice: "TaskChoice") -> Iterator[str]:
+    if choice.metric == "accuracy":
+        yield "task.metric=accuracy needs task.options. A generated answer takes f1 or exact_match."
+    if choice.objective == "options":
+        yield "task.objective=options needs task.options. A generated answer takes objective: answer."
+    if "answers" not in fields_of(choice):
+        yield "task.columns lacks `answers`, the accepted answers of a task without options."
+
+
+def _options(choice: "TaskChoice") -> Iterator[str]:
+    if choice.options is not None and choice.candidates is not None:
+        yield f"task.candidates={choice.candidates} and task.options are both set; one of them is null."
+    if choice.candidates is not None and choice.candidates not in fields_of(choice):
+        yield f"task.candidates={choice.candidates}: the task has {', '.join(sorted(fields_of(choice)))}."
+    if choice.metric != "accuracy":
+        yield f"task.metric={choice.metric} is for generated answers; with task.options it is accuracy."
+    if "label" not in fields_of(choice):
+        yield "task.columns lacks `label`, the column with the right option."
+    if choice.options is None:
+        if choice.labels is not None:
+            yield "task.labels orders task.options, which are null."
+        return
+    if len(choice.options) < 2:
+        yield f"task.options has {len(choice.options)} entry; a choice needs at least two."
+    empty = [str(number) for number, option in enumerate(choice.options) if not option.strip()]
+    if empty:
+        yield f"task.options: number {', '.join(empty)} is empty; each is a text that a model can be scored on."
+    lists = choice.labels if isinstance(choice.labels, Mapping) else {"": choice.labels}
+    for column, labels in lists.items():
+        if labels is not None and len(labels) != len(choice.options):
+            key = f"task.labels.{column}" if column else "task.labels"
+            yield f"{key} has {len(labels)} values for {len(choice.options)} options; they pair up."
+
+
+def fields_of(choice: "TaskChoice") -> set[str]:
+    """The names that templates may hold: of columns, and of what the function makes."""
+    made = FUNCTIONS[choice.function].makes if choice.function in FUNCTIONS else ()
+    return {*choice.columns, *made}
