@@ -1,0 +1,77 @@
+"""The published recipe with zo's named noise makes zo's update, up to rounding."""
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from benchmarks import cases, measure, table
+from benchmarks.cases import Case
+from benchmarks.recipe import Recipe
+from zo.look import ModuleLook
+from zo.random import philox
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    size = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "ffn_dim": 64,
+        "num_attention_heads": 4,
+        "vocab_size": 96,
+    }
+    monkeypatch.setitem(cases.SIZES, "10m", size)
+
+
+@pytest.mark.parametrize(
+    ("method", "directions", "n"),
+    [("mezo", "gaussian", 1), ("mezo", "rademacher", 2), ("fzoo", "rademacher", 8)],
+)
+def test_the_recipe_makes_the_same_update(method, directions, n):
+    case = Case(method, directions, n, "10m", "4x32", "float32")
+    inputs = cases.batch(case, CPU)
+    ours, theirs = cases.model(case, CPU), cases.model(case, CPU)
+    optimizer = measure.optimizer(case, ours, "auto")
+    optimizer.lr = 1e-2  # large, so that an update is far above what rounding leaves of a walk
+    keys = [key.word for key in optimizer.keys(0)]
+    canonical = {
+        id(tensor): optimizer.weights.ids[name] for name, tensor in optimizer.weights.tensors.items()
+    }
+    ids = {name: canonical[id(p)] for name, p in ours.named_parameters()}
+
+    def draw(i, name, w):
+        return philox.noise([keys[i]], ids[name], optimizer.directions.stream, 0, w.numel(), CPU)[0].view(
+            w.shape
+        )
+
+    recipe = Recipe(theirs, method, directions, n=n, lr=1e-2, eps=optimizer.eps, draw=draw)
+    before = {name: p.detach().clone() for name, p in ours.named_parameters()}
+    losses = optimizer.step(0, inputs, ModuleLook(ours, cases.objective, optimizer))
+    optimizer.tell(0, losses)
+    seen = recipe.step(0, lambda: cases.plain_forward(theirs, inputs))
+    # The recipe's losses are of weights off by the rounding of its walk, about 2^-24 of 1 for a norm's gain.
+    assert torch.allclose(torch.tensor(seen), torch.tensor(losses), rtol=0, atol=2e-6)
+    moved = torch.cat([(p.detach() - before[name]).flatten() for name, p in ours.named_parameters()])
+    other = torch.cat([(p.detach() - before[name]).flatten() for name, p in theirs.named_parameters()])
+    # An error of 2e-6 in a difference of losses of some 1e-3 is one part in a few hundred of the step.
+    assert (moved - other).norm() < 0.01 * moved.norm()
+    assert moved.norm() > 0
+
+
+def test_the_page_says_what_the_rows_say(tmp_path):
+    row = {
+        "method": "fzoo", "directions": "rademacher", "model": "opt-10m", "tokens": "16x64", "dtype": "float32",
+        "device": "cpu Test", "threads": 1, "torch": "2", "kernels": "native", "pairs": 7, "forward_seconds": 0.1,
+        "step_over_forwards": 1.07, "step_over_forwards_quartiles": [1.05, 1.09],
+        "baseline_over_forwards": 1.9, "baseline_over_forwards_quartiles": [1.8, 2.0],
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    table.write(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "## cpu Test" in page
+    assert "| 1.070 [1.050, 1.090] | 1.08 met | 1.900 [1.800, 2.000] | 7 |" in page
