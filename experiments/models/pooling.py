@@ -17,8 +17,8 @@ HEAD_FILE = "head.safetensors"
 class MeanPooled(nn.Module):
     """An encoder and a linear head on the mean of its last hidden states over the attention mask.
 
-    A new head is zero, so that it knows nothing and the first slopes are its own: with a random one FZOO is
-    10 points behind on SST-2 after the same forward passes (LOG.md, 2026-11-22).
+    A new head is zero: it knows nothing, and while it is small the losses of probes differ by the head's part
+    of a direction alone, not by the encoder's (LOG.md, 2026-11-22).
     """
 
     def __init__(self, encoder: PreTrainedModel, classes: int) -> None:
