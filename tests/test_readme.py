@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import string
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def test_ten_lines_on_a_model_of_ones_own():
     assert len(statements) <= 10
 
 
+VARIABLES = {**dict(re.findall(r'^    ([A-Z])="(.*)"$', README, re.MULTILINE)), "ZO_SHARED": "shared"}
 COMMANDS = re.findall(r"^    python launch\.py (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
 
 
@@ -31,6 +33,8 @@ COMMANDS = re.findall(r"^    python launch\.py (.*?)\s*(?:#.*)?$", README, re.MU
 def test_commands_compose(command, capsys):
     from experiments.cli import main
 
+    for _ in range(2):  # $M holds $ZO_SHARED
+        command = string.Template(command).safe_substitute(VARIABLES)
     words = [word for word in shlex.split(command) if not word.startswith("-") and word != "job"]
     assert main([*words, "--cfg", "job"]) == 0, capsys.readouterr().err
 
