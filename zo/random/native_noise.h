@@ -188,50 +188,64 @@ static void words(const Schedule& s, uint64_t id, uint64_t stream, int64_t block
     for (; count > 0; count -= 8, block += 8, out += 128) store_words<1>(s, id, stream, block, out);
 }
 
-static inline F logarithm(F u) {
-    I pattern = (I)u;
-    F mantissa = (F)((pattern & 0x7FFFFF) | 0x3F000000);
-    I low = mantissa < 0.70710678f;
-    F e = __builtin_convertvector((pattern >> 23) - 126 + low, F);
-    F m = (low ? mantissa + mantissa : mantissa) - 1.0f;
-    F z = m * m;
-    F y = m * 7.0376836292e-2f + -1.1514610310e-1f;
-    y = y * m + 1.1676998740e-1f;
-    y = y * m + -1.2420140846e-1f;
-    y = y * m + 1.4249322787e-1f;
-    y = y * m + -1.6668057665e-1f;
-    y = y * m + 2.0000714765e-1f;
-    y = y * m + -2.4999993993e-1f;
-    y = y * m + 3.3333331174e-1f;
-    y = y * m * z + e * -2.12194440e-4f - 0.5f * z;
-    return (m + y) + e * 0.693359375f;
+// S of everything side by side, one step of the formula after another: each is a long chain of operations that
+// wait for each other, and S chains keep the processor busy.
+#define EACH _Pragma("GCC unroll 4") for (int i = 0; i < S; i++)
+
+template <int S> static inline void logarithm(const F (&u)[S], F (&result)[S]) {
+    const float c[8] = {-1.1514610310e-1f, 1.1676998740e-1f,  -1.2420140846e-1f, 1.4249322787e-1f,
+                        -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    F m[S], e[S], z[S], y[S];
+    EACH {
+        I pattern = (I)u[i];
+        F mantissa = (F)((pattern & 0x7FFFFF) | 0x3F000000);
+        I low = mantissa < 0.70710678f;
+        e[i] = __builtin_convertvector((pattern >> 23) - 126 + low, F);
+        m[i] = (low ? mantissa + mantissa : mantissa) - 1.0f;
+    }
+    EACH z[i] = m[i] * m[i];
+    EACH y[i] = m[i] * 7.0376836292e-2f + c[0];
+#pragma GCC unroll 7
+    for (int k = 1; k < 8; k++) EACH y[i] = y[i] * m[i] + c[k];
+    EACH y[i] = y[i] * m[i] * z[i] + e[i] * -2.12194440e-4f - 0.5f * z[i];
+    EACH result[i] = (m[i] + y[i]) + e[i] * 0.693359375f;
 }
 
-// Thirty-two normals of eight blocks; `first` and `second` hold words (0, 2) and (1, 3) of each.
-static inline void box_muller(U first, U second, float* out) {
-    F u = __builtin_convertvector((I)(first >> 8) + 1, F) * 0x1p-24f;
-    F radius = root(-2.0f * logarithm(u));
-    F x = __builtin_convertvector((I)((second >> 6) & 0xFFFFFFu) - (1 << 23), F) + 0.5f;
-    x = x * (float)(3.141592653589793 / 2 * 0x1p-24);
-    F z = x * x;
-    F sine = ((z * -1.9515295891e-4f + 8.3321608736e-3f) * z + -1.6666654611e-1f) * z * x + x;
-    F cosine = (z * 2.443315711809948e-5f + -1.388731625493765e-3f) * z + 4.166664568298827e-2f;
-    cosine = cosine * (z * z) - 0.5f * z + 1.0f;
-    auto odd = (second & 0x40000000u) != 0u;
-    U a = (U)(odd ? sine : cosine) ^ ((second ^ (second << 1)) & 0x80000000u);
-    U b = (U)(odd ? cosine : sine) ^ (second & 0x80000000u);
-    F left = radius * (F)a, right = radius * (F)b;
-    F low = __builtin_shufflevector(left, right, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    F high = __builtin_shufflevector(left, right, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    narrow(out, low);
-    narrow(out + 16, high);
+// Thirty-two normals of eight blocks a set; `first` and `second` hold words (0, 2) and (1, 3) of each block.
+template <int S> static inline void box_muller(const U (&first)[S], const U (&second)[S], float* out) {
+    F radius[S], x[S], z[S], sine[S], cosine[S];
+    EACH radius[i] = __builtin_convertvector((I)(first[i] >> 8) + 1, F) * 0x1p-24f;
+    logarithm<S>(radius, radius);
+    EACH radius[i] = root(-2.0f * radius[i]);
+    EACH x[i] = __builtin_convertvector((I)((second[i] >> 6) & 0xFFFFFFu) - (1 << 23), F) + 0.5f;
+    EACH x[i] = x[i] * (float)(3.141592653589793 / 2 * 0x1p-24);
+    EACH z[i] = x[i] * x[i];
+    EACH sine[i] = z[i] * -1.9515295891e-4f + 8.3321608736e-3f;
+    EACH cosine[i] = z[i] * 2.443315711809948e-5f + -1.388731625493765e-3f;
+    EACH sine[i] = sine[i] * z[i] + -1.6666654611e-1f;
+    EACH cosine[i] = cosine[i] * z[i] + 4.166664568298827e-2f;
+    EACH sine[i] = sine[i] * z[i] * x[i] + x[i];
+    EACH cosine[i] = cosine[i] * (z[i] * z[i]) - 0.5f * z[i] + 1.0f;
+    EACH {
+        auto odd = (second[i] & 0x40000000u) != 0u;
+        U a = (U)(odd ? sine[i] : cosine[i]) ^ ((second[i] ^ (second[i] << 1)) & 0x80000000u);
+        U b = (U)(odd ? cosine[i] : sine[i]) ^ (second[i] & 0x80000000u);
+        F left = radius[i] * (F)a, right = radius[i] * (F)b;
+        F low = __builtin_shufflevector(left, right, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        F high = __builtin_shufflevector(left, right, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        narrow(out + 32 * i, low);
+        narrow(out + 32 * i + 16, high);
+    }
 }
 
 template <int S>
 static inline void store_normals(const Schedule& s, uint64_t id, int64_t block, float* out) {
     W c[S][4];
+    U first[S], second[S];
     philox<S>(s, id, GAUSSIANS, block, c);
-#pragma GCC unroll 4
-    for (int i = 0; i < S; i++)
-        box_muller((U)(low32(c[i][0]) | (c[i][2] << 32)), (U)(low32(c[i][1]) | (c[i][3] << 32)), out + 32 * i);
+    EACH first[i] = (U)(low32(c[i][0]) | (c[i][2] << 32));
+    EACH second[i] = (U)(low32(c[i][1]) | (c[i][3] << 32));
+    box_muller<S>(first, second, out);
 }
+
+#undef EACH
