@@ -77,12 +77,13 @@ def model(case: Case, device: torch.device) -> nn.Module:
     from transformers import OPTConfig, OPTForCausalLM  # two seconds that --help need not wait for
 
     torch.manual_seed(0)
-    shape = SIZES[case.size]
+    shape: dict[str, Any] = dict(SIZES[case.size])
     config = OPTConfig(
         **shape, word_embed_proj_dim=shape["hidden_size"], max_position_embeddings=256, dropout=0.0
     )
     config._attn_implementation = "sdpa"
-    return OPTForCausalLM(config).to(DTYPES[case.dtype]).to(device).eval()
+    network = OPTForCausalLM(config)
+    return nn.Module.to(network, device, DTYPES[case.dtype]).eval()
 
 
 def batch(case: Case, device: torch.device) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from benchmarks import cases, measure, table
 from benchmarks.cases import Case
 from benchmarks.recipe import Recipe
 from zo.look import ModuleLook
+from zo.optimizers import Probing
 from zo.random import philox
 
 CPU = torch.device("cpu")
@@ -37,6 +38,7 @@ def test_the_recipe_makes_the_same_update(method, directions, n):
     inputs = cases.batch(case, CPU)
     ours, theirs = cases.model(case, CPU), cases.model(case, CPU)
     optimizer = measure.optimizer(case, ours, "auto")
+    assert isinstance(optimizer, Probing)
     optimizer.lr = 1e-2  # large, so that an update is far above what rounding leaves of a walk
     keys = [key.word for key in optimizer.keys(0)]
     canonical = {

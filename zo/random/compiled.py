@@ -98,7 +98,7 @@ class Compiled:
             part, lower = self._padded(w[start:stop]), None if low is None else self._padded(low[start:stop])
             new, dropped = run(part, lower, keys, scales, names, first, factor, update)
             out[start:stop] = new[: stop - start]
-            if low is not None:
+            if low is not None and dropped is not None:
                 low[start:stop] = dropped[: stop - start]
 
     def _padded(self, part: Tensor) -> Tensor:

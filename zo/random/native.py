@@ -79,7 +79,7 @@ class Native:
             0,
             out.data_ptr(),
         )
-        self._apply(_HEAD_AND_ONE.pack(*head), _pack_one(tuple(terms)))
+        self._apply(_HEAD_AND_ONE.pack(*head), _pack_one(tuple(terms)))  # pyright: ignore  # _takes saw it
         return out
 
     def perturb_many(
@@ -165,6 +165,7 @@ class Native:
             keep,
             keep != 1.0,
         )
+        assert self._apply is not None
         code = self._apply(head + struct.pack(f"@{len(outs)}P", *outs), plan)
         if code == 1:
             raise IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")

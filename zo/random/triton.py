@@ -42,7 +42,7 @@ def _apply(  # noqa: ANN202  Triton's own types
     zero = counter * 0
     low, high = zero + id_low.to(tl.uint32), zero + id_high.to(tl.uint32)
     total = tl.zeros((block // 32, 32), tl.float32)
-    for i in tl.static_range(terms):
+    for i in tl.static_range(terms):  # pyright: ignore  # a loop that triton unrolls
         key = tl.load(keys_ptr + i)
         scale = tl.load(scales_ptr + i)
         a, b, c, d = tl.philox(key, counter, low, high, zero)
@@ -134,5 +134,5 @@ class Triton:
             terms=len(terms),
             block=_BLOCK,
             decays=keep != 1.0,
-            enable_fp_fusion=False,  # keep · w + Σ is two roundings, as in every other form
+            enable_fp_fusion=False,  # pyright: ignore  # keep · w + Σ is two roundings, as in every other form
         )
