@@ -67,7 +67,8 @@ template <> struct Tile<GAUSSIANS> {
     static const char* fill(const Schedule& s, uint64_t id, int64_t e, int64_t n, char* out) {
         float* z = (float*)out;
         int64_t block = e / 4, left = e % 4 + n;
-        for (; left > 96; left -= 128, block += 32, z += 128) store_normals<4>(s, id, block, z);
+        for (; left > 32 * (SIDE - 1); left -= 32 * SIDE, block += 8 * SIDE, z += 32 * SIDE)
+            store_normals<SIDE>(s, id, block, z);
         for (; left > 0; left -= 32, block += 8, z += 32) store_normals<1>(s, id, block, z);
         return out + e % 4 * 4;
     }

@@ -45,9 +45,19 @@ static inline W multiply32(W a, uint64_t m) {  // 64-bit products of the low hal
 #endif
 }
 
+// a where the mask is all ones, b where it is 0; shifts make masks, because GCC compares and selects vectors
+// wider than the machine's own one element at a time.
+static inline F pick(I mask, F a, F b) { return (F)(((I)a & mask) | ((I)b & ~mask)); }
+
 static inline F root(F x) {
 #if defined(ZO_AVX512)
     return (F)_mm512_sqrt_ps((__m512)x);
+#elif defined(ZO_AVX2)
+    __m256 half[2];
+    memcpy(half, &x, 64);
+    for (auto& h : half) h = _mm256_sqrt_ps(h);
+    memcpy(&x, half, 64);
+    return x;
 #else
     for (int i = 0; i < 16; i++) x[i] = sqrtf(x[i]);
     return x;
@@ -58,9 +68,8 @@ static inline F signed_by(uint16_t bits, F x) {  // -x where the bit is set
 #if defined(ZO_AVX512)
     return (F)_mm512_mask_blend_ps(bits, (__m512)x, (__m512)-x);
 #else
-    const U lane = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
-    U set = (U)(((bits + U{}) & lane) != 0u);
-    return (F)((U)x ^ (set & 0x80000000u));
+    const U up = {31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16};
+    return (F)((U)x ^ (((bits + U{}) << up) & 0x80000000u));
 #endif
 }
 
@@ -83,7 +92,8 @@ static inline F widen(const Bf16* p) { return (F)(widen16(p) << 16); }
 static inline void narrow(Bf16* p, F x) {
     U u = (U)x;
     U even = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
-    H h = __builtin_convertvector((x == x) ? even : 0x7FC0u + U{}, H);
+    I nan = (0x7F800000 - (I)(u & 0x7FFFFFFFu)) >> 31;
+    H h = __builtin_convertvector((even & ~(U)nan) | (0x7FC0u & (U)nan), H);
     memcpy(p, &h, 32);
 }
 
@@ -136,6 +146,12 @@ static inline void narrow(Fp16* p, F x) {
 #endif
 }
 
+#if defined(ZO_AVX512)
+constexpr int SIDE = 4;  // sets of blocks worked on side by side
+#else
+constexpr int SIDE = 1;  // fewer and narrower registers
+#endif
+
 // ---- the generator: S sets of eight blocks, one word a 64-bit lane; what is in the high halves is ignored
 
 struct Schedule { uint64_t k[10][2]; };
@@ -175,16 +191,25 @@ static inline void store_words(const Schedule& s, uint64_t id, uint64_t stream, 
     philox<S>(s, id, stream, block, c);
     for (int i = 0; i < S; i++) {
         W a = low32(c[i][0]) | (c[i][1] << 32), b = low32(c[i][2]) | (c[i][3] << 32);
+#if defined(ZO_AVX512)
         W even = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
         W odd = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
         memcpy(out + 128 * i, &even, 64);
         memcpy(out + 128 * i + 64, &odd, 64);
+#else
+        uint64_t x[8], y[8], both[16];
+        memcpy(x, &a, 64);
+        memcpy(y, &b, 64);
+        for (int k = 0; k < 8; k++) both[2 * k] = x[k], both[2 * k + 1] = y[k];
+        memcpy(out + 128 * i, both, 128);
+#endif
     }
 }
 
 // Words of `count` blocks in the order of their elements; up to seven blocks more are written.
 static void words(const Schedule& s, uint64_t id, uint64_t stream, int64_t block, int64_t count, char* out) {
-    for (; count > 24; count -= 32, block += 32, out += 512) store_words<4>(s, id, stream, block, out);
+    for (; count > 8 * (SIDE - 1); count -= 8 * SIDE, block += 8 * SIDE, out += 128 * SIDE)
+        store_words<SIDE>(s, id, stream, block, out);
     for (; count > 0; count -= 8, block += 8, out += 128) store_words<1>(s, id, stream, block, out);
 }
 
@@ -199,9 +224,9 @@ template <int S> static inline void logarithm(const F (&u)[S], F (&result)[S]) {
     EACH {
         I pattern = (I)u[i];
         F mantissa = (F)((pattern & 0x7FFFFF) | 0x3F000000);
-        I low = mantissa < 0.70710678f;
+        I low = ((I)mantissa - 0x3F3504F3) >> 31;  // mantissa < 0.70710678f, both positive
         e[i] = __builtin_convertvector((pattern >> 23) - 126 + low, F);
-        m[i] = (low ? mantissa + mantissa : mantissa) - 1.0f;
+        m[i] = pick(low, mantissa + mantissa, mantissa) - 1.0f;
     }
     EACH z[i] = m[i] * m[i];
     EACH y[i] = m[i] * 7.0376836292e-2f + c[0];
@@ -209,6 +234,18 @@ template <int S> static inline void logarithm(const F (&u)[S], F (&result)[S]) {
     for (int k = 1; k < 8; k++) EACH y[i] = y[i] * m[i] + c[k];
     EACH y[i] = y[i] * m[i] * z[i] + e[i] * -2.12194440e-4f - 0.5f * z[i];
     EACH result[i] = (m[i] + y[i]) + e[i] * 0.693359375f;
+}
+
+static inline void interleave(F a, F b, float* out) {
+#if defined(ZO_AVX512)
+    narrow(out, __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+    narrow(out + 16, __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+#else
+    float x[16], y[16];
+    narrow(x, a);
+    narrow(y, b);
+    for (int i = 0; i < 16; i++) out[2 * i] = x[i], out[2 * i + 1] = y[i];
+#endif
 }
 
 // Thirty-two normals of eight blocks a set; `first` and `second` hold words (0, 2) and (1, 3) of each block.
@@ -227,14 +264,11 @@ template <int S> static inline void box_muller(const U (&first)[S], const U (&se
     EACH sine[i] = sine[i] * z[i] * x[i] + x[i];
     EACH cosine[i] = cosine[i] * (z[i] * z[i]) - 0.5f * z[i] + 1.0f;
     EACH {
-        auto odd = (second[i] & 0x40000000u) != 0u;
-        U a = (U)(odd ? sine[i] : cosine[i]) ^ ((second[i] ^ (second[i] << 1)) & 0x80000000u);
-        U b = (U)(odd ? cosine[i] : sine[i]) ^ (second[i] & 0x80000000u);
+        I odd = (I)(second[i] << 1) >> 31;
+        U a = (U)pick(odd, sine[i], cosine[i]) ^ ((second[i] ^ (second[i] << 1)) & 0x80000000u);
+        U b = (U)pick(odd, cosine[i], sine[i]) ^ (second[i] & 0x80000000u);
         F left = radius[i] * (F)a, right = radius[i] * (F)b;
-        F low = __builtin_shufflevector(left, right, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-        F high = __builtin_shufflevector(left, right, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-        narrow(out + 32 * i, low);
-        narrow(out + 32 * i + 16, high);
+        interleave(left, right, out + 32 * i);
     }
 }
 
