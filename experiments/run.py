@@ -19,7 +19,7 @@ from experiments.stopping import StopFlag
 from zo.errors import ConfigError, DataError, Diverged
 from zo.journal import Journal
 from zo.snapshots import Snapshots
-from zo.train import snapshot, train
+from zo.training import snapshot, train
 
 
 def run(config: Config, *, rerun: bool = False, console: Console | None = None) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zo.optimizers import FZOO, SGD, AdamW, MeZO
     from zo.schedules import Constant, Cosine, Linear
     from zo.snapshots import Snapshots
-    from zo.train import train
+    from zo.training import train
     from zo.weights import Weights
 
 _HOMES = {
@@ -29,7 +29,7 @@ _HOMES = {
     "zo.optimizers": ("FZOO", "SGD", "AdamW", "MeZO"),
     "zo.schedules": ("Constant", "Cosine", "Linear"),
     "zo.snapshots": ("Snapshots",),
-    "zo.train": ("train",),
+    "zo.training": ("train",),
     "zo.weights": ("Weights",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
