@@ -19,7 +19,7 @@ from experiments.stopping import StopFlag
 from zo.errors import ConfigError, DataError, Diverged
 from zo.journal import Journal
 from zo.snapshots import Snapshots
-from zo.training import snapshot, train
+from zo.training import load_snapshot, snapshot, train
 
 
 def run(config: Config, *, rerun: bool = False, console: Console | None = None) -> int:
@@ -253,12 +253,7 @@ def replayed(session: Session, journal: Journal, snapshots: Snapshots, steps: in
         raise DataError(
             f"The weights after {steps} steps of {session.method} were not kept: no snapshot of them is left."
         )
-    kinds: dict[str, dict[str, Any]] = {"weights": {}, "optimizer": {}}
-    for name, tensor in found[1].items():
-        if name != "counts":
-            kind, name = name.split(":", 1)
-            kinds[kind][name] = tensor
-    optimizer.weights.load(kinds["weights"])
+    load_snapshot(optimizer, found[1])
     return session
 
 

@@ -89,6 +89,18 @@ def snapshot(optimizer: Optimizer, snapshots: Snapshots, step: int) -> None:
     snapshots.save(step, state | {"counts": torch.tensor([optimizer.skipped, optimizer.idle])})
 
 
+def load_snapshot(optimizer: Optimizer, state: dict[str, Tensor]) -> None:
+    """Puts weights and optimizer where they were when `snapshot` saved this state."""
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
+    for name, tensor in state.items():
+        if name != "counts":
+            kind, name = name.split(":", 1)
+            parts[kind][name] = tensor
+    optimizer.weights.load(parts["weights"])
+    optimizer.load(parts["optimizer"])
+    optimizer.skipped, optimizer.idle = state["counts"].tolist()
+
+
 def _restore(optimizer: Optimizer, journal: Journal | None, snapshots: Snapshots | None) -> int:
     """Loads the newest snapshot that the journal covers; returns its step, or 0."""
     if journal is None:
@@ -97,14 +109,7 @@ def _restore(optimizer: Optimizer, journal: Journal | None, snapshots: Snapshots
     step = 0
     if found is not None:
         step, state = found
-        part = {"weights": {}, "optimizer": {}}
-        for name, tensor in state.items():
-            if name != "counts":
-                kind, name = name.split(":", 1)
-                part[kind][name] = tensor
-        optimizer.weights.load(part["weights"])
-        optimizer.load(part["optimizer"])
-        optimizer.skipped, optimizer.idle = state["counts"].tolist()
+        load_snapshot(optimizer, state)
     if optimizer.replays_from != "losses":
         journal.truncate(step)  # these steps cannot be rebuilt from their losses and are taken again
     return step
