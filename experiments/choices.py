@@ -17,6 +17,23 @@ Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a run of a model asks a scheduler for: GPUs, GiB of host memory, minutes of wall clock.
+
+    gpus: 0 runs on the CPU; more than one needs model.device_map. Outside a run's hash.
+    """
+
+    gpus: int = 1
+    mem: int = 32
+    minutes: int = 60
+
+    def __post_init__(self) -> None:
+        _check(self.gpus >= 0, f"model.resources.gpus={self.gpus}: it is at least 0.")
+        _check(self.mem >= 1, f"model.resources.mem={self.mem}: it is at least 1 GiB.")
+        _check(self.minutes >= 1, f"model.resources.minutes={self.minutes}: it is at least 1.")
+
+
+@dataclass(frozen=True)
 class ModelChoice:
     """A model and how it is loaded. `path`: a folder, a hub id, or package:<package>/<folder>."""
 
@@ -28,6 +45,7 @@ class ModelChoice:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     attention: Literal["eager", "sdpa"] = "sdpa"
+    resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
         _check_literals(self, "model")

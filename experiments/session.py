@@ -39,7 +39,7 @@ _OUTSIDE_HASH = {
     "kernels",
     "threads",
 }
-_LOCAL = {"model": {"path", "device", "name"}, "task": {"data_dir", "source"}}
+_LOCAL = {"model": {"path", "device", "name", "resources"}, "task": {"data_dir", "source"}}
 _SMALL = 2_000_000  # weights
 _NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
 

@@ -46,6 +46,9 @@ class Optimizer(ABC):
 
     replays_from: "losses" when the told losses determine the weights, "checkpoint" when they do not.
     losses_per_step: how many floats `tell` takes. forward_passes, backward_passes: cost of a step.
+    state_copies: numbers kept between steps for each trained weight (2: two moments), of 4 bytes each, or of
+        the weights' dtype in first-order methods; `python -m experiments estimate` reads it. What is not a
+        multiple of the weights (factors of low rank) is given as the fraction it comes to, or left at 0.
     skipped, idle: steps without a move because of such losses, or because the losses said nothing.
     """
 
@@ -53,6 +56,7 @@ class Optimizer(ABC):
     losses_per_step: int
     forward_passes: int
     backward_passes = 0
+    state_copies: float = 0.0
 
     def __init__(self, params: Weights | Parameters, lr: Rate, weight_decay: float, seed: int, on_nan: str):
         if not callable(lr) and not (math.isfinite(lr) and lr >= 0):

@@ -114,6 +114,8 @@ class FirstOrder(Optimizer):
 class AdamW(FirstOrder):
     """Loshchilov & Hutter, "Decoupled weight decay regularization" (ICLR 2019)."""
 
+    state_copies = 2.0  # m and v
+
     def __init__(
         self,
         params: Weights | Parameters,
@@ -158,6 +160,7 @@ class SGD(FirstOrder):
         if not 0.0 <= momentum < 1.0:
             raise ConfigError(f"optimizer.momentum = {momentum} must lie in [0, 1).")
         self.momentum = momentum
+        self.state_copies = 1.0 if momentum else 0.0
 
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=0.0, momentum=self.momentum)
