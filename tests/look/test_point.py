@@ -8,7 +8,7 @@ from torch import nn
 
 from tests import tiny
 from zo import FZOO, ClosureLook, InPlace, Key, LookError, MeZO, ModuleLook, Probe, Weights
-from zo.look.base import weighted_mean
+from zo.look.base import mean, weighted_sums
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -17,7 +17,7 @@ def plain_loss(model, objective, batch):
     with torch.no_grad():
         result = objective(model, batch)
     losses, weights = result if isinstance(result, tuple) else (result, torch.ones_like(result))
-    return weighted_mean(losses.double().tolist(), weights.double().tolist())
+    return mean(*weighted_sums(losses.double().tolist(), weights.double().tolist()))
 
 
 def moved_copy(model, optimizer, probe):

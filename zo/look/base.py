@@ -40,9 +40,13 @@ class Look(ABC):
         self.backward_passes = 0
         self.calls = 0
 
-    @abstractmethod
     def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
         """One loss a probe, rounded to fp32."""
+        return [mean(*sums) for sums in self.sums(probes, batch)]
+
+    @abstractmethod
+    def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
+        """(Σ w l, Σ w) of each probe over the batch, in float64: what parts of a batch can be added by."""
 
     def examples(self, batch: Any, probes: int) -> tuple[Tensor, Tensor]:
         """(losses, weights) of a batch that holds `probes` groups of rows, float64 [probes, B]."""
@@ -114,15 +118,17 @@ class ModelLook(Look):
         for parameter in self.model.parameters():
             if parameter.grad is not None and total > 0.0:
                 parameter.grad /= total
-        return fp32(total_of(losses) / total) if total > 0.0 else math.nan
+        return mean(total_of(losses), total)
 
 
-def weighted_mean(losses: Sequence[float], weights: Sequence[float]) -> float:
-    """Σ w l / Σ w in float64, rounded to fp32; NaN when a loss is no finite number or no weight is above 0."""
-    total = math.fsum(weights)
-    if not total > 0.0:
-        return math.nan
-    return fp32(total_of([loss * weight for loss, weight in zip(losses, weights, strict=True)]) / total)
+def weighted_sums(losses: Sequence[float], weights: Sequence[float]) -> tuple[float, float]:
+    """(Σ w l, Σ w), exact sums in float64; the first is NaN when a loss is no finite number."""
+    return total_of([loss * weight for loss, weight in zip(losses, weights, strict=True)]), math.fsum(weights)
+
+
+def mean(total: float, weight: float) -> float:
+    """The told loss Σ w l / Σ w, rounded to fp32; NaN when no weight is above 0."""
+    return fp32(total / weight) if weight > 0.0 else math.nan
 
 
 def total_of(values: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zo.directions import Probe
-from zo.look.base import Look, weighted_mean
+from zo.look.base import Look, weighted_sums
 from zo.optimizers import Probing
 
 
@@ -25,22 +25,22 @@ class ClosureLook(Look):
         self.weights = optimizer.weights
         self.directions = optimizer.directions
 
-    def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
-        losses = []
+    def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
+        sums = []
         for probe in probes:
             self.model = {
                 name: self.weights.at(name, probe, self.directions) for name in self.weights.tensors
             }
             with torch.no_grad():
                 parts = [self.examples(chunk, 1) for chunk in self.chunks(batch)]
-            losses.append(
-                weighted_mean(
+            sums.append(
+                weighted_sums(
                     [x for lost, _ in parts for x in lost[0].tolist()],
                     [x for _, weight in parts for x in weight[0].tolist()],
                 )
             )
         self.forward_passes += len(probes)
-        return losses
+        return sums
 
     def gradient(self, batch: Any, *, seed: int | None) -> float:
         raise TypeError("A closure is looked at without gradients.")

@@ -12,7 +12,7 @@ from torch import nn
 
 from zo.directions import Key, Probe
 from zo.errors import ConfigError
-from zo.look.base import ModelLook, Objective, weighted_mean
+from zo.look.base import ModelLook, Objective, weighted_sums
 from zo.optimizers import Probing
 
 
@@ -31,17 +31,17 @@ class InPlace(ModelLook):
         self.weights = optimizer.weights
         self.directions = optimizer.directions
 
-    def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
+    def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
         self.model.eval()
         here: dict[Key, float] = {}
-        losses = []
+        sums = []
         try:
             with torch.no_grad():
                 for probe in probes:
                     here = self._walk(here, dict(probe.terms))
                     parts = [self.examples(chunk, 1) for chunk in self.chunks(batch)]
-                    losses.append(
-                        weighted_mean(
+                    sums.append(
+                        weighted_sums(
                             [x for lost, _ in parts for x in lost[0].tolist()],
                             [x for _, weight in parts for x in weight[0].tolist()],
                         )
@@ -49,7 +49,7 @@ class InPlace(ModelLook):
         finally:
             self._walk(here, {})
         self.forward_passes += len(probes)
-        return losses
+        return sums
 
     def _walk(self, here: dict[Key, float], there: dict[Key, float]) -> dict[Key, float]:
         steps = {key: there.get(key, 0.0) - here.get(key, 0.0) for key in here | there}

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from zo.directions import Probe
 from zo.errors import ConfigError, LookError
-from zo.look.base import ModelLook, Objective, weighted_mean
+from zo.look.base import ModelLook, Objective, weighted_sums
 from zo.look.executor import Executor
 from zo.look.layout import Ambiguous, Layout, Unstackable, leading, shapes
 from zo.optimizers import Optimizer, Probing
@@ -67,7 +67,7 @@ class ModuleLook(ModelLook):
             self._executor = Executor(self.model, self.weights, self.directions)
         return self._executor
 
-    def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
+    def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
         if self.model.training:
             self.model.eval()
         losses: list[list[float]] = [[] for _ in probes]
@@ -81,7 +81,7 @@ class ModuleLook(ModelLook):
         if not self._checked:
             self._check_perturbed(probes)
         self.forward_passes += len(probes)
-        return [weighted_mean(lost, weight) for lost, weight in zip(losses, weights, strict=True)]
+        return [weighted_sums(lost, weight) for lost, weight in zip(losses, weights, strict=True)]
 
     def _groups(self, probes: Sequence[Probe], chunk: Any) -> Iterator[tuple[int, Sequence[Probe]]]:
         """(number of the first, probes) of every model call."""
