@@ -1,53 +1,52 @@
-"""The models, batches and loss that everything here is measured on: OPT with random weights."""
+"""The models, batches and loss that everything here is measured on: OPT with random weights.
 
+A case is a method of conf/optimizer with its defaults, but for what the case changes, on one
+shape of model and batch.
+"""
+
+import importlib
+import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zo.optimizers import Optimizer
+from zo.weights import Weights
+
+METHODS = Path(__file__).parents[1] / "conf" / "optimizer"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_FIELDS = ("hidden_size", "num_hidden_layers", "ffn_dim", "num_attention_heads", "vocab_size")
 SIZES = {
-    "10m": {
-        "hidden_size": 320,
-        "num_hidden_layers": 6,
-        "ffn_dim": 1280,
-        "num_attention_heads": 5,
-        "vocab_size": 8192,
-    },
-    "125m": {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "ffn_dim": 3072,
-        "num_attention_heads": 12,
-        "vocab_size": 50272,
-    },
-    "1.3b": {
-        "hidden_size": 2048,
-        "num_hidden_layers": 24,
-        "ffn_dim": 8192,
-        "num_attention_heads": 32,
-        "vocab_size": 50272,
-    },
+    name: dict(zip(_FIELDS, shape, strict=True))
+    for name, shape in {
+        "10m": (320, 6, 1280, 5, 8192),
+        "125m": (768, 12, 3072, 12, 50272),
+        "1.3b": (2048, 24, 8192, 32, 50272),
+        "13b": (5120, 40, 20480, 40, 50272),
+        "66b": (9216, 64, 36864, 72, 50272),
+    }.items()
 }
+RECIPES = ("mezo", "fzoo")  # of which benchmarks/recipe.py has the published form
+LR, EPS = 1e-6, 1e-3
 
 
 @dataclass(frozen=True)
 class Case:
-    """One setting. tokens: rows x length. directions: rademacher or gaussian. n: directions a step."""
+    """One setting. tokens: rows x length. directions: rademacher, gaussian …, or None where the method has
+    kinds of its own.
+    """
 
     method: str
-    directions: str
-    n: int
+    directions: str | None
     size: str
     tokens: str
     dtype: str
-
-    @property
-    def forwards(self) -> int:
-        """Forward passes of a step."""
-        return self.n + 1 if self.method == "fzoo" else 2 * self.n
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,23 +66,70 @@ TARGETS = {
 }
 
 
-def cases(size: str) -> list[Case]:
-    """Every setting that has a target, at one model size."""
-    return [Case(m, d, 8 if m == "fzoo" else 1, size, tokens, dtype) for m, d, tokens, dtype in TARGETS]
+@cache
+def methods() -> dict[str, type[Optimizer]]:
+    """Every method of conf/optimizer by its name; a YAML's values are its constructor's own defaults."""
+    import yaml  # transformers brings it
+
+    found = {}
+    for path in sorted(METHODS.glob("*.yaml")):
+        module, _, kind = yaml.safe_load(path.read_text())["_target_"].rpartition(".")
+        found[path.stem] = getattr(importlib.import_module(module), kind)
+    return found
+
+
+def arguments_of(method: str) -> dict[str, Any]:
+    """The constructor's arguments with their defaults."""
+    parameters = inspect.signature(methods()[method]).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def cases(size: str, tokens: Iterable[str] = ("16x64", "4x32"), dtypes: Iterable[str] = DTYPES) -> list[Case]:
+    """The settings that have a target, and every method with its own directions on every batch and dtype."""
+    found = [Case(m, d, size, t, dtype) for m, d, t, dtype in TARGETS if t in tokens and dtype in dtypes]
+    found += [
+        Case(method, arguments_of(method).get("directions"), size, batch_tokens, dtype)
+        for method in methods()
+        for batch_tokens in tokens
+        for dtype in dtypes
+    ]
+    return list(dict.fromkeys(found))
+
+
+def optimizer(case: Case, network: nn.Module, kernels: str) -> Optimizer:
+    """The method of a case as a user gets it, on all weights of the model."""
+    arguments = {"lr": LR} | ({} if case.directions is None else {"directions": case.directions})
+    arguments |= {"eps": EPS} if "eps" in arguments_of(case.method) else {}
+    return methods()[case.method](Weights(network, kernels=kernels), **arguments)
 
 
 def model(case: Case, device: torch.device) -> nn.Module:
-    """OPT in eval mode; N(0, 0.02) weights from a fixed seed."""
+    """OPT in eval mode; N(0, 0.02) weights from a fixed seed, made where they are to be."""
     from transformers import OPTConfig, OPTForCausalLM  # two seconds that --help need not wait for
 
-    torch.manual_seed(0)
     shape: dict[str, Any] = dict(SIZES[case.size])
     config = OPTConfig(
-        **shape, word_embed_proj_dim=shape["hidden_size"], max_position_embeddings=256, dropout=0.0
+        **shape,
+        word_embed_proj_dim=shape["hidden_size"],
+        max_position_embeddings=max(256, case.shape[1]),
+        dropout=0.0,
     )
     config._attn_implementation = "sdpa"
-    network = OPTForCausalLM(config)
-    return nn.Module.to(network, device, DTYPES[case.dtype]).eval()
+    with torch.device("meta"):
+        network = OPTForCausalLM(config)
+    network = nn.Module.to(network, DTYPES[case.dtype])
+    if device.type == "meta":
+        return network
+    network.to_empty(device=device)
+    network.tie_weights()
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.02, generator=generator)
+            else:
+                parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+    return network.eval()
 
 
 def batch(case: Case, device: torch.device) -> dict[str, Tensor]:

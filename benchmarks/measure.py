@@ -11,17 +11,8 @@ from benchmarks import cases
 from benchmarks.cases import Case
 from benchmarks.recipe import Recipe
 from zo.look import ModuleLook
-from zo.optimizers import FZOO, MeZO, Optimizer
-from zo.weights import Weights
-
-LR, EPS = 1e-6, 1e-3
-
-
-def optimizer(case: Case, network: torch.nn.Module, kernels: str) -> Optimizer:
-    """The method of a case as a user gets it, on all weights of the model."""
-    weights = Weights(network, kernels=kernels)
-    made = FZOO if case.method == "fzoo" else MeZO
-    return made(weights, LR, EPS, case.n, case.directions)
+from zo.optimizers import Optimizer
+from zo.optimizers.firstorder import BACKWARD_COST
 
 
 def clock(device: torch.device, threads: int) -> Callable[[], float]:
@@ -39,47 +30,61 @@ def clock(device: torch.device, threads: int) -> Callable[[], float]:
 def times(
     case: Case, *, pairs: int, device: torch.device, kernels: str, probes_per_forward: int | str
 ) -> dict[str, Any]:
-    """Ratios of interleaved triples: medians and quartiles of step, recipe and parts of the step."""
+    """Ratios of interleaved rounds: medians and quartiles of step, recipe (where there is one) and looks."""
     now = clock(device, torch.get_num_threads())
     inputs = cases.batch(case, device)
     network = cases.model(case, device)
-    method = optimizer(case, network, kernels)
+    method = cases.optimizer(case, network, kernels)
     look = ModuleLook(network, cases.objective, method, probes_per_forward=probes_per_forward)
-    other = cases.model(case, device)
-    recipe = Recipe(other, case.method, case.directions, n=case.n, lr=LR, eps=EPS)
+    passes = method.forward_passes + method.backward_passes * BACKWARD_COST
     looks: list[float] = []
 
     def step(t: int) -> None:
         began = now()
-        losses = look(method.ask(t), inputs)
+        losses = method.step(t, inputs, look)
         looks.append(now() - began)
         method.tell(t, losses)
 
     def forwards(t: int) -> None:
-        for _ in range(case.forwards):
+        for _ in range(passes):
             cases.plain_forward(network, inputs)
 
-    def published(t: int) -> None:
-        recipe.step(t, lambda: cases.plain_forward(other, inputs))
-
-    parts: dict[str, list[float]] = {"forwards": [], "step": [], "recipe": []}
-    for t in range(-2, pairs):
-        # Each round starts elsewhere, so that what comes after what is no part of the result.
-        order = [("forwards", forwards), ("step", step), ("recipe", published)]
-        for name, run in order[t % 3 :] + order[: t % 3]:
+    order = [("forwards", forwards), ("step", step)]
+    if case.method in cases.RECIPES:
+        other = cases.model(case, device)
+        n = getattr(method, "n", 1)
+        recipe = Recipe(other, case.method, case.directions or "", n=n, lr=cases.LR, eps=cases.EPS)
+        order.append(("recipe", lambda t: recipe.step(t, lambda: cases.plain_forward(other, inputs))))
+    for t in range(warm_up(method)):
+        step(t)
+    for _, run in order:
+        run(warm_up(method))
+    looks.clear()
+    parts: dict[str, list[float]] = {name: [] for name, _ in order}
+    for t in range(pairs):
+        first = t % len(
+            order
+        )  # rounds start in turn with each, so that what follows what is no part of the result
+        for name, run in order[first:] + order[:first]:
             began = now()
-            run(t + 2)
+            run(warm_up(method) + 1 + t)
             parts[name].append(now() - began)
-    plain, steps, published_steps, looks = (x[2:] for x in (*parts.values(), looks))  # two rounds to warm up
-    return {
-        "forward_seconds": statistics.median(plain) / case.forwards,
-        **ratio("step_over_forwards", steps, plain),
-        **ratio("baseline_over_forwards", published_steps, plain),
+    plain, steps = parts["forwards"], parts["step"]
+    row = {"forward_passes": method.forward_passes, "forward_seconds": statistics.median(plain) / passes}
+    row |= ratio("step_over_forwards", steps, plain)
+    if "recipe" in parts:
+        row |= ratio("baseline_over_forwards", parts["recipe"], plain)
+    return row | {
         "look_over_forwards": round(statistics.median(a / b for a, b in zip(looks, plain, strict=True)), 4),
         "step_over_forwards_fastest": round(min(steps) / min(plain), 4),
         "pairs": pairs,
         "kernels": method.weights.backend,
     }
+
+
+def warm_up(method: Optimizer) -> int:
+    """Steps before a method does what it does from then on: AdaMeZO's window, and one for caches and code."""
+    return 1 + getattr(method, "horizon", 0)
 
 
 def ratio(name: str, above: list[float], below: list[float]) -> dict[str, Any]:

@@ -48,23 +48,23 @@ def measure(case: Case, what: str) -> dict[str, int]:
     import torch
 
     from benchmarks import cases
-    from benchmarks.measure import optimizer
+    from benchmarks.measure import warm_up
     from zo.look import ModuleLook
 
     torch.set_num_threads(1)
     cpu = torch.device("cpu")
     network, inputs = cases.model(case, cpu), cases.batch(case, cpu)
     sizes = [p.numel() * p.element_size() for p in network.parameters()]
-    method = optimizer(case, network, "auto")
-    for _ in range(2):
+    method = cases.optimizer(case, network, "auto")
+    for t in range(warm_up(method) + 1):
         cases.plain_forward(network, inputs)
-        method.tell(
-            0, method.step(0, inputs, ModuleLook(network, cases.objective, method, probes_per_forward=1))
-        )
+        first = ModuleLook(network, cases.objective, method, probes_per_forward=1)
+        method.tell(t, method.step(t, inputs, first))
+    del first
     look = ModuleLook(network, cases.objective, method, probes_per_forward=1)
     before = _settled()
     if what == "step":
-        method.tell(0, method.step(0, inputs, look))
+        method.tell(t + 1, method.step(t + 1, inputs, look))
     else:
         cases.plain_forward(network, inputs)
     return {"peak": _status("VmHWM") - before, "weights": sum(sizes), "largest": max(sizes)}

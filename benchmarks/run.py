@@ -1,9 +1,12 @@
 """Measure and write benchmarks/results/<device>-<model>.json and docs/benchmarks.md.
 
-python -m benchmarks.run [--quick] [--sizes 10m 125m] [--threads 1] [--only fzoo]
+python -m benchmarks.run [--quick] [--sizes 10m 125m] [--threads 1] [--only fzoo mezo]
+
+A row is written as soon as it is measured; rows of other methods in the file stay.
 """
 
 import argparse
+import datetime
 import json
 import platform
 import re
@@ -20,53 +23,70 @@ def main() -> None:
     options = _options()
     import torch
 
-    from benchmarks import cases, measure, memory, table
+    from benchmarks import cases, table
 
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     for size in options.sizes:
-        rows = []
-        for case in cases.cases(size):
-            if options.only and case.method != options.only:
+        name = re.sub(r"[^a-z0-9]+", "-", f"{_device_name(device)}-{size}".lower()).strip("-")
+        path = options.results / f"{name}.json"
+        rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+        for case in cases.cases(size, options.tokens, options.dtypes):
+            if options.only and case.method not in options.only:
                 continue
-            row: dict[str, Any] = {
-                "method": case.method,
-                "directions": case.directions,
-                "n": case.n,
-                "model": f"opt-{size}",
-                "parameters": sum(p.numel() for p in cases.model(case, torch.device("meta")).parameters()),
-                "tokens": case.tokens,
-                "dtype": case.dtype,
-                "device": _device_name(device),
-                "threads": options.threads,
-                "torch": torch.__version__,
-            }
-            row |= measure.times(
-                case,
-                pairs=options.pairs,
-                device=device,
-                kernels=options.kernels,
-                probes_per_forward=options.probes_per_forward,
-            )
-            row["journal_bytes_per_step"] = _journal_bytes(case)
-            if device.type == "cpu" and sys.platform == "linux":
-                row |= memory.peaks(case)
-            rows.append(row)
+            row = _row(case, device, options)
             _say(row)
-        if not options.only:
-            name = re.sub(r"[^a-z0-9]+", "-", f"{_device_name(device)}-{size}".lower()).strip("-")
-            options.results.mkdir(parents=True, exist_ok=True)
-            (options.results / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
-    if options.results == ROOT / "benchmarks" / "results" and not options.only:
+            same = ("method", "directions", "tokens", "dtype")
+            rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(rows, indent=1) + "\n")  # a long series that is cut off keeps its rows
+    if options.results == ROOT / "benchmarks" / "results":
         table.write(options.results, ROOT / "docs" / "benchmarks.md")
 
 
+def _row(case: Any, device: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """All that is measured of one case."""
+    import torch
+
+    from benchmarks import cases, gpu, measure, memory
+
+    row: dict[str, Any] = {
+        "method": case.method,
+        "directions": case.directions,
+        "model": f"opt-{case.size}",
+        "parameters": sum(p.numel() for p in cases.model(case, torch.device("meta")).parameters()),
+        "tokens": case.tokens,
+        "dtype": case.dtype,
+        "device": _device_name(device),
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+    row |= measure.times(
+        case,
+        pairs=options.pairs,
+        device=device,
+        kernels=options.kernels,
+        probes_per_forward=options.probes_per_forward,
+    )
+    row["journal_bytes_per_step"] = _journal_bytes(row["forward_passes"])
+    if device.type == "cuda":
+        row |= gpu.peaks(case, device)
+    elif sys.platform == "linux" and not options.no_memory:
+        row |= memory.peaks(case)
+    return row
+
+
 def _options() -> argparse.Namespace:
+    from benchmarks.cases import DTYPES, SIZES
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="10m only, 7 pairs")
-    parser.add_argument("--sizes", nargs="+", choices=("10m", "125m", "1.3b"), default=None)
+    parser.add_argument("--quick", action="store_true", help="10m only, 7 rounds")
+    parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=None)
+    parser.add_argument("--tokens", nargs="+", default=["16x64", "4x32"], help="batches, rows x length")
+    parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument(
         "--pairs", type=int, default=None, help="interleaved rounds (default 7 quick, else 15)"
     )
@@ -76,7 +96,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--probes-per-forward", default="auto", type=lambda text: int(text) if text.isdigit() else text
     )
-    parser.add_argument("--only", choices=("fzoo", "mezo"), help="print one method, write nothing")
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help="only these methods; other rows stay")
+    parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     options.sizes = options.sizes or (["10m"] if options.quick else ["10m", "125m"])
@@ -97,15 +118,15 @@ def _device_name(device: Any) -> str:
         return f"cpu {platform.processor() or platform.machine()}"
 
 
-def _journal_bytes(case: Any) -> int:
+def _journal_bytes(losses: int) -> int:
     """What one step adds to a journal file."""
     from zo.journal import Journal
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "journal")
-        with Journal(path, {}, case.forwards) as journal:
+        with Journal(path, {}, losses) as journal:
             before = path.stat().st_size
-            journal.append([0.5] * case.forwards)
+            journal.append([0.5] * losses)
             return path.stat().st_size - before
 
 
@@ -114,7 +135,7 @@ def _say(row: dict[str, Any]) -> None:
     sys.stdout.write(
         f"{row['method']} {row['directions']} {row['model']} {row['tokens']} {row['dtype']}: "
         f"step {row['step_over_forwards']:.3f} [{low:.3f}, {high:.3f}] of which looks {row['look_over_forwards']:.3f}, "
-        f"recipe {row['baseline_over_forwards']:.3f}, forward {row['forward_seconds'] * 1e3:.1f} ms, "
+        f"recipe {row.get('baseline_over_forwards', float('nan')):.3f}, forward {row['forward_seconds'] * 1e3:.1f} ms, "
         f"memory {row.get('peak_memory_over_allowed', float('nan')):.3f} of what is allowed\n"
     )
     sys.stdout.flush()

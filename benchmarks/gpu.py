@@ -1,0 +1,149 @@
+"""What can only be measured on a GPU.
+
+python -m benchmarks.gpu bits       signs made on the GPU are those of the CPU, bit for bit
+python -m benchmarks.gpu split      a model split over CPU and GPU has the directions of one on the CPU
+python -m benchmarks.gpu large      seconds and peak memory of steps of OPT-66B, all weights trained in bfloat16
+
+Each prints one JSON row; `python -m benchmarks.run --device cuda --sizes 1.3b 13b --tokens 16x64 16x300
+--dtypes bfloat16 --only fzoo mezo` measures steps against forwards.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks import cases
+from benchmarks.cases import Case
+from zo.directions import Key, Probe, directions
+from zo.look import ModuleLook
+from zo.weights import Weights
+
+
+def peaks(case: Case, device: torch.device) -> dict[str, Any]:
+    """Bytes the allocator held at most in a plain forward and in a step, probes one after another."""
+    network, inputs = cases.model(case, device), cases.batch(case, device)
+    sizes = [p.numel() * p.element_size() for p in network.parameters()]
+    method = cases.optimizer(case, network, "auto")
+    look = ModuleLook(network, cases.objective, method, probes_per_forward=1)
+    method.tell(0, method.step(0, inputs, look))  # what is paid once
+    torch.cuda.reset_peak_memory_stats(device)
+    cases.plain_forward(network, inputs)
+    forward = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    method.tell(1, method.step(1, inputs, look))
+    step = torch.cuda.max_memory_allocated(device)
+    return {
+        "weight_bytes": sum(sizes),
+        "forward_peak_bytes": forward - sum(sizes),
+        "step_peak_bytes": step - sum(sizes),
+        "largest_leaf_bytes": max(sizes),
+        "peak_memory_over_forward": round(step / forward, 4),
+    }
+
+
+def bits(device: torch.device) -> dict[str, Any]:
+    """Whether perturbed weights are the CPU's, in every dtype; and how far Gaussians are apart."""
+    row: dict[str, Any] = {}
+    probe = Probe(((Key(0, 7, 0), 1e-3), (Key(0, 7, 1), -2e-3)))
+    for name, dtype in cases.DTYPES.items():
+        w = (torch.randn(1000, 999, generator=torch.Generator().manual_seed(0)) * 0.02).to(dtype)
+        for kind in ("rademacher", "gaussian"):
+            here, there = (
+                Weights([("w", nn.Parameter(w.clone().to(place)))]).at("w", probe, directions(kind)).cpu()
+                for place in (torch.device("cpu"), device)
+            )
+            row[f"{kind}_{name}_equal"] = torch.equal(here, there)
+            row[f"{kind}_{name}_largest_difference"] = (here.float() - there.float()).abs().max().item()
+    return row
+
+
+def split(device: torch.device) -> dict[str, Any]:
+    """Whether half a model on the device and half on the CPU gets the perturbed weights of one on the CPU."""
+    from accelerate import dispatch_model
+
+    case = Case("fzoo", "rademacher", "10m", "4x32", "float32")
+    whole, halves = (cases.model(case, torch.device("cpu")) for _ in range(2))
+    layers = len(halves.model.decoder.layers)  # pyright: ignore
+    places = {"model.decoder.embed_tokens": "cpu", "model.decoder.embed_positions": "cpu", "lm_head": "cpu"}
+    places |= {f"model.decoder.layers.{i}": "cpu" if i < layers // 2 else str(device) for i in range(layers)}
+    places["model.decoder.final_layer_norm"] = str(device)
+    halves = dispatch_model(halves, places, main_device=str(device))
+    one, two = (cases.optimizer(case, network, "auto") for network in (whole, halves))
+    probe = one.ask(0)[1]
+    equal = all(
+        torch.equal(
+            one.weights.at(name, probe, directions("rademacher")),
+            two.weights.at(name, probe, directions("rademacher")).cpu(),
+        )
+        for name in one.weights.tensors
+    )
+    inputs = cases.batch(case, torch.device("cpu"))
+    losses = [
+        m.step(0, inputs, ModuleLook(network, cases.objective, m))
+        for m, network in ((one, whole), (two, halves))
+    ]
+    gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    return {"directions_equal": equal, "largest_loss_difference": gap}
+
+
+def large(device: torch.device, size: str = "66b", tokens: str = "16x64") -> dict[str, Any]:
+    """One full-parameter step of FZOO and of MeZO, probes one after another, if the weights fit."""
+    row: dict[str, Any] = {"model": f"opt-{size}", "tokens": tokens, "dtype": "bfloat16"}
+    case = Case("fzoo", "rademacher", size, tokens, "bfloat16")
+    try:
+        network, inputs = cases.model(case, device), cases.batch(case, device)
+        for method in (case, Case("mezo", "gaussian", size, tokens, "bfloat16")):
+            optimizer = cases.optimizer(method, network, "auto")
+            look = ModuleLook(network, cases.objective, optimizer, probes_per_forward=1)
+            cases.plain_forward(network, inputs)
+            _reset(device)
+            began = time.perf_counter()
+            cases.plain_forward(network, inputs)
+            _wait(device)
+            row[f"{method.method}_forward_seconds"] = time.perf_counter() - began
+            row[f"{method.method}_forward_peak_bytes"] = _peak(device)
+            for t in range(2):  # the first compiles
+                _reset(device)
+                began = time.perf_counter()
+                optimizer.tell(t, optimizer.step(t, inputs, look))
+                _wait(device)
+                row[f"{method.method}_step_seconds"] = time.perf_counter() - began
+                row[f"{method.method}_step_peak_bytes"] = _peak(device)
+    except torch.OutOfMemoryError as error:
+        row["does_not_fit"] = str(error).splitlines()[0]
+    return row
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def main() -> None:
+    """The command."""
+    if sys.argv[1:2] not in (["bits"], ["split"], ["large"]):
+        sys.exit(__doc__)
+    if not torch.cuda.is_available():
+        sys.exit("No CUDA device is visible: this measures a GPU.")
+    what = sys.argv[1]
+    device = torch.device("cuda:0")
+    row = {"bits": bits, "split": split, "large": large}[what](device)
+    print(json.dumps({"what": what, "device": f"cuda {torch.cuda.get_device_name(device)}"} | row))
+
+
+if __name__ == "__main__":
+    main()
