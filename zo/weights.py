@@ -1,14 +1,29 @@
 """The trained weights θ: read at a probe, moved in one pass, hashed, copied.
 
-Only `move` and `load` write to them. A weight of 16 bits takes moves by `update` (zo/random/rounding.py).
-Vectors of 16-bit models (norm gains, biases) would lose an ε of 1e-3 entirely near 1, so an fp32 copy of
-each is kept, perturbed and moved; the model holds the copy rounded to its dtype.
+Only `move`, `elementwise` and `load` write to them. A weight of 16 bits takes moves by `update`
+(zo/random/rounding.py). Vectors of 16-bit models (norm gains, biases) would lose an ε of 1e-3 entirely near
+1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype.
+
+A move that is a sum of directions is `move`. One whose entries depend on the noise in another way (a moment,
+a sign, a curvature) is `elementwise`: a rule is called with one Block of one tensor after another and returns
+what is to be added there.
+
+    def rule(block):                                    # momentum: m ← β m + p z, θ ← θ − η m
+        m = block.state["m"].mul_(beta).add_(block.noise[0], alpha=p)
+        return -lr * m
+
+    weights.elementwise(rule, [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
+
+with m = weights.zeros(), one fp32 tensor for each of θ's, which the optimizer keeps (Optimizer.slots puts it into
+snapshots). Blocks have a fixed size and order on every device, so a sum that a rule takes over them is always
+the same sum.
 """
 
 import ctypes
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,9 +32,29 @@ from zo import random
 from zo.directions import Directions, Key, Probe
 from zo.errors import JournalError
 from zo.names import Parameters, trained
-from zo.random import rounding
+from zo.random import eager, rounding
 
+BLOCK = 1 << 16  # elements that an element-wise rule gets at a time
 _SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
+
+
+@dataclass(frozen=True)
+class Block:
+    """Elements start .. start + n of one trained tensor, as an element-wise rule sees them; all fp32 [n].
+
+    w: the weights before the move, not to be written.
+    noise: z of each key asked for, in the order asked; not to be written.
+    state: the same elements of each state tensor; what the rule writes into them stays.
+    """
+
+    name: str
+    start: int
+    w: Tensor
+    noise: Sequence[Tensor]
+    state: dict[str, Tensor]
+
+
+Rule = Callable[[Block], Tensor]
 
 
 class Weights:
@@ -130,6 +165,54 @@ class Weights:
             )
             if name in self.copies:
                 tensor.detach().copy_(self.copies[name])
+
+    def zeros(self) -> dict[str, Tensor]:
+        """A state for `elementwise`: fp32 zeros in the shape of every trained tensor, by name."""
+        return {name: torch.zeros_like(t.detach(), dtype=torch.float32) for name, t in self.tensors.items()}
+
+    def elementwise(
+        self,
+        rule: Rule,
+        keys: Sequence[Key],
+        directions: Directions,
+        state: Mapping[str, Mapping[str, Tensor]] | None = None,
+        *,
+        decay: float = 0.0,
+        no_decay: Sequence[str] = (),
+        rounding_key: Key | None = None,
+    ) -> None:
+        """θ ← (1 − decay) θ + rule(block), block by block; read once, written once, rounded as by `move`.
+
+        keys: whose noise the rule gets, in this order; none is allowed.
+        state: fp32 tensors that the rule reads and writes, by its own name and then the tensor's (`zeros`).
+        A rule that returns Σ c z, summed in the order of the keys, gives the bits of `move`.
+        """
+        words = [key.word for key in keys]
+        word = 0 if rounding_key is None else rounding_key.word
+        for name, tensor in self.tensors.items():
+            keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
+            source, low = self.source(name).view(-1), self.low.get(name)
+            lows = None if low is None else low.view(-1)
+            flat = {slot: tensors[name].view(-1) for slot, tensors in (state or {}).items()}
+            for start in range(0, source.numel(), BLOCK):
+                here = slice(start, start + BLOCK)
+                part, lower = source[here], None if lows is None else lows[here]
+                w = eager.read(part, lower)
+                noise = self._noise(name, words, directions, start, part.numel())
+                step = rule(Block(name, start, w, noise, {slot: t[here] for slot, t in flat.items()}))
+                new = (w if keep == 1.0 else w * eager.f32(keep)) + step
+                eager.write(part, new, self.ids[name], start, self.update, word, lower)
+            if name in self.copies:
+                tensor.detach().copy_(self.copies[name])
+
+    def _noise(
+        self, name: str, words: Sequence[int], directions: Directions, start: int, count: int
+    ) -> Sequence[Tensor]:
+        """z of each key over elements start .. start + count of one tensor."""
+        device = self.tensors[name].device
+        if not words:
+            return ()
+        return self.kernels(name).noise(words, self.ids[name], directions.stream, start, count, device)
 
     def check_eps(self, eps: float) -> None:
         """Warns of tensors most of whose entries a perturbation of eps would not change."""

@@ -169,12 +169,12 @@ def test_the_exception_in_mid_step_leaves_eval_mode():
 
 
 def test_state_of_another_method_is_refused():
-    from zo import ConfigError, MeZO
+    from zo import JournalError, MeZO
 
     model = net()
     optimizer = AdamW(model)
     optimizer.tell(0, optimizer.step(0, batch(0), ModuleLook(model, objective, optimizer)))
-    with pytest.raises(ConfigError, match="keeps no state"):
+    with pytest.raises(JournalError, match="belongs to another"):
         MeZO(copy.deepcopy(model)).load(optimizer.state())
 
 

@@ -126,6 +126,20 @@ def test_rows(form, stream, width):
 
 
 @STREAMS
+def test_noise(form, stream):
+    """Any stretch of a parameter, alone and after warm."""
+    keys = [key for key, _ in NINE]
+    whole = philox.noise(keys, PID, stream, 0, 6000, CPU)
+    for start, count in ((0, 1), (1, 17), (127, 129), (4095, 1025), (640, 5000)):
+        made = form.noise(keys, PID, stream, start, count, CPU)
+        assert len(made) == len(keys)
+        for z, expected in zip(made, whole, strict=True):
+            same_bits(z, expected[start : start + count])
+    form.warm(keys, stream, [(PID, 6000)], CPU)
+    same_bits(form.noise(keys[:1], PID, stream, 5, 100, CPU)[0], whole[0, 5:105])
+
+
+@STREAMS
 def test_many_are_each_alone(form, stream):
     w = weights(5003, torch.float32)
     lists = [[(1, 1e-3)], [(1, -1e-3)], [(2, 0.5), (1, 0.25)], [(3, 1.0)]]

@@ -13,18 +13,26 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 from torch import Tensor
 
 from zo.directions import Directions, Key, Probe
-from zo.errors import ConfigError, Diverged
+from zo.errors import ConfigError, Diverged, JournalError
 from zo.names import Parameters
-from zo.weights import Weights, as_weights
+from zo.weights import Rule, Weights, as_weights
 
 Rate = float | Callable[[int], float]
 NO_DECAY = ("bias", "layer_norm", "layernorm", "norm.weight", "LayerNorm")
 _ROUNDING = -1  # the index of the key that names a step's rounding bits; directions count from 0
+
+
+class PassOptions(TypedDict):
+    """Arguments that Weights.move and Weights.elementwise share."""
+
+    decay: float
+    no_decay: Sequence[str]
+    rounding_key: Key
 
 
 class Looker(Protocol):
@@ -44,6 +52,9 @@ class Optimizer(ABC):
     seed: names all random numbers together with step and index.
     on_nan: "stop" raises Diverged at losses that are no finite numbers; "skip" makes no move and goes on.
 
+    rule: how the move reads the directions: "direction" one after another, as a sum; "element" all numbers
+        of a coordinate together (Weights.elementwise); "matrix" all of a matrix together.
+    slots: fp32 tensors like θ that the method keeps, by its own name for them; part of every snapshot.
     replays_from: "losses" when the told losses determine the weights, "checkpoint" when they do not.
     losses_per_step: how many floats `tell` takes. forward_passes, backward_passes: cost of a step.
     state_copies: numbers kept between steps for each trained weight (2: two moments), of 4 bytes each, or of
@@ -52,6 +63,7 @@ class Optimizer(ABC):
     skipped, idle: steps without a move because of such losses, or because the losses said nothing.
     """
 
+    rule: Literal["direction", "element", "matrix"] = "direction"
     replays_from = "losses"
     losses_per_step: int
     forward_passes: int
@@ -72,6 +84,7 @@ class Optimizer(ABC):
         self.weight_decay = weight_decay
         self.seed = seed
         self.on_nan = on_nan
+        self.slots: dict[str, dict[str, Tensor]] = {}
         self.skipped = 0
         self.idle = 0
 
@@ -109,15 +122,19 @@ class Optimizer(ABC):
         return look(self.ask(t), batch)
 
     def state(self) -> dict[str, Tensor]:
-        """What a snapshot must keep beside the weights."""
-        return {}
+        """What a snapshot must keep beside the weights: the slots."""
+        return {f"{slot}:{name}": t for slot, tensors in self.slots.items() for name, t in tensors.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Takes what `state` gave."""
-        if state:
-            raise ConfigError(
-                f"{type(self).__name__} keeps no state, but the snapshot holds {sorted(state)}."
+        """Takes what `state` gave; raises JournalError when it is the state of something else."""
+        mine = self.state()
+        if mine.keys() != state.keys() or any(mine[name].shape != state[name].shape for name in mine):
+            raise JournalError(
+                f"The snapshot holds the state {sorted(state)[:4]} and {type(self).__name__} keeps "
+                f"{sorted(mine)[:4]}: it belongs to another method or model."
             )
+        for name, tensor in mine.items():
+            tensor.copy_(state[name])
 
 
 class Probing(Optimizer):
@@ -158,16 +175,26 @@ class Probing(Optimizer):
     def apply(self, t: int, terms: Sequence[tuple[Key, float]], lr: float) -> None:
         """θ ← (1 − lr λ) θ + Σ c z, one pass."""
         size = math.sqrt(math.fsum(c * c for _, c in terms))
-        if size > 0.0 and not self._moved:
+        if size > 0.0:
+            self.check_size(size)
+        self.weights.warm([key for key, _ in terms], self.directions)
+        self.weights.move(terms, self.directions, **self.pass_options(t, lr))
+
+    def apply_rule(self, t: int, rule: Rule, keys: Sequence[Key], lr: float) -> None:
+        """θ ← (1 − lr λ) θ + rule(block), one pass over θ and the slots; the rule gets the noise of the keys."""
+        self.weights.warm(keys, self.directions)
+        self.weights.elementwise(rule, keys, self.directions, self.slots, **self.pass_options(t, lr))
+
+    def check_size(self, size: float) -> None:
+        """At the first move, warns when one of about `size` an entry would be rounded away."""
+        if not self._moved:
             self.weights.check_move(size)
             self._moved = True
-        self.weights.warm([key for key, _ in terms], self.directions)
-        self.weights.move(
-            terms,
-            self.directions,
-            decay=lr * self.weight_decay,
-            no_decay=NO_DECAY,
-            rounding_key=Key(self.seed, t, _ROUNDING),
+
+    def pass_options(self, t: int, lr: float) -> PassOptions:
+        """Decay and rounding of step t."""
+        return PassOptions(
+            decay=lr * self.weight_decay, no_decay=NO_DECAY, rounding_key=Key(self.seed, t, _ROUNDING)
         )
 
 

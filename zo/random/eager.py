@@ -24,6 +24,10 @@ class Kernels(Protocol):
         self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
     ) -> None: ...
 
+    def noise(
+        self, keys: Sequence[int], pid: int, stream: int, start: int, count: int, device: torch.device
+    ) -> Sequence[Tensor]: ...
+
     def perturb(
         self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None
     ) -> Tensor: ...
@@ -77,11 +81,12 @@ class Eager:
         """Σ scale z over elements start .. start + count, fp32."""
         if not terms:
             return torch.zeros(count, device=device)
-        return _accumulate(self._noise([key for key, _ in terms], pid, stream, start, count, device), terms)
+        return _accumulate(self.noise([key for key, _ in terms], pid, stream, start, count, device), terms)
 
-    def _noise(
+    def noise(
         self, keys: Sequence[int], pid: int, stream: int, start: int, count: int, device: torch.device
     ) -> Sequence[Tensor]:
+        """z of each key over elements start .. start + count of one parameter, fp32 [count]; not to be written."""
         kept = self._kept.get((stream, pid))
         if kept is not None and all(key in self._kept_keys for key in keys):
             return [kept[self._kept_keys[key], start : start + count] for key in keys]
@@ -110,7 +115,7 @@ class Eager:
         row = {key: i for i, key in enumerate(dict.fromkeys(key for terms in lists for key, _ in terms))}
         for start in range(0, flat.numel(), self.block):
             part = flat[start : start + self.block]
-            noise = self._noise(list(row), pid, stream, start, part.numel(), w.device)
+            noise = self.noise(list(row), pid, stream, start, part.numel(), w.device)
             for terms, target in zip(lists, targets, strict=True):
                 total = _accumulate([noise[row[key]] for key, _ in terms], terms)
                 target[start : start + self.block] = part.float() + total
@@ -143,26 +148,38 @@ class Eager:
             part = flat[start : start + self.block]
             lower = None if lows is None else lows[start : start + self.block]
             total = self._sum(terms, pid, stream, start, part.numel(), w.device)
-            old = part.float() if lower is None else rounding.join(part, lower)
-            new = (old if keep == 1.0 else old * _f32(keep)) + total
-            if lower is not None:
-                high, dropped = rounding.split(new)
-                part.copy_(high)
-                lower.copy_(dropped)
-            elif update == "stochastic" and w.dtype != torch.float32:
-                halves = philox.noise([rounding_key], pid, philox.ROUNDING, start, part.numel(), w.device)[0]
-                part.copy_(rounding.stochastic(new, w.dtype, halves))
-            else:
-                part.copy_(new)
+            old = read(part, lower)
+            new = (old if keep == 1.0 else old * f32(keep)) + total
+            write(part, new, pid, start, update, rounding_key, lower)
+
+
+def read(part: Tensor, low: Tensor | None) -> Tensor:
+    """The fp32 numbers of a block of weights, and their low halves where these are kept; may share memory."""
+    return part.float() if low is None else rounding.join(part, low)
+
+
+def write(
+    part: Tensor, new: Tensor, pid: int, start: int, update: str, rounding_key: int, low: Tensor | None
+) -> None:
+    """fp32 numbers into a block of weights that begins with element `start`, rounded as `update` says."""
+    if low is not None:
+        high, dropped = rounding.split(new)
+        part.copy_(high)
+        low.copy_(dropped)
+    elif update == "stochastic" and part.dtype != torch.float32:
+        halves = philox.noise([rounding_key], pid, philox.ROUNDING, start, part.numel(), part.device)[0]
+        part.copy_(rounding.stochastic(new, part.dtype, halves))
+    else:
+        part.copy_(new)
 
 
 def _accumulate(noise: Sequence[Tensor], terms: Terms) -> Tensor:
-    total = noise[0] * _f32(terms[0][1])
+    total = noise[0] * f32(terms[0][1])
     for z, (_, scale) in zip(noise[1:], terms[1:], strict=True):
-        total += z * _f32(scale)
+        total += z * f32(scale)
     return total
 
 
-def _f32(x: float) -> float:
+def f32(x: float) -> float:
     """x rounded to fp32, as every form must see it."""
     return torch.tensor(x, dtype=torch.float32).item()

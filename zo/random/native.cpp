@@ -259,3 +259,22 @@ extern "C" int zo_apply(const Head* head, const char* packed) {
             if (head->rows[i] < 0 || head->rows[i] >= head->height) return 1;
     return head->stream == SIGNS ? dispatch<SIGNS>(*head, plan) : dispatch<GAUSSIANS>(*head, plan);
 }
+
+template <int STREAM> static void noise(const Schedule& s, uint64_t id, int64_t start, int64_t n, float* out) {
+    std::vector<char> room(Tile<STREAM>::bytes);
+    for (int64_t done = 0; done < n; done += Tile<STREAM>::size) {
+        int64_t m = n - done < Tile<STREAM>::size ? n - done : Tile<STREAM>::size;
+        const char* z = Tile<STREAM>::fill(s, id, start + done, m, room.data());
+        for (int64_t i = 0; i < m; i += 16) {
+            float values[16];
+            narrow(values, Tile<STREAM>::scaled(z, i, 1.0f));
+            memcpy(out + done + i, values, (m - i < 16 ? m - i : 16) * 4);
+        }
+    }
+}
+
+// n fp32 numbers of one key from element `start` on.
+extern "C" void zo_noise(int stream, uint64_t key, uint64_t id, int64_t start, int64_t n, float* out) {
+    if (stream == SIGNS) noise<SIGNS>(schedule(key), id, start, n, out);
+    else noise<GAUSSIANS>(schedule(key), id, start, n, out);
+}

@@ -44,14 +44,25 @@ class Native:
 
     def __init__(self, portable: bool = False):
         self._eager = Eager()
-        self._apply, self.threaded, self.reason = _load(portable)
+        self._library, self.threaded, self.reason = _load(portable)
 
     def warm(
         self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
     ) -> None:
         """Nothing: noise is made where it is used, small tensors cost no more."""
-        if self._apply is None:
+        if self._library is None:
             self._eager.warm(keys, stream, layout, device)
+
+    def noise(
+        self, keys: Sequence[int], pid: int, stream: int, start: int, count: int, device: torch.device
+    ) -> Sequence[Tensor]:
+        """z of each key over elements start .. start + count of one parameter, fp32 [count]; not to be written."""
+        if self._library is None or device.type != "cpu" or stream == philox.ROUNDING:
+            return self._eager.noise(keys, pid, stream, start, count, device)
+        out = torch.empty(len(keys), count)
+        for key, row in zip(keys, out, strict=True):
+            self._library.zo_noise(stream, key, pid, start, count, row.data_ptr())
+        return out.unbind()
 
     def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
@@ -79,7 +90,7 @@ class Native:
             0,
             out.data_ptr(),
         )
-        self._apply(_HEAD_AND_ONE.pack(*head), _pack_one(tuple(terms)))  # pyright: ignore  # _takes saw it
+        self._library.zo_apply(_HEAD_AND_ONE.pack(*head), _pack_one(tuple(terms)))  # pyright: ignore  # _takes saw it
         return out
 
     def perturb_many(
@@ -128,7 +139,7 @@ class Native:
 
     def _takes(self, w: Tensor, stream: int) -> bool:
         known = w.dtype in _DTYPES and stream != philox.ROUNDING
-        return known and self._apply is not None and w.is_cpu and w.numel() > 0
+        return known and self._library is not None and w.is_cpu and w.numel() > 0
 
     def _run(
         self,
@@ -165,8 +176,8 @@ class Native:
             keep,
             keep != 1.0,
         )
-        assert self._apply is not None
-        code = self._apply(head + struct.pack(f"@{len(outs)}P", *outs), plan)
+        assert self._library is not None
+        code = self._library.zo_apply(head + struct.pack(f"@{len(outs)}P", *outs), plan)
         if code == 1:
             raise IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
 
@@ -193,8 +204,8 @@ def _like(out: Tensor, w: Tensor) -> bool:
 
 
 @functools.cache
-def _load(portable: bool) -> tuple["ctypes._NamedFuncPointer | None", bool, str]:
-    """The compiled function, whether it has threads, and a sentence when there is none."""
+def _load(portable: bool) -> tuple[ctypes.CDLL | None, bool, str]:
+    """The compiled functions, whether it has threads, and a sentence when there is none."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or ""
     if not shutil.which(compiler):
         return None, False, "There is no C++ compiler: g++ is not on the PATH and CXX names none."
@@ -202,13 +213,14 @@ def _load(portable: bool) -> tuple["ctypes._NamedFuncPointer | None", bool, str]
     options = [*_OPTIONS, *(["-DZO_PORTABLE"] if portable else []), *(["-fopenmp"] if runtime else [])]
     try:
         path = _build(compiler, options, runtime)
-        apply = ctypes.CDLL(str(path)).zo_apply
+        library = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         return None, False, f"{compiler} cannot compile {_SOURCE.name}: {error.stderr.strip()[-500:]}"
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, False, f"The compiled form of {_SOURCE.name} cannot be made or loaded: {error}"
-    apply.argtypes, apply.restype = [ctypes.c_char_p, ctypes.c_char_p], ctypes.c_int
-    return apply, runtime is not None, ""
+    library.zo_apply.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    library.zo_noise.argtypes = [ctypes.c_int, *[ctypes.c_uint64] * 2, *[ctypes.c_int64] * 2, ctypes.c_void_p]
+    return library, runtime is not None, ""
 
 
 def _openmp() -> Path | None:

@@ -79,6 +79,12 @@ class Triton:
         if stream != philox.SIGNS:
             self._eager.warm(keys, stream, layout, device)
 
+    def noise(
+        self, keys: Sequence[int], pid: int, stream: int, start: int, count: int, device: torch.device
+    ) -> Sequence[Tensor]:
+        """z of each key over elements start .. start + count of one parameter, fp32 [count]; not to be written."""
+        return self._eager.noise(keys, pid, stream, start, count, device)
+
     def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
         if stream != philox.SIGNS or not terms or w.dtype not in _DTYPES:
