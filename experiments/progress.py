@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from experiments.tasks.metrics import wilson
+
 _LINES = 20  # at most so many plain lines a run, apart from evaluations
 
 
@@ -106,15 +108,12 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
     """The result as a person reads it."""
     table = Table(title=f"{result['method']} on {result['task']} with {result['model']}: {result['status']}",
                   show_header=False, title_justify="left")  # fmt: skip
-    interval = ""
-    if result["ci95"] is not None:
-        low, high = result["ci95"]
-        interval = f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
-    n = f"{result['n_test']:,} held-out examples"
+    metric, n = result["metric"], result["n_test"]
     rows = {
-        f"{result['metric']} before": _percent(result["before"]) + f" on {n}",
-        f"{result['metric']} after": _percent(result["after"]) + interval,
+        f"{metric} before": _scored(result["before"], n),
+        f"{metric} after": _scored(result["after"], n),
         "majority baseline": _percent(result["majority"]),
+        "random baseline": _percent(result["random"]),
         "forward passes": f"{result['forward_passes']:,} in {result['steps']:,} steps"
         + (f", {result['backward_passes']:,} backward" if result["backward_passes"] else "")
         + f"; {result['eval_forward_passes']:,} to evaluate",
@@ -131,6 +130,14 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _scored(fraction: float | None, n: int) -> str:
+    """In points, with the interval of n held-out examples."""
+    if fraction is None:
+        return "-"
+    low, high = wilson(fraction, n)
+    return f"{_percent(fraction)} (95 % interval {100 * low:.1f} to {100 * high:.1f}; n = {n:,})"
 
 
 def _percent(fraction: float | None) -> str:

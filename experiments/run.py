@@ -3,6 +3,7 @@
 import shutil
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class _Run:
         self.snapshots = Snapshots(folder.snapshots)
         self.recorder = Recorder(session, folder)
         self._warned = False
+        self._before: Evaluation | None = None  # of this process
 
     def go(self) -> int:
         """Before, training, after."""
@@ -91,7 +93,8 @@ class _Run:
         self.folder.write_status("running", steps=len(self.journal))
         memory.reset_peak(self.session.loaded.device)
         if self.recorder.before is None:
-            self.recorder.note_before(self._test())
+            self._before = self._test()
+            self.recorder.note_before(self._before)
         status = "finished"
         try:
             done = self._train()
@@ -103,6 +106,8 @@ class _Run:
         return self._finish(status, done)
 
     def _train(self) -> int:
+        if not self.session.steps:
+            return 0
         session, recorder = self.session, self.recorder
         minutes = self.config["budget"]["minutes"]
 
@@ -175,8 +180,11 @@ class _Run:
         last = self.session.optimizer.weights.sha256()
         peak = memory.peak(self.session.loaded.device)
         selected = self._select(status, done)
-        after = self._test()
-        if self.config["save"]:
+        if self.session.steps or self._before is None:
+            after = self._test()
+        else:
+            after = replace(self._before, forward_passes=0)  # of the same weights
+        if self.config["save"] and self.session.steps:
             saving.save(self.session.loaded, self.folder.model)
         result = self._result(status, done, selected, after, last, seconds, peak)
         self.folder.write("result.json", result)
@@ -232,7 +240,7 @@ class _Run:
             "sequential_because": session.look.sequential_because,
             "seconds": seconds,
             "peak_memory_bytes": peak,
-            "trainable_parameters": optimizer.weights.numel,
+            "trainable_parameters": optimizer.weights.numel if session.steps else 0,
             "kernels": optimizer.weights.backend,
             "model_sha256": optimizer.weights.sha256(),
             "last_sha256": last,

@@ -17,6 +17,7 @@ import torch
 from experiments.models.loading import Loaded, load
 from experiments.peft import attach
 from experiments.tasks.task import Task, class_count, load_task
+from experiments.ways import Untrained
 from zo.errors import ConfigError
 from zo.look import ModuleLook
 from zo.optimizers import Optimizer, Probing
@@ -39,6 +40,7 @@ _OUTSIDE_HASH = {
     "kernels",
     "threads",
 }
+_OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
 _LOCAL = {"model": {"path", "device", "name", "resources"}, "task": {"data_dir", "source"}}
 _SMALL = 2_000_000  # weights
 _NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
@@ -69,7 +71,9 @@ class Session:
 
     @property
     def method(self) -> str:
-        """The optimizer's name in tables, lower case."""
+        """The optimizer's name in tables, lower case; zeroshot or icl where nothing is trained."""
+        if isinstance(self.optimizer, Untrained):
+            return "icl" if self.config["task"]["demonstrations"] else "zeroshot"
         return type(self.optimizer).__name__.lower()
 
     @property
@@ -132,7 +136,7 @@ def build(config: Config) -> Session:
     weights = Weights(loaded.model, update=config["update"], kernels=config["kernels"])
     optimizer = _optimizer(config, weights)
     steps = _steps(config, optimizer)
-    if config["budget"]["minutes"] is None:
+    if config["budget"]["minutes"] is None and not isinstance(optimizer, Untrained):
         optimizer.lr = schedule.over(config["optimizer"]["lr"], steps)
     look = ModuleLook(
         loaded.model,
@@ -141,7 +145,7 @@ def build(config: Config) -> Session:
         probes_per_forward=config["probes_per_forward"],
         micro=config["batch"]["micro"],
     )
-    return Session(config, loaded, task, optimizer, look, schedule, steps, _hash(config, loaded, task))
+    return Session(config, loaded, task, optimizer, look, schedule, steps, _hash(config, loaded, task, steps))
 
 
 def _check_constructors(config: Config) -> Schedule:
@@ -189,6 +193,8 @@ def _set_threads(threads: int | None, loaded: Loaded) -> None:
 
 def _steps(config: Config, optimizer: Optimizer) -> int:
     budget = config["budget"]
+    if isinstance(optimizer, Untrained):
+        return 0
     if budget["steps"] is not None:
         return budget["steps"]
     if budget["minutes"] is not None:
@@ -212,14 +218,17 @@ def _permutation(n: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(n, generator=generator).tolist()
 
 
-def _hash(config: Config, loaded: Loaded, task: Task) -> str:
-    """Local paths leave the hash, and the contents they lead to enter it."""
+def _hash(config: Config, loaded: Loaded, task: Task, steps: int) -> str:
+    """Local paths leave the hash, and the contents they lead to enter it; without steps all that concerns them
+    leaves too.
+    """
+    outside = _OUTSIDE_HASH | (set() if steps else _OF_STEPS)
     kept = {
         group: {k: v for k, v in value.items() if k not in _LOCAL.get(group, ())}
         if isinstance(value, Mapping)
         else value
         for group, value in config.items()
-        if group not in _OUTSIDE_HASH
+        if group not in outside
     }
     kept["contents"] = [loaded.fingerprint, task.fingerprint]
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()

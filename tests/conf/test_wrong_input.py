@@ -19,7 +19,7 @@ def only(override: str) -> str:
     ("override", "said"),
     [
         ("model=tiny-cml", "Did you mean tiny-clm?"),
-        ("optimizer=fzo", "Options: adamw, fzoo, mezo, sgd"),
+        ("optimizer=fzo", "Options: "),
         ("optimzer=mezo", "Did you mean optimizer?"),
         ("optimizer.epz=1", "Did you mean optimizer.eps?"),
         ("lr=1", "Did you mean optimizer.lr?"),
