@@ -1,6 +1,6 @@
-"""What a user chooses on the text side: model, adapters, task. Frozen, checked when made, light to import.
+"""What a user chooses on the text side: model and task. Frozen, checked when made, light to import.
 
-The YAML files in conf/model, conf/peft and conf/task hold these fields and no others.
+The YAML files in conf/model and conf/task hold these fields and no others (conf/peft: experiments.modes).
 """
 
 import difflib
@@ -48,26 +48,12 @@ class ModelChoice:
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
-        _check_literals(self, "model")
+        check_literals(self, "model")
         if self.head is not None and self.family in ("causal", "masked"):
             raise ConfigError(
                 f"model.head={self.head} is for classifiers, but model.family={self.family}. "
                 f"Set model.family=classifier, or model.head=null."
             )
-
-
-@dataclass(frozen=True)
-class PeftChoice:
-    """Which parameters are trained: all (none) or low-rank adapters (lora), scaled by alpha / r."""
-
-    name: Literal["none", "lora"]
-    r: int = 8
-    alpha: float = 16.0
-    targets: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        _check_literals(self, "peft")
-        _check(self.r >= 1, f"peft.r={self.r}: a rank is at least 1.")
 
 
 @dataclass(frozen=True)
@@ -166,9 +152,9 @@ class TaskChoice:
     max_new_tokens: int = 50
 
     def __post_init__(self) -> None:
-        _check_literals(self, "task")
+        check_literals(self, "task")
         problems = list(problems_of(self))
-        _check(not problems, "\n".join(problems))
+        check(not problems, "\n".join(problems))
 
     @property
     def generated(self) -> bool:
@@ -206,7 +192,7 @@ def _build(kind: Any, values: Mapping[str, Any]) -> Any:
         inner = _dataclass_in(hints[key])
         made[key] = _build(inner, value) if inner and isinstance(value, Mapping) else _plain(value)
     missing = [f.name for f in fields(kind) if f.name not in made and _required(f)]
-    _check(not missing, f"{kind.__name__} needs {', '.join(missing)}, which the configuration does not give.")
+    check(not missing, f"{kind.__name__} needs {', '.join(missing)}, which the configuration does not give.")
     return kind(**made)
 
 
@@ -229,7 +215,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _check_literals(choice: Any, group: str) -> None:
+def check_literals(choice: Any, group: str) -> None:
     """Every field with a fixed set of values has one of them."""
     problems = []
     for name, hint in get_type_hints(type(choice)).items():
@@ -240,9 +226,10 @@ def _check_literals(choice: Any, group: str) -> None:
         if allowed and value not in allowed and not (optional and value is None):
             listed = ", ".join(map(str, allowed)) + (" or null" if optional else "")
             problems.append(f"{group}.{name}={value}: allowed are {listed}.")
-    _check(not problems, "\n".join(problems))
+    check(not problems, "\n".join(problems))
 
 
-def _check(holds: bool, message: str) -> None:
+def check(holds: bool, message: str) -> None:
+    """Raises ConfigError with the message unless it holds."""
     if not holds:
         raise ConfigError(message)

@@ -4,9 +4,14 @@ import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from experiments.models.head import base_of
+from torch import nn
+
+from experiments.models.head import adapter_of
 from experiments.models.loading import Loaded, quiet
+from experiments.models.pooling import MeanPooled
+from experiments.peft import virtual
 from zo.errors import ConfigError
 
 
@@ -17,7 +22,7 @@ def save(loaded: Loaded, folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         # Unless told, an adapter asks the hub whether its base model has the same vocabulary.
-        told = {} if base_of(loaded.model) is loaded.model else {"save_embedding_layers": False}
+        told = {} if adapter_of(loaded.model) is None else {"save_embedding_layers": False}
         with quiet():
             loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
         loaded.tokenizer.save_pretrained(unfinished)
@@ -28,12 +33,20 @@ def save(loaded: Loaded, folder: Path) -> None:
 
 
 def load_adapter(base: Loaded, folder: Path) -> Loaded:
-    """The base model with the adapter that `save` wrote."""
-    from peft import PeftModel  # late: it takes seconds to import
+    """The base model with the adapter that `save` wrote, and the head of a pooled one."""
+    from peft import PeftConfig, PeftModel  # late: it takes seconds to import
 
     if not (folder / "adapter_config.json").is_file():
         raise ConfigError(f"{folder} has no adapter_config.json, so it holds no adapter.")
+    pooled = base.model if isinstance(base.model, MeanPooled) else None
+    wide = PeftConfig.from_pretrained(str(folder)).peft_type == "IA3"  # see experiments.peft.adapters
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about names that peft still uses in transformers
-        model = PeftModel.from_pretrained(base.model, str(folder), autocast_adapter_dtype=False)  # type: ignore[arg-type]
+        target: Any = base.model if pooled is None else pooled.encoder
+        model: nn.Module = PeftModel.from_pretrained(target, str(folder), autocast_adapter_dtype=wide)
+    if pooled is not None:
+        pooled.encoder = model
+        pooled.load_head(folder)
+        model = pooled
+    virtual.finish(model)
     return replace(base, model=model.eval())

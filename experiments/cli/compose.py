@@ -34,6 +34,7 @@ from experiments.cli.schema import (
     schema,
     section_in,
 )
+from experiments.modes import mode
 from zo.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -211,14 +212,16 @@ def _validate(
             below = next((text for other, text in written.items() if other.startswith(key + ".")), where)
             problems.append(Problem(written.get(key, below), _sentence(model, key, item)))
     bad = {problem.where.partition(".")[0] for problem in problems[wrong:]}
-    problems += [p for name in CHOICES if name not in bad for p in _combinations(name, content[name])]
+    problems += [
+        p for name in (*CHOICES, "peft") if name not in bad for p in _combinations(name, content[name])
+    ]
     return content if len(problems) == wrong else None
 
 
 def _combinations(name: str, values: dict[str, Any]) -> list[Problem]:
     """What a section's dataclass says of its ranges, and of keys that do not go together."""
     try:
-        read(CHOICES[name], values, name)
+        mode(values) if name == "peft" else read(CHOICES[name], values, name)
     except ConfigError as error:
         return [Problem(*line.partition(": ")[::2]) for line in str(error).splitlines()]
     return []

@@ -18,14 +18,15 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from experiments.choices import ModelChoice, PeftChoice, TaskChoice
+from experiments.choices import ModelChoice, TaskChoice
 from experiments.cli.constructor import REQUIRED, arguments
+from experiments.modes import MODES
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
 
-CHOICES = {"model": ModelChoice, "task": TaskChoice, "peft": PeftChoice}  # groups that a dataclass describes
+CHOICES = {"model": ModelChoice, "task": TaskChoice}  # groups that a dataclass describes; peft: one a mode
 TARGETS = ("optimizer", "schedule")  # groups whose YAML is a constructor call
 
 
@@ -52,12 +53,6 @@ class Anything(Section):
     """Stands where a section cannot be known, so that the rest is still checked."""
 
     model_config = ConfigDict(extra="allow")
-
-
-class NoAdapter(Section):
-    """Every parameter is trained."""
-
-    name: Literal["none"]
 
 
 class Seeds(Section):
@@ -140,11 +135,10 @@ class Fixed(Section):
     experiment: str = "default"
 
 
-def schema(adapter: str, targets: dict[str, type[Section]]) -> type[Section]:
+def schema(peft: str, targets: dict[str, type[Section]]) -> type[Section]:
     """The model of a whole configuration: the fixed sections and those of the chosen files."""
-    sections: dict[str, type[Section]] = {name: from_dataclass(choice) for name, choice in CHOICES.items()}
-    if adapter == "none":
-        sections["peft"] = NoAdapter
+    choices = CHOICES | {"peft": MODES.get(peft, MODES["none"])}
+    sections: dict[str, type[Section]] = {name: from_dataclass(choice) for name, choice in choices.items()}
     fields: dict[str, Any] = {name: (section, ...) for name, section in (sections | targets).items()}
     return create_model("Config", __base__=Fixed, **fields)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from experiments.models.pooling import MeanPooled
 from zo.errors import ConfigError
 
 
@@ -16,6 +17,19 @@ def base_of(model: nn.Module) -> nn.Module:
     """The model without its adapters' wrappers."""
     get = getattr(model, "get_base_model", None)  # peft's wrappers alone have it
     return get() if get is not None else model
+
+
+def adapter_of(model: nn.Module) -> nn.Module | None:
+    """The wrapper that peft put on a model, or on the encoder of a pooled one; None where there is none."""
+    if isinstance(model, MeanPooled):
+        return adapter_of(model.encoder)
+    return None if base_of(model) is model else model
+
+
+def virtual_tokens(model: nn.Module) -> int:
+    """How many places before the text an adapter's virtual tokens take; 0 for a prefix, which is not among them."""
+    config: Any = getattr(model, "active_peft_config", None)
+    return config.num_virtual_tokens if config is not None and config.peft_type == "PROMPT_TUNING" else 0
 
 
 def head_of(model: nn.Module) -> nn.Module:
@@ -38,12 +52,14 @@ def head_of(model: nn.Module) -> nn.Module:
 def head_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
     """Within it, model(...) gives logits [rows, K, V] at `positions` [rows, K] instead of [rows, T, V].
 
+    Positions are those in the text; virtual tokens before it are not counted.
     The model is to be called through model(...) with as many rows as `positions` has.
     """
+    before = virtual_tokens(model)
 
     def gather(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, *rest = args
-        index = positions.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
+        index = (positions.to(hidden.device) + before)[..., None].expand(-1, -1, hidden.shape[-1])
         return (hidden.gather(1, index), *rest)
 
     handle = head_of(model).register_forward_pre_hook(gather)

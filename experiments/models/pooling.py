@@ -23,8 +23,8 @@ class MeanPooled(nn.Module):
 
     def __init__(self, encoder: PreTrainedModel, classes: int) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.config = encoder.config  # peft chooses its targets by the model type
+        self.encoder: nn.Module = encoder  # or peft's wrapper of it
+        self.config = encoder.config
         head = nn.utils.skip_init(
             nn.Linear, encoder.config.hidden_size, classes, device=encoder.device, dtype=encoder.dtype
         )
@@ -36,13 +36,16 @@ class MeanPooled(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **more: Any) -> SequenceClassifierOutput:
         """Logits [B, classes] of texts [B, T]."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state
+        hidden = hidden[
+            :, hidden.shape[1] - attention_mask.shape[1] :
+        ]  # the text's: virtual tokens stand before
         kept = attention_mask[..., None].to(hidden.dtype)
         mean = (hidden * kept).sum(1) / kept.sum(1)
         return SequenceClassifierOutput(logits=self.head(mean))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """The encoder as a Hugging Face folder, the head beside it."""
-        self.encoder.save_pretrained(folder)
+    def save_pretrained(self, folder: str | Path, **told: Any) -> None:
+        """The encoder as a Hugging Face folder, or its adapter as peft's, the head beside it."""
+        self.encoder.save_pretrained(folder, **told)  # type: ignore[operator]  # both kinds have it
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.head.state_dict().items()}
         save_file(tensors, str(Path(folder) / HEAD_FILE))
 

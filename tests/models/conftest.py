@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .tiny import CAUSAL, SENTENCES, make, tokenizer
+from .tiny import CAUSAL, MORE_CAUSAL, SENTENCES, make, tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def folder(tmp_path_factory):
     def get(name: str) -> Path:
         if name not in made:
             make(name).save_pretrained(root / name)
-            tokenizer(name not in CAUSAL).save_pretrained(root / name)
+            tokenizer(name not in (*CAUSAL, *MORE_CAUSAL)).save_pretrained(root / name)
             made.add(name)
         return root / name
 

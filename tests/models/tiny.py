@@ -47,6 +47,7 @@ VOCABULARY = len(SPECIAL) + 256 + len(WORDS)
 _COMMON = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
            "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}  # fmt: skip
 CAUSAL = ("opt", "opt-post", "llama", "phi")
+MORE_CAUSAL = ("mistral", "qwen3", "gemma3", "gpt2")
 MASKED = ("roberta", "bert")
 
 
@@ -65,6 +66,35 @@ def make(name: str) -> hf.PreTrainedModel:
             )
         ),
         "phi": lambda: hf.PhiForCausalLM(hf.PhiConfig(**wide, max_position_embeddings=128)),
+        "mistral": lambda: hf.MistralForCausalLM(
+            hf.MistralConfig(**wide, num_key_value_heads=2, max_position_embeddings=128, sliding_window=64)
+        ),
+        "qwen3": lambda: hf.Qwen3ForCausalLM(
+            hf.Qwen3Config(**wide, num_key_value_heads=2, head_dim=12, max_position_embeddings=128)
+        ),
+        "gemma3": lambda: hf.Gemma3ForCausalLM(
+            hf.Gemma3TextConfig(
+                **wide,
+                num_key_value_heads=2,
+                head_dim=12,
+                max_position_embeddings=128,
+                sliding_window=6,
+                layer_types=["sliding_attention", "full_attention"],
+            )
+        ),
+        "gpt2": lambda: hf.GPT2LMHeadModel(
+            hf.GPT2Config(
+                vocab_size=VOCABULARY,
+                n_embd=32,
+                n_layer=2,
+                n_head=4,
+                n_positions=128,
+                initializer_range=0.2,
+                bos_token_id=0,
+                eos_token_id=2,
+                pad_token_id=1,
+            )
+        ),
         "roberta": lambda: hf.RobertaForMaskedLM(
             hf.RobertaConfig(**wide, max_position_embeddings=130, type_vocab_size=1)
         ),

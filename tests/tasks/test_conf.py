@@ -9,12 +9,12 @@ from experiments.choices import (
     Classified,
     Masked,
     ModelChoice,
-    PeftChoice,
     Source,
     TaskChoice,
     Templates,
     read,
 )
+from experiments.modes import MODES, mode
 
 from ..models.tiny import CONF, conf
 
@@ -37,8 +37,8 @@ def test_models(name):
 @pytest.mark.parametrize("name", files("peft"))
 def test_adapters(name):
     values = conf("peft", name)
-    assert set(values) == ({"name"} if name == "none" else names(PeftChoice))
-    assert read(PeftChoice, values, "peft").name == name
+    assert set(values) == names(MODES[name])
+    assert mode(values) == MODES[name](name=name)  # its own defaults
 
 
 @pytest.mark.parametrize("name", files("task"))

@@ -192,9 +192,12 @@ class Executor:
         """The forward of a module with the tensors of one probe in place of its own.
 
         A module of vectors alone (a norm) computes with their fp32 copies and gives back the model's dtype;
-        one that mixes vectors and matrices gets all in the model's dtype.
+        one that mixes vectors and matrices, trained or not, gets all in the model's dtype.
         """
-        wide = all(name in self.weights.copies for _, _, name in site.slots)
+        own = [p for owner, _, _ in site.slots for p in owner._parameters.values() if p is not None]
+        wide = all(name in self.weights.copies for _, _, name in site.slots) and all(
+            p.dim() <= 1 for p in own
+        )
         held = {id(owner): (owner, owner._parameters) for owner, _, _ in site.slots}
         shown = {key: _Watched(parameters) for key, (_, parameters) in held.items()}
         for owner, attribute, name in site.slots:

@@ -1,0 +1,103 @@
+"""LoRA and (IA)³ through the peft library.
+
+(IA)³ scales keys, values and what enters the second feed-forward layer. The library's own lists scale queries
+instead of keys or values for OPT, Phi, Qwen and Gemma, and for BERT and RoBERTa also what enters the attention's
+output layer, which are the values a second time; the default here is the paper's choice on each architecture.
+The factors stand near 1, where bfloat16 is spaced by 0.004 to 0.008, so they stay in fp32 (as peft has them by
+default); all other adapters have the dtype of the model.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from experiments.models.loading import Loaded
+from experiments.models.pooling import MeanPooled
+from experiments.modes import IA3, Lora
+from zo.errors import ConfigError
+
+SCALED = ("k_proj", "v_proj", "key", "value", "c_attn")  # of GPT-2's fused layer also the queries
+FEEDFORWARD = ("fc2", "down_proj", "output.dense", "mlp.c_proj")
+
+
+def lora(loaded: Loaded, choice: Lora) -> Loaded:
+    """Low-rank adapters; B starts at zero, so that the model computes what it did."""
+    from peft import LoraConfig  # late: it takes seconds to import
+
+    config = LoraConfig(
+        task_type=task_type(loaded),
+        r=choice.r,
+        lora_alpha=choice.alpha,  # type: ignore[arg-type]  # peft divides it by r; it need not be whole
+        target_modules=list(choice.targets) if choice.targets is not None else None,
+        lora_dropout=0.0,
+        bias="none",
+    )
+    return wrapped(loaded, config, f"peft.targets={choice.targets}")
+
+
+def ia3(loaded: Loaded, choice: IA3) -> Loaded:
+    """Factors that start at one."""
+    from peft import IA3Config  # late: it takes seconds to import
+
+    names = _linears(loaded.model)
+    scaled = _found(names, SCALED if choice.targets is None else choice.targets)
+    feedforward = _found(names, FEEDFORWARD if choice.feedforward is None else choice.feedforward)
+    if choice.feedforward is None:
+        feedforward = [name for name in feedforward if "attention" not in name]
+    wanted = [*scaled, *feedforward]
+    said = f"peft.targets={choice.targets}, peft.feedforward={choice.feedforward}"
+    if not wanted or (choice.targets is None and not scaled):
+        raise ConfigError(
+            f"{said}: no keys and values are known of {type(loaded.model).__name__}; name them. {_known(loaded)}"
+        )
+    config = IA3Config(task_type=task_type(loaded), target_modules=wanted, feedforward_modules=feedforward)
+    return wrapped(loaded, config, said, autocast=True)
+
+
+def task_type(loaded: Loaded) -> Any:
+    """What peft calls the family; of a pooled encoder it sees the encoder alone."""
+    from peft import TaskType
+
+    if isinstance(loaded.model, MeanPooled):
+        return TaskType.FEATURE_EXTRACTION
+    return {"causal": TaskType.CAUSAL_LM, "masked": None, "classifier": TaskType.SEQ_CLS}[loaded.family]
+
+
+def wrapped(loaded: Loaded, config: Any, said: str, autocast: bool = False) -> Loaded:
+    """The model with an adapter on it, or on the encoder of a pooled one, whose head is trained beside.
+
+    said: the user's words, for the ConfigError about modules that are not there. autocast: adapters in fp32.
+    """
+    from peft import get_peft_model
+
+    target = loaded.model.encoder if isinstance(loaded.model, MeanPooled) else loaded.model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about names that peft still uses in transformers
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # it then corrects it for GPT-2
+        try:
+            model = get_peft_model(target, config, autocast_adapter_dtype=autocast)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ConfigError(f"{said}: {str(error).splitlines()[0]} {_known(loaded)}") from error
+    if not isinstance(loaded.model, MeanPooled):
+        return replace(loaded, model=model)
+    loaded.model.encoder = model
+    loaded.model.head.requires_grad_(True)
+    return loaded
+
+
+def _linears(model: nn.Module) -> list[str]:
+    target = model.encoder if isinstance(model, MeanPooled) else model
+    return [name for name, module in target.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+
+
+def _found(names: Sequence[str], endings: Sequence[str]) -> list[str]:
+    return [name for name in names if any(name == end or name.endswith(f".{end}") for end in endings)]
+
+
+def _known(loaded: Loaded) -> str:
+    last = sorted({name.rsplit(".", 1)[-1] for name in _linears(loaded.model)})
+    return f"The model's linear layers are {', '.join(last)}."

@@ -1,0 +1,94 @@
+"""Modes that train some of the model's own weights: biases, whole blocks, the head."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from experiments.models.head import head_of
+from experiments.models.loading import Loaded
+from experiments.models.pooling import MeanPooled
+from experiments.modes import BitFit, Head, Layers
+from zo.errors import ConfigError
+
+
+def bitfit(loaded: Loaded, choice: BitFit) -> Loaded:
+    """All biases, those of norms too."""
+    biases = [p for name, p in loaded.model.named_parameters() if name.rsplit(".", 1)[-1] == "bias"]
+    if not [p for p in biases if all(p is not own for own in _new_head(loaded))]:
+        raise ConfigError(
+            f"peft=bitfit trains biases, and {loaded.name} has none (nor have Llama, Mistral, Qwen3 and Gemma). "
+            "Take peft=ia3, which has as few parameters, or peft=layers."
+        )
+    return _train(loaded, biases)
+
+
+def layers(loaded: Loaded, choice: Layers) -> Loaded:
+    """Whole transformer blocks."""
+    blocks = _blocks(loaded)
+    chosen = [p for number in choice.chosen(len(blocks)) for p in blocks[number].parameters()]
+    return _train(loaded, chosen)
+
+
+def head(loaded: Loaded, choice: Head) -> Loaded:
+    """The module that makes logits of hidden states.
+
+    Where its matrix is the input embeddings (OPT, RoBERTa, BERT, GPT-2 and many others), it becomes a copy of its
+    own, so that the embeddings stay as they were; the saved model's configuration says so (tie_word_embeddings).
+    """
+    if loaded.family == "classifier":
+        return _train(loaded, [])
+    unread = _untie(loaded.model)
+    return _train(loaded, [p for p in _head_parameters(loaded) if all(p is not other for other in unread)])
+
+
+def _train(loaded: Loaded, chosen: Iterable[nn.Parameter]) -> Loaded:
+    for parameter in [*chosen, *_new_head(loaded)]:
+        parameter.requires_grad_(True)
+    return loaded
+
+
+def _new_head(loaded: Loaded) -> list[nn.Parameter]:
+    """What every mode trains: a classifier's head."""
+    return _head_parameters(loaded) if loaded.family == "classifier" else []
+
+
+def _head_parameters(loaded: Loaded) -> list[nn.Parameter]:
+    model: Any = loaded.model
+    if isinstance(model, MeanPooled):
+        return list(model.head.parameters())
+    if loaded.family != "classifier":
+        return list(head_of(model).parameters())
+    return [
+        p
+        for name, child in model.named_children()
+        if name != model.base_model_prefix
+        for p in child.parameters()
+    ]
+
+
+def _blocks(loaded: Loaded) -> nn.ModuleList:
+    """The list of the model's transformer blocks: the outermost of as many modules as the model has layers."""
+    model: Any = loaded.model
+    count = model.config.get_text_config().num_hidden_layers
+    found = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
+    blocks = next(found, None)
+    if blocks is None:
+        raise ConfigError(
+            f"peft=layers trains whole blocks, and {loaded.name} has no list of its {count} blocks. Take peft=lora."
+        )
+    return blocks
+
+
+def _untie(model: Any) -> list[nn.Parameter]:
+    """Every weight that is another's becomes a copy; gives those others, which a head no longer reads."""
+    sources = [model.get_parameter(source) for source in model.all_tied_weights_keys.values()]
+    for target in model.all_tied_weights_keys:
+        place, _, attribute = target.rpartition(".")
+        owner = model.get_submodule(place)
+        copy = getattr(owner, attribute).detach().clone()
+        setattr(owner, attribute, nn.Parameter(copy, requires_grad=False))
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
+    return sources
