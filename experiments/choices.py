@@ -28,9 +28,9 @@ class Resources:
     minutes: int = 60
 
     def __post_init__(self) -> None:
-        _check(self.gpus >= 0, f"model.resources.gpus={self.gpus}: it is at least 0.")
-        _check(self.mem >= 1, f"model.resources.mem={self.mem}: it is at least 1 GiB.")
-        _check(self.minutes >= 1, f"model.resources.minutes={self.minutes}: it is at least 1.")
+        check(self.gpus >= 0, f"model.resources.gpus={self.gpus}: it is at least 0.")
+        check(self.mem >= 1, f"model.resources.mem={self.mem}: it is at least 1 GiB.")
+        check(self.minutes >= 1, f"model.resources.minutes={self.minutes}: it is at least 1.")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def prompt(loaded: Loaded, choice: Prompt) -> Loaded:
         task_type=_task_type(loaded),
         num_virtual_tokens=choice.tokens,
         prompt_tuning_init="SAMPLE_VOCAB" if choice.init == "vocabulary" else "RANDOM",
-        token_dim=target.get_input_embeddings().weight.shape[1],  # OPT-350m's is not the hidden size
+        token_dim=_embeddings(target).shape[1],  # OPT-350m's is not the hidden size
     )
     loaded = _shorter(wrapped(loaded, config, f"peft.tokens={choice.tokens}"), choice.tokens)
     finish(loaded.model)
@@ -115,6 +115,12 @@ def _target(loaded: Loaded, tokens: int) -> PreTrainedModel:
     return target
 
 
+def _embeddings(model: PreTrainedModel) -> Tensor:
+    """The input embeddings [vocabulary, width]."""
+    table: Any = model.get_input_embeddings()
+    return table.weight
+
+
 def _task_type(loaded: Loaded) -> Any:
     """peft's class for sequence classification keeps token types, the one for features would drop them."""
     from peft import TaskType
@@ -135,8 +141,7 @@ def _activations(model: PreTrainedModel, tokens: int) -> DynamicCache:
 
     One thread, so that their bits, with which a journal begins, do not depend on how many there are.
     """
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = torch.randint(vocabulary, (1, tokens)).to(model.device)
+    ids = torch.randint(_embeddings(model).shape[0], (1, tokens)).to(model.device)
     cache, threads = DynamicCache(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
