@@ -1,0 +1,71 @@
+"""R-AdaZO: "Refining adaptive zeroth-order optimization at ease" (Shu et al., ICML 2025).
+
+    ĝ = (1/K) Σ (L(θ + ε z_i) − L(θ)) / ε · z_i          K + 1 forward passes, zo/optimizers/twopoint.py
+    m ← β1 m + (1 − β1) ĝ
+    v ← β2 v + (1 − β2) m²                               of the momentum, not of ĝ: less noise in the divisor
+    θ ← θ − η ( m / √(v + ζ) + λ θ )
+
+There is no bias correction, and ζ stands inside the root. The first steps are long: at the k-th the divisor is short of
+√(1 − β2^k), so that η should be warmed up, or smaller than Adam's. State: m and v, two fp32 copies.
+
+K is `n` here, and `sides = two` spends 2K passes for ĝ to order ε². The paper draws directions from the unit sphere and
+multiplies by d; here z is Gaussian, which is √d times that to within 1/√(2d), so a radius μ of the paper is
+ε = μ / √d. The authors' code perturbs one tensor at a time, 2K passes each; here z is one direction over all weights.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from zo.errors import ConfigError
+from zo.names import Parameters
+from zo.optimizers.base import Rate
+from zo.optimizers.twopoint import TwoPoint
+from zo.optimizers.zoadam import two_betas
+from zo.weights import Block, Weights
+
+
+class RAdaZO(TwoPoint):
+    """Adam whose second moment is that of the momentum.
+
+    n: K. zeta: ζ, inside the root. sides: "one" as in the paper, or "two".
+    """
+
+    rule = "element"
+    state_copies = 2.0  # m and v
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-6,
+        eps: float = 1e-3,
+        n: int = 2,
+        betas: tuple[float, float] = (0.9, 0.999),
+        zeta: float = 1e-8,
+        sides: str = "one",
+        directions: str = "gaussian",
+        weight_decay: float = 0.0,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        self.betas = two_betas(betas)
+        if not (math.isfinite(zeta) and zeta > 0):
+            raise ConfigError(f"optimizer.zeta = {zeta} must be above 0.")
+        super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
+        self.zeta = zeta
+        self.slots |= {"m": self.weights.zeros(), "v": self.weights.zeros()}
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        slopes = self.slopes(losses)
+        beta1, beta2 = self.betas
+
+        def rule(block: Block) -> Tensor:
+            m = block.state["m"].mul_(beta1).add_(self.gradient(block, slopes), alpha=1 - beta1)
+            v = block.state["v"].mul_(beta2).addcmul_(m, m, value=1 - beta2)
+            return m * (v + self.zeta).rsqrt_() * -lr
+
+        self.check_size(lr)
+        self.apply_rule(t, rule, self.keys(t), lr)
+        return self.seen(losses, slopes)

@@ -1,0 +1,80 @@
+"""ZO-Adam of ZO-Bench (Zhang et al., ICML 2024): Adam on the zeroth-order estimate.
+
+    m ← β1 m + (1 − β1) ĝ         ĝ = (1/n) Σ p_i z_i, summed before it is squared (zo/optimizers/twopoint.py)
+    v ← β2 v + (1 − β2) ĝ²
+    θ ← θ − η ( m̂ / (√v̂ + ε̂) + λ θ ),   m̂ = m / (1 − β1^k), v̂ = v / (1 − β2^k) at the k-th move
+
+torch.optim.AdamW fed with ĝ (the authors' code feeds torch.optim.Adam, the same without weight decay). State: m and v,
+two fp32 copies of the trained weights. Steps that are skipped for their losses do not count in k.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zo.errors import ConfigError
+from zo.names import Parameters
+from zo.optimizers.base import Rate
+from zo.optimizers.twopoint import TwoPoint
+from zo.weights import Block, Weights
+
+
+class ZOAdam(TwoPoint):
+    """Adam on the two-point estimate.
+
+    sides: "two" or "one". adam_eps: ε̂, beside √v̂; `eps` is the radius of the probes.
+    """
+
+    rule = "element"
+    state_copies = 2.0  # m and v
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-5,
+        eps: float = 1e-3,
+        n: int = 1,
+        betas: tuple[float, float] = (0.9, 0.999),
+        adam_eps: float = 1e-8,
+        sides: str = "two",
+        directions: str = "gaussian",
+        weight_decay: float = 0.0,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        self.betas = two_betas(betas)
+        if not (math.isfinite(adam_eps) and adam_eps > 0):
+            raise ConfigError(f"optimizer.adam_eps = {adam_eps} must be above 0.")
+        super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
+        self.adam_eps = adam_eps
+        self.moves = torch.zeros((), dtype=torch.int64)
+        self.slots |= {"m": self.weights.zeros(), "v": self.weights.zeros()}
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        slopes = self.slopes(losses)
+        self.moves += 1
+        (beta1, beta2), k = self.betas, self.moves.item()
+        size, root = lr / (1 - beta1**k), math.sqrt(1 - beta2**k)
+
+        def rule(block: Block) -> Tensor:
+            g = self.gradient(block, slopes)
+            m = block.state["m"].mul_(beta1).add_(g, alpha=1 - beta1)
+            v = block.state["v"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            return m / v.sqrt().div_(root).add_(self.adam_eps) * -size
+
+        self.check_size(lr)
+        self.apply_rule(t, rule, self.keys(t), lr)
+        return self.seen(losses, slopes)
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | {"moves": self.moves}
+
+
+def two_betas(betas: Sequence[float]) -> tuple[float, float]:
+    """Two decay rates in [0, 1); raises ConfigError for anything else."""
+    if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+        raise ConfigError(f"optimizer.betas = {tuple(betas)} must be two numbers in [0, 1).")
+    return betas[0], betas[1]

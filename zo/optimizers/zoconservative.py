@@ -1,0 +1,66 @@
+"""ZO-SGD-Cons of ZO-Bench (Zhang et al., ICML 2024): the best of three points.
+
+    ĝ = (1/n) Σ p_i z_i            zo/optimizers/twopoint.py
+    θ ← argmin of L over {θ, θ − η ĝ, θ + η ĝ}, on the batch of the step
+
+A step looks twice, for where the second look goes depends on the first: 2n + 3 forward passes (5 in the paper, n = 1),
+or n + 3 with one side, where L(θ) is known already. All of these losses are told and journaled, so that replaying needs
+no pass. Ties stay at θ. No state.
+
+In fp32, and in 16 bits rounded to nearest, the point moved to is bit for bit the one looked at, so the loss on the
+batch never rises; stochastic rounding and fp32 masters of 16-bit weights end within a rounding of it. Weight decay is no
+part of the points compared; it is applied with a move, and where θ is the best nothing changes. The authors' code reaches
+the third point by a move of −2 ĝ and comes back in place; its sparse mask is forgotten there.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from zo.directions import Probe
+from zo.names import Parameters
+from zo.optimizers.base import Looker, Rate
+from zo.optimizers.twopoint import TwoPoint
+from zo.weights import Weights
+
+
+class ZOConservative(TwoPoint):
+    """A step of ZO-SGD, a step the other way or none, whichever has the least loss.
+
+    sides: "two" or "one".
+    """
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-6,
+        eps: float = 1e-3,
+        n: int = 1,
+        sides: str = "two",
+        directions: str = "gaussian",
+        weight_decay: float = 0.0,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
+        self.first_look = self.forward_passes
+        self.losses_per_step = self.forward_passes = self.first_look + (2 if sides == "one" else 3)
+
+    def step(self, t: int, batch: Any, look: Looker, lr: float | None = None) -> list[float]:
+        lr = self.rate(t) if lr is None else lr
+        first = look(self.ask(t), batch)
+        if not all(map(math.isfinite, first)):
+            return [*first, *[math.nan] * (self.losses_per_step - self.first_look)]  # no slope, no second look
+        slopes = self.slopes(first)
+        points = [Probe(self.terms(t, slopes, scale)) for scale in (-lr, lr)]
+        return first + look(points if self.sides == "one" else [Probe(), *points], batch)
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        first, second = losses[: self.first_look], losses[self.first_look :]
+        here, there, back = second if self.sides == "two" else (first[0], *second)
+        slopes = self.slopes(first)
+        best, way = min((here, 0.0), (there, -1.0), (back, 1.0), key=lambda point: point[0])
+        if way:
+            self.apply(t, self.terms(t, slopes, way * lr), lr)
+        return self.seen(first, slopes) | {"loss": here, "loss_after": best, "way": way}
