@@ -15,7 +15,19 @@ if TYPE_CHECKING:
     from zo.errors import ConfigError, DataError, Diverged, JournalError, LookError, ZOError
     from zo.journal import Journal
     from zo.look import ClosureLook, InPlace, ModuleLook
-    from zo.optimizers import FZOO, SGD, AdamW, MeZO
+    from zo.optimizers import (
+        FZOO,
+        HELENE,
+        SGD,
+        ZOSGD,
+        AdamW,
+        MeZO,
+        RAdaZO,
+        ZOAdam,
+        ZOConservative,
+        ZOMomentum,
+        ZOSign,
+    )
     from zo.schedules import Constant, Cosine, Linear
     from zo.snapshots import Snapshots
     from zo.training import train
@@ -26,7 +38,19 @@ _HOMES = {
     "zo.errors": ("ConfigError", "DataError", "Diverged", "JournalError", "LookError", "ZOError"),
     "zo.journal": ("Journal",),
     "zo.look": ("ClosureLook", "InPlace", "ModuleLook"),
-    "zo.optimizers": ("FZOO", "SGD", "AdamW", "MeZO"),
+    "zo.optimizers": (
+        "FZOO",
+        "HELENE",
+        "SGD",
+        "ZOSGD",
+        "AdamW",
+        "MeZO",
+        "RAdaZO",
+        "ZOAdam",
+        "ZOConservative",
+        "ZOMomentum",
+        "ZOSign",
+    ),
     "zo.schedules": ("Constant", "Cosine", "Linear"),
     "zo.snapshots": ("Snapshots",),
     "zo.training": ("train",),
@@ -36,7 +60,9 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "FZOO",
+    "HELENE",
     "SGD",
+    "ZOSGD",
     "AdamW",
     "ClosureLook",
     "ConfigError",
@@ -54,10 +80,15 @@ __all__ = [
     "MeZO",
     "ModuleLook",
     "Probe",
+    "RAdaZO",
     "Rademacher",
     "Snapshots",
     "Weights",
+    "ZOAdam",
+    "ZOConservative",
     "ZOError",
+    "ZOMomentum",
+    "ZOSign",
     "train",
 ]
 

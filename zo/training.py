@@ -64,8 +64,8 @@ def train(
             losses, lr = record.losses, record.lr
             batch_of(t, False)
         else:
-            losses = optimizer.step(t, batch_of(t, True), look)
             lr = None if rate is None else torch.tensor(rate(t)).item()  # as the journal will hold it
+            losses = optimizer.step(t, batch_of(t, True), look, lr)
             if journal is not None:
                 journal.append(losses, lr)
         if optimizer.replays_from == "losses":

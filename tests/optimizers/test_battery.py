@@ -16,6 +16,10 @@ FOLDER = Path(__file__).parents[2] / "conf" / "optimizer"
 # Ways of running that are no methods (no training, a probe) live in experiments and have tests of their own.
 YAMLS = {p.stem: p for p in sorted(FOLDER.glob("*.yaml")) if "_target_: zo.optimizers." in p.read_text()}
 CHECKPOINTED = {"adamw", "sgd"}  # these, and only these, cannot be rebuilt from their losses
+ONE_SIDED = {"radazo"}  # for these a loss at θ that differs from the others is a slope
+LOOKS_TWICE = {
+    "zoconservative"
+}  # where it looks the second time follows from the first, so `ask` cannot say it
 
 
 def make(name, params, **changes):
@@ -114,7 +118,9 @@ def test_equal_perturbed_losses_move_nothing(name):
     model = Bowl()
     optimizer = make(name, model, lr=0.1)
     for t in range(3):
-        optimizer.tell(t, [0.25 if probe == Probe() else 0.5 for probe in optimizer.ask(t)])
+        here = 0.5 if name in ONE_SIDED else 0.25
+        told = [here if probe == Probe() else 0.5 for probe in optimizer.ask(t)]
+        optimizer.tell(t, told + [0.5] * (optimizer.losses_per_step - len(told)))
     assert equal([p.detach() for p in model.parameters()], [p.detach() for p in Bowl().parameters()])
 
 
@@ -153,7 +159,8 @@ def test_asking_is_a_function_of_the_step(name):
     optimizer = make(name, Bowl(), lr=0.01)
     asked = [optimizer.ask(t) for t in (3, 0, 3)]
     assert asked[0] == asked[2]
-    assert len(asked[0]) == optimizer.losses_per_step
+    assert (len(asked[0]) < optimizer.losses_per_step) == (name in LOOKS_TWICE)
+    assert len(asked[0]) <= optimizer.losses_per_step
     keys = [key for t in (0, 3) for probe in optimizer.ask(t) for key, _ in probe.terms]
     assert {key.step for key in keys} <= {0, 3}
 

@@ -3,6 +3,27 @@
 from zo.optimizers.base import Optimizer, Probing
 from zo.optimizers.firstorder import SGD, AdamW
 from zo.optimizers.fzoo import FZOO
+from zo.optimizers.helene import HELENE
 from zo.optimizers.mezo import MeZO
+from zo.optimizers.radazo import RAdaZO
+from zo.optimizers.zoadam import ZOAdam
+from zo.optimizers.zoconservative import ZOConservative
+from zo.optimizers.zomomentum import ZOMomentum
+from zo.optimizers.zosgd import ZOSGD
+from zo.optimizers.zosign import ZOSign
 
-__all__ = ["FZOO", "SGD", "AdamW", "MeZO", "Optimizer", "Probing"]
+__all__ = [
+    "FZOO",
+    "HELENE",
+    "SGD",
+    "ZOSGD",
+    "AdamW",
+    "MeZO",
+    "Optimizer",
+    "Probing",
+    "RAdaZO",
+    "ZOAdam",
+    "ZOConservative",
+    "ZOMomentum",
+    "ZOSign",
+]

@@ -117,8 +117,11 @@ class Optimizer(ABC):
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         """The paper's update from finite losses."""
 
-    def step(self, t: int, batch: Any, look: Looker) -> list[float]:
-        """Looks for step t and returns the losses to tell; methods that do not fit ask-look override it."""
+    def step(self, t: int, batch: Any, look: Looker, lr: float | None = None) -> list[float]:
+        """Looks for step t and returns the losses to tell; methods that do not fit ask-look override it.
+
+        lr: as `tell` will get it, for a method that looks where its step would end.
+        """
         return look(self.ask(t), batch)
 
     def state(self) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ class FirstOrder(Optimizer):
     def ask(self, t: int) -> list[Probe]:
         return [Probe()]
 
-    def step(self, t: int, batch: Any, look: Looker) -> list[float]:
+    def step(self, t: int, batch: Any, look: Looker, lr: float | None = None) -> list[float]:
         self.inner.zero_grad(set_to_none=True)
         return [look.gradient(batch, seed=key_of(self.seed, t, 0) >> 1 if self.dropout else None)]
 

@@ -8,9 +8,9 @@ or n + 3 with one side, where L(θ) is known already. All of these losses are to
 no pass. Ties stay at θ. No state.
 
 In fp32, and in 16 bits rounded to nearest, the point moved to is bit for bit the one looked at, so the loss on the
-batch never rises; stochastic rounding and fp32 masters of 16-bit weights end within a rounding of it. Weight decay is no
-part of the points compared; it is applied with a move, and where θ is the best nothing changes. The authors' code reaches
-the third point by a move of −2 ĝ and comes back in place; its sparse mask is forgotten there.
+batch never rises; stochastic rounding and fp32 masters of 16-bit weights end within a rounding of it. Weight decay is
+no part of the points compared; it is applied with a move, and where θ is the best nothing changes. The authors' code
+walks to the third point and back in place.
 """
 
 import math
@@ -51,7 +51,10 @@ class ZOConservative(TwoPoint):
         lr = self.rate(t) if lr is None else lr
         first = look(self.ask(t), batch)
         if not all(map(math.isfinite, first)):
-            return [*first, *[math.nan] * (self.losses_per_step - self.first_look)]  # no slope, no second look
+            return [
+                *first,
+                *[math.nan] * (self.losses_per_step - self.first_look),
+            ]  # no slope, no second look
         slopes = self.slopes(first)
         points = [Probe(self.terms(t, slopes, scale)) for scale in (-lr, lr)]
         return first + look(points if self.sides == "one" else [Probe(), *points], batch)

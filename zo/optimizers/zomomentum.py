@@ -50,6 +50,7 @@ class ZOMomentum(TwoPoint):
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
+
         def rule(block: Block) -> Tensor:
             m = block.state["m"].mul_(self.momentum).add_(self.gradient(block, slopes))
             return m * -lr
