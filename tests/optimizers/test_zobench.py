@@ -1,6 +1,7 @@
 """The ZO-Bench set and its relatives against plain torch: closed forms, equivalences, cost and state."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -196,7 +197,7 @@ def by_torch(kind, n, steps, build, **options):
     for t in range(steps):
         losses = told(ours, t)
         for name, g in estimate(ours, t, ours.slopes(losses)).items():
-            theirs[name].grad = g
+            theirs[name].grad = torch.as_tensor(g)
         ours.tell(t, losses)
         inner.step()
     return values(ours), {name: p.detach() for name, p in theirs.items()}
@@ -213,7 +214,8 @@ def test_momentum_is_torchs(n):
 
 def test_momentum_of_zero_is_zosgd_to_the_bit():
     results = []
-    for kind, options in ((ZOMomentum, {"momentum": 0.0}), (ZOSGD, {})):
+    pairs: list[tuple[Any, dict[str, Any]]] = [(ZOMomentum, {"momentum": 0.0}), (ZOSGD, {})]
+    for kind, options in pairs:
         model = Bowl()
         # lr a power of two: m · lr and p · lr round alike.
         results.append(run(kind(model, lr=2.0**-6, eps=EPS, **options), model, 0, 10))
@@ -279,7 +281,7 @@ def test_adams_decay_is_decoupled():
 def test_the_scale_of_the_loss_does_not_matter(kind, factor):
     results = []
     for c in (1.0, factor):
-        options = {"adam_eps": 1e-30} if kind is ZOAdam else {}
+        options: dict[str, Any] = {"adam_eps": 1e-30} if kind is ZOAdam else {}
         optimizer = kind(parameters(), lr=0.01, eps=EPS, **options)
         for t in range(6):
             optimizer.tell(t, [c * loss for loss in told(optimizer, t)])
@@ -371,7 +373,14 @@ def helene_by_hand(optimizer, steps, betas, anneal, refresh, batch, gamma, bound
 
 @pytest.mark.parametrize("clip", ["layer", "constant"])
 def test_helene_by_hand(clip):
-    options = {"betas": (0.7, 0.8), "anneal": 5.0, "refresh": 3, "batch": 4, "gamma": 0.5, "delta": 1e-3}
+    options: dict[str, Any] = {
+        "betas": (0.7, 0.8),
+        "anneal": 5.0,
+        "refresh": 3,
+        "batch": 4,
+        "gamma": 0.5,
+        "delta": 1e-3,
+    }
     optimizer = HELENE(parameters(), lr=0.01, eps=EPS, radius=3.0, clip=clip, **options)
     sizes = {name: tensor.numel() for name, tensor in optimizer.weights.tensors.items()}
     bounds = {name: 3.0 if clip == "constant" else 3.0 / (2 * d**0.5) for name, d in sizes.items()}
