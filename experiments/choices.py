@@ -35,7 +35,11 @@ class Resources:
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model and how it is loaded. `path`: a folder, a hub id, or package:<package>/<folder>."""
+    """A model and how it is loaded. `path`: a folder, a hub id, or package:<package>/<folder>.
+
+    device_map: how the layers are spread over several GPUs (auto, balanced, sequential), or a mapping from
+    modules to devices; null: all on `device`. quantization: of the frozen weights, for adapters alone.
+    """
 
     path: str | None
     name: str | None = None
@@ -44,7 +48,9 @@ class ModelChoice:
     head: Literal["mean", "own"] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
-    attention: Literal["eager", "sdpa"] = "sdpa"
+    device_map: Literal["auto", "balanced", "sequential"] | Mapping[str, str | int] | None = None
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    quantization: Literal["int8", "nf4", "fp4"] | None = None
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
@@ -53,6 +59,16 @@ class ModelChoice:
             raise ConfigError(
                 f"model.head={self.head} is for classifiers, but model.family={self.family}. "
                 f"Set model.family=classifier, or model.head=null."
+            )
+        if self.device_map is not None and self.device != "auto":
+            raise ConfigError(
+                f"model.device={self.device}: model.device_map={self.device_map} chooses the devices. "
+                f"Set model.device=auto, or model.device_map=null."
+            )
+        if self.attention == "flash_attention_2" and self.dtype == "float32":
+            raise ConfigError(
+                "model.attention=flash_attention_2: its kernels compute in 16 bits. Set model.dtype=bfloat16 or "
+                "float16, or model.attention=sdpa."
             )
 
 
@@ -223,6 +239,8 @@ def check_literals(choice: Any, group: str) -> None:
         allowed = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
         value = getattr(choice, name)
         optional = type(None) in kinds
+        if isinstance(value, Mapping) and Mapping in map(get_origin, kinds):
+            continue
         if allowed and value not in allowed and not (optional and value is None):
             listed = ", ".join(map(str, allowed)) + (" or null" if optional else "")
             problems.append(f"{group}.{name}={value}: allowed are {listed}.")

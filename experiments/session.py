@@ -41,7 +41,7 @@ _OUTSIDE_HASH = {
     "threads",
 }
 _OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
-_LOCAL = {"model": {"path", "device", "name", "resources"}, "task": {"data_dir", "source"}}
+_LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
 _SMALL = 2_000_000  # weights
 _NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
 
