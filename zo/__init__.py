@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         HELENE,
         SGD,
         ZOSGD,
+        AdaMeZO,
         AdamW,
         MeZO,
         RAdaZO,
@@ -39,6 +40,7 @@ _HOMES = {
     "zo.journal": ("Journal",),
     "zo.look": ("ClosureLook", "InPlace", "ModuleLook"),
     "zo.optimizers": (
+        "AdaMeZO",
         "FZOO",
         "HELENE",
         "SGD",
@@ -63,6 +65,7 @@ __all__ = [
     "HELENE",
     "SGD",
     "ZOSGD",
+    "AdaMeZO",
     "AdamW",
     "ClosureLook",
     "ConfigError",

@@ -33,6 +33,7 @@ from zo.directions import Directions, Key, Probe
 from zo.errors import JournalError
 from zo.names import Parameters, trained
 from zo.random import eager, rounding
+from zo.random.moments import Moments, f32
 
 BLOCK = 1 << 16  # elements that an element-wise rule gets at a time
 _SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
@@ -149,7 +150,7 @@ class Weights:
         """
         words = [(key.word, c) for key, c in terms if c != 0.0]
         word = 0 if rounding_key is None else rounding_key.word
-        for name, tensor in self.tensors.items():
+        for name in self.tensors:
             keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
             if keep == 1.0 and not words:
                 continue
@@ -163,8 +164,12 @@ class Weights:
                 word,
                 self.low.get(name),
             )
-            if name in self.copies:
-                tensor.detach().copy_(self.copies[name])
+            self._show(name)
+
+    def _show(self, name: str) -> None:
+        """Rounds the fp32 copy of a 16-bit vector, where there is one, into the model."""
+        if name in self.copies:
+            self.tensors[name].detach().copy_(self.copies[name])
 
     def zeros(self) -> dict[str, Tensor]:
         """A state for `elementwise`: fp32 zeros in the shape of every trained tensor, by name."""
@@ -172,7 +177,7 @@ class Weights:
 
     def elementwise(
         self,
-        rule: Rule,
+        rule: Rule | Moments,
         keys: Sequence[Key],
         directions: Directions,
         state: Mapping[str, Mapping[str, Tensor]] | None = None,
@@ -189,21 +194,25 @@ class Weights:
         """
         words = [key.word for key in keys]
         word = 0 if rounding_key is None else rounding_key.word
-        for name, tensor in self.tensors.items():
+        for name in self.tensors:
             keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
             source, low = self.source(name).view(-1), self.low.get(name)
             lows = None if low is None else low.view(-1)
             flat = {slot: tensors[name].view(-1) for slot, tensors in (state or {}).items()}
+            if isinstance(rule, Moments) and self.kernels(name).moments(
+                rule, source, self.ids[name], directions.stream, words, keep, self.update, word, lows
+            ):
+                self._show(name)
+                continue
             for start in range(0, source.numel(), BLOCK):
                 here = slice(start, start + BLOCK)
                 part, lower = source[here], None if lows is None else lows[here]
                 w = eager.read(part, lower)
                 noise = self._noise(name, words, directions, start, part.numel())
                 step = rule(Block(name, start, w, noise, {slot: t[here] for slot, t in flat.items()}))
-                new = (w if keep == 1.0 else w * eager.f32(keep)) + step
+                new = (w if keep == 1.0 else w * f32(keep)) + step
                 eager.write(part, new, self.ids[name], start, self.update, word, lower)
-            if name in self.copies:
-                tensor.detach().copy_(self.copies[name])
+            self._show(name)
 
     def _noise(
         self, name: str, words: Sequence[int], directions: Directions, start: int, count: int

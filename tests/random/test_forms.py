@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from zo.errors import ConfigError
-from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, native, philox
+from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, eager, native, philox
+from zo.random.moments import Moments, f32
+from zo.weights import Block
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
@@ -137,6 +139,37 @@ def test_noise(form, stream):
             same_bits(z, expected[start : start + count])
     form.warm(keys, stream, [(PID, 6000)], CPU)
     same_bits(form.noise(keys[:1], PID, stream, 5, 100, CPU)[0], whole[0, 5:105])
+
+
+@STREAMS
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("update", "keep"), UPDATES)
+def test_moments(form, stream, dtype, update, keep):
+    """The step of AdaMeZO in registers against the rule in blocks of torch operations."""
+    if not isinstance(form, Native):
+        pytest.skip("the reference itself")
+    if update == "master" and dtype == torch.float16:
+        pytest.skip("master is for bfloat16")
+    keys, powers = [key for key, _ in NINE], (0.49, 0.7, 1.0)
+    for count, inside, gradients in (
+        (13, False, ((1.0, -2.0, 0.5), (0.25, 3.0, 1.0), (-4.0, 1e-3, 7.0))),
+        (5003, True, ((1.0,), (-20.0, 3.0), (1e-4, 1e-5, 1e-6, 1e-7, 0.0, 0.0))),
+        (5003, False, ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))),
+    ):
+        rule = Moments(gradients, powers, powers, -1e-2, 0.0 if not inside else 1e-5, inside)
+        one = weights(count, dtype)
+        low = (
+            torch.zeros(count, dtype=torch.int16) if update == "master" and dtype == torch.bfloat16 else None
+        )
+        other, lower = one.clone(), None if low is None else low.clone()
+        assert form.moments(rule, one, PID, stream, keys, keep, update, 999, low)
+        old = eager.read(other, lower)
+        noise = Eager().noise(keys, PID, stream, 0, count, CPU)
+        new = (old if keep == 1.0 else old * f32(keep)) + rule(Block("w", 0, old, noise, {}))
+        eager.write(other, new, PID, 0, update, 999, lower)
+        same_bits(one, other)
+        if low is not None and lower is not None:
+            assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
 
 
 @STREAMS

@@ -39,8 +39,11 @@ class Directions(ABC):
     stream: which numbers of zo.random they are.
     norm2: E‖z‖²/d. Optimizers do not rescale silently: a learning rate for one kind is worth
         lr · norm2(old) / norm2(new) with another.
+    stateful: z depends on more than its key and the shapes (weights, moments), so that the z of an older step
+        cannot be made again; methods that replay old directions refuse such a kind.
     """
 
     name: str
     stream: int
     norm2: float
+    stateful = False

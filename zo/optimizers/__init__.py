@@ -1,5 +1,6 @@
 """Optimizers: one file a paper."""
 
+from zo.optimizers.adamezo import AdaMeZO
 from zo.optimizers.base import Optimizer, Probing
 from zo.optimizers.firstorder import SGD, AdamW
 from zo.optimizers.fzoo import FZOO
@@ -17,6 +18,7 @@ __all__ = [
     "HELENE",
     "SGD",
     "ZOSGD",
+    "AdaMeZO",
     "AdamW",
     "MeZO",
     "Optimizer",

@@ -20,6 +20,7 @@ from torch import Tensor
 from zo.directions import Directions, Key, Probe
 from zo.errors import ConfigError, Diverged, JournalError
 from zo.names import Parameters
+from zo.random.moments import Moments
 from zo.weights import Rule, Weights, as_weights
 
 Rate = float | Callable[[int], float]
@@ -183,7 +184,7 @@ class Probing(Optimizer):
         self.weights.warm([key for key, _ in terms], self.directions)
         self.weights.move(terms, self.directions, **self.pass_options(t, lr))
 
-    def apply_rule(self, t: int, rule: Rule, keys: Sequence[Key], lr: float) -> None:
+    def apply_rule(self, t: int, rule: Rule | Moments, keys: Sequence[Key], lr: float) -> None:
         """θ ← (1 − lr λ) θ + rule(block), one pass over θ and the slots; the rule gets the noise of the keys."""
         self.weights.warm(keys, self.directions)
         self.weights.elementwise(rule, keys, self.directions, self.slots, **self.pass_options(t, lr))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zo.random import philox, rounding
 from zo.random.eager import Eager, Terms
+from zo.random.moments import Moments
 
 
 class Compiled:
@@ -79,6 +80,21 @@ class Compiled:
         how = "master" if low is not None else "nearest" if w.dtype == torch.float32 else update
         flat = w.view(-1)
         self._walk(flat, flat, None if low is None else low.view(-1), pid, terms, keep, how, rounding_key)
+
+    def moments(
+        self,
+        rule: Moments,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        keys: Sequence[int],
+        keep: float,
+        update: str,
+        rounding_key: int,
+        low: Tensor | None,
+    ) -> bool:
+        """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
+        return False
 
     def _walk(
         self,

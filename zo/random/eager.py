@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zo.random import philox, rounding
+from zo.random.moments import Moments, f32
 
 Terms = Sequence[tuple[int, float]]
 
@@ -49,6 +50,19 @@ class Kernels(Protocol):
         rounding_key: int = 0,
         low: Tensor | None = None,
     ) -> None: ...
+
+    def moments(
+        self,
+        rule: Moments,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        keys: Sequence[int],
+        keep: float,
+        update: str,
+        rounding_key: int,
+        low: Tensor | None,
+    ) -> bool: ...
 
 
 class Eager:
@@ -152,6 +166,21 @@ class Eager:
             new = (old if keep == 1.0 else old * f32(keep)) + total
             write(part, new, pid, start, update, rounding_key, lower)
 
+    def moments(
+        self,
+        rule: Moments,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        keys: Sequence[int],
+        keep: float,
+        update: str,
+        rounding_key: int,
+        low: Tensor | None,
+    ) -> bool:
+        """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
+        return False
+
 
 def read(part: Tensor, low: Tensor | None) -> Tensor:
     """The fp32 numbers of a block of weights, and their low halves where these are kept; may share memory."""
@@ -178,8 +207,3 @@ def _accumulate(noise: Sequence[Tensor], terms: Terms) -> Tensor:
     for z, (_, scale) in zip(noise[1:], terms[1:], strict=True):
         total += z * f32(scale)
     return total
-
-
-def f32(x: float) -> float:
-    """x rounded to fp32, as every form must see it."""
-    return torch.tensor(x, dtype=torch.float32).item()

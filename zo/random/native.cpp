@@ -153,6 +153,47 @@ template <int STREAM> struct Sum {
     }
 };
 
+// How lists of terms become results: each list one (a sum), or all of them one (moments.py: a step a list).
+struct Each {
+    static int results(const Plan& plan) { return plan.lists; }
+    template <int STREAM> struct Total : Sum<STREAM> {
+        Total(const Plan& plan, const Each&, int list, const std::vector<const char*>& made)
+            : Sum<STREAM>(plan, list, made) {}
+    };
+};
+
+struct Moments {
+    float scale, eps;
+    int32_t inside;
+    const char* pairs;  // a and b of each step
+
+    static int results(const Plan&) { return 1; }
+    template <int STREAM> struct Total {
+        const Plan plan;
+        const Moments& rule;
+        const std::vector<const char*>& made;
+        Total(const Plan& p, const Moments& r, int, const std::vector<const char*>& z) : plan(p), rule(r), made(z) {}
+        template <int V> inline void at(int64_t i, F (&total)[V]) const {
+            F m[V], v[V], g[V];
+            for (int k = 0; k < plan.lists; k++) {
+                float weight[2];
+                memcpy(weight, rule.pairs + 8 * k, 8);
+                Sum<STREAM>(plan, k, made).at(i, g);
+                for (int j = 0; j < V; j++) {
+                    F first = g[j] * weight[0], second = g[j] * g[j] * weight[1];
+                    m[j] = k ? m[j] + first : first;
+                    v[j] = k ? v[j] + second : second;
+                }
+            }
+            for (int j = 0; j < V; j++) {
+                F divisor = rule.inside ? root(v[j] + rule.eps) : root(v[j]) + rule.eps;
+                divisor = divisor < 0x1p-126f ? splat(0x1p-126f) : divisor;
+                total[j] = m[j] / divisor * rule.scale;
+            }
+        }
+    };
+};
+
 // V vectors of weights: w takes the place its new value has in `out`.
 template <int UPDATE, class T, int V>
 static inline void finish(bool decays, float keep, const T* w, T* out, int16_t* low, const uint16_t* half, F (&total)[V]) {
@@ -168,8 +209,8 @@ static inline void finish(bool decays, float keep, const T* w, T* out, int16_t* 
 }
 
 // n elements from number e on: weights at w, results of list l at outs[l] + place.
-template <int STREAM, int UPDATE, class T>
-static void range(const Head& head, const Plan& plan, const std::vector<Schedule>& keys, Workspace<STREAM>& space,
+template <int STREAM, int UPDATE, class T, class KIND>
+static void range(const Head& head, const Plan& plan, const KIND& kind, const std::vector<Schedule>& keys, Workspace<STREAM>& space,
                   int64_t e, const T* w, int64_t place, int64_t n) {
     for (int64_t done = 0; done < n; done += Tile<STREAM>::size) {
         int64_t m = n - done < Tile<STREAM>::size ? n - done : Tile<STREAM>::size;
@@ -178,10 +219,10 @@ static void range(const Head& head, const Plan& plan, const std::vector<Schedule
         const uint16_t* half = (const uint16_t*)space.halves.data() + (e + done) % 8;
         if (UPDATE == STOCHASTIC)
             words(keys.back(), head.id, ROUNDING, (e + done) / 8, ((e + done) % 8 + m + 7) / 8, space.halves.data());
-        for (int l = 0; l < plan.lists; l++) {
+        for (int l = 0; l < KIND::results(plan); l++) {
             T* out = (T*)head.outs[l] + place + done;
             int16_t* low = UPDATE == MASTER ? head.low + place + done : nullptr;
-            const Sum<STREAM> sum(plan, l, space.noise);
+            const typename KIND::template Total<STREAM> sum(plan, kind, l, space.noise);
             const bool decays = head.decays;
             const float keep = head.keep;
             int64_t i = 0;
@@ -206,7 +247,8 @@ static void range(const Head& head, const Plan& plan, const std::vector<Schedule
     }
 }
 
-template <int STREAM, int UPDATE, class T> static void run(const Head& head, const Plan& plan) {
+template <int STREAM, int UPDATE, class T, class KIND>
+static void run(const Head& head, const Plan& plan, const KIND& kind) {
     std::vector<Schedule> keys;
     for (int k = 0; k < plan.keys; k++) keys.push_back(schedule(plan.key[k]));
     if (UPDATE == STOCHASTIC) keys.push_back(schedule(head.rounding_key));
@@ -224,40 +266,54 @@ template <int STREAM, int UPDATE, class T> static void run(const Head& head, con
         for (int64_t p = 0; p < pieces; p++) {
             if (head.rows) {
                 int64_t start = head.rows[p] * head.width;
-                range<STREAM, UPDATE, T>(head, plan, keys, space, start, w + start, p * head.width, head.width);
+                range<STREAM, UPDATE, T>(head, plan, kind, keys, space, start, w + start, p * head.width, head.width);
             } else {
                 int64_t start = p * piece, n = head.n - start < piece ? head.n - start : piece;
-                range<STREAM, UPDATE, T>(head, plan, keys, space, start, w + start, start, n);
+                range<STREAM, UPDATE, T>(head, plan, kind, keys, space, start, w + start, start, n);
             }
         }
     }
 }
 
-template <int STREAM> static int dispatch(const Head& head, const Plan& plan) {
+template <int STREAM, class KIND> static int dispatch(const Head& head, const Plan& plan, const KIND& kind) {
     switch (head.dtype * 3 + head.update) {
-        case FLOAT32 * 3 + NEAREST: run<STREAM, NEAREST, float>(head, plan); return 0;
-        case BFLOAT16 * 3 + NEAREST: run<STREAM, NEAREST, Bf16>(head, plan); return 0;
-        case BFLOAT16 * 3 + STOCHASTIC: run<STREAM, STOCHASTIC, Bf16>(head, plan); return 0;
-        case BFLOAT16 * 3 + MASTER: run<STREAM, MASTER, Bf16>(head, plan); return 0;
-        case FLOAT16 * 3 + NEAREST: run<STREAM, NEAREST, Fp16>(head, plan); return 0;
-        case FLOAT16 * 3 + STOCHASTIC: run<STREAM, STOCHASTIC, Fp16>(head, plan); return 0;
+        case FLOAT32 * 3 + NEAREST: run<STREAM, NEAREST, float>(head, plan, kind); return 0;
+        case BFLOAT16 * 3 + NEAREST: run<STREAM, NEAREST, Bf16>(head, plan, kind); return 0;
+        case BFLOAT16 * 3 + STOCHASTIC: run<STREAM, STOCHASTIC, Bf16>(head, plan, kind); return 0;
+        case BFLOAT16 * 3 + MASTER: run<STREAM, MASTER, Bf16>(head, plan, kind); return 0;
+        case FLOAT16 * 3 + NEAREST: run<STREAM, NEAREST, Fp16>(head, plan, kind); return 0;
+        case FLOAT16 * 3 + STOCHASTIC: run<STREAM, STOCHASTIC, Fp16>(head, plan, kind); return 0;
     }
     return 2;
 }
 
-// 0; 1 when a row number is outside the matrix; 2 when the combination does not exist.
 // packed: int32 keys and lists, uint64 key[keys], int32 ends[lists + 1], terms.
-extern "C" int zo_apply(const Head* head, const char* packed) {
+static Plan unpack(const char* packed) {
     Plan plan;
     memcpy(&plan.keys, packed, 4);
     memcpy(&plan.lists, packed + 4, 4);
     plan.key = (const uint64_t*)(packed + 8);
     plan.ends = (const int32_t*)(plan.key + plan.keys);
     plan.terms = (const Term*)(plan.ends + plan.lists + 1);
+    return plan;
+}
+
+// 0; 1 when a row number is outside the matrix; 2 when the combination does not exist.
+extern "C" int zo_apply(const Head* head, const char* packed) {
+    const Plan plan = unpack(packed);
     if (head->rows)
         for (int64_t i = 0; i < head->n; i++)
             if (head->rows[i] < 0 || head->rows[i] >= head->height) return 1;
-    return head->stream == SIGNS ? dispatch<SIGNS>(*head, plan) : dispatch<GAUSSIANS>(*head, plan);
+    return head->stream == SIGNS ? dispatch<SIGNS>(*head, plan, Each()) : dispatch<GAUSSIANS>(*head, plan, Each());
+}
+
+// All weights; packed has a list of terms a step, oldest first. ratio: scale, eps, inside, a and b of each step.
+extern "C" int zo_moments(const Head* head, const char* packed, const char* ratio) {
+    const Plan plan = unpack(packed);
+    Moments rule;
+    memcpy(&rule, ratio, 12);
+    rule.pairs = ratio + 12;
+    return head->stream == SIGNS ? dispatch<SIGNS>(*head, plan, rule) : dispatch<GAUSSIANS>(*head, plan, rule);
 }
 
 template <int STREAM> static void noise(const Schedule& s, uint64_t id, int64_t start, int64_t n, float* out) {

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from zo.random import philox
 from zo.random.eager import Eager, Terms
+from zo.random.moments import Moments
 
 _SOURCE = Path(__file__).with_name("native.cpp")
 _HEADER = Path(__file__).with_name("native_noise.h")
@@ -73,23 +74,8 @@ class Native:
         n = w.numel()
         # As _run, which takes twice as long to get to the same call: this one is made for every tensor and probe.
         threads = torch.get_num_threads() if n >= _WORTH_THREADS and self.threaded else 1
-        head = (
-            w.data_ptr(),
-            0,
-            0,
-            n,
-            0,
-            1,
-            pid,
-            0,
-            _DTYPES[w.dtype],
-            stream,
-            0,
-            threads,
-            1.0,
-            0,
-            out.data_ptr(),
-        )
+        place = (w.data_ptr(), 0, 0, n, 0, 1, pid, 0)
+        head = (*place, _DTYPES[w.dtype], stream, 0, threads, 1.0, 0, out.data_ptr())
         self._library.zo_apply(_HEAD_AND_ONE.pack(*head), _pack_one(tuple(terms)))  # pyright: ignore  # _takes saw it
         return out
 
@@ -126,20 +112,44 @@ class Native:
         low: Tensor | None = None,
     ) -> None:
         """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
-        if (
-            not self._takes(w, stream)
-            or not w.is_contiguous()
-            or (low is not None and w.dtype != torch.bfloat16)
-        ):
+        if not self._moves(w, stream, low):
             self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
             return
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
         plan = _pack_one(tuple(terms))
         self._run(w, pid, stream, plan, (w.data_ptr(),), w.numel(), 0, None, how, keep, rounding_key, low)
 
+    def moments(
+        self,
+        rule: Moments,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        keys: Sequence[int],
+        keep: float,
+        update: str,
+        rounding_key: int,
+        low: Tensor | None,
+    ) -> bool:
+        """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
+        if not self._moves(w, stream, low):
+            return False
+        names = iter(keys)
+        lists = tuple(tuple((next(names), c) for c in step) for step in rule.gradients)
+        weights = [x for pair in zip(rule.first, rule.second, strict=True) for x in pair]
+        ratio = struct.pack(f"@ffi{len(weights)}f", rule.scale, rule.eps, rule.inside, *weights)
+        how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
+        head = self._head(w, w.numel(), 0, None, pid, stream, how, keep, rounding_key, low, len(keys))
+        assert self._library is not None
+        self._library.zo_moments(head + struct.pack("@P", w.data_ptr()), _pack(lists), ratio)
+        return True
+
     def _takes(self, w: Tensor, stream: int) -> bool:
         known = w.dtype in _DTYPES and stream != philox.ROUNDING
         return known and self._library is not None and w.is_cpu and w.numel() > 0
+
+    def _moves(self, w: Tensor, stream: int, low: Tensor | None) -> bool:
+        return self._takes(w, stream) and w.is_contiguous() and (low is None or w.dtype == torch.bfloat16)
 
     def _run(
         self,
@@ -157,10 +167,31 @@ class Native:
         low: Tensor | None = None,
         work: int = 1,
     ) -> None:
+        head = self._head(w, n, width, rows, pid, stream, update, keep, rounding_key, low, work)
+        assert self._library is not None
+        code = self._library.zo_apply(head + struct.pack(f"@{len(outs)}P", *outs), plan)
+        if code == 1:
+            raise IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
+
+    def _head(
+        self,
+        w: Tensor,
+        n: int,
+        width: int,
+        rows: Tensor | None,
+        pid: int,
+        stream: int,
+        update: int,
+        keep: float,
+        rounding_key: int,
+        low: Tensor | None,
+        work: int,
+    ) -> bytes:
+        """The Head of native.cpp but for its outs; work: results or directions, for the choice of threads."""
         threads = 1
         if self.threaded and n * (width or 1) * work >= _WORTH_THREADS:
             threads = torch.get_num_threads()
-        head = _HEAD.pack(
+        return _HEAD.pack(
             w.data_ptr(),
             0 if low is None else low.data_ptr(),
             0 if rows is None else rows.data_ptr(),
@@ -176,10 +207,6 @@ class Native:
             keep,
             keep != 1.0,
         )
-        assert self._library is not None
-        code = self._library.zo_apply(head + struct.pack(f"@{len(outs)}P", *outs), plan)
-        if code == 1:
-            raise IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
 
 
 @functools.lru_cache(maxsize=64)
@@ -219,6 +246,7 @@ def _load(portable: bool) -> tuple[ctypes.CDLL | None, bool, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, False, f"The compiled form of {_SOURCE.name} cannot be made or loaded: {error}"
     library.zo_apply.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    library.zo_moments.argtypes = [ctypes.c_char_p] * 3
     library.zo_noise.argtypes = [ctypes.c_int, *[ctypes.c_uint64] * 2, *[ctypes.c_int64] * 2, ctypes.c_void_p]
     return library, runtime is not None, ""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zo.random import philox
 from zo.random.eager import Eager, Terms
+from zo.random.moments import Moments
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _BLOCK = 4096  # elements of one program, a multiple of 128
@@ -124,6 +125,21 @@ class Triton:
             return
         flat = w.view(-1)
         self._run(flat, flat, pid, terms, keep)
+
+    def moments(
+        self,
+        rule: Moments,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        keys: Sequence[int],
+        keep: float,
+        update: str,
+        rounding_key: int,
+        low: Tensor | None,
+    ) -> bool:
+        """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
+        return False
 
     def _run(self, w: Tensor, out: Tensor, pid: int, terms: Terms, keep: float) -> None:
         keys = torch.tensor([key - (key >> 63 << 64) for key, _ in terms], dtype=torch.int64, device=w.device)

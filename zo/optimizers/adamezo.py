@@ -1,0 +1,134 @@
+"""AdaMeZO: Adam's moments without their memory (Cai, Chen, Zhu, ICML 2026, arXiv 2605.00650).
+
+    g_t = (1/n) Σ p_i z_i,  p_i = (L(θ + ε z_i) − L(θ − ε z_i)) / 2ε       2n forward passes
+    m_t = Σ_{k<H} β1^k g_{t−k},  v_t = Σ_{k<H} β2^k g_{t−k}²
+    θ ← θ − η (s · m_t / (√v_t + ε_A) + λ θ)
+
+The moments are truncated to the last H steps, whose directions are made again from their names, tile by tile
+(zo/random/moments.py): what is kept are H · n slopes. The first H + 1 steps are MeZO's.
+
+Paper and code: the paper has (1 − β1) and (1 − β2) before the sums and ε under the root; the authors' code, whose
+published learning rates are used here, has neither factor, ε beside the root (`eps_inside` puts it under) and
+s = 100 (`update_scale`), so that a step after the warm-up is about a hundred times one of the warm-up when
+slopes are of order 1. With β2 = 0 the code takes v = 1: momentum over the window, s · m / (1 + ε_A); taking the
+formula at its word would be the sign of the slope instead. H below 2 is MeZO.
+
+Steps skipped for a loss that is no number do not enter the window. With n > 1, v is the square of the sum of a
+step's directions, not the sum of squares. With one Rademacher direction a step z² = 1, and v is one number.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from zo.directions import Key
+from zo.errors import ConfigError
+from zo.names import Parameters
+from zo.optimizers.base import Rate
+from zo.optimizers.twopoint import TwoPoint
+from zo.optimizers.window import Window
+from zo.random.moments import Moments
+from zo.weights import Weights
+
+
+class AdaMeZO(TwoPoint):
+    """MeZO's probes, Adam's move over a window.
+
+    horizon: H. betas: β1 and β2. warmup: steps of MeZO at the start, H + 1 when null.
+    update_scale: s. adam_eps: ε_A. eps_inside: √(v + ε_A), as in the paper, instead of √v + ε_A.
+    """
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-7,
+        eps: float = 1e-3,
+        n: int = 1,
+        directions: str = "gaussian",
+        weight_decay: float = 0.0,
+        horizon: int = 10,
+        betas: tuple[float, float] = (0.7, 0.9),
+        warmup: int | None = None,
+        update_scale: float = 100.0,
+        adam_eps: float = 1e-5,
+        eps_inside: bool = False,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
+        self._check(horizon, betas, warmup, update_scale, adam_eps)
+        self.horizon = horizon
+        self.betas = (betas[0], betas[1])
+        self.warmup = horizon + 1 if warmup is None else warmup
+        self.update_scale = update_scale
+        self.adam_eps = adam_eps
+        self.eps_inside = eps_inside
+        self.rule = "direction" if betas[1] == 0.0 else "element"
+        self.window = Window(horizon, n)
+
+    def _check(
+        self,
+        horizon: int,
+        betas: tuple[float, float],
+        warmup: int | None,
+        update_scale: float,
+        adam_eps: float,
+    ) -> None:
+        if self.directions.stateful:
+            raise ConfigError(
+                f"AdaMeZO makes the directions of its last {horizon} steps again, and those of directions = "
+                f"{self.directions.name!r} depend on what they were made from then. Use gaussian or rademacher."
+            )
+        if horizon < 0:
+            raise ConfigError(f"optimizer.horizon = {horizon} must be at least 0 steps (below 2 it is MeZO).")
+        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+            raise ConfigError(f"optimizer.betas = {tuple(betas)} must be two numbers in [0, 1).")
+        if warmup is not None and warmup < 0:
+            raise ConfigError(
+                f"optimizer.warmup = {warmup} must be at least 0 steps, or null for horizon + 1."
+            )
+        if not (math.isfinite(update_scale) and update_scale > 0):
+            raise ConfigError(f"optimizer.update_scale = {update_scale} must be a finite number above 0.")
+        if not (math.isfinite(adam_eps) and adam_eps >= 0):
+            raise ConfigError(f"optimizer.adam_eps = {adam_eps} must be a finite number of at least 0.")
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        slopes = self.slopes(losses)
+        self.window.push(t, tuple(slopes))
+        if self.horizon < 2 or t < self.warmup:
+            self.apply(t, self.terms(t, slopes, -lr), lr)
+        elif self.betas[1] == 0.0:
+            self._move_by_momentum(t, lr)
+        else:
+            self._move_by_ratio(t, lr)
+        return self.seen(losses, slopes)
+
+    def _move_by_momentum(self, t: int, lr: float) -> None:
+        """v = 1: a sum of directions."""
+        terms: list[tuple[Key, float]] = []
+        for (step, slopes), power in zip(self.window.steps, self.window.powers(self.betas[0]), strict=True):
+            factor = self.update_scale * power / (1.0 + self.adam_eps)
+            terms += [(key, c * factor) for key, c in self.terms(step, slopes, -lr)]
+        self.apply(t, terms, lr)
+
+    def _move_by_ratio(self, t: int, lr: float) -> None:
+        steps = self.window.steps
+        rule = Moments(
+            gradients=tuple(tuple(p / self.n for p in slopes) for _, slopes in steps),
+            first=self.window.powers(self.betas[0]),
+            second=self.window.powers(self.betas[1]),
+            scale=-lr * self.update_scale,
+            eps=self.adam_eps,
+            inside=self.eps_inside,
+        )
+        self.check_size(lr * self.update_scale / 2)  # m / √v is about 1/2 with the default betas
+        self.apply_rule(t, rule, [key for step, _ in steps for key in self.keys(step)], lr)
+
+    def state(self) -> dict[str, Tensor]:
+        """The window."""
+        return self.window.state()
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.window.load(state)
