@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ZOSGD,
         AdaMeZO,
         AdamW,
+        ForwardGradient,
         MeZO,
         RAdaZO,
         ZOAdam,
@@ -41,6 +42,7 @@ _HOMES = {
     "zo.look": ("ClosureLook", "InPlace", "ModuleLook"),
     "zo.optimizers": (
         "AdaMeZO",
+        "ForwardGradient",
         "FZOO",
         "HELENE",
         "SGD",
@@ -73,6 +75,7 @@ __all__ = [
     "Cosine",
     "DataError",
     "Diverged",
+    "ForwardGradient",
     "Gaussian",
     "InPlace",
     "Journal",

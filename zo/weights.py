@@ -119,6 +119,11 @@ class Weights:
             return source
         return self.kernels(name).perturb(source, self.ids[name], directions.stream, probe.words, out)
 
+    def direction(self, name: str, key: Key, directions: Directions) -> Tensor:
+        """z of one tensor, fp32, in its shape."""
+        zeros = torch.zeros(self.tensors[name].shape, device=self.tensors[name].device)
+        return self.kernels(name).perturb(zeros, self.ids[name], directions.stream, [(key.word, 1.0)], zeros)
+
     def at_many(
         self, name: str, probes: Sequence[Probe], directions: Directions, outs: Sequence[Tensor]
     ) -> Sequence[Tensor]:

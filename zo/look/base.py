@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from zo.directions import Probe
+from zo.directions import Key, Probe
 from zo.errors import ConfigError, LookError
 
 Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
@@ -47,6 +47,10 @@ class Look(ABC):
     @abstractmethod
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
         """(Σ w l, Σ w) of each probe over the batch, in float64: what parts of a batch can be added by."""
+
+    def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]:
+        """The loss at θ and zᵀ∇L for each key; a look that cannot differentiate raises LookError."""
+        raise LookError(f"A {type(self).__name__} gives losses, not slopes: look with a ModuleLook.")
 
     def examples(self, batch: Any, probes: int) -> tuple[Tensor, Tensor]:
         """(losses, weights) of a batch that holds `probes` groups of rows, float64 [probes, B]."""

@@ -199,7 +199,7 @@ class Executor:
             p.dim() <= 1 for p in own
         )
         held = {id(owner): (owner, owner._parameters) for owner, _, _ in site.slots}
-        shown = {key: _Watched(parameters) for key, (_, parameters) in held.items()}
+        shown = {key: Watched(parameters) for key, (_, parameters) in held.items()}
         for owner, attribute, name in site.slots:
             tensor = self.weights.at(name, probe, self.directions)
             if getattr(owner, "max_norm", None) is not None and not probe.terms:
@@ -223,7 +223,7 @@ class Executor:
         )
 
 
-class _Watched(dict[str, Any]):
+class Watched(dict[str, Any]):
     """A module's parameters that know which of them were read: one that is not was not perturbed either."""
 
     def __init__(self, parameters: dict[str, Any]):

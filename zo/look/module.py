@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from zo.directions import Probe
+from zo.directions import Key, Probe
 from zo.errors import ConfigError, LookError
-from zo.look.base import ModelLook, Objective, weighted_sums
+from zo.look.base import ModelLook, Objective, mean, weighted_sums
+from zo.look.dual import Duals, unpack
 from zo.look.executor import Executor
 from zo.look.layout import Ambiguous, Layout, Unstackable, leading, shapes
 from zo.optimizers import Optimizer, Probing
@@ -56,6 +57,7 @@ class ModuleLook(ModelLook):
         self.directions = optimizer.directions if isinstance(optimizer, Probing) else None
         self.sequential_because: str | None = None
         self._executor: Executor | None = None
+        self._duals: Duals | None = None
         self._layouts: dict[object, Layout] = {}
         self._checked = False
 
@@ -66,6 +68,14 @@ class ModuleLook(ModelLook):
             assert self.directions is not None, "a first-order method asks for gradients, not probes"
             self._executor = Executor(self.model, self.weights, self.directions)
         return self._executor
+
+    @property
+    def duals(self) -> Duals:
+        """Made at first use; only forward gradients need it."""
+        if self._duals is None:
+            assert self.directions is not None, "a first-order method asks for gradients, not slopes"
+            self._duals = Duals(self.model, self.weights, self.directions)
+        return self._duals
 
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
         if self.model.training:
@@ -130,10 +140,35 @@ class ModuleLook(ModelLook):
             self._layouts[shapes(chunk)] = layout
         return list(zip(losses.tolist(), weights.tolist(), strict=True))
 
+    def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]:
+        """The loss at θ and then zᵀ∇L for each key, rounded to fp32, by forward-mode differentiation.
+
+        One pass on dual numbers for each key, counted as one forward pass.
+        """
+        if self.model.training:
+            self.model.eval()
+        told: list[float] = []
+        for key in keys:
+            lost, along, weights = [], [], []
+            for chunk in self.chunks(batch):
+                with self.duals.along(key):
+                    losses, weight = self.examples(chunk, 1)
+                    values, tangents = unpack(losses)
+                    lost += values[0].tolist()
+                    along += tangents[0].tolist()
+                    weights += weight[0].tolist()
+            told += [mean(*weighted_sums(x, weights)) for x in (([] if told else [lost]) + [along])]
+        if not self._checked:
+            self._check_used(self.duals.used)
+        self.forward_passes += len(keys)
+        return told
+
     def _check_perturbed(self, probes: Sequence[Probe]) -> None:
-        if not any(probe.terms for probe in probes):
-            return
-        if missed := sorted(self.weights.tensors.keys() - self.executor.perturbed):
+        if any(probe.terms for probe in probes):
+            self._check_used(self.executor.perturbed)
+
+    def _check_used(self, used: set[str]) -> None:
+        if missed := sorted(self.weights.tensors.keys() - used):
             shown = ", ".join(missed[:5]) + (f" and {len(missed) - 5} more" if len(missed) > 5 else "")
             raise LookError(
                 f"The forward of {type(self.model).__name__} does not use {shown}, or reads it from outside the module "

@@ -3,6 +3,7 @@
 from zo.optimizers.adamezo import AdaMeZO
 from zo.optimizers.base import Optimizer, Probing
 from zo.optimizers.firstorder import SGD, AdamW
+from zo.optimizers.forwardgradient import ForwardGradient
 from zo.optimizers.fzoo import FZOO
 from zo.optimizers.helene import HELENE
 from zo.optimizers.mezo import MeZO
@@ -20,6 +21,7 @@ __all__ = [
     "ZOSGD",
     "AdaMeZO",
     "AdamW",
+    "ForwardGradient",
     "MeZO",
     "Optimizer",
     "Probing",

@@ -43,6 +43,8 @@ class Looker(Protocol):
 
     def gradient(self, batch: Any, *, seed: int | None) -> float: ...
 
+    def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]: ...
+
 
 class Optimizer(ABC):
     """State and checks that all methods share.
