@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zo.directions import Gaussian, Key, Probe, Rademacher
-    from zo.errors import ConfigError, DataError, Diverged, JournalError, LookError, ZOError
+    from zo.distributed import Ranks, Solo
+    from zo.errors import (
+        ConfigError,
+        DataError,
+        Diverged,
+        JournalError,
+        LookError,
+        RankLost,
+        RanksDiverged,
+        ZOError,
+    )
     from zo.journal import Journal
     from zo.look import ClosureLook, InPlace, ModuleLook
     from zo.optimizers import (
@@ -37,7 +47,17 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "zo.directions": ("Gaussian", "Key", "Probe", "Rademacher"),
-    "zo.errors": ("ConfigError", "DataError", "Diverged", "JournalError", "LookError", "ZOError"),
+    "zo.distributed": ("Ranks", "Solo"),
+    "zo.errors": (
+        "ConfigError",
+        "DataError",
+        "Diverged",
+        "JournalError",
+        "LookError",
+        "RankLost",
+        "RanksDiverged",
+        "ZOError",
+    ),
     "zo.journal": ("Journal",),
     "zo.look": ("ClosureLook", "InPlace", "ModuleLook"),
     "zo.optimizers": (
@@ -88,7 +108,11 @@ __all__ = [
     "Probe",
     "RAdaZO",
     "Rademacher",
+    "RankLost",
+    "Ranks",
+    "RanksDiverged",
     "Snapshots",
+    "Solo",
     "Weights",
     "ZOAdam",
     "ZOConservative",

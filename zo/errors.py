@@ -23,3 +23,11 @@ class JournalError(ZOError, RuntimeError):
 
 class Diverged(ZOError, ArithmeticError):
     """Losses that are no finite numbers. A diverged run is a result, not a failure of the program."""
+
+
+class RankLost(ZOError, RuntimeError):
+    """Another process of this run ended, or cannot be reached in time."""
+
+
+class RanksDiverged(ZOError, RuntimeError):
+    """Processes that should hold the same do not: weights, steps, or what they were built from."""

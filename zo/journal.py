@@ -14,12 +14,13 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zo.errors import JournalError
+from zo.team import Team
 
 MAGIC = b"zo-journal-1\n"
 
@@ -186,6 +187,53 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Copy:
+    """The journal of a rank that writes no files: what rank 0's holds, kept in memory.
+
+    header: what the run is. records: those that rank 0 read from its file.
+    """
+
+    def __init__(self, header: dict[str, Any], records: Sequence[Record]):
+        self.header = header
+        self._records = list(records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, t: int) -> Record:
+        return self._records[t]
+
+    def append(self, losses: Sequence[float], lr: float | None = None) -> None:
+        """Adds the record of the next step."""
+        self._records.append(Record(tuple(losses), lr))
+
+    def truncate(self, steps: int) -> None:
+        """Forgets all records from `steps` on."""
+        del self._records[steps:]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> "Copy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def opened(team: Team, open_file: Callable[[], Journal]) -> Journal | Copy:
+    """The journal of a team: rank 0 opens the file, the others copy what it holds."""
+    journal: Journal | None = None
+
+    def read() -> tuple[dict[str, Any], list[Record]]:
+        nonlocal journal
+        journal = open_file()
+        return journal.header, [journal[t] for t in range(len(journal))] if team.size > 1 else []
+
+    header, records = team.first(read)
+    return Copy(header, records) if journal is None else journal
 
 
 def _short(value: Any) -> str:

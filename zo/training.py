@@ -12,16 +12,18 @@ the newest one that fits and replays the tail.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zo.errors import ConfigError, DataError
-from zo.journal import Journal
+from zo.errors import ConfigError, DataError, JournalError, RanksDiverged
+from zo.journal import Copy, Journal
 from zo.optimizers import Optimizer
 from zo.optimizers.base import Looker
 from zo.snapshots import Snapshots
+from zo.team import Solo, Team
 
 Batches = Callable[[int], Any] | Iterable[Any]
 OnStep = Callable[[int, dict[str, float], bool], bool | None]
@@ -33,11 +35,12 @@ def train(
     batches: Batches,
     steps: int,
     *,
-    journal: Journal | None = None,
+    journal: Journal | Copy | None = None,
     snapshots: Snapshots | None = None,
     max_replay_seconds: float = 600.0,
     rate: Callable[[int], float] | None = None,
     on_step: OnStep | None = None,
+    team: Team | None = None,
 ) -> int:
     """Takes steps until `steps` are done or on_step returns True; returns how many are done.
 
@@ -46,14 +49,19 @@ def train(
     snapshots: where weights are kept so that replaying takes at most about max_replay_seconds.
     rate: learning rate decided when a step is taken (a budget of time); it is journaled, not computed again.
     on_step: called after step t with what tell saw and whether the step was replayed.
-    Raises ConfigError when the journal's with_lr does not fit `rate`.
+    team: the processes that take the steps together (zo.distributed.Ranks); all but the first write nothing,
+        and hold a Copy of the first one's journal.
+    Raises ConfigError when the journal's with_lr does not fit `rate`, or the method cannot be shared; RanksDiverged
+    with the journal cut to where all ranks agreed.
     """
+    team = team or Solo()
+    look = team.over(look, optimizer)
     if journal is not None and len(journal) < steps and (rate is not None) != journal.header["with_lr"]:
         raise ConfigError(
             "A learning rate decided by `rate` cannot be computed again, so the journal must hold it, and only then: "
             f"make the journal with with_lr={rate is not None}."
         )
-    start = _restore(optimizer, journal, snapshots)
+    start = _restore(optimizer, journal, snapshots, team)
     batch_of = _by_step(batches, start)
     replay_seconds = 0.0
     for t in range(start, steps):
@@ -64,8 +72,10 @@ def train(
             losses, lr = record.losses, record.lr
             batch_of(t, False)
         else:
+            team.begin(t)
             lr = None if rate is None else torch.tensor(rate(t)).item()  # as the journal will hold it
-            losses = optimizer.step(t, batch_of(t, True), look, lr)
+            with _back_to_agreement(team, journal, snapshots):
+                losses = optimizer.step(t, batch_of(t, True), look, lr)
             if journal is not None:
                 journal.append(losses, lr)
         if optimizer.replays_from == "losses":
@@ -73,7 +83,8 @@ def train(
         seen = optimizer.tell(t, losses, lr)
         replay_seconds += time.monotonic() - began
         if snapshots is not None and replay_seconds > max_replay_seconds and not replayed:
-            snapshot(optimizer, snapshots, t + 1)
+            if team.leads:
+                snapshot(optimizer, snapshots, t + 1)
             replay_seconds = 0.0
         if on_step is not None and on_step(t, seen, replayed):
             return t + 1
@@ -101,11 +112,13 @@ def load_snapshot(optimizer: Optimizer, state: dict[str, Tensor]) -> None:
     optimizer.skipped, optimizer.idle = state["counts"].tolist()
 
 
-def _restore(optimizer: Optimizer, journal: Journal | None, snapshots: Snapshots | None) -> int:
+def _restore(
+    optimizer: Optimizer, journal: Journal | Copy | None, snapshots: Snapshots | None, team: Team
+) -> int:
     """Loads the newest snapshot that the journal covers; returns its step, or 0."""
     if journal is None:
         return 0
-    found = None if snapshots is None else snapshots.newest(len(journal))
+    found = None if snapshots is None else _newest(snapshots, len(journal), team)
     step = 0
     if found is not None:
         step, state = found
@@ -113,6 +126,42 @@ def _restore(optimizer: Optimizer, journal: Journal | None, snapshots: Snapshots
     if optimizer.replays_from != "losses":
         journal.truncate(step)  # these steps cannot be rebuilt from their losses and are taken again
     return step
+
+
+def _newest(snapshots: Snapshots, limit: int, team: Team) -> tuple[int, dict[str, Tensor]] | None:
+    """(step, state) of the snapshot that rank 0 picks, or None; every rank reads the file for itself."""
+    found: tuple[int, dict[str, Tensor]] | None = None
+
+    def pick() -> int | None:
+        nonlocal found
+        found = snapshots.newest(limit)
+        return None if found is None else found[0]
+
+    step = team.first(pick)
+    if step is not None and not team.leads:
+        found = snapshots.newest(step)
+        if found is None or found[0] != step:
+            raise JournalError(
+                f"Rank {team.rank} cannot read the snapshot of step {step} in {snapshots.folder}, which rank 0 read. "
+                "All processes need the same folder: put paths.runs on a disk that all machines share."
+            )
+    return found
+
+
+@contextmanager
+def _back_to_agreement(
+    team: Team, journal: Journal | Copy | None, snapshots: Snapshots | None
+) -> Iterator[None]:
+    """When ranks diverged, forgets the steps since they last agreed: their losses are of different weights."""
+    try:
+        yield
+    except RanksDiverged:
+        if journal is not None and team.agreed is not None:
+            journal.truncate(team.agreed)
+            if snapshots is not None and team.leads:
+                for step in [step for step in snapshots.steps() if step > team.agreed]:
+                    snapshots.drop(step)
+        raise
 
 
 def _by_step(batches: Batches, start: int) -> Callable[[int, bool], Any]:

@@ -19,8 +19,6 @@ snapshots). Blocks have a fixed size and order on every device, so a sum that a 
 the same sum.
 """
 
-import ctypes
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ import torch
 from torch import Tensor
 
 from zo import random
+from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe
 from zo.errors import JournalError
 from zo.names import Parameters, trained
@@ -286,17 +285,9 @@ class Weights:
         """Hex digest over sorted (name, dtype, shape, bytes) of the trained tensors, in the model's dtype."""
         return digest((name, tensor.detach()) for name, tensor in self.tensors.items())
 
-
-def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over (name, dtype, shape, bytes) of tensors in the order given."""
-    total = hashlib.sha256()
-    for name, tensor in tensors:
-        total.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n".encode())
-        for block in tensor.contiguous().view(-1).split(1 << 22):
-            block = block.cpu()
-            size = block.numel() * block.element_size()
-            total.update((ctypes.c_char * size).from_address(block.data_ptr()))
-    return total.hexdigest()
+    def checksum(self) -> int:
+        """64 bits of all that `state` holds, in one pass: what ranks compare."""
+        return checksum(self.state().values())
 
 
 def as_weights(params: "Weights | Parameters") -> Weights:

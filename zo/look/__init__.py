@@ -4,5 +4,6 @@ from zo.look.base import Look, ModelLook, Objective
 from zo.look.closure import ClosureLook
 from zo.look.inplace import InPlace
 from zo.look.module import ModuleLook
+from zo.look.shared import SharedLook
 
-__all__ = ["ClosureLook", "InPlace", "Look", "ModelLook", "ModuleLook", "Objective"]
+__all__ = ["ClosureLook", "InPlace", "Look", "ModelLook", "ModuleLook", "Objective", "SharedLook"]

@@ -71,25 +71,32 @@ class Look(ABC):
 
     def chunks(self, batch: Any) -> Iterator[Any]:
         """The batch in pieces of `micro` examples."""
-        leaves, spec = pytree.tree_flatten(batch)
-        shapes = [leaf.shape for leaf in leaves if isinstance(leaf, Tensor)]
-        if not shapes:
-            raise LookError(
-                f"The batch, a {type(batch).__name__}, holds no tensor. Give a tensor, or a tuple, list or dict of "
-                "tensors with one row an example."
-            )
-        lengths = {shape[0] if shape else 0 for shape in shapes}
-        if len(lengths) != 1 or 0 in lengths:
-            raise LookError(
-                f"The tensors of a batch have shapes {', '.join(str(list(shape)) for shape in shapes)}; all must have "
-                "the same leading dimension, one row an example. Numbers that hold for all belong to the objective."
-            )
-        total = lengths.pop()
+        total = length(batch)
         step = self.micro or total
         for start in range(0, total, step):
-            yield pytree.tree_unflatten(
-                [leaf[start : start + step] if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec
-            )
+            yield cut(batch, start, start + step)
+
+
+def length(batch: Any) -> int:
+    """B, the leading dimension that all tensors of a batch share."""
+    shapes = [leaf.shape for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
+    if not shapes:
+        raise LookError(
+            f"The batch, a {type(batch).__name__}, holds no tensor. Give a tensor, or a tuple, list or dict of "
+            "tensors with one row an example."
+        )
+    lengths = {shape[0] if shape else 0 for shape in shapes}
+    if len(lengths) != 1 or 0 in lengths:
+        raise LookError(
+            f"The tensors of a batch have shapes {', '.join(str(list(shape)) for shape in shapes)}; all must have "
+            "the same leading dimension, one row an example. Numbers that hold for all belong to the objective."
+        )
+    return lengths.pop()
+
+
+def cut(batch: Any, start: int, stop: int) -> Any:
+    """Examples start to stop of a batch, as views."""
+    return pytree.tree_map(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) else leaf, batch)
 
 
 class ModelLook(Look):

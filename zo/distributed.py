@@ -1,0 +1,239 @@
+"""Several processes, one run: they share scalars, never weights.
+
+    losses = look(my probes, my part of the batch)      # ranks look at different things
+    all-gather(losses, stop flag, clock, checksum)      # once a step, some hundred bytes
+    optimizer.tell(t, all losses)                       # every rank makes the same move
+
+`share` says what is divided. With "probes" rank r of R looks at the r-th of R runs of the step's probes, and
+every loss is computed and rounded as in one process, so the weights are the same bits. With "batch" every
+rank looks at all probes on its part of the rows; (Σ w l, Σ w) of the parts are added in rank order, in
+float64, which differs from one process by the rounding of matrix products of another shape (1e-6). The
+batch is padded before it is cut, so a row is what it was. "both" forms as many groups of ranks as divide
+them and have a probe each; a group shares its probes, and the batch is cut within it.
+
+All ranks hold θ and move it by themselves; every check_every steps a checksum of θ travels with the losses,
+and ranks that differ are named. A process that dies closes its connections, so the gather of the others
+fails at once; one that hangs is given up after `timeout`. Only this module imports torch.distributed.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from zo.errors import ConfigError, RankLost, RanksDiverged
+from zo.look import InPlace, SharedLook
+from zo.optimizers import Optimizer
+from zo.optimizers.base import Looker
+from zo.place import Place
+from zo.place import place as place_in
+from zo.team import Report, Solo, T, Team
+from zo.weights import Weights
+
+__all__ = ["Ranks", "Solo", "Team"]
+
+Share = Literal["probes", "batch", "both"]
+_NONE = -1.0  # in place of a checksum that is not due
+_HEAD = 5  # step, stop, clock, and the checksum in two halves that float64 holds exactly
+
+
+class Ranks(Team):
+    """Several processes over torch.distributed. A context, which joins them on entering.
+
+    place: where this process stands, by default as torchrun or srun said.
+    share: "probes", "batch" or "both". check_every: steps between checksums of θ.
+    backend: "gloo", "nccl", or "auto": nccl where the machine shows a GPU for each of its processes.
+    timeout: seconds that a rank is waited for, at the start and in every exchange.
+
+    Raises RankLost when a process ends, hangs or does not come; RanksDiverged when they differ.
+    """
+
+    def __init__(
+        self,
+        place: Place | None = None,
+        *,
+        share: Share = "probes",
+        check_every: int = 100,
+        backend: str = "auto",
+        timeout: float = 600.0,
+    ):
+        if share not in ("probes", "batch", "both"):
+            raise ConfigError(f"ranks.share = {share!r} must be 'probes', 'batch' or 'both'.")
+        if check_every < 1:
+            raise ConfigError(f"ranks.check_every = {check_every} must be at least 1 step.")
+        self.place = place = place_in(os.environ) if place is None else place
+        self.rank, self.size = place.rank, place.size
+        self.share = share
+        self.check_every = check_every
+        self.timeout = timeout
+        self.report: Report = lambda: (0, 0.0)
+        gpus = torch.cuda.device_count()
+        self.backend = ("nccl" if gpus >= place.here else "gloo") if backend == "auto" else backend
+        if gpus:
+            torch.cuda.set_device(place.local % gpus)
+        self._device = torch.device("cuda" if self.backend == "nccl" else "cpu")
+        self._stop = 0
+        self._seconds: float | None = None
+        self._step = 0
+        self._due = True
+
+    def __enter__(self) -> "Ranks":
+        where = f"{self.place.address}:{self.place.port}"
+        try:
+            dist.init_process_group(
+                self.backend,
+                init_method=f"tcp://{where}",
+                rank=self.rank,
+                world_size=self.size,
+                timeout=timedelta(seconds=self.timeout),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise RankLost(
+                f"Rank {self.rank} did not meet the other {self.size - 1} at {where} within {self.timeout:g} seconds: "
+                f"{_line(error)}. Look for the first error of another rank, or for a firewall between the machines."
+            ) from error
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None or self.backend == "gloo":  # after an error nccl would wait for the rank that is gone
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
+
+    @property
+    def stop(self) -> int:
+        return self._stop
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._seconds is None else self._seconds
+
+    def parts(self, probes: int) -> int:
+        if self.share == "probes":
+            return 1
+        if self.share == "batch":
+            return self.size
+        return next(n for n in range(1, self.size + 1) if self.size % n == 0 and self.size // n <= probes)
+
+    def check(self, optimizer: Optimizer) -> None:
+        if optimizer.backward_passes:
+            raise ConfigError(
+                f"{type(optimizer).__name__} moves by gradients, which are as large as the model, and {self.size} "
+                "processes here share scalars only. Run it in one process, or take a method of forward passes."
+            )
+
+    def over(self, look: Looker, optimizer: Optimizer) -> "SharedLook":
+        self.check(optimizer)
+        if isinstance(look, InPlace):
+            raise ConfigError(
+                f"The in-place walk does not come back to the bits it left, so {self.size} processes would drift "
+                "apart. Use ModuleLook, or one process."
+            )
+        parts = self.parts(optimizer.losses_per_step)
+        gather = partial(self.gather, weights=optimizer.weights)
+        return SharedLook(look, gather, self.rank, self.size // parts, parts)
+
+    def begin(self, t: int) -> None:
+        self._due = self._due or t % self.check_every == 0
+        self._step = t
+        if self._seconds is None:
+            self._seconds = self.first(lambda: self.report()[1])
+
+    def gather(self, numbers: Sequence[float], width: int, *, weights: Weights) -> list[list[float]]:
+        """The numbers of all ranks, padded to `width`; flag and clock go with them, and a checksum when due."""
+        stop, seconds = self.report()
+        halves = (_NONE, _NONE)
+        if self._due:
+            halves = tuple(float(half) for half in divmod(weights.checksum(), 1 << 32))
+        row = [float(self._step), float(stop), seconds, *halves, *numbers]
+        row += [0.0] * (_HEAD + width - len(row))
+        mine = torch.tensor(row, dtype=torch.float64, device=self._device)
+        out = torch.empty(self.size * len(row), dtype=torch.float64, device=self._device)
+        with self._reaching():
+            dist.all_gather_into_tensor(out, mine)
+        rows = out.view(self.size, -1).tolist()
+        self._compare([row[0] for row in rows], lambda t: f"is at step {t:.0f}")
+        if self._due:
+            self._compare([tuple(row[3:_HEAD]) for row in rows], lambda _: "holds other weights")
+            self.agreed, self._due = self._step, False
+        self._stop = self._stop or next((int(row[1]) for row in rows if row[1]), 0)
+        self._seconds = rows[0][2]
+        return [row[_HEAD:] for row in rows]
+
+    def _compare(self, values: Sequence[Any], said: Callable[[Any], str]) -> None:
+        if odd := _odd(values):
+            since = "from the start" if self.agreed is None else f"after step {self.agreed}"
+            raise RanksDiverged(
+                f"Step {self._step}: "
+                + "; ".join(f"rank {rank} {said(values[rank])}" for rank in odd)
+                + f", unlike the majority or rank 0. It came about {since}. Machines of one kind with the same "
+                "versions of torch compute the same bits; look for one that differs, or has faulty memory. "
+                "The journal is cut to where all agreed, and the same command goes on from there."
+            )
+
+    def every(self, value: T) -> list[T]:
+        values: list[Any] = [None] * self.size
+        with self._reaching():
+            dist.all_gather_object(values, value)
+        return values
+
+    def first(self, make: Callable[[], T]) -> T:
+        box: list[Any] = [None, None]
+        failed: BaseException | None = None
+        if self.leads:
+            try:
+                box = [make(), None]
+            except Exception as error:
+                failed, box = error, [None, _line(error)]
+        with self._reaching():
+            dist.broadcast_object_list(box, src=0)
+        if failed is not None:
+            raise failed
+        if box[1] is not None:
+            raise RankLost(f"Rank 0 ended: {box[1]}")
+        return box[0]
+
+    def agree(self, what: Mapping[str, Hashable]) -> None:
+        everyone = self.every(dict(what))
+        names = [name for name in what if _odd([values.get(name) for values in everyone])]
+        if names:
+            ranks = sorted({rank for n in names for rank in _odd([values.get(n) for values in everyone])})
+            raise RanksDiverged(
+                f"{_ranks(ranks)} and the others were not given the same: {', '.join(names)} differ. All processes "
+                "need the same files, versions and kinds of device."
+            )
+
+    @contextmanager
+    def _reaching(self) -> Any:
+        """Turns torch's errors of an exchange into one that says what happened."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise RankLost(
+                f"Rank {self.rank} of {self.size} lost another rank at step {self._step}: {_line(error)}. That rank "
+                "ended, with a message of its own, or did not answer in time. The same command goes on from the "
+                "last whole step."
+            ) from error
+
+
+def _odd(values: Sequence[Hashable]) -> list[int]:
+    """The ranks that do not have the commonest value; among equally common ones rank 0's, or the lowest rank's."""
+    counts = Counter(values)
+    most = max(counts.values())
+    usual = next(value for value in values if counts[value] == most)
+    return [rank for rank, value in enumerate(values) if value != usual]
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return f"Rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a message; torch adds lines about its own source."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
