@@ -154,7 +154,7 @@ class TaskChoice:
     drop: Sequence[Any] = ()
     function: str | None = None
     metric: Literal["accuracy", "f1", "exact_match"] = "accuracy"
-    objective: Literal["options", "answer"] = "options"
+    objective: Literal["options", "answer", "metric"] = "options"
     average: Literal["token", "example"] = "token"
     train: int = 1000
     dev: int = 500

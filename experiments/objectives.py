@@ -4,12 +4,14 @@
               tokens (causal), the logit of its word at the mask (masked), its class's logit (classifier).
     answer    minus the mean log-probability of the answer's tokens, weighted by their number (average:
               token, as MeZO trains) or equally (average: example).
+    metric    minus the task's metric, which has no gradient: minus the accuracy of the best option (of an example
+              0 or -1), or minus F1 or exact match of the greedily generated answer.
 
 A batch is a dict of tensors whose leading dimension is B, of any size. Logits exist only at the positions
 that count, and are upcast to fp32 before log-softmax.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.generation import Greedy
 from experiments.models.head import head_at
 
 Batch = dict[str, Tensor]
@@ -55,7 +58,8 @@ def word_logits(model: nn.Module, batch: Batch) -> Tensor:
 
 def class_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Logits of the classes [B, C]."""
-    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits.float()
+    texts = {name: tensor for name, tensor in batch.items() if name not in ("labels", "golds")}
+    return model(**texts).logits.float()
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,38 @@ class AnswerLoss:
         """Losses [B], the mean over each answer's tokens, and weights [B]."""
         sums, counts = span_logprobs(model, batch)
         return -sums / counts, counts if self.average == "token" else torch.ones_like(counts)
+
+
+@dataclass(frozen=True)
+class AccuracyLoss:
+    """Minus one where the best option is a right one, else zero."""
+
+    scores: Scores
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Losses [B]; `golds` [B, O] of the batch are 1 at the right options."""
+        return self.of(self.scores(model, batch), batch)
+
+    @staticmethod
+    def of(scores: Tensor, batch: Batch) -> Tensor:
+        """The losses of scores [B, O]."""
+        return -batch["golds"].gather(1, scores.argmax(-1, keepdim=True))[:, 0]
+
+
+@dataclass(frozen=True)
+class GeneratedLoss:
+    """Minus the metric of the answer that follows the prompt.
+
+    answers: those accepted, by the example's number, which the batch holds as `numbers` [B].
+    """
+
+    greedy: Greedy
+    metric: Callable[[str, Sequence[str]], float]
+    answers: Mapping[int, Sequence[str]]
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Losses [B]."""
+        said = self.greedy(model, batch["input_ids"], batch["attention_mask"])
+        numbers = batch["numbers"].tolist()
+        scores = [self.metric(text, self.answers[n]) for text, n in zip(said, numbers, strict=True)]
+        return -torch.tensor(scores, device=batch["input_ids"].device)

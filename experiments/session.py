@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from experiments.models.loading import Loaded, load
+from experiments.objectives import GeneratedLoss
 from experiments.peft import attach
 from experiments.tasks.task import Task, class_count, load_task
 from experiments.ways import Untrained
@@ -144,6 +145,7 @@ def build(config: Config) -> Session:
         optimizer,
         probes_per_forward=config["probes_per_forward"],
         micro=config["batch"]["micro"],
+        materialise=isinstance(task.objective, GeneratedLoss),
     )
     return Session(config, loaded, task, optimizer, look, schedule, steps, _hash(config, loaded, task, steps))
 
@@ -161,8 +163,14 @@ def _check_constructors(config: Config) -> Schedule:
     schedule = attempt(lambda: _instantiate(config["schedule"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimizer proper will warn
-        attempt(
+        optimizer = attempt(
             lambda: _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager"))
+        )
+    if config["task"]["objective"] == "metric" and optimizer is not None and optimizer.backward_passes:
+        problems.append(
+            f"task.objective=metric is minus the {config['task']['metric']}, which has no gradient, and "
+            f"{type(optimizer).__name__} moves by gradients. Take a zeroth-order method, such as optimizer=mezo, or "
+            f"a cross-entropy: task.objective=options or answer."
         )
     if problems:
         raise ConfigError("\n".join(problems))

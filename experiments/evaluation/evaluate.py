@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from experiments.evaluation.generate import generate
 from experiments.models.head import base_of
 from experiments.models.loading import Loaded
-from experiments.objectives import AnswerLoss, span_logprobs
+from experiments.objectives import AccuracyLoss, AnswerLoss, GeneratedLoss, span_logprobs
 from experiments.tasks.metrics import wilson
 from experiments.tasks.prompts import Example
 from experiments.tasks.task import Task
@@ -51,11 +51,10 @@ def evaluate(
         for numbers in _batches(examples, batch_size):
             some = [examples[number] for number in numbers]
             if task.generated:
-                losses.append(_losses(task.objective(loaded.model, task.collate(some))))
-                said: Sequence[int | str] = [] if loss_only else generate(task, loaded, some)
+                said, loss = _answer(task, loaded, some, loss_only)
             else:
                 said, loss = _choose(task, loaded, some)
-                losses.append(loss)
+            losses.append(loss)
             predictions.update(zip(numbers, said, strict=False))
     weighted, weights = (float(torch.cat(parts).double().sum()) for parts in zip(*losses, strict=True))
     ordered = tuple(predictions[number] for number in sorted(predictions))
@@ -75,6 +74,18 @@ def evaluate(
     )
 
 
+def _answer(
+    task: Task, loaded: Loaded, examples: Sequence[Example], loss_only: bool
+) -> tuple[Sequence[int | str], tuple[Tensor, Tensor]]:
+    """The generated answers (none where only the loss is asked for), and weight x loss with the weights."""
+    if not isinstance(task.objective, GeneratedLoss):
+        loss = _losses(task.objective(loaded.model, task.collate(examples)))
+        return ([] if loss_only else generate(task, loaded, examples)), loss
+    said = generate(task, loaded, examples)
+    scores = torch.tensor([task.correct(e, text) for e, text in zip(examples, said, strict=True)])
+    return ([] if loss_only else said), _losses(-scores)
+
+
 def _choose(
     task: Task, loaded: Loaded, examples: Sequence[Example]
 ) -> tuple[list[int], tuple[Tensor, Tensor]]:
@@ -92,6 +103,8 @@ def _choose(
     if isinstance(task.objective, AnswerLoss):
         weights = counts.gather(1, labels)[:, 0] if task.objective.average == "token" else weights
         losses = -scores.gather(1, labels)[:, 0]
+    elif isinstance(task.objective, AccuracyLoss):
+        losses = task.objective.of(scores, batch)
     else:
         losses = -scores.log_softmax(-1).gather(1, labels)[:, 0]
     return said.argmax(-1).tolist(), (losses * weights, weights)

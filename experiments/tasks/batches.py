@@ -43,7 +43,7 @@ def spans(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
 
 
 def option_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
-    """input_ids, attention_mask [B, O, T]; positions, targets [B, O, K]; labels [B].
+    """input_ids, attention_mask [B, O, T]; positions, targets [B, O, K]; labels [B]; golds [B, O].
 
     Where an example has fewer options than another, its first row stands again with no targets.
     """
@@ -52,9 +52,8 @@ def option_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
     ids, mask = padded([row.ids for row in rows], pad, limit)
     positions, targets = spans(rows)
     tensors = {"input_ids": ids, "attention_mask": mask, "positions": positions, "targets": targets}
-    return {name: t.unflatten(0, (len(examples), options)) for name, t in tensors.items()} | {
-        "labels": _labels(examples)
-    }
+    shaped = {name: t.unflatten(0, (len(examples), options)) for name, t in tensors.items()}
+    return shaped | {"labels": _labels(examples), "golds": _golds(examples)}
 
 
 def answer_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
@@ -65,8 +64,15 @@ def answer_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
     return {"input_ids": ids, "attention_mask": mask, "positions": positions, "targets": targets}
 
 
+def prompt_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
+    """input_ids, attention_mask [B, T] of prompts, padded on the left; numbers [B] of the examples."""
+    ids, mask = padded([example.prompt for example in examples], pad, limit, left=True)
+    numbers = torch.tensor([example.index for example in examples])
+    return {"input_ids": ids, "attention_mask": mask, "numbers": numbers}
+
+
 def cloze_batch(examples: Sequence[Example], words: Sequence[int], pad: int, limit: int) -> Batch:
-    """input_ids, attention_mask [B, T]; positions [B, 1] of the mask; words [B, O]; labels [B]."""
+    """input_ids, attention_mask [B, T]; positions [B, 1] of the mask; words, golds [B, O]; labels [B]."""
     rows = [example.rows[0] for example in examples]
     ids, mask = padded([row.ids for row in rows], pad, limit)
     return {
@@ -75,18 +81,28 @@ def cloze_batch(examples: Sequence[Example], words: Sequence[int], pad: int, lim
         "positions": torch.tensor([[row.span] for row in rows]),
         "words": torch.tensor(words).expand(len(rows), -1).clone(),
         "labels": _labels(examples),
+        "golds": _golds(examples),
     }
 
 
 def class_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
-    """input_ids, attention_mask and, where the tokenizer has them, token_type_ids [B, T]; labels [B]."""
+    """input_ids, attention_mask and, where the tokenizer has them, token_type_ids [B, T]; labels [B]; golds [B, O]."""
     rows = [example.rows[0] for example in examples]
     ids, mask = padded([row.ids for row in rows], pad, limit)
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": _labels(examples)}
+    batch = {"input_ids": ids, "attention_mask": mask}
+    batch |= {"labels": _labels(examples), "golds": _golds(examples)}
     if rows[0].types:
         types, _ = padded([row.types for row in rows], 0, limit)
         batch["token_type_ids"] = types
     return batch
+
+
+def _golds(examples: Sequence[Example]) -> Tensor:
+    """1 at each right option, [B, O]; O is the largest number of options."""
+    golds = torch.zeros(len(examples), max(len(example.options) for example in examples))
+    for number, example in enumerate(examples):
+        golds[number, list(example.golds)] = 1.0
+    return golds
 
 
 def _labels(examples: Sequence[Example]) -> Tensor:

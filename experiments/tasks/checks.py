@@ -75,7 +75,7 @@ def _answers(choice: "TaskChoice") -> Iterator[str]:
     if choice.metric == "accuracy":
         yield "task.metric=accuracy needs task.options. A generated answer takes f1 or exact_match."
     if choice.objective == "options":
-        yield "task.objective=options needs task.options. A generated answer takes objective: answer."
+        yield "task.objective=options needs task.options. A generated answer takes objective: answer or metric."
     if "answers" not in fields_of(choice):
         yield "task.columns lacks `answers`, the accepted answers of a task without options."
 

@@ -108,9 +108,9 @@ def _classifier(
 def _only_causal(choice: TaskChoice, loaded: Loaded, options: tuple[Template, ...]) -> list[str]:
     """What a task asks for that only a causal model does."""
     problems = [f"{o.where} holds a field, which only causal models can score." for o in options if o.fields]
-    if choice.objective != "options":
+    if choice.objective == "answer":
         problems.append(
-            f"task.objective={choice.objective} is for causal models; a {loaded.family} one takes options."
+            f"task.objective=answer is for causal models; a {loaded.family} one takes options or metric."
         )
     if choice.demonstrations:
         problems.append(

@@ -9,9 +9,12 @@ from typing import Any, Literal
 import torch
 
 from experiments.choices import TaskChoice, read
+from experiments.generation import Greedy
 from experiments.models.loading import Loaded
 from experiments.objectives import (
+    AccuracyLoss,
     AnswerLoss,
+    GeneratedLoss,
     Objective,
     OptionLoss,
     Scores,
@@ -58,9 +61,7 @@ class Task:
     @property
     def scores(self) -> Scores:
         """Scores of an example's options, from a batch of `collate_options`."""
-        if isinstance(self.prompts, CausalPrompts):
-            return mean_logprobs
-        return word_logits if isinstance(self.prompts, MaskedPrompts) else class_logits
+        return _scores(self.prompts)
 
     @property
     def majority(self) -> float:
@@ -76,7 +77,13 @@ class Task:
         """The batch that the objective takes, on the model's device."""
         if isinstance(self.objective, AnswerLoss):
             return self._placed(batches.answer_batch(examples, self.pad, self.limit))
+        if isinstance(self.objective, GeneratedLoss):
+            return self.collate_prompts(examples)
         return self.collate_options(examples)
+
+    def collate_prompts(self, examples: Sequence[Example]) -> Batch:
+        """The batch that answers are generated from, on the model's device."""
+        return self._placed(batches.prompt_batch(examples, self.pad, self.limit))
 
     def collate_options(self, examples: Sequence[Example]) -> Batch:
         """The batch that `scores` takes, on the model's device."""
@@ -142,7 +149,7 @@ def load_task(choice: TaskChoice | dict[str, Any], loaded: Loaded, seed: int = 0
         test=test,
         options=options,
         metric=choice.metric,
-        objective=_objective(choice, prompts),
+        objective=_objective(choice, loaded, prompts, train),
         pad=loaded.pad,
         limit=limit,
         max_new_tokens=choice.max_new_tokens,
@@ -157,9 +164,17 @@ def class_count(choice: TaskChoice | dict[str, Any]) -> int | None:
     return len(options) if options is not None else None
 
 
-def _objective(choice: TaskChoice, prompts: Prompts) -> Objective:
+def _objective(choice: TaskChoice, loaded: Loaded, prompts: Prompts, train: Sequence[Example]) -> Objective:
     if choice.objective == "answer":
         return AnswerLoss(choice.average)
+    if choice.objective == "metric" and choice.generated:
+        greedy = Greedy(loaded.tokenizer, loaded.pad, choice.max_new_tokens)
+        return GeneratedLoss(greedy, METRICS[choice.metric], {e.index: e.answers for e in train})
+    kind = AccuracyLoss if choice.objective == "metric" else OptionLoss
+    return kind(_scores(prompts))
+
+
+def _scores(prompts: Prompts) -> Scores:
     if isinstance(prompts, CausalPrompts):
-        return OptionLoss(mean_logprobs)
-    return OptionLoss(word_logits if isinstance(prompts, MaskedPrompts) else class_logits)
+        return mean_logprobs
+    return word_logits if isinstance(prompts, MaskedPrompts) else class_logits

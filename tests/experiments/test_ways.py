@@ -27,6 +27,14 @@ def test_what_only_training_reads_does_not_make_another_run(runs):
     assert len(runs.results()) == 1
 
 
+@pytest.mark.parametrize("model", ["tiny-clm", "tiny-mlm"])
+def test_minus_the_accuracy_is_trained_by_zeroth_order_methods_alone(runs, capsys, model):
+    result = runs("task.objective=metric", f"model={model}", "optimizer=fzoo")
+    assert result["loss_before"] == -result["before"] and result["loss_after"] == -result["after"]
+    runs("task.objective=metric", f"model={model}", "optimizer=adamw", code=2)
+    assert "task.objective=metric is minus the accuracy, which has no gradient" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("calibrate", ["null", "icl_sfc"])
 def test_in_context_learning_shows_the_first_train_examples(runs, calibrate):
     overrides = ("task=entailment", "optimizer=none", "task.demonstrations=3", f"task.calibrate={calibrate}")

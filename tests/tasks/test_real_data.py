@@ -189,7 +189,7 @@ def test_the_shipped_package_model_reads_real_pairs(shared):
     assert (loaded.family, loaded.name, loaded.context) == ("classifier", "minilm", 512)
     task = load_task(conf("task", "rte", data_dir=str(shared / "data" / "rte"), test=8), loaded)
     batch = task.collate(task.test)
-    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels"}
+    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels", "golds"}
     assert batch["token_type_ids"].max() == 1  # the second sentence
     assert task.objective(loaded.model, batch).shape == (8,)
 

@@ -29,10 +29,15 @@ _SMALL = 1 << 14  # numbers; a call costs as much time as making so many
 class Executor:
     """Replaces forwards while `at` is open.
 
+    materialise: make each tensor of a probe once, at its first use, and keep it as long as `at` is open, instead
+        of making it at every use. For objectives that call the model many times, such as generation; the
+        numbers are the same, the memory is a copy of the trained weights.
     perturbed: canonical names of the tensors that any probe has moved so far.
     """
 
-    def __init__(self, model: nn.Module, weights: Weights, directions: Directions):
+    def __init__(
+        self, model: nn.Module, weights: Weights, directions: Directions, *, materialise: bool = False
+    ):
         cpu = all(tensor.device.type == "cpu" for tensor in weights.tensors.values())
         self.model = model
         self.weights = weights
@@ -50,6 +55,7 @@ class Executor:
         self._rows = 0
         self._calls: dict[int, int] = {}
         self._buffers: dict[tuple[torch.dtype, torch.device, str, int], Tensor] = {}
+        self._made: dict[tuple[str, Probe], Tensor] | None = {} if materialise else None
 
     @contextmanager
     def at(self, probes: Sequence[Probe], layout: Layout, rows: int) -> Iterator[None]:
@@ -76,6 +82,8 @@ class Executor:
                 else:
                     module.__dict__["forward"] = forward
             self._probes = ()
+            if self._made is not None:
+                self._made = {}
 
     def _count_rows(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         lengths = [n for n in leading((args, kwargs)) if n is not None]
@@ -112,11 +120,22 @@ class Executor:
                 yield from (frozen if name is None else self.weights.source(name) for _ in probes)
                 continue
             self.perturbed.add(name)
+            if self._made is not None:
+                yield from (self._kept(name, probe) for probe in probes)
+                continue
             outs = [self._buffer(self.weights.source(name), attribute, i) for i in range(len(probes))]
             if len(probes) == 1:
                 yield self.weights.at(name, probes[0], self.directions, outs[0])
             else:
                 yield from self.weights.at_many(name, probes, self.directions, outs)
+
+    def _kept(self, name: str, probe: Probe) -> Tensor:
+        """A tensor at a probe, made at its first use; `materialise` keeps it while `at` is open."""
+        if self._made is None or not probe.terms:
+            return self.weights.at(name, probe, self.directions)
+        if (name, probe) not in self._made:
+            self._made[name, probe] = self.weights.at(name, probe, self.directions)
+        return self._made[name, probe]
 
     def _buffer(self, like: Tensor, attribute: str, number: int) -> Tensor:
         """Memory for one tensor; those of the same attribute share it, so it is as large as the largest."""
@@ -156,6 +175,9 @@ class Executor:
                 outputs.append(F.embedding(ids, table))
                 continue
             self.perturbed.add(name)
+            if self._made is not None:
+                outputs.append(F.embedding(ids, self._kept(name, probe)))
+                continue
             if not torch.equal(ids, looked_up):
                 looked_up = ids
                 rows, places = torch.unique(looked_up, return_inverse=True)
@@ -201,7 +223,7 @@ class Executor:
         held = {id(owner): (owner, owner._parameters) for owner, _, _ in site.slots}
         shown = {key: Watched(parameters) for key, (_, parameters) in held.items()}
         for owner, attribute, name in site.slots:
-            tensor = self.weights.at(name, probe, self.directions)
+            tensor = self._kept(name, probe)
             if getattr(owner, "max_norm", None) is not None and not probe.terms:
                 tensor = tensor.clone()  # torch renormalises the rows it looks up in place
             shown[id(owner)][attribute] = tensor if wide else tensor.to(owner._parameters[attribute].dtype)  # pyright: ignore

@@ -30,6 +30,9 @@ class ModuleLook(ModelLook):
         rows × tokens within 16,384; on a CPU also, times the model's parameters, within 16e9). 1 is
         sequential. On a CPU the losses are the same bits.
     micro: examples evaluated at a time.
+    materialise: for objectives that call the model many times, as text generation does: each probe's weights
+        are made once a call of the objective, not once a call of the model. Probes then go one by one, and their
+        weights take as much memory again as the trained ones. The losses are the same bits.
 
     The first probe of every new shape of the batch goes alone: it shows which inputs of a module carry the
     batch. The first look checks that every trained tensor was perturbed. A model that cannot be stacked is
@@ -44,6 +47,7 @@ class ModuleLook(ModelLook):
         *,
         probes_per_forward: int | str = "auto",
         micro: int | None = None,
+        materialise: bool = False,
     ):
         super().__init__(model, objective, micro)
         if probes_per_forward not in ("auto", "all") and not (
@@ -55,7 +59,10 @@ class ModuleLook(ModelLook):
         self.probes_per_forward = probes_per_forward
         self.weights = optimizer.weights
         self.directions = optimizer.directions if isinstance(optimizer, Probing) else None
-        self.sequential_because: str | None = None
+        self.materialise = materialise
+        self.sequential_because = (
+            "each probe's weights are made once, for the whole objective" if materialise else None
+        )
         self._executor: Executor | None = None
         self._duals: Duals | None = None
         self._layouts: dict[object, Layout] = {}
@@ -66,7 +73,7 @@ class ModuleLook(ModelLook):
         """Made at first use, so that first-order methods need none."""
         if self._executor is None:
             assert self.directions is not None, "a first-order method asks for gradients, not probes"
-            self._executor = Executor(self.model, self.weights, self.directions)
+            self._executor = Executor(self.model, self.weights, self.directions, materialise=self.materialise)
         return self._executor
 
     @property
