@@ -23,7 +23,7 @@ from zo.errors import ConfigError
 from zo.look import ModuleLook
 from zo.optimizers import Optimizer, Probing
 from zo.optimizers.firstorder import BACKWARD_COST
-from zo.random import SPECIFICATION, key_of
+from zo.random import SIGNS, SPECIFICATION, key_of
 from zo.schedules import Schedule
 from zo.weights import Weights
 
@@ -111,8 +111,10 @@ class Session:
 
     def _noise(self) -> str:
         """What the moves' bits depend on: signs are the same from all kernels, Gaussians only from these two."""
-        kind = self.optimizer.directions.name if isinstance(self.optimizer, Probing) else "none"
-        exact = kind != "gaussian" or set(self.optimizer.weights.backend.split("+")) <= {"eager", "native"}
+        if not isinstance(self.optimizer, Probing):
+            return "none"
+        kind, signs = self.optimizer.directions.name, self.optimizer.directions.stream == SIGNS
+        exact = signs or set(self.optimizer.weights.backend.split("+")) <= {"eager", "native"}
         return kind if exact else f"{kind} by {self.optimizer.weights.backend}"
 
 

@@ -14,12 +14,10 @@ what is to be added there.
 
     weights.elementwise(rule, [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
 
-with m = weights.zeros(), one fp32 tensor for each of θ's, which the optimizer keeps (Optimizer.slots puts it into
-snapshots). Blocks have a fixed size and order on every device, so a sum that a rule takes over them is always
-the same sum.
+with m = weights.zeros(), fp32, which the optimizer keeps (Optimizer.slots puts it into snapshots). Blocks have a
+fixed size and order on every device, so a sum that a rule takes over them is always the same sum.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +26,8 @@ from torch import Tensor
 
 from zo import random
 from zo.digests import checksum, digest
-from zo.directions import Directions, Key, Probe
+from zo.directions import Directions, Key, Probe, Terms
+from zo.directions.base import words_of
 from zo.errors import JournalError
 from zo.names import Parameters, trained
 from zo.random import eager, rounding
@@ -74,7 +73,9 @@ class Weights:
         self.update = update
         self.ids = {name: random.id_of(name) for name in self.tensors}
         self.numel = sum(tensor.numel() for tensor in self.tensors.values())
-        self._kernels = {device: random.best(device, kernels) for device in self._devices()}
+        self._kernels = {
+            device: random.best(device, kernels) for device in {t.device for t in self.tensors.values()}
+        }
         self.copies: dict[str, Tensor] = {}
         self.low: dict[str, Tensor] = {}
         for name, tensor in self.tensors.items():
@@ -86,9 +87,6 @@ class Weights:
             rounding.check_update(update, tensor.dtype)
             if update == "master":
                 self.low[name] = torch.zeros_like(tensor, dtype=torch.int16)
-
-    def _devices(self) -> set[torch.device]:
-        return {tensor.device for tensor in self.tensors.values()}
 
     @property
     def backend(self) -> str:
@@ -103,41 +101,74 @@ class Weights:
         """The tensor that is perturbed: the parameter, or the fp32 copy of a 16-bit vector."""
         return self.copies.get(name, self.tensors[name].detach())
 
+    def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
+        """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
+        zeros = torch.zeros(self.tensors[name].shape, device=self.tensors[name].device)
+        if not terms:
+            return zeros if rows is None else zeros[rows]
+        if rows is None:
+            return self.kernels(name).perturb(zeros, self.ids[name], stream, words_of(terms), zeros)
+        return self.kernels(name).perturb_rows(zeros, self.ids[name], stream, words_of(terms), rows)
+
+    def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
+        """fp32 [size]: the stream's numbers of the parameter `name`, a zero byte and the letter."""
+        zeros = torch.zeros(size, device=self.tensors[name].device)
+        return self.kernels(name).perturb(
+            zeros, random.id_of(f"{name}\0{letter}"), stream, [(word, 1.0)], zeros
+        )
+
     def warm(self, keys: Sequence[Key], directions: Directions) -> None:
-        """Let the eager kernels make all noise of a small model's step in one call."""
+        """Let the eager kernels make all plain noise of a small model's step in one call."""
         words = list(dict.fromkeys(key.word for key in keys))
         if words and self.numel * len(words) <= _SMALL and len(self._kernels) == 1:
             (device, kernels), *_ = self._kernels.items()
-            layout = [(self.ids[name], tensor.numel()) for name, tensor in self.tensors.items()]
-            kernels.warm(words, directions.stream, layout, device)
+            plain = {name: t for name, t in self.tensors.items() if directions.plain(self, name)}
+            layout = [(self.ids[name], tensor.numel()) for name, tensor in plain.items()]
+            if layout:
+                kernels.warm(words, directions.stream, layout, device)
 
     def at(self, name: str, probe: Probe, directions: Directions, out: Tensor | None = None) -> Tensor:
-        """θ_name + Σ scale z; the tensor itself, not a copy, when the probe has no terms."""
-        source = self.source(name)
-        if not probe.terms:
+        """θ_name + Σ scale z; the tensor itself, not a copy, when no term of the probe touches it."""
+        source, terms = self.source(name), directions.terms(self, name, probe.terms)
+        if not terms:
             return source
-        return self.kernels(name).perturb(source, self.ids[name], directions.stream, probe.words, out)
+        if directions.plain(self, name):
+            return self.kernels(name).perturb(source, self.ids[name], directions.stream, words_of(terms), out)
+        return _plus(directions.total(self, name, terms), source)
 
     def direction(self, name: str, key: Key, directions: Directions) -> Tensor:
         """z of one tensor, fp32, in its shape."""
-        zeros = torch.zeros(self.tensors[name].shape, device=self.tensors[name].device)
-        return self.kernels(name).perturb(zeros, self.ids[name], directions.stream, [(key.word, 1.0)], zeros)
+        terms = directions.terms(self, name, [(key, 1.0)])
+        return directions.total(self, name, terms) if terms else self.numbers(name, directions.stream, [])
 
     def at_many(
         self, name: str, probes: Sequence[Probe], directions: Directions, outs: Sequence[Tensor]
     ) -> Sequence[Tensor]:
         """`at` for several probes on the same keys, whose noise is made once."""
-        terms = [probe.words for probe in probes]
+        if not directions.plain(self, name):
+            return [self.at(name, probe, directions) for probe in probes]
+        terms = [words_of(directions.terms(self, name, probe.terms)) for probe in probes]
+        if not any(terms):
+            return [self.source(name)] * len(probes)
         return self.kernels(name).perturb_many(
             self.source(name), self.ids[name], directions.stream, terms, outs
         )
 
     def rows_at(self, name: str, rows: Tensor, probe: Probe, directions: Directions) -> Tensor:
         """Rows of a matrix at the probe, [len(rows), width]."""
-        source = self.source(name)
-        if not probe.terms:
+        source, terms = self.source(name), directions.terms(self, name, probe.terms)
+        if not terms:
             return source[rows]
-        return self.kernels(name).perturb_rows(source, self.ids[name], directions.stream, probe.words, rows)
+        if not directions.plain(self, name):
+            return _plus(directions.total(self, name, terms, rows), source[rows])
+        return self.kernels(name).perturb_rows(
+            source, self.ids[name], directions.stream, words_of(terms), rows
+        )
+
+    def factors_at(self, name: str, probe: Probe, directions: Directions) -> tuple[Tensor, Tensor] | None:
+        """(A, B) with θ_name + A Bᵀ the matrix at the probe; None where no term touches it."""
+        terms = directions.terms(self, name, probe.terms)
+        return directions.factors(self, name, terms) if terms else None
 
     def move(
         self,
@@ -152,22 +183,19 @@ class Weights:
 
         rounding_key names the bits of stochastic rounding. Without a term and decay nothing is touched.
         """
-        words = [(key.word, c) for key, c in terms if c != 0.0]
+        wanted = [(key, c) for key, c in terms if c != 0.0]
         word = 0 if rounding_key is None else rounding_key.word
         for name in self.tensors:
             keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
-            if keep == 1.0 and not words:
+            mine = directions.terms(self, name, wanted)
+            if keep == 1.0 and not mine:
                 continue
-            self.kernels(name).move(
-                self.source(name),
-                self.ids[name],
-                directions.stream,
-                words,
-                keep,
-                self.update,
-                word,
-                self.low.get(name),
-            )
+            how = (keep, self.update, word, self.low.get(name))
+            source, pid = self.source(name), self.ids[name]
+            if mine and not directions.plain(self, name):
+                eager.add(source, directions.total(self, name, mine), pid, *how)
+            else:
+                self.kernels(name).move(source, pid, directions.stream, words_of(mine), *how)
             self._show(name)
 
     def _show(self, name: str) -> None:
@@ -196,73 +224,50 @@ class Weights:
         state: fp32 tensors that the rule reads and writes, by its own name and then the tensor's (`zeros`).
         A rule that returns Σ c z, summed in the order of the keys, gives the bits of `move`.
         """
-        words = [key.word for key in keys]
         word = 0 if rounding_key is None else rounding_key.word
         for name in self.tensors:
             keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
             source, low = self.source(name).view(-1), self.low.get(name)
             lows = None if low is None else low.view(-1)
             flat = {slot: tensors[name].view(-1) for slot, tensors in (state or {}).items()}
-            if isinstance(rule, Moments) and self.kernels(name).moments(
-                rule, source, self.ids[name], directions.stream, words, keep, self.update, word, lows
+            words = self._plain_words(name, keys, directions)
+            if (
+                isinstance(rule, Moments)
+                and words is not None
+                and self.kernels(name).moments(
+                    rule, source, self.ids[name], directions.stream, words, keep, self.update, word, lows
+                )
             ):
                 self._show(name)
                 continue
+            noise_of = self._noise(name, keys, directions)
             for start in range(0, source.numel(), BLOCK):
                 here = slice(start, start + BLOCK)
                 part, lower = source[here], None if lows is None else lows[here]
                 w = eager.read(part, lower)
-                noise = self._noise(name, words, directions, start, part.numel())
+                noise = noise_of(start, part.numel())
                 step = rule(Block(name, start, w, noise, {slot: t[here] for slot, t in flat.items()}))
                 new = (w if keep == 1.0 else w * f32(keep)) + step
                 eager.write(part, new, self.ids[name], start, self.update, word, lower)
             self._show(name)
 
+    def _plain_words(self, name: str, keys: Sequence[Key], directions: Directions) -> list[int] | None:
+        """The Philox keys, where each key's z of this tensor is the stream's numbers as they are; else None."""
+        alone = [[(key, 1.0)] for key in keys]
+        if not directions.plain(self, name) or [directions.terms(self, name, one) for one in alone] != alone:
+            return None
+        return [key.word for key in keys]
+
     def _noise(
-        self, name: str, words: Sequence[int], directions: Directions, start: int, count: int
-    ) -> Sequence[Tensor]:
-        """z of each key over elements start .. start + count of one tensor."""
-        device = self.tensors[name].device
-        if not words:
-            return ()
-        return self.kernels(name).noise(words, self.ids[name], directions.stream, start, count, device)
-
-    def check_eps(self, eps: float) -> None:
-        """Warns of tensors most of whose entries a perturbation of eps would not change."""
-        lost = []
-        for name, tensor in self.tensors.items():
-            if name in self.copies or tensor.dtype == torch.float32:
-                continue
-            sample = tensor.detach().view(-1)[:65536].float()
-            if (
-                (sample + eps).to(tensor.dtype).float() == sample.to(tensor.dtype).float()
-            ).float().mean() > 0.5:
-                lost.append(name)
-        if lost:
-            warnings.warn(
-                f"eps = {eps} is below the resolution of most entries of {lost[0]}"
-                + (f" and {len(lost) - 1} other tensors" if len(lost) > 1 else "")
-                + ": their probes see nothing. Raise eps or load the model in float32.",
-                stacklevel=2,
-            )
-
-    def check_move(self, size: float) -> None:
-        """Warns when entries that move by about `size` would mostly be rounded back to where they were."""
-        if self.update != "nearest":
-            return
-        for name, tensor in self.tensors.items():
-            if name in self.copies or tensor.dtype == torch.float32:
-                continue
-            typical = tensor.detach().view(-1)[:65536].float().pow(2).mean().sqrt().item()
-            spacing = typical * torch.finfo(tensor.dtype).eps
-            if size < spacing / 10:
-                warnings.warn(
-                    f"A move of about {size:.1e} an entry is under a tenth of the spacing {spacing:.1e} of typical "
-                    f"entries of {name}: rounded to nearest, nearly all of it is lost. Use update = 'stochastic' "
-                    "or 'master'.",
-                    stacklevel=2,
-                )
-                return
+        self, name: str, keys: Sequence[Key], directions: Directions
+    ) -> Callable[[int, int], Sequence[Tensor]]:
+        """(start, count) → z of each key over those elements; what a kind makes itself is made whole, once."""
+        words, device = self._plain_words(name, keys, directions), self.tensors[name].device
+        if words is not None:
+            kernels, pid, stream = self.kernels(name), self.ids[name], directions.stream
+            return lambda start, n: kernels.noise(words, pid, stream, start, n, device) if words else ()
+        whole = [self.direction(name, key, directions).view(-1) for key in keys]
+        return lambda start, count: [z[start : start + count] for z in whole]
 
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs to set the weights: parameters, copies, low halves."""
@@ -288,6 +293,11 @@ class Weights:
     def checksum(self) -> int:
         """64 bits of all that `state` holds, in one pass: what ranks compare."""
         return checksum(self.state().values())
+
+
+def _plus(total: Tensor, source: Tensor) -> Tensor:
+    """source + total in source's dtype; the total's memory is used for it."""
+    return total.add_(source).to(source.dtype)
 
 
 def as_weights(params: "Weights | Parameters") -> Weights:

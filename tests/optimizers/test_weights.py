@@ -9,8 +9,8 @@ from torch import nn
 
 from tests import tiny
 from zo import ConfigError, JournalError, Key, MeZO, Probe, Weights
+from zo.digests import digest
 from zo.names import canonical, trained
-from zo.weights import digest
 
 
 @pytest.mark.parametrize(

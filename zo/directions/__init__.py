@@ -1,18 +1,54 @@
 """Directions: where a probe goes."""
 
-from zo.directions.base import Directions, Key, Probe
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from zo.directions.base import Directions, Key, Probe, Terms, Theta
 from zo.directions.gaussian import Gaussian
+from zo.directions.given import Given
+from zo.directions.lowrank import LowRank
 from zo.directions.rademacher import Rademacher
 from zo.errors import ConfigError
 
-KINDS: dict[str, type[Directions]] = {kind.name: kind for kind in (Rademacher, Gaussian)}
+Spec = str | dict[str, Any]
+KINDS: dict[str, type[Directions]] = {kind.name: kind for kind in (Rademacher, Gaussian, LowRank)}
 
 
-def directions(name: str) -> Directions:
-    """The kind of that name; raises ConfigError for an unknown one."""
-    if name not in KINDS:
-        raise ConfigError(f"directions = {name!r} is none of {', '.join(KINDS)}.")
-    return KINDS[name]()
+def directions(spec: Spec) -> Directions:
+    """The kind that a configuration names: `gaussian`, or {kind: lowrank, rank: 2} where it has options.
+
+    Raises ConfigError for an unknown kind or option, or a value out of range.
+    """
+    options: dict[str, Any] = dict(spec) if isinstance(spec, Mapping) else {"kind": spec}
+    kind = options.pop("kind", None)
+    if kind not in KINDS:
+        raise ConfigError(f"directions = {kind!r} is none of {', '.join(KINDS)}.")
+    known = [] if KINDS[kind].__init__ is object.__init__ else list(inspect.signature(KINDS[kind]).parameters)
+    if unknown := sorted(options.keys() - set(known)):
+        raise ConfigError(
+            f"directions: {kind} has no option {unknown[0]!r}. "
+            + (f"It has {', '.join(known)}." if known else "It has none.")
+        )
+    try:
+        return KINDS[kind](**options)
+    except ConfigError as error:
+        raise ConfigError(f"directions: {kind}: {error}") from error
+    except TypeError as error:
+        raise ConfigError(f"directions: {kind} does not take {options}: {error}.") from error
 
 
-__all__ = ["KINDS", "Directions", "Gaussian", "Key", "Probe", "Rademacher", "directions"]
+__all__ = [
+    "KINDS",
+    "Directions",
+    "Gaussian",
+    "Given",
+    "Key",
+    "LowRank",
+    "Probe",
+    "Rademacher",
+    "Spec",
+    "Terms",
+    "Theta",
+    "directions",
+]

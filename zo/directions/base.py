@@ -1,8 +1,21 @@
-"""What a direction is: a key that names it, and a kind that says how its numbers are made."""
+"""What a direction is: a key that names it, and a kind that says how its numbers are made.
+
+A kind makes z of a key tensor by tensor, in one of three ways:
+
+    plain     independent numbers of a stream of zo.random; the kernels add them without ever forming z
+    total     numbers the kind makes itself from named noise and from what it keeps (a mask, a Hessian)
+    factors   z = A Bᵀ with thin A and B: the executor evaluates x Wᵀ + (x B) Aᵀ without forming the matrix
+
+Weights (zo/weights.py) is the one place that asks for them; looks and moves go through it.
+"""
 
 from abc import ABC
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
+
+from torch import Tensor
 
 from zo.random import key_of
 
@@ -21,29 +34,68 @@ class Key:
         return key_of(self.seed, self.step, self.index)
 
 
+Terms = Sequence[tuple[Key, float]]
+
+
 @dataclass(frozen=True)
 class Probe:
     """A point at which a loss is wanted: θ + Σ scale · z_key. Without terms it is θ itself."""
 
     terms: tuple[tuple[Key, float], ...] = ()
 
-    @cached_property
-    def words(self) -> list[tuple[int, float]]:
-        """The terms as the kernels of zo.random take them."""
-        return [(key.word, scale) for key, scale in self.terms]
+
+def words_of(terms: Terms) -> list[tuple[int, float]]:
+    """The terms as the kernels of zo.random take them."""
+    return [(key.word, scale) for key, scale in terms]
+
+
+class Theta(Protocol):
+    """What a kind may ask of the weights: their tensors, and named numbers made by the fastest kernels at hand."""
+
+    def source(self, name: str) -> Tensor:
+        """The tensor that is perturbed."""
+        ...
+
+    def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
+        """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
+        ...
+
+    def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
+        """fp32 [size]: the stream's numbers of the tensor's factor of that letter, under a 64-bit key."""
+        ...
 
 
 class Directions(ABC):
-    """A kind of direction whose entries are independent and read nothing but their name.
+    """A kind of direction. A plain one has a name and a stream; others override what they make themselves.
 
-    stream: which numbers of zo.random they are.
-    norm2: E‖z‖²/d. Optimizers do not rescale silently: a learning rate for one kind is worth
-        lr · norm2(old) / norm2(new) with another.
+    name: as configurations have it. stream: which numbers of zo.random it is made of.
     stateful: z depends on more than its key and the shapes (weights, moments), so that the z of an older step
         cannot be made again; methods that replay old directions refuse such a kind.
     """
 
     name: str
     stream: int
-    norm2: float
     stateful = False
+
+    def norm2(self, weights: Theta) -> float:
+        """E‖z‖²/d over these weights. Optimizers do not rescale silently (docs/directions.md)."""
+        return 1.0
+
+    def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
+        """The terms as they apply to this tensor: left out where z is zero there, or rescaled."""
+        return terms
+
+    def plain(self, weights: Theta, name: str) -> bool:
+        """Whether this tensor's numbers are those of the stream as they are."""
+        return True
+
+    def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
+        """Σ scale · z of this tensor, a new fp32 tensor of its shape, or of some rows: [len(rows), width].
+
+        terms: at least one, as `terms` gave them. rows: of a tensor of two dimensions.
+        """
+        return weights.numbers(name, self.stream, terms, rows)
+
+    def factors(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor] | None:
+        """(A [m, R], B [n, R]), fp32, with Σ scale · z = A Bᵀ for a tensor [m, n]; None where it has none."""
+        return None

@@ -9,4 +9,3 @@ class Gaussian(Directions):
 
     name = "gaussian"
     stream = GAUSSIANS
-    norm2 = 1.0

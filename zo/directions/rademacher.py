@@ -9,4 +9,3 @@ class Rademacher(Directions):
 
     name = "rademacher"
     stream = SIGNS
-    norm2 = 1.0

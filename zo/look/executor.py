@@ -9,7 +9,7 @@ and on a CPU therefore the same bits, as if it were evaluated alone.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any, cast
 
 import torch
@@ -148,19 +148,40 @@ class Executor:
         inputs, carries = self._groups(site, (input,))
         if not site.slots and not carries:
             return original(input)
-        matrices = self._each(site, "weight")
+        thin = self._thin(site)
+        matrices = self._each(site, "weight") if thin is None else repeat(self._source(site), len(inputs))
         biases = self._each(site, "bias")
+        pairs = repeat(None, len(inputs)) if thin is None else iter(thin)
         if len(inputs) == 1 or not carries:
             affine = (
-                _affine(x, w, b) for (x,), w, b in zip(inputs, matrices, biases, strict=True) if w is not None
+                _add_thin(_affine(x, w, b), x, pair)
+                for (x,), w, b, pair in zip(inputs, matrices, biases, pairs, strict=True)
+                if w is not None
             )
             return self._join(list(affine), carries)
         first, width = inputs[0][0], cast(nn.Linear, site.module).out_features
         output = first.new_empty(len(inputs), *first.shape[:-1], width)
-        for y, (x,), w, b in zip(output, inputs, matrices, biases, strict=True):
+        for y, (x,), w, b, pair in zip(output, inputs, matrices, biases, pairs, strict=True):
             assert w is not None
             _affine_into(y.view(-1, width), x.reshape(-1, x.shape[-1]), w, b)
+            _add_thin(y, x, pair)
         return output.flatten(0, 1)
+
+    def _thin(self, site: Site) -> list[tuple[Tensor, Tensor] | None] | None:
+        """(A, B) of the site's matrix at each active probe, where the kind has such factors."""
+        name = site.name("weight")
+        if name is None or self.directions.plain(self.weights, name):
+            return None
+        thin = [self.weights.factors_at(name, probe, self.directions) for probe in self._probes]
+        if not any(thin):
+            return None
+        self.perturbed.add(name)
+        return thin
+
+    def _source(self, site: Site) -> Tensor:
+        name = site.name("weight")
+        assert name is not None
+        return self.weights.source(name)
 
     def _embedding(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
@@ -264,6 +285,14 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
     y = F.linear(x, weight)
     return torch.add(y, bias, out=y)
+
+
+def _add_thin(y: Tensor, x: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
+    """y ← y + (x B) Aᵀ in place, where y [..., m] is the layer's output for x [..., n]."""
+    if factors is not None:
+        a, b = (factor.to(x.dtype) for factor in factors)
+        y.view(-1, y.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]) @ b, a.T)
+    return y
 
 
 def _affine_into(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:

@@ -28,6 +28,11 @@ class InPlace(ModelLook):
                 "The in-place walk perturbs 16-bit vectors as they are, as MeZO does. "
                 "Make the optimizer with Weights(model, copies=False)."
             )
+        if optimizer.directions.stateful:
+            raise ConfigError(
+                f"The in-place walk moves the weights, on which {optimizer.directions.name} directions depend, so it "
+                "would not come back. Use ModuleLook."
+            )
         self.weights = optimizer.weights
         self.directions = optimizer.directions
 

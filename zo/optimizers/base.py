@@ -20,6 +20,7 @@ from torch import Tensor
 from zo.directions import Directions, Key, Probe
 from zo.errors import ConfigError, Diverged, JournalError
 from zo.names import Parameters
+from zo.precision import check_eps, check_move
 from zo.random.moments import Moments
 from zo.weights import Rule, Weights, as_weights
 
@@ -171,7 +172,7 @@ class Probing(Optimizer):
         self.eps = eps
         self.n = n
         self.directions = directions
-        self.weights.check_eps(eps)
+        check_eps(self.weights, eps)
         self._moved = False
 
     def keys(self, t: int) -> list[Key]:
@@ -194,7 +195,7 @@ class Probing(Optimizer):
     def check_size(self, size: float) -> None:
         """At the first move, warns when one of about `size` an entry would be rounded away."""
         if not self._moved:
-            self.weights.check_move(size)
+            check_move(self.weights, size)
             self._moved = True
 
     def pass_options(self, t: int, lr: float) -> PassOptions:

@@ -18,7 +18,7 @@ losses: here losses that spread less than `floor` make no move, and the step cou
 import math
 from collections.abc import Sequence
 
-from zo.directions import Probe
+from zo.directions import Probe, Spec
 from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import deviation
@@ -41,7 +41,7 @@ class FZOO(Probing):
         lr: Rate = 1e-4,
         eps: float = 1e-3,
         n: int = 8,
-        directions: str = "rademacher",
+        directions: Spec = "rademacher",
         weight_decay: float = 0.0,
         ddof: int = 1,
         floor: float = 1e-8,

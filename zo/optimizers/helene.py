@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
@@ -54,7 +55,7 @@ class HELENE(TwoPoint):
         radius: float = 1.0,
         clip: str = "layer",
         delta: float = 1e-8,
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         *,
         seed: int = 0,

@@ -15,7 +15,7 @@ Here the weights are never written while looking and the reported loss is the me
 import math
 from collections.abc import Sequence
 
-from zo.directions import Probe
+from zo.directions import Probe, Spec
 from zo.directions import directions as kind
 from zo.estimators import central_difference
 from zo.names import Parameters
@@ -32,7 +32,7 @@ class MeZO(Probing):
         lr: Rate = 1e-6,
         eps: float = 1e-3,
         n: int = 1,
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         *,
         seed: int = 0,

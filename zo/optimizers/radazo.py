@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
@@ -44,7 +45,7 @@ class RAdaZO(TwoPoint):
         betas: tuple[float, float] = (0.9, 0.999),
         zeta: float = 1e-8,
         sides: str = "one",
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         *,
         seed: int = 0,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zo.directions import Key, Probe
+from zo.directions import Key, Probe, Spec
 from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import central_difference, forward_difference
@@ -37,7 +37,7 @@ class TwoPoint(Probing):
         eps: float,
         n: int,
         sides: str,
-        directions: str,
+        directions: Spec,
         weight_decay: float,
         seed: int,
         on_nan: str,

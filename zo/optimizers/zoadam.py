@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
@@ -39,7 +40,7 @@ class ZOAdam(TwoPoint):
         betas: tuple[float, float] = (0.9, 0.999),
         adam_eps: float = 1e-8,
         sides: str = "two",
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         *,
         seed: int = 0,

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from zo.directions import Probe
+from zo.directions import Probe, Spec
 from zo.names import Parameters
 from zo.optimizers.base import Looker, Rate
 from zo.optimizers.twopoint import TwoPoint
@@ -37,7 +37,7 @@ class ZOConservative(TwoPoint):
         eps: float = 1e-3,
         n: int = 1,
         sides: str = "two",
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         *,
         seed: int = 0,

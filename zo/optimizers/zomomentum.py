@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
@@ -36,7 +37,7 @@ class ZOMomentum(TwoPoint):
         n: int = 1,
         momentum: float = 0.9,
         sides: str = "two",
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         *,
         seed: int = 0,

@@ -9,6 +9,7 @@ instead of 2n, and an error of order ε instead of ε². No state. The authors' 
 
 from collections.abc import Sequence
 
+from zo.directions import Spec
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
@@ -28,7 +29,7 @@ class ZOSGD(TwoPoint):
         eps: float = 1e-3,
         n: int = 1,
         sides: str = "two",
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         *,
         seed: int = 0,

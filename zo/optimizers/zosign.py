@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
@@ -36,7 +37,7 @@ class ZOSign(TwoPoint):
         n: int = 1,
         sign: str = "element",
         sides: str = "two",
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         *,
         seed: int = 0,

@@ -182,6 +182,27 @@ class Eager:
         return False
 
 
+def add(
+    w: Tensor,
+    total: Tensor,
+    pid: int,
+    keep: float = 1.0,
+    update: str = "nearest",
+    rounding_key: int = 0,
+    low: Tensor | None = None,
+    block: int = 1 << 18,
+) -> None:
+    """w ← keep · w + total in place, rounded as a move is; for a total (fp32, of w's shape) made elsewhere."""
+    flat, whole = w.view(-1), total.reshape(-1)
+    lows = None if low is None else low.view(-1)
+    for start in range(0, flat.numel(), block):
+        here = slice(start, start + block)
+        lower = None if lows is None else lows[here]
+        old = read(flat[here], lower)
+        new = (old if keep == 1.0 else old * f32(keep)) + whole[here]
+        write(flat[here], new, pid, start, update, rounding_key, lower)
+
+
 def read(part: Tensor, low: Tensor | None) -> Tensor:
     """The fp32 numbers of a block of weights, and their low halves where these are kept; may share memory."""
     return part.float() if low is None else rounding.join(part, low)
