@@ -10,11 +10,13 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from experiments.models.loading import Loaded, load
+from experiments.models.placing import check_quantized
 from experiments.objectives import GeneratedLoss
 from experiments.peft import attach
 from experiments.tasks.task import Task, class_count, load_task
@@ -125,8 +127,14 @@ def build(config: Config) -> Session:
     number out of range is refused before a model is loaded.
     """
     schedule = _check_constructors(config)
+    check_quantized(config["model"]["quantization"], config["peft"]["name"])
     loaded = attach(
-        load(config["model"], classes=class_count(config["task"]), seed=_seed(config, "init")),
+        load(
+            config["model"],
+            classes=class_count(config["task"]),
+            seed=_seed(config, "init"),
+            models=Path(config["paths"]["models"]),
+        ),
         config["peft"],
         _seed(config, "init"),
     )

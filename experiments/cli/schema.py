@@ -113,6 +113,7 @@ class Paths(Section):
     """Where things go."""
 
     runs: str = "runs"
+    models: str = "models"
 
 
 class Fixed(Section):

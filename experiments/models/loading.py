@@ -27,12 +27,18 @@ from transformers import (
 from transformers.utils import logging
 
 from experiments.choices import Family, ModelChoice, read
+from experiments.models import placing
 from experiments.models.pooling import HEAD_FILE, MeanPooled
-from experiments.models.source import fingerprint, infer_family, locate, model_name, read_config
+from experiments.models.source import MODELS, fingerprint, infer_family, locate, model_name, read_config
 from zo.errors import ConfigError
 
 # Tokenizers that state no limit state a huge number.
 NO_LIMIT = 1_000_000
+# What a text model's weights are called inside one that sees images, now and in older checkpoints.
+TEXT_KEYS = {
+    r"^(model\.language_model|language_model\.model)\.": "model.",
+    r"^language_model\.lm_head": "lm_head",
+}
 # Their positions are counted from pad + 1 on, so that many fewer fit.
 COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod", "roberta-prelayernorm")
 
@@ -60,40 +66,50 @@ class Loaded:
         return next(self.model.parameters()).device
 
 
-def load(choice: ModelChoice | dict[str, Any], *, classes: int | None = None, seed: int = 0) -> Loaded:
+def load(
+    choice: ModelChoice | dict[str, Any], *, classes: int | None = None, seed: int = 0, models: Path = MODELS
+) -> Loaded:
     """A model as chosen. A classifier needs the number of classes; an architecture's own new head is drawn from `seed`.
 
-    Raises ConfigError for a folder that is missing, incomplete, pickled, or not of the family.
+    models: where prefetch puts converted models. Raises ConfigError for a folder that is missing, incomplete,
+    pickled, or not of the family, and for a model that its devices do not hold.
     """
     choice = read(ModelChoice, choice, "model")
-    folder = locate(choice)
+    folder = locate(choice, models)
     config = read_config(folder)
     family = choice.family or infer_family(config, folder)
     device = _device(choice.device)
+    placed = placing.arguments(choice, device)
     tokenizer = _tokenizer(folder)
     model: nn.Module
-    with quiet(), _own_generator(seed):
+    with quiet(), _own_generator(seed, bool(placed)):
         if family == "classifier":
-            model = _classifier(choice, folder, config, classes)
+            model = _classifier(choice, folder, config, classes, placed)
+        elif family == "causal" and "text_config" in config:
+            model = _text_part(choice, folder, placed)
         else:
             auto = AutoModelForCausalLM if family == "causal" else AutoModelForMaskedLM
-            model = _from_pretrained(auto, choice, folder)
+            model = _from_pretrained(auto, choice, folder, **placed)
     pad = _pad(tokenizer, folder)
     if isinstance(model, PreTrainedModel) and family == "classifier":
         model.config.pad_token_id = pad  # decoders find a row's last token by it
+    if not placed:
+        model = nn.Module.to(model, device)
     return Loaded(
-        model=nn.Module.to(model, device).eval(),
+        model=model.eval(),
         tokenizer=tokenizer,
         family=family,
         name=model_name(choice),
         folder=folder,
         fingerprint=fingerprint(folder),
         pad=pad,
-        context=_context(config, tokenizer),
+        context=_context(config.get("text_config") or config, tokenizer),
     )
 
 
-def _classifier(choice: ModelChoice, folder: Path, config: dict[str, Any], classes: int | None) -> nn.Module:
+def _classifier(
+    choice: ModelChoice, folder: Path, config: dict[str, Any], classes: int | None, placed: dict[str, Any]
+) -> nn.Module:
     if classes is None:
         raise ConfigError("A classifier needs a number of classes, which a task with task.options gives.")
     saved_head = (folder / HEAD_FILE).is_file()
@@ -112,6 +128,7 @@ def _classifier(choice: ModelChoice, folder: Path, config: dict[str, Any], class
             folder,
             new_head=not has_own,
             num_labels=classes,
+            **placed,
         )
     # A pooler would be trained without any effect on the logits.
     kind = MODEL_MAPPING[
@@ -119,7 +136,7 @@ def _classifier(choice: ModelChoice, folder: Path, config: dict[str, Any], class
     ]
     takes_it = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
     encoder = _from_pretrained(
-        AutoModel, choice, folder, **({"add_pooling_layer": False} if takes_it else {})
+        AutoModel, choice, folder, **({"add_pooling_layer": False} if takes_it else {}), **placed
     )
     model = MeanPooled(encoder, classes)
     if saved_head:
@@ -142,7 +159,7 @@ def _from_pretrained(
             output_loading_info=True,
             **more,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{folder} cannot be loaded through {auto.__name__}: {first}") from error
     missing = sorted(report["missing_keys"])
@@ -151,7 +168,19 @@ def _from_pretrained(
             f"{folder} lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}. "
             f"It was probably saved as another family: see model.family."
         )
+    placing.check_loaded(model, choice)
+    placing.spread(model)
     return model
+
+
+def _text_part(choice: ModelChoice, folder: Path, placed: dict[str, Any]) -> PreTrainedModel:
+    """The language model of a checkpoint that also sees images (Gemma 3 from 4b on); the rest is not loaded."""
+    config = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    ).get_text_config()
+    return _from_pretrained(
+        AutoModelForCausalLM, choice, folder, config=config, key_mapping=TEXT_KEYS, **placed
+    )
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -213,9 +242,9 @@ def _device(name: str) -> torch.device:
 
 
 @contextmanager
-def _own_generator(seed: int) -> Iterator[None]:
-    """New weights come from `seed`, and the global generator is as before afterwards."""
-    with torch.random.fork_rng(devices=[]):
+def _own_generator(seed: int, placed: bool) -> Iterator[None]:
+    """New weights come from `seed`, and the global generators are as before; placed: on any device."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if placed else []):
         torch.manual_seed(seed)
         yield
 

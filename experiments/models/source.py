@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.choices import Family, ModelChoice
-from experiments.hub import unreachable
+from experiments.models.fetching import PICKLES, cached, convert, converted, fetch
 from zo.errors import ConfigError
 
 PACKAGE = "package:"
-# What is fetched from the hub: never a pickle, never code.
-WANTED = ["*.safetensors", "*.json", "*.model", "*.txt"]
-UNWANTED = ["onnx/*", "openvino/*", "original/*", "coreml/*", "*/openvino/*"]
+MODELS = Path("models")  # converted models, unless paths.models says otherwise
 FINGERPRINTED = re.compile(
     r".*\.safetensors|config\.json|model\.safetensors\.index\.json|tokenizer.*\.(json|model)|vocab\.(json|txt)|merges\.txt"
     r"|special_tokens_map\.json|added_tokens\.json|spiece\.model|sentencepiece.*\.model"
@@ -32,25 +30,56 @@ def model_name(choice: ModelChoice) -> str:
     return choice.name or re.split(r"[/\\:]", (choice.path or "model").rstrip("/\\"))[-1]
 
 
-def locate(choice: ModelChoice) -> Path:
+def locate(choice: ModelChoice, models: Path = MODELS) -> Path:
     """The folder with the model's files, fetched from the hub where it is not on this machine.
 
-    Raises ConfigError when there is none, or when its weights are not safetensors or need remote code.
+    models: where converted ones are. Raises ConfigError when there is none, or when its weights are not
+    safetensors or need remote code.
     """
+    folder = here(choice, models)
+    if folder is None:
+        assert choice.path is not None
+        folder = fetch(choice.path, choice.revision, pickles=False)
+    _check_files(folder)
+    return folder
+
+
+def prefetch(choice: ModelChoice, models: Path = MODELS) -> tuple[Path, str]:
+    """Brings a model to this machine in the form that `locate` accepts; the folder, and what was done.
+
+    Pickles are converted, those of a local folder too. Raises ConfigError as `locate`.
+    """
+    folder, done = here(choice, models), "is on this machine"
+    assert choice.path is not None
+    if folder is None:
+        folder, done = fetch(choice.path, choice.revision, pickles=True), "fetched"
+    if not any(folder.glob("*.safetensors")) and any(folder.glob(PICKLES)):
+        local = Path(choice.path).expanduser().is_dir()
+        name = folder.name if local else choice.path
+        target = converted(name, None if local else choice.revision, models)
+        if not target.is_dir():
+            convert(folder, target, choice.path)
+        folder, done = target, f"converted; use model.path={target}" if local else "converted"
+    _check_files(folder)
+    return folder, done
+
+
+def here(choice: ModelChoice, models: Path) -> Path | None:
+    """The model's folder on this machine, or None for a hub model that is to be fetched."""
     path = choice.path
     if not path:
         raise ConfigError(
             "model.path is null. Give a folder or a hub id, such as model.path=facebook/opt-125m."
         )
     folder = _package_folder(path) if path.startswith(PACKAGE) else Path(path).expanduser()
-    if not folder.is_dir():
-        if path.startswith(PACKAGE) or not _may_be_hub_id(path):
-            raise ConfigError(
-                f"model.path={path}: there is no folder {folder}. Give an existing folder or a hub id."
-            )
-        folder = _from_hub(path, choice.revision)
-    _check_files(folder)
-    return folder
+    if folder.is_dir():
+        return folder
+    if path.startswith(PACKAGE) or not _may_be_hub_id(path):
+        raise ConfigError(
+            f"model.path={path}: there is no folder {folder}. Give an existing folder or a hub id."
+        )
+    made = converted(path, choice.revision, models)
+    return made if made.is_dir() else cached(path, choice.revision)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -73,6 +102,8 @@ def infer_family(config: dict[str, Any], folder: Path) -> Family:
         for ending, family in FAMILIES:
             if architecture.endswith(ending):
                 return family
+        if architecture.endswith("ForConditionalGeneration") and "text_config" in config:
+            return "causal"  # of its text part
         if architecture.endswith("Model"):
             return "classifier"
     raise ConfigError(
@@ -114,39 +145,6 @@ def _may_be_hub_id(path: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", path) is not None
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
-    """The snapshot folder of a hub model: from the cache when complete, else downloaded."""
-    from huggingface_hub import snapshot_download  # late: only hub models need it
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": WANTED, "ignore_patterns": UNWANTED}
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True, **wanted))
-        if _complete(folder):
-            return folder
-    except (LocalEntryNotFoundError, OSError):
-        pass
-    why = unreachable()
-    if why is None:
-        try:
-            return Path(snapshot_download(name, etag_timeout=10, **wanted))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            why = str(error).strip().splitlines()[0]
-    raise ConfigError(
-        f"model.path={name} is no folder here, is not in the hub's cache, and cannot be fetched: {why}. "
-        f"Give the folder of a model, or fetch it once where there is a network: hf download {name}"
-    )
-
-
-def _complete(folder: Path) -> bool:
-    """Whether a cached snapshot has its configuration and every weight file that its index names."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return (folder / "config.json").is_file() and all((folder / name).is_file() for name in names)
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-
-
 def _check_files(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} holds an adapter, not a model. Give its base model as model.path.")
@@ -158,8 +156,8 @@ def _check_files(folder: Path) -> None:
         pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
         what = f"only {', '.join(pickles)}, a pickle, which could run code" if pickles else "no weights"
         raise ConfigError(
-            f"{folder} has {what}; weights are read from *.safetensors alone. Give a revision that "
-            f"has them (model.revision), or convert a model you trust: from_pretrained, then save_pretrained."
+            f"{folder} has {what}; weights are read from *.safetensors alone. Give a revision that has "
+            f"them (model.revision), or convert them: python -m experiments prefetch with the same model."
         )
     if "auto_map" in read_config(folder):
         raise ConfigError(

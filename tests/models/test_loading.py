@@ -117,7 +117,10 @@ def test_the_hub_is_given_up_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     started = time.monotonic()
     refused(
-        hub("someone/some-model"), "someone/some-model", "HF_HUB_OFFLINE", "hf download someone/some-model"
+        hub("someone/some-model"),
+        "someone/some-model",
+        "HF_HUB_OFFLINE",
+        "prefetch model.path=someone/some-model",
     )
     assert time.monotonic() - started < 5  # retries take 23 s and more
 
@@ -133,7 +136,7 @@ def test_an_unreachable_hub_is_found_out_before_it_is_asked(monkeypatch):
 
 def test_a_pickle_alone_is_refused(copy):
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    refused(hub(copy), "only pytorch_model.bin", "safetensors", "model.revision")
+    refused(hub(copy), "only pytorch_model.bin", "safetensors", "model.revision", "experiments prefetch")
 
 
 def test_code_of_the_models_own_never_runs(copy):

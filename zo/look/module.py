@@ -113,15 +113,10 @@ class ModuleLook(ModelLook):
     def _group_size(self, probes: int, chunk: Any) -> int:
         if self.sequential_because is not None:
             return 1
-        if self.probes_per_forward == "all":
-            return probes
-        if isinstance(self.probes_per_forward, int):
-            return self.probes_per_forward
-        size = max(leaf.numel() for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, torch.Tensor))
-        limit = _AUTO // size
-        if all(tensor.is_cpu for tensor in self.weights.tensors.values()):
-            limit = min(limit, int(_AUTO_CPU / (size * sum(p.numel() for p in self.model.parameters()))))
-        return max(1, min(probes, limit))
+        numbers = max(leaf.numel() for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, torch.Tensor))
+        cpu = all(tensor.is_cpu for tensor in self.weights.tensors.values())
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return stack_size(self.probes_per_forward, probes, numbers, parameters if cpu else 0)
 
     def _evaluate(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
         """(losses, weights) of every example, for each probe."""
@@ -182,6 +177,21 @@ class ModuleLook(ModelLook):
                 "that holds it, so a perturbation would not be seen. Freeze it with requires_grad = False."
             )
         self._checked = True
+
+
+def stack_size(probes_per_forward: int | str, probes: int, numbers: int, cpu_parameters: int) -> int:
+    """How many of a step's probes share a model call; "auto" as ModuleLook says.
+
+    numbers: of input, in the batch. cpu_parameters: of the model on a CPU, 0 elsewhere.
+    """
+    if probes_per_forward == "all":
+        return probes
+    if isinstance(probes_per_forward, int):
+        return probes_per_forward
+    limit = _AUTO // numbers
+    if cpu_parameters:
+        limit = min(limit, int(_AUTO_CPU / (numbers * cpu_parameters)))
+    return max(1, min(probes, limit))
 
 
 def _rows(batch: Any) -> int:

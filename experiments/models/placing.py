@@ -1,0 +1,124 @@
+"""Where a model's weights lie and in how many bits: one device, several, quantised; and what is refused.
+
+A model over several devices is run by hooks that take each part's inputs to where the part is, and the output
+back. They are module hooks, not accelerate's, which put another forward into every module: the executor then
+knows no linear layer or embedding any more and would perturb whole tables of which a batch needs a few rows.
+"""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate.hooks import remove_hook_from_module
+from torch import Tensor, nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from experiments.choices import ModelChoice
+from zo.errors import ConfigError
+
+ADAPTERS = ("lora", "ia3", "prefix", "prompt")  # modes that train parameters of their own beside the model's
+HEADS = ["lm_head", "cls", "embed_out", "classifier", "score"]  # kept in model.dtype: logits are sensitive
+
+
+def arguments(choice: ModelChoice, device: torch.device) -> dict[str, Any]:
+    """What from_pretrained is told of devices and bits; nothing for a model that is moved afterwards."""
+    told: dict[str, Any] = {}
+    if choice.device_map is not None:
+        told["device_map"] = (
+            choice.device_map if isinstance(choice.device_map, str) else dict(choice.device_map)
+        )
+    if choice.quantization is not None:
+        told.setdefault("device_map", {"": str(device)})
+        told["quantization_config"] = _quantization(choice)
+    return told
+
+
+def _quantization(choice: ModelChoice) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.quantization={choice.quantization} needs the package bitsandbytes: pip install bitsandbytes"
+        )
+    if choice.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=HEADS)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=choice.quantization,
+        bnb_4bit_compute_dtype=getattr(torch, choice.dtype),
+        llm_int8_skip_modules=HEADS,
+    )
+
+
+def check_quantized(quantization: str | None, mode: str) -> None:
+    """Raises ConfigError for quantised weights that a mode would train: they are whole numbers."""
+    if quantization is not None and mode not in ADAPTERS:
+        raise ConfigError(
+            f"model.quantization={quantization}: quantised weights cannot be trained, and peft={mode} trains "
+            f"weights of the model itself. Choose one of {', '.join(f'peft={name}' for name in ADAPTERS)}, or "
+            f"model.quantization=null."
+        )
+
+
+def check_loaded(model: nn.Module, choice: ModelChoice) -> None:
+    """Raises ConfigError when weights are not in memory: a device map offloaded them, or the checkpoint lacks them."""
+    away = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if away:
+        more = f" and {len(away) - 1} more" if len(away) > 1 else ""
+        raise ConfigError(
+            f"model.device_map={choice.device_map}: the devices do not hold the whole model, {away[0]}{more} would be "
+            f"offloaded, and every forward would fetch them anew. Ask for more GPUs, a smaller model.dtype, or "
+            f"model.quantization with adapters; python -m experiments estimate says what is needed."
+        )
+
+
+def spread(model: PreTrainedModel) -> None:
+    """Makes a model whose modules were put on several devices run; does nothing to one on a single device."""
+    places: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}  # set by from_pretrained alone
+    if len(set(places.values())) < 2:
+        return
+    remove_hook_from_module(model, recurse=True)
+    bring(model, list(places))
+
+
+def bring(model: nn.Module, parts: Sequence[str]) -> None:
+    """Each of these modules gets its inputs on its own device; what the model gives is where its input was."""
+    for name in parts:
+        module = model.get_submodule(name)
+        own = next(module.parameters(), next(module.buffers(), None))
+        if own is not None:
+            module.register_forward_pre_hook(_Bring(own.device), with_kwargs=True)
+    model.register_forward_hook(_take_back, with_kwargs=True)
+
+
+class _Bring:
+    """Takes a module's inputs to its device."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return _to(args, self.device), _to(kwargs, self.device)
+
+
+def _take_back(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    """The output goes to the device of the first input."""
+    given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+    if given is None:
+        return output
+    if not isinstance(output, ModelOutput):
+        return _to(output, given.device)
+    for name, value in output.items():
+        output[name] = _to(value, given.device)
+    return output
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Tensors, and those in tuples, lists and dicts, on a device; a cache is an object of its own and stays."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if type(value) in (tuple, list):
+        return type(value)(_to(item, device) for item in value)
+    if type(value) is dict:
+        return {name: _to(item, device) for name, item in value.items()}
+    return value
