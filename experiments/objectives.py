@@ -35,7 +35,7 @@ def span_logprobs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         for name in ("input_ids", "attention_mask", "positions", "targets")
     )
     with head_at(model, positions):
-        # Left to itself a decoder keeps all layers' keys and values: of OPT-13B at 16x128 tokens, 3.1 of 3.6 GiB.
+        # Left to itself a decoder keeps all layers' keys and values: OPT-13B at 16x128 tokens 1.8 GiB, else 0.2.
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [rows, K, V]
     there = targets >= 0
     each = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
