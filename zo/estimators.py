@@ -14,6 +14,11 @@ def forward_difference(plus: float, base: float, eps: float) -> float:
     return (plus - base) / eps
 
 
+def second_difference(plus: float, base: float, minus: float, eps: float) -> float:
+    """zᵀ∇²L z to O(ε²), from L(θ + εz), L(θ) and L(θ − εz)."""
+    return (plus + minus - 2 * base) / eps**2
+
+
 def deviation(losses: Sequence[float], ddof: int) -> float:
     """Standard deviation with `ddof` degrees of freedom taken off.
 

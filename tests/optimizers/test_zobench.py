@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.optimizers.test_battery import YAMLS, Bowl, batches, equal, make, objective, run
+from tests.optimizers.test_battery import Bowl, batches, equal, make, objective, run
 from zo import (
     HELENE,
     ZOSGD,
@@ -74,6 +74,8 @@ def close(one, other, rtol):
         ("zomomentum", {}, 2, 1), ("zosign", {}, 2, 0), ("zosign", {"sign": "scalar"}, 2, 0),
         ("zoconservative", {}, 5, 0), ("zoconservative", {"sides": "one"}, 4, 0),
         ("zoadam", {}, 2, 2), ("radazo", {}, 3, 2), ("radazo", {"n": 7}, 8, 2), ("helene", {}, 2, 2),
+        ("hizoo", {}, 3, 1), ("hizoo", {"estimator": "code"}, 3, 1), ("zoadamu", {}, 2, 1),
+        ("forwardgradient", {}, 1, 0), ("forwardgradient", {"n": 3}, 3, 0),
     ],
 )  # fmt: skip
 def test_passes_and_state_are_the_papers(name, changes, passes, copies):
@@ -89,7 +91,7 @@ def test_passes_and_state_are_the_papers(name, changes, passes, copies):
     assert optimizer.state_copies == copies
 
 
-STATEFUL = [name for name in YAMLS if name in ("zomomentum", "zoadam", "radazo", "helene")]
+STATEFUL = ["zomomentum", "zoadam", "radazo", "helene", "hizoo", "hizool", "zoadamu"]
 
 
 @pytest.mark.parametrize("name", STATEFUL)

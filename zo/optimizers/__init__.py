@@ -6,9 +6,12 @@ from zo.optimizers.firstorder import SGD, AdamW
 from zo.optimizers.forwardgradient import ForwardGradient
 from zo.optimizers.fzoo import FZOO
 from zo.optimizers.helene import HELENE
+from zo.optimizers.hizoo import HiZOO
+from zo.optimizers.hizool import HiZOOL
 from zo.optimizers.mezo import MeZO
 from zo.optimizers.radazo import RAdaZO
 from zo.optimizers.zoadam import ZOAdam
+from zo.optimizers.zoadamu import ZOAdaMU
 from zo.optimizers.zoconservative import ZOConservative
 from zo.optimizers.zomomentum import ZOMomentum
 from zo.optimizers.zosgd import ZOSGD
@@ -22,10 +25,13 @@ __all__ = [
     "AdaMeZO",
     "AdamW",
     "ForwardGradient",
+    "HiZOO",
+    "HiZOOL",
     "MeZO",
     "Optimizer",
     "Probing",
     "RAdaZO",
+    "ZOAdaMU",
     "ZOAdam",
     "ZOConservative",
     "ZOMomentum",

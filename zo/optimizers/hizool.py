@@ -1,0 +1,160 @@
+"""HiZOO-L: HiZOO with a factored Hessian (Zhao et al., ICLR 2025).
+
+    z ~ N(0, I),  L₀ = L(θ),  L± = L(θ ± ε z / √H)                3 forward passes, as HiZOO (zo/optimizers/hizoo.py)
+    Ĥ_ij = |L₊ + L₋ − 2 L₀| / 2ε² · H_ij |z_ij² − 1|
+    R_i ← (1 − α_t) R_i + α_t mean_j Ĥ_ij                         for a matrix [m, n]: m + n numbers
+    C_j ← (1 − α_t) C_j + α_t mean_i Ĥ_ij
+    H_ij = R_i C_j / mean(R)
+    θ ← θ − η ( (L₊ − L₋) / 2ε · z / √H + λ θ )
+
+The paper names the method and its memory, a tenth of MeZO's, and its authors published no code. What is built here is
+Adafactor's factoring (Shazeer & Stern, ICML 2018) of HiZOO's H: row and column means of each matrix, whose product is H
+when H has rank one, and always has H's row and column sums. Vectors and scalars keep a whole H. Kept are R and
+C / mean(R), so that H is the product of two numbers. Tensors of more dimensions are matrices [first, rest].
+
+A move makes its noise twice, for the means must be known before the first weight moves. The means are sums in float64
+over fixed pieces in fixed order. At α = 0 this is MeZO, bit for bit. State: (m + n) / mn fp32 copies of a matrix.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from zo.directions import Gaussian, Probe
+from zo.directions.scaled import Scaled
+from zo.estimators import central_difference, second_difference
+from zo.names import Parameters
+from zo.optimizers.base import Probing, Rate
+from zo.optimizers.hizoo import LEAST, MOST, check_smoothing, smoothing, squares
+from zo.random.eager import f32
+from zo.weights import Block, Weights
+
+
+class HiZOOL(Probing):
+    """SGD along directions that a diagonal Hessian of rank one a matrix has scaled.
+
+    alpha: α, in [0, 1). smooth, smooth_steps: α's schedule. estimator: "paper" or "code".
+    """
+
+    rule = "element"
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-6,
+        eps: float = 1e-3,
+        alpha: float = 1e-8,
+        smooth: str = "constant",
+        smooth_steps: int = 9800,
+        estimator: str = "paper",
+        weight_decay: float = 0.0,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        check_smoothing(alpha, smooth, smooth_steps, estimator)
+        self.normal = Gaussian()
+        super().__init__(params, lr, eps, 1, Scaled(self.normal, self._root), weight_decay, seed, on_nan)
+        self.alpha, self.smooth, self.smooth_steps, self.estimator = alpha, smooth, smooth_steps, estimator
+        self.rows: dict[str, Tensor] = {}
+        self.columns: dict[str, Tensor] = {}
+        for name, tensor in self.weights.tensors.items():
+            height, width = shape(tensor)
+            self.rows[name] = torch.ones(height, device=tensor.device)
+            self.columns[name] = torch.ones(width, device=tensor.device)
+        kept = sum(t.numel() for part in (self.rows, self.columns) for t in part.values())
+        self.state_copies = kept / self.weights.numel
+        self.losses_per_step = self.forward_passes = 3
+
+    def state(self) -> dict[str, Tensor]:
+        parts = {"R": self.rows, "C": self.columns}
+        return {f"{letter}:{name}": t for letter, part in parts.items() for name, t in part.items()}
+
+    def hessian(self, name: str, part: slice | Tensor) -> Tensor:
+        """H of elements of the flattened tensor, [n], or of rows, [n, width]."""
+        R, C = self.rows[name], self.columns[name]
+        if isinstance(part, Tensor):
+            return torch.outer(R[part], C)
+        return torch.cat([torch.outer(R[i], C[j]).flatten() for i, j in pieces(part, C.numel())])
+
+    def _root(self, name: str, part: slice | Tensor) -> Tensor:
+        return self.hessian(name, part).sqrt_()
+
+    def ask(self, t: int) -> list[Probe]:
+        (key,) = self.keys(t)
+        return [Probe(), Probe(((key, self.eps),)), Probe(((key, -self.eps),))]
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        base, plus, minus = losses
+        slope = central_difference(plus, minus, self.eps)
+        curvature = abs(second_difference(plus, base, minus, self.eps)) / 2
+        alpha = smoothing(t, self.alpha, self.smooth, self.smooth_steps)
+        keys = self.keys(t)
+        self.weights.warm(keys, self.normal)
+        if alpha > 0.0:
+            self._smooth(self.weights.blocks(keys, self.normal), alpha, curvature)
+
+        def rule(block: Block) -> Tensor:
+            part = slice(block.start, block.start + block.w.numel())
+            return block.noise[0] / self._root(block.name, part) * f32(-lr * slope)
+
+        self.check_size(lr * abs(slope))
+        self.weights.elementwise(rule, keys, self.normal, **self.pass_options(t, lr))
+        return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
+
+    def _smooth(self, blocks: Iterator[Block], alpha: float, curvature: float) -> None:
+        """R and C take α of the row and column means of Ĥ, tensor by tensor."""
+        name, across, down = "", torch.empty(0), torch.empty(0)
+        for block in blocks:
+            R, C = self.rows[block.name], self.columns[block.name]
+            if block.start == 0:
+                self._settle(name, alpha, across, down)
+                name, across, down = block.name, torch.zeros_like(R).double(), torch.zeros_like(C).double()
+            part = slice(block.start, block.start + block.w.numel())
+            seen = squares(block.noise[0], self.estimator).mul_(self.hessian(name, part)).double() * curvature
+            begin = 0
+            for i, j in pieces(part, C.numel()):
+                height, width = i.stop - i.start, j.stop - j.start
+                piece = seen[begin : begin + height * width].view(height, width)
+                across[i] += piece.sum(1)
+                down[j] += piece.sum(0)
+                begin += height * width
+        self._settle(name, alpha, across, down)
+
+    def _settle(self, name: str, alpha: float, across: Tensor, down: Tensor) -> None:
+        """One tensor's R and C from the sums of Ĥ over its rows and columns."""
+        if not name:
+            return
+        R, C = self.rows[name].double(), self.columns[name].double() * mean(self.rows[name])
+        R += alpha * (across / C.numel() - R)
+        C += alpha * (down / R.numel() - C)
+        self.rows[name].copy_(R.clamp_(LEAST, MOST))
+        if C.numel() > 1:  # of one column R is all of H
+            self.columns[name].copy_((C / mean(self.rows[name])).clamp_(LEAST, MOST))
+
+
+def shape(tensor: Tensor) -> tuple[int, int]:
+    """[m, n] of a matrix, [first, rest] of what has more dimensions; a vector is [d, 1] and so keeps all of H."""
+    return (tensor.shape[0], tensor[0].numel()) if tensor.dim() > 1 else (tensor.numel(), 1)
+
+
+def pieces(part: slice, width: int) -> Iterator[tuple[slice, slice]]:
+    """(rows, columns) of the rectangles that a run of elements of a [*, width] matrix is made of, in order."""
+    start, stop = part.start, part.stop
+    while start < stop:
+        row, column = divmod(start, width)
+        whole = (stop - start) // width if column == 0 else 0
+        if whole:
+            yield slice(row, row + whole), slice(0, width)
+            start += whole * width
+        else:
+            end = min(width, column + stop - start)
+            yield slice(row, row + 1), slice(column, end)
+            start += end - column
+
+
+def mean(values: Tensor) -> float:
+    """The mean in float64, summed exactly: the same whatever the number of threads."""
+    return math.fsum(values.tolist()) / values.numel()

@@ -1,0 +1,119 @@
+"""ZO-AdaMU: adapting perturbation by the momentum and uncertainty (Jiang et al., AAAI 2024).
+
+    ż ~ N(0, α),  z̈ ~ N(m, 1 − α)                        variances; m = 0 at the start
+    m ← β1 ż + (1 − β1) z̈                                 momentum lives in the direction itself
+    p = (L(θ + ε m) − L(θ − ε m)) / 2ε                    2 forward passes
+    v = β2 ż² + (1 − β2) z̈²
+    θ ← θ − η ( p m / √(v + σ) + λ θ )
+
+α, β1 and β2 are annealed from 1 in three phases: 1 until step `warmup`, then down a half cosine to the values of the
+arguments at step `annealed`, then constant. In the first phase m = ż, so the step is p sign(ż). State: m, one fp32
+copy; v is a number of the step and is not kept.
+
+Built from the equations: the direction probed is the m that is moved along and kept. The authors' code cannot run (its
+annealing is called without its argument while perturbing), would probe 0.1 ż + 0.9 z̈ whatever β1 is, and its annealing
+counter runs on with every tensor and call. It keeps sign(p) m, which the equations do not have: `signed = true`.
+Without that m is an average of noise that no loss has entered; with it m points uphill, as far as p tells. Its schedule
+ends, at 20,000 steps, near α 0.01, β1 0.13 and β2 0.01, from step 1024 to 16,000: the defaults.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from zo.directions import Gaussian, Probe
+from zo.directions.mixed import Mixed, beside
+from zo.errors import ConfigError
+from zo.estimators import central_difference
+from zo.names import Parameters
+from zo.optimizers.base import Probing, Rate
+from zo.random.eager import f32
+from zo.weights import Block, Weights
+
+
+class ZOAdaMU(Probing):
+    """SGD along directions that remember, divided by the size of their parts.
+
+    alpha, beta1, beta2: values at the end of the annealing, in (0, 1]. warmup, annealed: where it begins and ends.
+    sigma: σ, inside the root. signed: keep sign(p) m, as the authors' code.
+    """
+
+    rule = "element"
+    state_copies = 1.0  # m
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-6,
+        eps: float = 1e-3,
+        alpha: float = 0.01,
+        beta1: float = 0.13,
+        beta2: float = 0.01,
+        warmup: int = 1024,
+        annealed: int = 16000,
+        sigma: float = 1e-8,
+        signed: bool = False,
+        weight_decay: float = 0.0,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        for name, value in {"alpha": alpha, "beta1": beta1, "beta2": beta2}.items():
+            if not 0.0 < value <= 1.0:
+                raise ConfigError(f"optimizer.{name} = {value} must lie in (0, 1]; 1 remembers nothing.")
+        if not 0 <= warmup < annealed:
+            raise ConfigError(
+                f"optimizer.warmup = {warmup} and optimizer.annealed = {annealed} are the steps at which annealing "
+                "begins and ends: the first must be at least 0 and less than the second."
+            )
+        if not (math.isfinite(sigma) and sigma > 0):
+            raise ConfigError(f"optimizer.sigma = {sigma} must be a finite number above 0.")
+        self.alpha, self.beta1, self.beta2 = alpha, beta1, beta2
+        self.warmup, self.annealed, self.sigma, self.signed = warmup, annealed, sigma, signed
+        self.normal = Gaussian()
+        m: dict[str, Tensor] = {}
+        super().__init__(params, lr, eps, 1, Mixed(self.normal, self._mix, m), weight_decay, seed, on_nan)
+        m.update(self.weights.zeros())
+        self.slots["m"] = m
+        self.losses_per_step = self.forward_passes = 2
+
+    def anneal(self, t: int, end: float) -> float:
+        """1, then a half cosine, then `end`."""
+        done = min(max((t - self.warmup) / (self.annealed - self.warmup), 0.0), 1.0)
+        return end + (1.0 - end) * (1.0 + math.cos(math.pi * done)) / 2
+
+    def _mix(self, t: int) -> tuple[float, float, float]:
+        """(a, b, s) with m ← a z₀ + b (m + s z₁) for standard normals z₀ and z₁."""
+        alpha, beta1 = self.anneal(t, self.alpha), self.anneal(t, self.beta1)
+        return beta1 * math.sqrt(alpha), 1.0 - beta1, math.sqrt(1.0 - alpha)
+
+    def ask(self, t: int) -> list[Probe]:
+        (key,) = self.keys(t)
+        return [Probe(((key, self.eps),)), Probe(((key, -self.eps),))]
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        slope = central_difference(*losses, self.eps)
+        alpha, beta1, beta2 = (self.anneal(t, end) for end in (self.alpha, self.beta1, self.beta2))
+        uncertain, rest = f32(math.sqrt(alpha)), f32(math.sqrt(1.0 - alpha))
+        kept = math.copysign(1.0, slope) if self.signed else 1.0
+
+        def rule(block: Block) -> Tensor:
+            m = block.state["m"]
+            z0, z1 = block.noise
+            first, second = z0 * uncertain, m + z1 * rest
+            mixed = first * beta1 + second * (1.0 - beta1)
+            v = first.square_().mul_(beta2).add_(second.square_().mul_(1.0 - beta2))
+            m.copy_(mixed * kept)
+            return mixed * v.add_(self.sigma).rsqrt_() * f32(-lr * slope)
+
+        self.check_size(lr * abs(slope))
+        keys = [key for one in self.keys(t) for key in (one, beside(one))]
+        self.weights.warm(keys, self.normal)
+        self.weights.elementwise(rule, keys, self.normal, self.slots, **self.pass_options(t, lr))
+        return {
+            "loss": math.fsum(losses) / 2,
+            "projected_gradient": abs(slope),
+            "alpha": alpha,
+            "beta1": beta1,
+        }
