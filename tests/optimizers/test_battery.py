@@ -85,12 +85,14 @@ def synthetic(optimizer, t, model):
 
 def test_descends_a_quadratic(name):
     reached = {}
-    for lr in (0.1, 0.03, 0.01, 0.003):  # the scale of a step differs from method to method
+    for lr in (0.03, 0.01, 0.1, 0.003):  # the scale of a step differs from method to method
         model = Bowl()
         before = objective(model, batches(0)).mean().item()
         run(make(name, model, lr=lr), model, 0, 250)
         reached[lr] = objective(model, batches(0)).mean().item() / before
-    assert min(reached.values()) < 0.2, reached
+        if reached[lr] < 0.2:
+            return
+    pytest.fail(str(reached))
 
 
 def test_order_of_the_parameters_does_not_matter(name):

@@ -182,8 +182,7 @@ class Probing(Optimizer):
     def apply(self, t: int, terms: Sequence[tuple[Key, float]], lr: float) -> None:
         """θ ← (1 − lr λ) θ + Σ c z, one pass."""
         size = math.sqrt(math.fsum(c * c for _, c in terms))
-        if size > 0.0:
-            self.check_size(size)
+        self.check_size(size)
         self.weights.warm([key for key, _ in terms], self.directions)
         self.weights.move(terms, self.directions, **self.pass_options(t, lr))
 
@@ -194,7 +193,7 @@ class Probing(Optimizer):
 
     def check_size(self, size: float) -> None:
         """At the first move, warns when one of about `size` an entry would be rounded away."""
-        if not self._moved:
+        if size > 0.0 and not self._moved:
             check_move(self.weights, size)
             self._moved = True
 

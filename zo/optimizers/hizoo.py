@@ -31,7 +31,7 @@ from zo.errors import ConfigError
 from zo.estimators import central_difference, second_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
-from zo.random.eager import f32
+from zo.random.moments import f32
 from zo.weights import Block, Rule, Weights
 
 SCHEDULES = ("constant", "drop", "linear", "cosine")

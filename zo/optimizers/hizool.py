@@ -22,14 +22,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from zo.directions import Gaussian, Probe
+from zo.directions import Gaussian, Key, Probe
 from zo.directions.scaled import Scaled
 from zo.estimators import central_difference, second_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
 from zo.optimizers.hizoo import LEAST, MOST, check_smoothing, smoothing, squares
-from zo.random.eager import f32
-from zo.weights import Block, Weights
+from zo.random.moments import f32
+from zo.weights import BLOCK, Block, Weights
 
 
 class HiZOOL(Probing):
@@ -94,7 +94,8 @@ class HiZOOL(Probing):
         keys = self.keys(t)
         self.weights.warm(keys, self.normal)
         if alpha > 0.0:
-            self._smooth(self.weights.blocks(keys, self.normal), alpha, curvature)
+            for name in self.weights.tensors:
+                self._smooth(name, keys[0], alpha, curvature)
 
         def rule(block: Block) -> Tensor:
             part = slice(block.start, block.start + block.w.numel())
@@ -104,18 +105,18 @@ class HiZOOL(Probing):
         self.weights.elementwise(rule, keys, self.normal, **self.pass_options(t, lr))
         return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
 
-    def _smooth(self, blocks: Iterator[Block], alpha: float, curvature: float) -> None:
-        """R and C take α of the row and column means of Ĥ, tensor by tensor."""
-        name, across, down = "", torch.empty(0), torch.empty(0)
-        for block in blocks:
-            R, C = self.rows[block.name], self.columns[block.name]
-            if block.start == 0:
-                self._settle(name, alpha, across, down)
-                name, across, down = block.name, torch.zeros_like(R).double(), torch.zeros_like(C).double()
-            part = slice(block.start, block.start + block.w.numel())
-            seen = squares(block.noise[0], self.estimator).mul_(self.hessian(name, part)).double() * curvature
+    def _smooth(self, name: str, key: Key, alpha: float, curvature: float) -> None:
+        """R and C of one tensor take α of the row and column means of Ĥ."""
+        tensor, kernels = self.weights.tensors[name], self.weights.kernels(name)
+        across = torch.zeros_like(self.rows[name], dtype=torch.float64)
+        down = torch.zeros_like(self.columns[name], dtype=torch.float64)
+        for start in range(0, tensor.numel(), BLOCK):
+            part = slice(start, min(start + BLOCK, tensor.numel()))
+            count, pid, stream = part.stop - start, self.weights.ids[name], self.normal.stream
+            (z,) = kernels.noise([key.word], pid, stream, start, count, tensor.device)
+            seen = squares(z, self.estimator).mul_(self.hessian(name, part)).double() * curvature
             begin = 0
-            for i, j in pieces(part, C.numel()):
+            for i, j in pieces(part, down.numel()):
                 height, width = i.stop - i.start, j.stop - j.start
                 piece = seen[begin : begin + height * width].view(height, width)
                 across[i] += piece.sum(1)
@@ -124,9 +125,7 @@ class HiZOOL(Probing):
         self._settle(name, alpha, across, down)
 
     def _settle(self, name: str, alpha: float, across: Tensor, down: Tensor) -> None:
-        """One tensor's R and C from the sums of Ĥ over its rows and columns."""
-        if not name:
-            return
+        """R and C of one tensor from the sums of Ĥ over its rows and columns."""
         R, C = self.rows[name].double(), self.columns[name].double() * mean(self.rows[name])
         R += alpha * (across / C.numel() - R)
         C += alpha * (down / R.numel() - C)

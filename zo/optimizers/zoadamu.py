@@ -28,7 +28,7 @@ from zo.errors import ConfigError
 from zo.estimators import central_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
-from zo.random.eager import f32
+from zo.random.moments import f32
 from zo.weights import Block, Weights
 
 
@@ -93,7 +93,8 @@ class ZOAdaMU(Probing):
         return [Probe(((key, self.eps),)), Probe(((key, -self.eps),))]
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        slope = central_difference(*losses, self.eps)
+        plus, minus = losses
+        slope = central_difference(plus, minus, self.eps)
         alpha, beta1, beta2 = (self.anneal(t, end) for end in (self.alpha, self.beta1, self.beta2))
         uncertain, rest = f32(math.sqrt(alpha)), f32(math.sqrt(1.0 - alpha))
         kept = math.copysign(1.0, slope) if self.signed else 1.0
@@ -112,7 +113,7 @@ class ZOAdaMU(Probing):
         self.weights.warm(keys, self.normal)
         self.weights.elementwise(rule, keys, self.normal, self.slots, **self.pass_options(t, lr))
         return {
-            "loss": math.fsum(losses) / 2,
+            "loss": (plus + minus) / 2,
             "projected_gradient": abs(slope),
             "alpha": alpha,
             "beta1": beta1,
