@@ -4,6 +4,8 @@ config.yaml      the resolved configuration       provenance.json  code, machine
 journal          zo.journal                       snapshots/       zo.snapshots
 metrics.jsonl    one JSON object a line           status.json      what the run is doing
 result.json      written once, at the end         model/           the selected weights
+lock             while a process is at it         submission.json  how a launcher started it
+log.txt          what a launched run said
 """
 
 import json
@@ -18,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from experiments.lock import Lock
 from zo.errors import JournalError
 
 
@@ -50,6 +53,10 @@ class RunFolder:
     def stop_asked(self) -> bool:
         """Whether a file STOP lies in the folder."""
         return (self.path / "STOP").exists()
+
+    def locked(self) -> Lock:
+        """A context in which no other process may run here; raises Locked where one does."""
+        return Lock(self.path / "lock")
 
     def clear(self) -> None:
         """Removes what a run wrote, to run again from nothing."""

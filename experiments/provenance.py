@@ -1,6 +1,7 @@
 """What made a result: code, machine, versions, command."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -17,11 +18,8 @@ ROOT = Path(__file__).parent.parent
 
 def provenance() -> dict[str, Any]:
     """A record for provenance.json; `commit` and `dirty` are null outside a git checkout."""
-    changed = _git("status", "--porcelain", "--untracked-files=no")
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if changed is None else bool(changed),
-        "diff": _git("diff", "HEAD") or None,
+        **source(ROOT),
         "command": [sys.executable, *sys.argv],
         "time": time.time(),
         "host": platform.node(),
@@ -37,10 +35,23 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
+def source(root: Path) -> dict[str, Any]:
+    """commit, dirty and diff of the code at `root`; a snapshot of it (experiments.launching.code) has them written."""
+    record = root / "CODE.json"
+    if record.is_file():
+        return json.loads(record.read_text())
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": None if changed is None else bool(changed),
+        "diff": _git(root, "diff", "HEAD") or None,
+    }
+
+
+def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

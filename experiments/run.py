@@ -12,6 +12,7 @@ from rich.console import Console
 from experiments import memory, saving
 from experiments.evaluation import Evaluation, evaluate
 from experiments.folder import RunFolder
+from experiments.identity import folder_of
 from experiments.progress import closing_table, view
 from experiments.provenance import provenance
 from experiments.recorder import Recorder
@@ -23,39 +24,39 @@ from zo.snapshots import Snapshots
 from zo.training import load_snapshot, snapshot, train
 
 
-def run(config: Config, *, rerun: bool = False, console: Console | None = None) -> int:
+def run(
+    config: Config, *, rerun: bool = False, console: Console | None = None, submitted: Path | None = None
+) -> int:
     """Trains, evaluates, saves; returns the exit code (0 also for a diverged run, 130 after Ctrl-C).
 
-    rerun: forget what the run's folder holds.
+    rerun: forget what the run's folder holds. submitted: the folder a launcher chose, where the run must belong.
     Raises ConfigError and DataError before anything is written, JournalError when the folder cannot be.
     """
     console = console or Console()
     session = build(config)
-    folder = RunFolder(_path(session))
-    if rerun:
-        folder.clear()
-    if (result := folder.result()) is not None:
-        console.print(f"This run has ended already; --rerun runs it again. {folder.path}", highlight=False)
-        console.print(closing_table(result, str(folder.path)))
-        return 0
-    with open_journal(session, folder) as journal, StopFlag(folder) as stop:
-        try:
-            return _Run(session, folder, journal, stop, console).go()
-        except BaseException as error:
-            last = traceback.format_exception_only(error)[-1].strip()
-            folder.write_status("failed", steps=len(journal), error=last)
-            raise
-
-
-def _path(session: Session) -> Path:
-    config = session.config
-    return (
-        Path(config["paths"]["runs"])
-        / config["experiment"]
-        / session.name
-        / session.hash[:8]
-        / f"seed{config['seed']}"
-    )
+    path = folder_of(config, session.name, session.hash)
+    if submitted is not None and path.resolve() != submitted.resolve():
+        raise ConfigError(
+            f"This run was submitted as {submitted}, but its model and data now make it {path}: one of them, or "
+            "the code, has changed since. Put it back, or submit the run again."
+        )
+    folder = RunFolder(path)
+    with folder.locked():
+        if rerun:
+            folder.clear()
+        if (result := folder.result()) is not None:
+            console.print(
+                f"This run has ended already; --rerun runs it again. {folder.path}", highlight=False
+            )
+            console.print(closing_table(result, str(folder.path)))
+            return 0
+        with open_journal(session, folder) as journal, StopFlag(folder) as stop:
+            try:
+                return _Run(session, folder, journal, stop, console).go()
+            except BaseException as error:
+                last = traceback.format_exception_only(error)[-1].strip()
+                folder.write_status("failed", steps=len(journal), error=last)
+                raise
 
 
 def open_journal(session: Session, folder: RunFolder) -> Journal:

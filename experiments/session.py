@@ -4,17 +4,16 @@ Building twice gives the same objects bit for bit, which is how the weights of a
 again: build, then replay the journal up to it.
 """
 
-import hashlib
 import importlib
-import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from experiments.identity import Config, hash_of, method_of, name_of
 from experiments.models.loading import Loaded, load
 from experiments.models.placing import check_quantized
 from experiments.objectives import GeneratedLoss
@@ -29,22 +28,6 @@ from zo.random import SIGNS, SPECIFICATION, key_of
 from zo.schedules import Schedule
 from zo.weights import Weights
 
-Config = Mapping[str, Any]
-
-# What does not change the weights a run ends with, or enters by content (paths of models and data).
-_OUTSIDE_HASH = {
-    "seed",
-    "paths",
-    "probes_per_forward",
-    "evaluate",
-    "checkpoint",
-    "save",
-    "experiment",
-    "kernels",
-    "threads",
-}
-_OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
-_LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
 _SMALL = 2_000_000  # weights
 _NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
 
@@ -69,15 +52,12 @@ class Session:
     @property
     def name(self) -> str:
         """<model>-<task>-<optimizer>-<peft>."""
-        parts = (self.loaded.name, self.task.name, self.method, self.config["peft"]["name"])
-        return "-".join(part.replace("/", "_") for part in parts)
+        return name_of(self.config, self.loaded.name)
 
     @property
     def method(self) -> str:
         """The optimizer's name in tables, lower case; zeroshot or icl where nothing is trained."""
-        if isinstance(self.optimizer, Untrained):
-            return "icl" if self.config["task"]["demonstrations"] else "zeroshot"
-        return type(self.optimizer).__name__.lower()
+        return method_of(self.config)
 
     @property
     def step_cost(self) -> int:
@@ -87,7 +67,7 @@ class Session:
     def batch(self, t: int) -> dict[str, torch.Tensor]:
         """The batch of step t, a pure function of (order seed, t): epochs are permutations, run together."""
         n, size = len(self.task.train), min(self.config["batch"]["size"], len(self.task.train))
-        seed = _seed(self.config, "order")
+        seed = seed_of(self.config, "order")
         places = range(t * size, (t + 1) * size)
         orders = {epoch: _permutation(n, seed, epoch) for epoch in {place // n for place in places}}
         return self.task.collate([self.task.train[orders[place // n][place % n]] for place in places])
@@ -126,20 +106,20 @@ def build(config: Config) -> Session:
     Raises ConfigError or DataError for what cannot work; optimizer and schedule are tried first, so that a
     number out of range is refused before a model is loaded.
     """
-    schedule = _check_constructors(config)
+    schedule, _ = _check_constructors(config)
     check_quantized(config["model"]["quantization"], config["peft"]["name"])
     loaded = attach(
         load(
             config["model"],
             classes=class_count(config["task"]),
-            seed=_seed(config, "init"),
+            seed=seed_of(config, "init"),
             models=Path(config["paths"]["models"]),
         ),
         config["peft"],
-        _seed(config, "init"),
+        seed_of(config, "init"),
     )
     _set_threads(config["threads"], loaded)
-    task = load_task(config["task"], loaded, _seed(config, "split"))
+    task = load_task(config["task"], loaded, seed_of(config, "split"))
     if config["select"] == "best" and not task.dev:
         raise ConfigError(
             "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
@@ -157,11 +137,19 @@ def build(config: Config) -> Session:
         micro=config["batch"]["micro"],
         materialise=isinstance(task.objective, GeneratedLoss),
     )
-    return Session(config, loaded, task, optimizer, look, schedule, steps, _hash(config, loaded, task, steps))
+    decides = hash_of(config, [loaded.fingerprint, task.fingerprint], steps)
+    return Session(config, loaded, task, optimizer, look, schedule, steps, decides)
 
 
-def _check_constructors(config: Config) -> Schedule:
-    """The schedule; every problem of schedule and optimizer in one ConfigError."""
+def steps_of(config: Config) -> int:
+    """How many steps the budget allows, without a model; raises ConfigError that lists every number out of range."""
+    _, optimizer = _check_constructors(config)
+    check_quantized(config["model"]["quantization"], config["peft"]["name"])
+    return _steps(config, optimizer)
+
+
+def _check_constructors(config: Config) -> tuple[Schedule, Optimizer]:
+    """The schedule and an optimizer of one number; every problem of both in one ConfigError."""
     problems: list[str] = []
 
     def attempt(make: Callable[[], Any]) -> Any:
@@ -184,7 +172,7 @@ def _check_constructors(config: Config) -> Schedule:
         )
     if problems:
         raise ConfigError("\n".join(problems))
-    return schedule
+    return schedule, optimizer
 
 
 def _optimizer(config: Config, weights: Weights) -> Optimizer:
@@ -226,7 +214,8 @@ def _steps(config: Config, optimizer: Optimizer) -> int:
     return budget["forward_passes"] // cost
 
 
-def _seed(config: Config, kind: str) -> int:
+def seed_of(config: Config, kind: str) -> int:
+    """One of `seeds`; null follows `seed`."""
     given = config["seeds"][kind]
     return config["seed"] if given is None else given
 
@@ -234,19 +223,3 @@ def _seed(config: Config, kind: str) -> int:
 def _permutation(n: int, seed: int, epoch: int) -> list[int]:
     generator = torch.Generator().manual_seed(key_of(seed, epoch, 0) >> 1)
     return torch.randperm(n, generator=generator).tolist()
-
-
-def _hash(config: Config, loaded: Loaded, task: Task, steps: int) -> str:
-    """Local paths leave the hash, and the contents they lead to enter it; without steps all that concerns them
-    leaves too.
-    """
-    outside = _OUTSIDE_HASH | (set() if steps else _OF_STEPS)
-    kept = {
-        group: {k: v for k, v in value.items() if k not in _LOCAL.get(group, ())}
-        if isinstance(value, Mapping)
-        else value
-        for group, value in config.items()
-        if group not in outside
-    }
-    kept["contents"] = [loaded.fingerprint, task.fingerprint]
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()

@@ -21,6 +21,10 @@ class JournalError(ZOError, RuntimeError):
     """A journal or snapshot that is damaged, or belongs to another run."""
 
 
+class Locked(JournalError):
+    """A run that another process is at."""
+
+
 class Diverged(ZOError, ArithmeticError):
     """Losses that are no finite numbers. A diverged run is a result, not a failure of the program."""
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zo.errors import JournalError
+from zo.errors import JournalError, Locked
 from zo.team import Team
 
 MAGIC = b"zo-journal-1\n"
@@ -97,7 +97,7 @@ class Journal:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 return  # a file system without locks
-            raise JournalError(
+            raise Locked(
                 f"Another process is running in {self.path.parent}. Wait for it, or stop it: one run folder "
                 "takes one process at a time."
             ) from error

@@ -4,6 +4,7 @@ Every override is looked at by itself, so that one message lists everything that
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from experiments.cli.constructor import Unreadable
 from experiments.cli.problems import Problem, did_you_mean, key_meant, one_of
 from experiments.cli.schema import (
     CHOICES,
+    KINDS,
     TARGETS,
     Anything,
     Section,
@@ -34,7 +36,6 @@ from experiments.cli.schema import (
     schema,
     section_in,
 )
-from experiments.modes import mode
 from zo.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -61,11 +62,18 @@ def groups() -> dict[str, list[str]]:
     return found
 
 
-def compose(overrides: Sequence[str]) -> Composed:
-    """Everything that can be said about a command line's overrides without importing torch."""
+def compose(overrides: Sequence[str], trees: dict[tuple[str, ...], DictConfig] | None = None) -> Composed:
+    """Everything that can be said about a command line's overrides without importing torch.
+
+    trees: keeps what Hydra made of each choice of files, for the many runs of a sweep.
+    """
     result = Composed()
     choices, values = _sort(overrides, result.problems)
-    tree = _hydra([str(o.input_line) for o in choices], result.problems)
+    lines = tuple(str(o.input_line) for o in choices)
+    trees = {} if trees is None else trees
+    if lines not in trees and (made := _hydra(list(lines), result.problems)) is not None:
+        trees[lines] = made
+    tree = deepcopy(trees.get(lines))
     if tree is None:
         return result
     model = _model(tree, values, result.problems)
@@ -110,14 +118,16 @@ def _form(override: Override) -> str | None:
     """What is wrong with the form of an override, whatever its key."""
     key = override.key_or_group
     if key.split(".")[0].split("/")[0] == "hydra":
+        if key.partition("/")[2].split("@")[0] in ("launcher", "sweeper"):
+            return "Hydra's launchers and sweepers are not used here: launcher=local or launcher=slurm says where " \
+                   "runs go, and -m goes over values. docs/sweeps.md has both."  # fmt: skip
         return "Hydra's own settings have no effect here: paths.runs says where runs go, --cfg job shows everything."
     if override.is_add() or override.is_force_add():
         return f"Nothing is added to the configuration: every key that means something exists. Write {key}=value."
     if override.is_delete():
         return "Nothing is taken out of the configuration. A key that can be left open takes null."
     if override.is_sweep_override():
-        return ("This names several values, and one command runs one configuration: sweeps come with the launchers, "
-                "which this version does not have. A list is written with brackets: key=[a,b].")  # fmt: skip
+        return "This names several values: add -m to run each of them. A list is written with brackets: key=[a,b]."
     if override.package is not None:
         return f"A group's place in the configuration is fixed. Write {key}=option."
     return None
@@ -158,7 +168,8 @@ def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]
             where = override.input_line if override else f"{name}._target_: {target}"
             problems.append(Problem(str(where), f"This cannot be called: {error}."))
             sections[name] = Anything
-    return schema(str(config["peft"].get("name")), sections)
+    names = {group: str(config[group].get("name")) for group in KINDS}
+    return schema(names, sections)
 
 
 def _key_exists(override: Override, model: type[Section], problems: list[Problem]) -> bool:
@@ -213,15 +224,16 @@ def _validate(
             problems.append(Problem(written.get(key, below), _sentence(model, key, item)))
     bad = {problem.where.partition(".")[0] for problem in problems[wrong:]}
     problems += [
-        p for name in (*CHOICES, "peft") if name not in bad for p in _combinations(name, content[name])
+        p for name in (*CHOICES, *KINDS) if name not in bad for p in _combinations(name, content[name])
     ]
     return content if len(problems) == wrong else None
 
 
 def _combinations(name: str, values: dict[str, Any]) -> list[Problem]:
     """What a section's dataclass says of its ranges, and of keys that do not go together."""
+    kind = CHOICES[name] if name in CHOICES else KINDS[name][values["name"]]
     try:
-        mode(values) if name == "peft" else read(CHOICES[name], values, name)
+        read(kind, values, name)
     except ConfigError as error:
         return [Problem(*line.partition(": ")[::2]) for line in str(error).splitlines()]
     return []

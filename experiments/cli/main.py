@@ -9,7 +9,18 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.cli.compose import compose, groups
 from experiments.cli.problems import Problem, did_you_mean, listing
 
-FLAGS = ("--help", "--version", "--cfg", "--resolve", "--package", "--rerun", "--multirun")
+FLAGS = (
+    "--help",
+    "--version",
+    "--cfg",
+    "--resolve",
+    "--package",
+    "--rerun",
+    "--dry-run",
+    "--smoke",
+    "--name",
+    "--multirun",
+)
 SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun"}
 
 HELP = """\
@@ -19,6 +30,11 @@ zo {version}: fine-tune a language model with forward passes.
 
   --cfg job     print the composed configuration and stop; with --resolve every default and reference filled in,
                 with --package KEY one part of it
+  -m            run every combination of the values given: optimizer=mezo,fzoo seed=0,1,2; or of a file:
+                -m sweeps/FILE.yaml, which sweep=FILE says too
+  --dry-run     check everything and show what would run
+  --smoke       one step of each run
+  --name NAME   what the sweep's folder is called
   --rerun       begin again although the run's folder holds a run
   --version     print the version
   --help        this text, for the choices on the same command line
@@ -48,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     request = _read(argv)
     if "--version" in request.flags:
         return _say(f"zo {_version()}\n")
+    if _many(request):
+        return _sweep(request)
     composed = compose(request.overrides)
     problems = request.problems + composed.problems
     if "--help" in request.flags and composed.tree is not None:
@@ -74,11 +92,7 @@ def _read(argv: Sequence[str]) -> Request:
         if name not in FLAGS:
             flags = [*FLAGS[:-1], *SHORT]
             request.problems.append(Problem(word, f"There is no such flag.{did_you_mean(name, flags)}"))
-        elif name == "--multirun":
-            what = "Sweeps come with launcher=local and launcher=slurm, which this version does not have: run each " \
-                   "configuration by itself."  # fmt: skip
-            request.problems.append(Problem(word, what))
-        elif name in ("--cfg", "--package"):
+        elif name in ("--cfg", "--package", "--name"):
             value = value or (rest.pop(0) if rest else "")
             request.values[name] = value
             if name == "--cfg" and value != "job":
@@ -91,12 +105,53 @@ def _read(argv: Sequence[str]) -> Request:
     return request
 
 
+def _many(request: Request) -> bool:
+    """Whether this is for the launchers: -m, a file of sweeps/, or a question about what would run."""
+    asked = request.flags & {"--multirun", "--dry-run", "--smoke", "--name"}
+    return bool(asked) or any(text.startswith("sweep=") for text in request.overrides)
+
+
+def _sweep(request: Request) -> int:
+    """Checks every run, then launches them."""
+    files = [text for text in request.overrides if text.startswith("sweep=") or _is_file(text)]
+    wrong = [*request.problems]
+    if extra := request.flags & {"--cfg", "--help"}:
+        wrong.append(
+            Problem(
+                ", ".join(sorted(extra)), "A sweep has no single configuration: --dry-run lists its runs."
+            )
+        )
+    wrong += [Problem(text, "One file a sweep; this is another.") for text in files[1:]]
+    from experiments.launching.request import Asked, check
+
+    asked = Asked(
+        overrides=[text for text in request.overrides if text not in files],
+        file=files[0].removeprefix("sweep=") if files else None,
+        name=request.values.get("--name"),
+        dry="--dry-run" in request.flags,
+        smoke="--smoke" in request.flags,
+        rerun="--rerun" in request.flags,
+    )
+    checked = check(asked)
+    checked.problems[:0] = wrong
+    if not checked.runs:
+        return _refuse(checked.problems)
+    from experiments.launching.command import sweep  # late: torch and transformers take seconds
+
+    return sweep(asked, checked)
+
+
+def _is_file(text: str) -> bool:
+    return "=" not in text and text.endswith((".yaml", ".yml"))
+
+
 def _run(config: dict[str, object], rerun: bool) -> int:
     """Runs; refusals of the program are a message, anything unexpected keeps its traceback."""
     # Late, because torch and transformers take seconds.
     from experiments.run import run
     from zo.errors import ConfigError, DataError, ZOError
 
+    config = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
     try:
         return run(config, rerun=rerun)
     except (ConfigError, DataError) as error:

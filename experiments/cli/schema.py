@@ -20,13 +20,18 @@ from pydantic.fields import FieldInfo
 
 from experiments.choices import ModelChoice, TaskChoice
 from experiments.cli.constructor import REQUIRED, arguments
+from experiments.launching.choices import LAUNCHERS
 from experiments.modes import MODES
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
 
-CHOICES = {"model": ModelChoice, "task": TaskChoice}  # groups that a dataclass describes; peft: one a mode
+CHOICES = {"model": ModelChoice, "task": TaskChoice}  # groups that a dataclass describes
+KINDS: dict[str, dict[str, Any]] = {
+    "peft": MODES,
+    "launcher": LAUNCHERS,
+}  # groups with a dataclass for each name
 TARGETS = ("optimizer", "schedule")  # groups whose YAML is a constructor call
 
 
@@ -136,9 +141,14 @@ class Fixed(Section):
     experiment: str = "default"
 
 
-def schema(peft: str, targets: dict[str, type[Section]]) -> type[Section]:
-    """The model of a whole configuration: the fixed sections and those of the chosen files."""
-    choices = CHOICES | {"peft": MODES.get(peft, MODES["none"])}
+def schema(names: dict[str, str], targets: dict[str, type[Section]]) -> type[Section]:
+    """The model of a whole configuration: the fixed sections and those of the chosen files.
+
+    names: of the files chosen in the groups of KINDS.
+    """
+    choices = CHOICES | {
+        group: kinds.get(names[group], next(iter(kinds.values()))) for group, kinds in KINDS.items()
+    }
     sections: dict[str, type[Section]] = {name: from_dataclass(choice) for name, choice in choices.items()}
     fields: dict[str, Any] = {name: (section, ...) for name, section in (sections | targets).items()}
     return create_model("Config", __base__=Fixed, **fields)

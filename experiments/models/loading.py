@@ -66,6 +66,27 @@ class Loaded:
         return next(self.model.parameters()).device
 
 
+def outline(choice: ModelChoice | dict[str, Any], models: Path = MODELS) -> Loaded:
+    """All of a loaded model but its weights: what a task needs to be read and checked, in milliseconds.
+
+    Raises ConfigError as `load` does, for what shows without the weights.
+    """
+    choice = read(ModelChoice, choice, "model")
+    folder = locate(choice, models)
+    config = read_config(folder)
+    tokenizer = _tokenizer(folder)
+    return Loaded(
+        model=nn.Linear(1, 1, device="meta"),
+        tokenizer=tokenizer,
+        family=choice.family or infer_family(config, folder),
+        name=model_name(choice),
+        folder=folder,
+        fingerprint=fingerprint(folder),
+        pad=_pad(tokenizer, folder),
+        context=_context(config.get("text_config") or config, tokenizer),
+    )
+
+
 def load(
     choice: ModelChoice | dict[str, Any], *, classes: int | None = None, seed: int = 0, models: Path = MODELS
 ) -> Loaded:

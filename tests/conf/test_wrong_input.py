@@ -52,12 +52,12 @@ def only(override: str) -> str:
         ("++batch.size=1", "Write batch.size=value"),
         ("+experiment=x", "Nothing is added"),
         ("~peft", "Nothing is taken out"),
-        ("seed=0,1", "sweeps come with the launchers"),
+        ("seed=0,1", "add -m to run each"),
         ("model=[tiny-clm,tiny-mlm]", "One option is chosen"),
         ("schedule=null", "Options: constant, cosine, linear"),
         ("hydra.run.dir=x", "Hydra's own settings have no effect"),
-        ("hydra/launcher=submitit_slurm", "Hydra's own settings have no effect"),
-        ("launcher=slurm", "no key launcher"),
+        ("hydra/launcher=submitit_slurm", "launcher=local or launcher=slurm"),
+        ("launcher=slrm", "Options: local"),
         ("recipe=tiny-clm-fzoo", "no key recipe"),
         ("model@other=tiny-clm", "A group's place"),
         ("seed", "Write key=value"),
@@ -83,7 +83,6 @@ def test_several_mistakes_come_in_one_message(capsys):
         "+x=1",
         "seed=1.5",
         "optimzer=mezo",
-        "-m",
         "--foo",
     ]
     assert main(["budget.steps=5", *wrong]) == 2

@@ -1,0 +1,67 @@
+"""What a run is called, from its configuration and the contents it names: no torch, no weights.
+
+runs/<experiment>/<model>-<task>-<optimizer>-<peft>/<hash8>/seed<k>/. The hash covers what decides the result.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Config = Mapping[str, Any]
+
+# What does not change the weights a run ends with, or enters by content (paths of models and data).
+OUTSIDE_HASH = {
+    "seed",
+    "paths",
+    "probes_per_forward",
+    "evaluate",
+    "checkpoint",
+    "save",
+    "experiment",
+    "kernels",
+    "threads",
+    "launcher",
+    "cluster",
+}
+OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
+LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
+
+
+def hash_of(config: Config, contents: Sequence[str], steps: int) -> str:
+    """SHA-256 (hex) of all that decides the result but the seed.
+
+    contents: fingerprints of the model and the data, which stand for their paths. steps: 0 where nothing is
+    trained, and then all that concerns training leaves too.
+    """
+    outside = OUTSIDE_HASH | (set() if steps else OF_STEPS)
+    kept = {
+        group: {k: v for k, v in value.items() if k not in LOCAL.get(group, ())}
+        if isinstance(value, Mapping)
+        else value
+        for group, value in config.items()
+        if group not in outside
+    }
+    kept["contents"] = list(contents)
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def method_of(config: Config) -> str:
+    """The optimizer's name in tables, lower case; zeroshot or icl where nothing is trained."""
+    target = config["optimizer"]["_target_"]
+    if target == "experiments.ways.Untrained":
+        return "icl" if config["task"]["demonstrations"] else "zeroshot"
+    return target.rpartition(".")[2].lower()
+
+
+def name_of(config: Config, model: str) -> str:
+    """<model>-<task>-<optimizer>-<peft>."""
+    parts = (model, config["task"]["name"], method_of(config), config["peft"]["name"])
+    return "-".join(part.replace("/", "_") for part in parts)
+
+
+def folder_of(config: Config, name: str, decides: str) -> Path:
+    """The run's folder; `decides` is its hash."""
+    runs = Path(config["paths"]["runs"])
+    return runs / config["experiment"] / name / decides[:8] / f"seed{config['seed']}"

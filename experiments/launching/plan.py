@@ -1,0 +1,115 @@
+"""What a sweep will do, worked out before anything is started: every run named, every problem told, nothing run.
+
+A run's name is a hash of what decides its result, contents of model and data included. Neither needs the weights
+in memory: model files are digested once a sweep, examples drawn and tokenised once for each model, task and split.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.cli.problems import Problem
+from experiments.folder import RunFolder
+from experiments.identity import Config, folder_of, hash_of, name_of
+from experiments.launching.request import Checked, Tally, varied
+from experiments.models.loading import Loaded, outline
+from experiments.session import seed_of, steps_of
+from experiments.tasks.task import Task, load_task
+from zo.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), its folder."""
+
+    overrides: tuple[str, ...]
+    config: Config
+    name: str
+    hash: str
+    steps: int
+    folder: Path
+
+    @property
+    def ended(self) -> bool:
+        """Whether its result is there."""
+        return (self.folder / "result.json").exists()
+
+    @property
+    def title(self) -> str:
+        """What tells it from other runs, on a line."""
+        return f"{self.name} {self.hash[:8]} seed{self.config['seed']}"
+
+
+class Planner:
+    """Names runs; what several of them share is read once."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Loaded] = {}
+        self._tasks: dict[str, Task] = {}
+
+    def name(self, config: Config, overrides: Sequence[str]) -> Run:
+        """The run of a complete configuration. Raises ConfigError and DataError for what `build` would refuse
+        without the weights.
+        """
+        steps = steps_of(config)
+        model = json.dumps(config["model"], sort_keys=True)
+        if model not in self._models:
+            self._models[model] = outline(config["model"], Path(config["paths"]["models"]))
+        loaded = self._models[model]
+        seed = seed_of(config, "split")
+        task = json.dumps([model, config["task"], seed], sort_keys=True)
+        if task not in self._tasks:
+            self._tasks[task] = load_task(config["task"], loaded, seed)
+        if config["select"] == "best" and not self._tasks[task].dev:
+            raise ConfigError(
+                "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
+            )
+        decides = hash_of(config, [loaded.fingerprint, self._tasks[task].fingerprint], steps)
+        name = name_of(config, loaded.name)
+        kept = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
+        return Run(tuple(overrides), kept, name, decides, steps, folder_of(config, name, decides))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs, each once, and the settings they share."""
+
+    runs: list[Run]
+    launcher: Mapping[str, Any]
+    cluster: Mapping[str, Any]
+    runs_folder: Path
+
+
+def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
+    """Every run of a sweep once, or every problem that only models and data show."""
+    planner, wrong = Planner(), Tally(len(checked.runs))
+    sweep = [overrides for overrides, _ in checked.runs]
+    runs: dict[Path, Run] = {}
+    for overrides, config in checked.runs:
+        try:
+            run = planner.name(config, overrides)
+        except (ConfigError, DataError) as error:
+            wrong.note(" ".join(varied(overrides, sweep)) or " ".join(overrides) or "conf/", str(error))
+        else:
+            runs.setdefault(run.folder, run)
+    if problems := wrong.problems():
+        return None, problems
+    first = checked.runs[0][1]
+    return Plan(
+        list(runs.values()), first["launcher"], first.get("cluster", {}), Path(first["paths"]["runs"])
+    ), []
+
+
+def short(run: Run, runs: Sequence[Run]) -> str:
+    """The same for a planned run, keys and values alone."""
+    return " ".join(varied(run.overrides, [other.overrides for other in runs])) or run.title
+
+
+def state_of(run: Run) -> str:
+    """new, or what its folder says."""
+    if not run.folder.is_dir():
+        return "new"
+    status = RunFolder(run.folder).status()
+    return "new" if status is None else str(status["state"])

@@ -1,0 +1,183 @@
+"""A pool on this machine: so many runs at once, a process each, with GPUs of their own where there are any.
+
+A run's output goes to log.txt in its folder. A failing run stops no other. The first Ctrl-C or SIGTERM lets every
+run finish its step and starts no more; the second ends them at once, and their journals are whole then too.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from experiments.folder import RunFolder
+from experiments.launching.plan import Run
+from experiments.launching.submission import submission
+from experiments.launching.work import BUSY
+
+LOG = "log.txt"
+LINES = 1000  # characters at the end of a log in which its last line is looked for
+
+
+@dataclass
+class Outcome:
+    """How a started run ended."""
+
+    run: Run
+    code: int
+    seconds: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether it needs someone's attention; a run that another process is at, or that was stopped, does not."""
+        return self.code not in (0, BUSY, -signal.SIGTERM)
+
+
+class Devices:
+    """GPUs that runs take and give back; a run that asks for more than are free waits."""
+
+    def __init__(self, names: Sequence[str]):
+        self._free = list(names)
+        self._changed = threading.Condition()
+
+    def take(self, count: int) -> list[str]:
+        """The names of `count` devices, when there are so many."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._free) >= count)
+            taken, self._free = self._free[:count], self._free[count:]
+            return taken
+
+    def give(self, names: Sequence[str]) -> None:
+        """Back for the next run."""
+        with self._changed:
+            self._free += names
+            self._changed.notify_all()
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return [name for name in said.split(",") if name][:count] if said else [str(i) for i in range(count)]
+
+
+class Pool:
+    """Runs in processes; see the module."""
+
+    def __init__(self, parallel: int, threads: int | None, say: Callable[[str], None]):
+        self._all = gpus()
+        self._devices = Devices(self._all)
+        self._parallel = parallel
+        self._threads = threads or max(1, (os.cpu_count() or 1) // parallel)
+        self._say = say
+        self._lock = threading.Lock()
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._stopping = 0
+        self.reason: str | None = None
+
+    def __call__(self, runs: Sequence[Run]) -> list[Outcome]:
+        """Runs all; the outcomes of those that were started."""
+        before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with ThreadPoolExecutor(self._parallel) as threads:
+                futures = [threads.submit(self._one, run, i, len(runs)) for i, run in enumerate(runs, 1)]
+                wait(futures)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return [outcome for future in futures if (outcome := future.result()) is not None]
+
+    def _one(self, run: Run, number: int, of: int) -> Outcome | None:
+        wanted = min(run.config["model"]["resources"]["gpus"], len(self._all))
+        devices = self._devices.take(wanted)
+        began = time.monotonic()
+        try:
+            process = self._start(run, devices)
+            if process is None:
+                return None
+            self._say(
+                f"[{number}/{of}] {run.title} started{f' on GPU {chr(44).join(devices)}' if devices else ''}"
+            )
+            code = process.wait()
+            with self._lock:
+                del self._running[process.pid]
+        finally:
+            self._devices.give(devices)
+        outcome = Outcome(run, code, time.monotonic() - began)
+        self._say(f"[{number}/{of}] {run.title} {self._ended(outcome)}")
+        return outcome
+
+    def _start(self, run: Run, devices: Sequence[str]) -> "subprocess.Popen[bytes] | None":
+        with self._lock:  # a signal comes before the start or finds the process in the list
+            if self._stopping:
+                return None
+            with (run.folder / LOG).open("ab") as log:
+                process = subprocess.Popen(command(run.folder), stdout=log, stderr=subprocess.STDOUT,
+                                           stdin=subprocess.DEVNULL, start_new_session=True,
+                                           env=self._environment(run.folder, devices))  # fmt: skip
+            self._running[process.pid] = process
+        if self._stopping:
+            process.terminate()
+        return process
+
+    def _environment(self, folder: Path, devices: Sequence[str]) -> dict[str, str]:
+        more = {"OMP_NUM_THREADS": str(self._threads), "COLUMNS": "120"}
+        if self._all:
+            more["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        return {**os.environ, **more, **environment(folder)}
+
+    def _ended(self, outcome: Outcome) -> str:
+        took = f"{outcome.seconds:.0f} s"
+        if outcome.code == BUSY:
+            return "is run by another process"
+        status = RunFolder(outcome.run.folder).status() or {}
+        if outcome.code == -signal.SIGTERM:
+            return "stopped before its first step"
+        if not outcome.failed:
+            result = RunFolder(outcome.run.folder).result()
+            value = (
+                ""
+                if not result or result["after"] is None
+                else f", {result['metric']} {100 * result['after']:.1f} %"
+            )
+            return f"{status.get('state', 'ended')}{value}, {took}"
+        return f"failed: {why(outcome.run.folder, outcome.code)} ({outcome.run.folder / LOG})"
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self._stopping += 1
+        self.reason = signal.Signals(number).name
+        # Without the lock, which the interrupted thread may hold; the list of a dict is made in one step.
+        for process in list(self._running.values()):
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGTERM if self._stopping == 1 else signal.SIGKILL)
+
+
+def command(folder: Path) -> list[str]:
+    """What starts a frozen run; -P keeps the working folder's own code away."""
+    return [sys.executable, "-P", "-m", "experiments.launching.work", str(folder.resolve())]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What makes it run its own code."""
+    asked: Any = submission(folder)
+    return {"PYTHONPATH": asked["code"], "PYTHONUNBUFFERED": "1"}
+
+
+def why(folder: Path, code: int) -> str:
+    """A failed run's last words: of its status, else the signal that ended it, else the end of its log."""
+    status = RunFolder(folder).status() or {}
+    if status.get("state") == "failed":
+        return str(status.get("error"))
+    if code < 0:
+        return f"ended by signal {signal.Signals(-code).name}"
+    lines = (folder / LOG).read_text(errors="replace")[-LINES:].strip().splitlines()
+    return lines[-1] if lines else f"exit code {code}"

@@ -1,0 +1,93 @@
+"""From a command line with several values to checked configurations, without torch, and all that is wrong at once."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig
+
+from experiments.cli.compose import compose
+from experiments.cli.problems import Problem
+from experiments.launching.expand import expand, replaced
+from experiments.launching.files import read_sweep
+
+# One step of each run, with its own model, batch and prompts, and as little evaluation as there can be.
+SMOKE = ("debug=step", "budget.steps=1", "task.dev=2", "task.test=2", "select=last", "save=false")
+SHARED = ("launcher", "cluster", "paths")  # of a sweep, not of its runs
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for. file: of sweeps/, or None. name: of the sweep's folder, or None."""
+
+    overrides: Sequence[str]
+    file: str | None = None
+    name: str | None = None
+    dry: bool = False
+    smoke: bool = False
+    rerun: bool = False
+
+
+@dataclass
+class Checked:
+    """A sweep's name, the overrides and the complete configuration of each run, and what is wrong."""
+
+    name: str
+    runs: list[tuple[list[str], dict[str, Any]]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check(asked: Asked) -> Checked:
+    """Composes every run. A problem is told once, with how many runs have it."""
+    if asked.file is not None:
+        found = read_sweep(asked.file, asked.overrides)
+        name, sweep, problems = found.name, found.runs, found.problems
+    else:
+        sweep, problems = expand(asked.overrides)
+        name = hashlib.sha256("\n".join(sorted(asked.overrides)).encode()).hexdigest()[:8]
+    if asked.smoke:
+        sweep = [replaced(run, SMOKE) for run in sweep]
+        name += "-smoke"
+    result = Checked(asked.name or name, problems=problems)
+    trees: dict[tuple[str, ...], DictConfig] = {}
+    wrong = Tally(len(sweep))
+    for overrides in sweep:
+        composed = compose(overrides, trees)
+        for problem in composed.problems:
+            wrong.note(problem.where, problem.what)
+        if composed.config is not None:
+            result.runs.append((overrides, composed.config))
+    configs = [config for _, config in result.runs]
+    for key in SHARED:
+        if any(config.get(key) != configs[0].get(key) for config in configs):
+            what = (
+                f"All runs of a sweep have the same {key}, and these differ. Launch them one after the other."
+            )
+            result.problems.append(Problem(key, what))
+    result.problems += wrong.problems()
+    return result
+
+
+class Tally:
+    """Problems of the runs of a sweep, each once, in the order of their first appearance."""
+
+    def __init__(self, of: int):
+        self._of = of
+        self._found: dict[tuple[str, str], int] = {}
+
+    def note(self, where: str, what: str) -> None:
+        """One run has it."""
+        self._found[where, what] = self._found.get((where, what), 0) + 1
+
+    def problems(self) -> list[Problem]:
+        """With how many runs have each, unless all do."""
+        return [
+            Problem(where, what if count == self._of else f"{what} ({count} of {self._of} runs)")
+            for (where, what), count in self._found.items()
+        ]
+
+
+def varied(overrides: Sequence[str], sweep: Sequence[Sequence[str]]) -> list[str]:
+    """The overrides in which a run differs from others of its sweep."""
+    return [text for text in overrides if not all(text in other for other in sweep)]

@@ -1,0 +1,119 @@
+"""One process a run folder. The lock is the kernel's, so it dies with its process, whatever ended it.
+
+The file says who holds it. Where a file system has no locks, that is all there is: a holder of this machine is
+looked up among the processes, one of another machine is believed.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from zo.errors import Locked
+
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+
+
+class Lock:
+    """A context: Locked, with who is there, while another process is in it. A lock left behind is taken over."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = -1
+
+    def __enter__(self) -> "Lock":
+        while self._file < 0:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._take(file)
+            except BaseException:
+                os.close(file)
+                raise
+            if _is(file, self.path):
+                self._file = file
+            else:  # its last holder has removed it between our opening and our locking
+                os.close(file)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, json.dumps(_me()).encode(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.path.unlink(missing_ok=True)
+        os.close(self._file)
+        self._file = -1
+
+    def _take(self, file: int) -> None:
+        try:
+            _flock(file)
+        except OSError as error:
+            holder = _holder(self.path)
+            if error.errno in _HELD or (holder and _alive(holder)):
+                who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+                raise Locked(
+                    f"In {self.path.parent} {who} is running. Wait for it, or stop it: one run folder takes one "
+                    f"process at a time. If that process is gone, remove {self.path}."
+                ) from error
+
+
+def holder_of(path: Path) -> dict[str, Any] | None:
+    """Who holds the lock at `path`: host, pid, began; None when it is free or was left behind."""
+    try:
+        file = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = _holder(path)
+        held = error.errno in _HELD or (holder is not None and _alive(holder))
+        return (holder or {"host": "?", "pid": 0}) if held else None
+    finally:
+        os.close(file)
+    return None
+
+
+def _flock(file: int) -> None:
+    """Tries again for a moment: `holder_of` has the lock while it looks."""
+    for again in (True, True, False):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _HELD or not again:
+                raise
+            time.sleep(0.05)
+    return None
+
+
+def _is(file: int, path: Path) -> bool:
+    """Whether the open file is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _me() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "began": psutil.Process().create_time()}
+
+
+def _holder(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _alive(holder: dict[str, Any]) -> bool:
+    """Whether the process that wrote the file may still run; pids are used again, so its start counts too."""
+    if holder["host"] != socket.gethostname():
+        return True
+    try:
+        return abs(psutil.Process(holder["pid"]).create_time() - holder["began"]) < 1
+    except psutil.Error:
+        return False

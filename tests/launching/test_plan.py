@@ -1,0 +1,147 @@
+"""A planned run is the run: same name, same folder, same refusals, without its weights."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import main
+from experiments.cli.compose import compose
+from experiments.launching import code
+from experiments.launching.plan import Planner, plan
+from experiments.launching.request import Asked, check
+from experiments.launching.submission import freeze_run, read_sweep, submission, write_sweep
+from experiments.launching.work import BUSY, work
+from experiments.lock import Lock, holder_of
+from experiments.session import build
+from zo.errors import Locked
+
+ROOT = Path(__file__).parents[2]
+
+
+def planned(overrides):
+    made, problems = plan(check(Asked(overrides)))
+    assert problems == [] and made is not None
+    return made.runs
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["optimizer=fzoo"],
+        ["optimizer=adamw", "peft=lora", "seeds.split=null", "seed=3"],
+        ["model=tiny-mlm", "task=entailment", "optimizer=mezo"],
+        ["optimizer=none", "task.demonstrations=2"],
+        ["budget.forward_passes=100", "schedule=cosine"],
+    ],
+)
+def test_name_and_folder_are_those_of_the_session(small, more):
+    config = compose(small(*more)).config
+    assert config is not None
+    run, session = Planner().name(config, more), build(config)
+    assert (run.hash, run.name, run.steps) == (session.hash, session.name, session.steps)
+
+
+def test_a_moved_model_is_the_same_run_and_a_changed_one_another(small, tmp_path):
+    ours = ROOT / "experiments" / "world" / "tiny-clm"
+    for name in ("a", "b"):
+        shutil.copytree(ours, tmp_path / name)
+    first, second = (
+        planned(small(f"model.path={tmp_path / name}", "model.name=m"))[0] for name in ("a", "b")
+    )
+    assert first.folder == second.folder
+    with (tmp_path / "b" / "config.json").open("a") as file:
+        file.write("\n")
+    assert planned(small(f"model.path={tmp_path / 'b'}", "model.name=m"))[0].folder != first.folder
+
+
+def test_ranges_and_data_are_refused_before_anything_starts(small, tmp_path, capsys):
+    wrong = small("optimizer=mezo,fzoo", "optimizer.eps=0,1e-3", "task.max_length=1,64", "--dry-run")
+    assert main(["-m", *wrong]) == 2
+    said = capsys.readouterr().err
+    assert "  task.max_length=1\n" in said and "(4 of 8 runs)" in said
+    for method in ("mezo", "fzoo"):
+        assert f"optimizer={method} optimizer.eps=0\n" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_equal_runs_are_one_and_sweeps_share_them(small, tmp_path):
+    runs = planned(small("probes_per_forward=1,2", "seed=0,1"))
+    assert [run.config["seed"] for run in runs] == [0, 1]
+    more = planned(small("seed=0,1,2"))
+    assert {run.folder for run in runs} < {run.folder for run in more}
+    folder = write_sweep(tmp_path / "runs", "s", more, ["x"])
+    assert read_sweep(folder) == [run.folder for run in more]
+
+
+def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
+    assert main(["-m", *small("optimizer=mezo,fzoo"), "--dry-run"]) == 0
+    assert "2 runs, 2 to do, 0 done" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_job_runs_what_was_frozen(small, tmp_path, capsys):
+    """In this process: the folder is all that `work` gets, and its config.yaml is what runs."""
+    (run,) = planned(small("optimizer=mezo"))
+    freeze_run(run, tmp_path, "local")
+    frozen = (run.folder / "config.yaml").read_text()
+    assert json.loads((run.folder / "status.json").read_text())["state"] == "queued"
+    assert work(run.folder) == 0
+    assert (run.folder / "config.yaml").read_text() == frozen
+    assert json.loads((run.folder / "result.json").read_text())["steps"] == 3
+    # Another content than was submitted is refused, and the status says so.
+    (other,) = planned(small("optimizer=mezo", "optimizer.lr=1e-5"))
+    freeze_run(other, tmp_path, "local")
+    (other.folder / "config.yaml").write_text(frozen)
+    assert work(other.folder) == 2
+    status = json.loads((other.folder / "status.json").read_text())
+    assert status["state"] == "failed" and "was submitted as" in status["error"]
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_second_process_in_a_folder_refuses_and_a_lock_left_behind_is_taken(small, tmp_path):
+    (run,) = planned(small("optimizer=mezo"))
+    freeze_run(run, tmp_path, "local")
+    path = run.folder / "lock"
+    script = "import sys, time; from pathlib import Path; from experiments.lock import Lock\n" \
+             "with Lock(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"  # fmt: skip
+    holder = subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"in\n"
+        assert (holder_of(path) or {})["pid"] == holder.pid
+        assert work(run.folder) == BUSY
+        with pytest.raises(Locked, match=f"process {holder.pid}"):
+            Lock(path).__enter__()
+        assert json.loads((run.folder / "status.json").read_text())["state"] == "queued"
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    assert path.exists() and holder_of(path) is None
+    with Lock(path):
+        assert (holder_of(path) or {})["pid"] == os.getpid()
+    assert not path.exists()
+
+
+def test_a_snapshot_holds_the_working_tree_and_is_named_by_its_content(tmp_path):
+    root = tmp_path / "tree"
+    (root / "zo").mkdir(parents=True)
+    (root / "zo" / "a.py").write_text("1")
+    git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    (root / "zo" / "a.py").write_text("2")  # changed
+    (root / "zo" / "new.py").write_text("3")  # not yet added
+    first = code.freeze(tmp_path / "runs", root)
+    assert [(first / "zo" / name).read_text() for name in ("a.py", "new.py")] == ["2", "3"]
+    record = json.loads((first / code.RECORD).read_text())
+    assert record["dirty"] and "+2" in record["diff"]
+    assert code.freeze(tmp_path / "runs", root) == first
+    (root / "zo" / "a.py").write_text("4")
+    assert code.freeze(tmp_path / "runs", root) != first
+    assert (first / "zo" / "a.py").read_text() == "2"
+    assert submission(first) is None

@@ -1,0 +1,112 @@
+"""Sweeps that run here, in processes of their own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import main
+from experiments.launching.pool import Devices
+from tests.launching.conftest import SMALL
+
+ROOT = Path(__file__).parents[2]
+
+
+def results(folder: Path) -> dict[str, dict]:
+    return {str(path.parent): json.loads(path.read_text()) for path in folder.rglob("result.json")}
+
+
+def test_devices_are_given_to_one_run_at_a_time():
+    devices = Devices(["0", "1", "2"])
+    first, second = devices.take(2), devices.take(1)
+    assert (first, second, devices.take(0)) == (["0", "1"], ["2"], [])
+    devices.give(second)
+    assert devices.take(1) == ["2"]
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_grows_and_survives_a_run_that_fails(small, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    shutil.copytree(ROOT / "experiments" / "world" / "tiny-clm", tmp_path / "model")
+    sweep = small("optimizer=mezo", f"model.path={tmp_path / 'model'}", "launcher.parallel=2")
+    assert main(["-m", *sweep, "seed=0,1"]) == 0
+    first = results(runs)
+    stamps = {folder: Path(folder, "result.json").stat().st_mtime_ns for folder in first}
+    assert [result["status"] for result in first.values()] == ["finished", "finished"]
+    # What one command runs alone is the same run, with the same bits.
+    assert main([*sweep[:-1], "seed=0"]) == 0
+    assert "has ended already" in capsys.readouterr().out
+    # A folder that cannot be written to makes one run fail; the other new one runs, the old ones are left alone.
+    (broken,) = {Path(folder).parent / "seed2" for folder in first}
+    broken.mkdir()
+    (broken / "journal").mkdir()
+    assert main(["-m", *sweep, "seed=0,1,2,3", "--name", "grown"]) == 1
+    said = capsys.readouterr().out
+    assert "4 runs, 2 to do, 2 done" in said and "1 of 2 runs ended, 1 failed" in said
+    assert json.loads((broken / "status.json").read_text())["state"] == "failed"
+    assert "Traceback" in (broken / "log.txt").read_text()
+    assert len(results(runs)) == 3
+    assert {folder: Path(folder, "result.json").stat().st_mtime_ns for folder in first} == stamps
+    listed = json.loads((runs / "sweeps" / "grown" / "sweep.json").read_text())
+    assert len(listed["runs"]) == 4
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_every_run_at_a_step_and_the_same_command_goes_on(tmp_path):
+    runs = tmp_path / "runs"
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", *SMALL, "optimizer=mezo", "seed=0,1,2",
+               "launcher.parallel=2", f"paths.runs={runs}"]  # fmt: skip
+    process = subprocess.Popen([*command, "budget.steps=20000"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while len([p for p in runs.rglob("metrics.jsonl") if p.stat().st_size]) < 2:
+        assert process.poll() is None
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 130 and "The same command goes on from there" in said
+    states = sorted(json.loads(path.read_text())["state"] for path in runs.rglob("status.json"))
+    assert states == ["queued", "stopped", "stopped"]
+
+
+@pytest.mark.slow
+def test_what_is_edited_after_submission_changes_no_queued_run(small, tmp_path):
+    """A copy of the project submits; then its defaults, its optimizer and its command line are broken."""
+    copy = tmp_path / "project"
+    for part in ("zo", "experiments", "conf", "launch.py"):
+        source = ROOT / part
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, copy / part, ignore=ignore) if source.is_dir() else shutil.copy(source, copy)
+    script = (
+        "from experiments.launching import code\n"
+        "from experiments.launching.plan import plan\n"
+        "from experiments.launching.request import Asked, check\n"
+        "from experiments.launching.submission import freeze_run\n"
+        "from experiments.launching.pool import command, environment\n"
+        "from pathlib import Path\n"
+        "import json, sys\n"
+        "made, _ = plan(check(Asked(sys.argv[1:])))\n"
+        "(run,) = made.runs\n"
+        "freeze_run(run, code.freeze(made.runs_folder), 'local')\n"
+        "print(json.dumps([command(run.folder), environment(run.folder), str(run.folder)]))\n"
+    )
+    plain = {**os.environ, "PYTHONPATH": str(copy)}
+    done = subprocess.run([sys.executable, "-P", "-c", script, *small("optimizer=mezo")], cwd=copy, env=plain,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    command, environment, folder = json.loads(done.stdout.splitlines()[-1])
+    for path in (
+        "zo/optimizers/mezo.py",
+        "experiments/run.py",
+        "conf/config.yaml",
+        "conf/optimizer/mezo.yaml",
+    ):
+        (copy / path).write_text("this is no longer what it was(")
+    ran = subprocess.run(command, cwd=copy, env={**plain, **environment}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    provenance = json.loads((Path(folder) / "provenance.json").read_text())
+    assert json.loads((Path(folder) / "result.json").read_text())["status"] == "finished"
+    assert provenance["commit"] is None  # a copy without git
