@@ -1,19 +1,23 @@
 """Evaluate a model on examples: the task's metric, its loss, and what they cost in model calls."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from experiments.evaluation.generate import generate
+from experiments.evaluation.shared import shareable, shared_logprobs, worth_sharing
 from experiments.models.head import base_of
 from experiments.models.loading import Loaded
 from experiments.objectives import AccuracyLoss, AnswerLoss, GeneratedLoss, span_logprobs
+from experiments.tasks import batches
+from experiments.tasks.batches import Batch
 from experiments.tasks.metrics import wilson
-from experiments.tasks.prompts import Example
+from experiments.tasks.prompts import CausalPrompts, Example, Row
 from experiments.tasks.task import Task
 from zo.errors import DataError
 
@@ -40,20 +44,31 @@ class Evaluation:
 
 
 def evaluate(
-    task: Task, loaded: Loaded, examples: Sequence[Example], batch_size: int = 64, *, loss_only: bool = False
+    task: Task,
+    loaded: Loaded,
+    examples: Sequence[Example],
+    batch_size: int = 64,
+    *,
+    loss_only: bool = False,
+    share: bool = True,
 ) -> Evaluation:
-    """The metric and the loss, in eval mode, without gradients. `loss_only` does not generate answers."""
+    """The metric and the loss, in eval mode, without gradients.
+
+    loss_only: no answers are generated. share: a prompt goes through the model once for all its options, where
+    the model allows it; the scores are the same to fp32 rounding.
+    """
     if not examples:
         raise DataError(f"Task {task.name} has no examples to evaluate on. Raise task.test or task.dev.")
+    share = share and shareable(loaded)
     with torch.no_grad(), _eval_mode(loaded.model), _calls(base_of(loaded.model)) as calls:
         predictions: dict[int, int | str] = {}
         losses: list[tuple[Tensor, Tensor]] = []
-        for numbers in _batches(examples, batch_size):
+        for numbers in _batches(examples, batch_size, share):
             some = [examples[number] for number in numbers]
             if task.generated:
                 said, loss = _answer(task, loaded, some, loss_only)
             else:
-                said, loss = _choose(task, loaded, some)
+                said, loss = _choose(task, loaded, some, share)
             losses.append(loss)
             predictions.update(zip(numbers, said, strict=False))
     weighted, weights = (float(torch.cat(parts).double().sum()) for parts in zip(*losses, strict=True))
@@ -87,37 +102,54 @@ def _answer(
 
 
 def _choose(
-    task: Task, loaded: Loaded, examples: Sequence[Example]
+    task: Task, loaded: Loaded, examples: Sequence[Example], share: bool
 ) -> tuple[list[int], tuple[Tensor, Tensor]]:
     """The best option of each example, and weight x loss with the weights, from the same scores."""
-    batch = task.collate_options(examples)
-    labels = batch["labels"][:, None]
     weights = torch.ones(len(examples), device=task.device)
-    if isinstance(task.objective, AnswerLoss) or examples[0].blanks:
-        sums, counts = span_logprobs(loaded.model, batch)
+    labels = torch.tensor([[e.golds[0]] for e in examples], device=task.device)
+    if isinstance(task.prompts, CausalPrompts):
+        rows = [example.rows for example in examples]
+        sums, counts = _option_sums(task, loaded, rows, lambda: task.collate_options(examples), share)
         scores = (sums / counts.clamp(min=1.0)).masked_fill(counts == 0, float("-inf"))
-        said = scores if not examples[0].blanks else scores * counts - _blank_sums(task, loaded, examples)
+        said = scores
+        if examples[0].blanks:
+            said = scores * counts - _blank_sums(task, loaded, examples, share)
     else:
         counts = weights[:, None]
-        said = scores = task.scores(loaded.model, batch)
+        said = scores = task.scores(loaded.model, task.collate_options(examples))
     if isinstance(task.objective, AnswerLoss):
         weights = counts.gather(1, labels)[:, 0] if task.objective.average == "token" else weights
         losses = -scores.gather(1, labels)[:, 0]
     elif isinstance(task.objective, AccuracyLoss):
-        losses = task.objective.of(scores, batch)
+        losses = task.objective.of(scores, {"golds": batches.golds(examples).to(task.device)})
     else:
         losses = -scores.log_softmax(-1).gather(1, labels)[:, 0]
     return said.argmax(-1).tolist(), (losses * weights, weights)
 
 
-def _blank_sums(task: Task, loaded: Loaded, examples: Sequence[Example]) -> Tensor:
+def _option_sums(
+    task: Task, loaded: Loaded, rows: Sequence[Sequence[Row]], batch: Callable[[], Batch], share: bool
+) -> tuple[Tensor, Tensor]:
+    """Sums of the options' log-probabilities and numbers of their tokens [B, O]; 0 where there is no such option.
+
+    batch: the same rows as one batch. Where enough of each example's rows is the same, it goes through the model once.
+    """
+    if not (share and all(map(worth_sharing, rows))):
+        return span_logprobs(loaded.model, batch())
+    found = shared_logprobs(loaded, rows, task.limit)
+    spans = [torch.tensor([float(row.span) for row in some], device=task.device) for some in rows]
+    return pad_sequence(found, batch_first=True), pad_sequence(spans, batch_first=True)
+
+
+def _blank_sums(task: Task, loaded: Loaded, examples: Sequence[Example], share: bool) -> Tensor:
     """Sums of the options' log-probabilities after the prompt without an input [B, O].
 
     Examples whose rows of that kind are equal, as where no field is in them, share one.
     """
-    first = {example.blanks: example for example in examples}
-    places = {blanks: number for number, blanks in enumerate(first)}
-    sums, _ = span_logprobs(loaded.model, task.collate_blanks(list(first.values())))
+    first = list({example.blanks: example for example in examples}.values())
+    places = {example.blanks: number for number, example in enumerate(first)}
+    rows = [example.blanks for example in first]
+    sums, _ = _option_sums(task, loaded, rows, lambda: task.collate_blanks(first), share)
     return sums[[places[example.blanks] for example in examples]]
 
 
@@ -126,11 +158,13 @@ def _losses(made: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return losses * weights, weights
 
 
-def _batches(examples: Sequence[Example], size: int) -> Iterator[list[int]]:
-    """Numbers of examples of like length, so that little is padded."""
+def _batches(examples: Sequence[Example], size: int, share: bool) -> Iterator[list[int]]:
+    """Numbers of examples of like length, so that little is padded; those that share a prompt apart from the rest."""
     by_length = sorted(range(len(examples)), key=lambda n: max(len(row.ids) for row in examples[n].rows))
-    for start in range(0, len(by_length), size):
-        yield by_length[start : start + size]
+    sharing = {n for n in by_length if share and worth_sharing(examples[n].rows)}
+    for kind in ([n for n in by_length if n in sharing], [n for n in by_length if n not in sharing]):
+        for start in range(0, len(kind), size):
+            yield kind[start : start + size]
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def option_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
     positions, targets = spans(rows)
     tensors = {"input_ids": ids, "attention_mask": mask, "positions": positions, "targets": targets}
     shaped = {name: t.unflatten(0, (len(examples), options)) for name, t in tensors.items()}
-    return shaped | {"labels": _labels(examples), "golds": _golds(examples)}
+    return shaped | {"labels": _labels(examples), "golds": golds(examples)}
 
 
 def answer_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
@@ -81,7 +81,7 @@ def cloze_batch(examples: Sequence[Example], words: Sequence[int], pad: int, lim
         "positions": torch.tensor([[row.span] for row in rows]),
         "words": torch.tensor(words).expand(len(rows), -1).clone(),
         "labels": _labels(examples),
-        "golds": _golds(examples),
+        "golds": golds(examples),
     }
 
 
@@ -90,19 +90,19 @@ def class_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
     rows = [example.rows[0] for example in examples]
     ids, mask = padded([row.ids for row in rows], pad, limit)
     batch = {"input_ids": ids, "attention_mask": mask}
-    batch |= {"labels": _labels(examples), "golds": _golds(examples)}
+    batch |= {"labels": _labels(examples), "golds": golds(examples)}
     if rows[0].types:
         types, _ = padded([row.types for row in rows], 0, limit)
         batch["token_type_ids"] = types
     return batch
 
 
-def _golds(examples: Sequence[Example]) -> Tensor:
+def golds(examples: Sequence[Example]) -> Tensor:
     """1 at each right option, [B, O]; O is the largest number of options."""
-    golds = torch.zeros(len(examples), max(len(example.options) for example in examples))
+    found = torch.zeros(len(examples), max(len(example.options) for example in examples))
     for number, example in enumerate(examples):
-        golds[number, list(example.golds)] = 1.0
-    return golds
+        found[number, list(example.golds)] = 1.0
+    return found
 
 
 def _labels(examples: Sequence[Example]) -> Tensor:

@@ -178,9 +178,10 @@ def test_calibration_with_rows_that_differ(clm, tmp_path):
             for r, b in zip(example.rows, example.blanks, strict=True)
         ]
         wanted.append(int(scores[1] > scores[0]))
-    made = evaluate(task, clm, task.test, 3)
+    made = evaluate(task, clm, task.test, 3, share=False)
     assert list(made.predictions) == wanted
     assert made.forward_passes == 2
+    assert evaluate(task, clm, task.test, 3).predictions == made.predictions
 
 
 def test_calibration_needs_a_prompt_without_an_input(clm, mlm, data):

@@ -1,0 +1,185 @@
+"""Options scored with the prompt they share encoded once.
+
+The rows of an example's options are equal up to where the options differ. That part goes through the model once,
+padded on the left; the rest of every option then reads its keys and values, which are repeated for the options of
+one layer at a time only. Options of one token need no second pass: the prompt's last position scores them all.
+
+    row:    prompt ............ | option        P: how many first tokens all rows of the example share
+            0             P - 1 | P ... L - 1   the tokens from P on, but for the last, are fed after the prompt
+
+The scores are those of whole rows to the rounding of fp32 sums. Evaluation alone: training looks at whole rows.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from experiments.models.head import base_of, head_at
+from experiments.models.loading import Loaded
+from experiments.tasks.batches import NOTHING, padded
+from experiments.tasks.prompts import Ids, Row
+
+_CACHE = 1 << 30  # bytes that the keys and values of prompts may take; what would be more goes in parts
+_ROWS = 4  # options an example, at most, that go through the model together
+_WORTH = 0.5  # of a row, at least, must be shared: rows that lost their beginning share next to nothing
+
+
+def shareable(loaded: Loaded) -> bool:
+    """Whether the model's keys and values can be kept and read again by longer rows.
+
+    Not those of adapters with virtual tokens, of sliding windows, of recurrent models, or of models that do not
+    take positions.
+    """
+    if loaded.family != "causal":
+        return False
+    adapter: Any = getattr(loaded.model, "active_peft_config", None)
+    base: Any = base_of(loaded.model)
+    taken = inspect.signature(base.forward).parameters
+    if (adapter is not None and adapter.is_prompt_learning) or not {"position_ids", "past_key_values"} <= {
+        *taken
+    }:
+        return False
+    try:
+        return all(type(layer) is DynamicLayer for layer in DynamicCache(config=base.config).layers)
+    except (KeyError, AttributeError):  # layers of a kind of their own
+        return False
+
+
+def common(rows: Sequence[Row]) -> int:
+    """How many first tokens all rows share; each has at least one more."""
+    shortest = min(len(row.ids) for row in rows) - 1
+    first = rows[0].ids
+    return next(
+        (place for place in range(shortest) if any(row.ids[place] != first[place] for row in rows)), shortest
+    )
+
+
+def worth_sharing(rows: Sequence[Row]) -> bool:
+    """Whether enough of an example's rows is equal."""
+    return len(rows) > 1 and common(rows) >= _WORTH * max(len(row.ids) for row in rows)
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Shared prompts that went through the model: [E, T] on the left padded, their keys and values where options
+    have more than one token, and the log-probabilities [E, width, V] after each of their last `width` tokens.
+    """
+
+    mask: Tensor
+    cache: DynamicCache | None
+    logprobs: Tensor
+
+
+def shared_logprobs(loaded: Loaded, examples: Sequence[Sequence[Row]], limit: int) -> list[Tensor]:
+    """Sums of the log-probabilities of every example's options, from few calls of the model."""
+    lengths = [common(rows) for rows in examples]
+    rows = [(number, row) for number, some in enumerate(examples) for row in some]
+    longer = [at for at, (number, row) in enumerate(rows) if len(row.ids) - 1 > lengths[number]]
+    if longer and len(examples) > 1 and _cache_bytes(loaded) * max(lengths) * len(examples) > _CACHE:
+        half = len(examples) // 2
+        return [
+            s for some in (examples[:half], examples[half:]) for s in shared_logprobs(loaded, some, limit)
+        ]
+    inside = [max(0, lengths[number] - _start(row)) for number, row in rows]  # tokens that the prompt scores
+    starts = [some[0].ids[:length] for some, length in zip(examples, lengths, strict=True)]
+    prompts = _encode(loaded, starts, limit, max(inside), cache=bool(longer))
+    width = prompts.logprobs.shape[1]
+    targets = torch.full((len(rows), width), NOTHING)
+    for at, (_, row) in enumerate(rows):
+        first = _start(row) + 1
+        targets[at, width - inside[at] :] = torch.tensor(row.ids[first : first + inside[at]])
+    owners = torch.tensor([number for number, _ in rows])
+    sums = _picked(prompts.logprobs, owners, torch.arange(width).expand(len(rows), -1), targets)
+    for begin in range(0, len(longer), _ROWS * len(examples)):
+        some = longer[begin : begin + _ROWS * len(examples)]
+        tails = [(lengths[rows[at][0]], rows[at][1]) for at in some]
+        sums[some] += _after(loaded, prompts, owners[some], tails)
+    return list(sums.split([len(some) for some in examples]))
+
+
+def _cache_bytes(loaded: Loaded) -> int:
+    """Bytes of the keys and values of one token."""
+    config: Any = base_of(loaded.model).config  # type: ignore[union-attr]  # of transformers
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = next(loaded.model.parameters()).element_size()
+    return 2 * config.num_hidden_layers * heads * width * size
+
+
+def _start(row: Row) -> int:
+    """The place whose logits predict the first token of the option."""
+    return len(row.ids) - row.span - 1
+
+
+def _encode(loaded: Loaded, prompts: Sequence[Ids], limit: int, width: int, *, cache: bool) -> _Prompts:
+    """One call of the model for all prompts; log-probabilities after their last `width` tokens."""
+    ids, mask = (t.to(loaded.device) for t in padded(prompts, loaded.pad, limit, left=True))
+    places = torch.arange(ids.shape[1] - max(width, 1), ids.shape[1], device=ids.device).expand(len(ids), -1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with head_at(loaded.model, places):
+        made = loaded.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=cache)
+    return _Prompts(mask, made.past_key_values, made.logits.float().log_softmax(-1))
+
+
+def _after(loaded: Loaded, prompts: _Prompts, owners: Tensor, tails: Sequence[tuple[int, Row]]) -> Tensor:
+    """Sums over what stands behind the prompts: rows with how many of their first tokens are in the prompt."""
+    device = loaded.device
+    rest = [row.ids[length:-1] for length, row in tails]
+    ids = torch.full((len(rest), max(map(len, rest))), loaded.pad)
+    mask = torch.zeros_like(ids)
+    targets = torch.full_like(ids, NOTHING)  # after every place; those that are no option's stay out
+    for at, (length, row) in enumerate(tails):
+        ids[at, : len(rest[at])] = torch.tensor(rest[at])
+        mask[at, : len(rest[at])] = 1
+        first = max(_start(row), length)
+        targets[at, first - length : len(rest[at])] = torch.tensor(row.ids[first + 1 :])
+    starts = torch.tensor([length for length, _ in tails])
+    places = torch.arange(ids.shape[1]).expand(len(ids), -1)
+    owners = owners.to(device)
+    with head_at(loaded.model, places.to(device)):
+        made = loaded.model(
+            input_ids=ids.to(device),
+            attention_mask=torch.cat([prompts.mask[owners], mask.to(device)], 1),
+            position_ids=(starts[:, None] + places).to(device),
+            past_key_values=_read(prompts.cache, owners),
+            use_cache=True,
+        )
+    return _picked(made.logits.float().log_softmax(-1), torch.arange(len(ids)), places, targets)
+
+
+def _picked(logprobs: Tensor, owners: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+    """Σ logprobs[owner, place, target] over the targets [R, K] that are there."""
+    device = logprobs.device
+    each = logprobs[owners[:, None].to(device), places.to(device), targets.clamp(min=0).to(device)]
+    return torch.where((targets >= 0).to(device), each, 0.0).sum(-1)
+
+
+class _Read(DynamicLayer):
+    """A layer's keys and values, of which each row reads those of its owner; nothing is added to them."""
+
+    def __init__(self, layer: Any, owners: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.owners = layer.keys, layer.values, owners
+        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """The rows' keys and values, and the new ones behind them."""
+        assert self.keys is not None and self.values is not None
+        owners = self.owners.to(self.keys.device)
+        return (
+            torch.cat([self.keys[owners], key_states], dim=-2),
+            torch.cat([self.values[owners], value_states], dim=-2),
+        )
+
+
+def _read(cache: DynamicCache | None, owners: Tensor) -> DynamicCache:
+    assert cache is not None
+    shown = DynamicCache()
+    shown.layers = [_Read(layer, owners) for layer in cache.layers]
+    return shown
