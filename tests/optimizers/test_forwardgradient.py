@@ -76,7 +76,7 @@ def test_it_is_mezo_without_its_error():
 def test_the_mean_of_its_moves_is_the_gradient():
     """E[(zᵀ∇L) z] = ∇L, within four standard errors of the mean over directions."""
     model = Bowl()
-    optimizer = ForwardGradient(model, n=1500)
+    optimizer = ForwardGradient(model, n=400)
     look = ModuleLook(model, objective, optimizer)
     look.gradient(batches(0), seed=None)
     gradient = torch.cat([p.grad.flatten() for p in optimizer.weights.tensors.values()]).double()  # type: ignore

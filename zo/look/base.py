@@ -49,7 +49,11 @@ class Look(ABC):
         """(Σ w l, Σ w) of each probe over the batch, in float64: what parts of a batch can be added by."""
 
     def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]:
-        """The loss at θ and zᵀ∇L for each key; a look that cannot differentiate raises LookError."""
+        """The loss at θ and then zᵀ∇L for each key, rounded to fp32."""
+        return [mean(*sums) for sums in self.slope_sums(keys, batch)]
+
+    def slope_sums(self, keys: Sequence[Key], batch: Any) -> list[tuple[float, float]]:
+        """(Σ w l, Σ w) at θ and then (Σ w zᵀ∇l, Σ w) for each key; LookError from a look that only evaluates."""
         raise LookError(f"A {type(self).__name__} gives losses, not slopes: look with a ModuleLook.")
 
     def examples(self, batch: Any, probes: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from zo.directions import Key, Probe
 from zo.errors import ConfigError, LookError
-from zo.look.base import ModelLook, Objective, mean, weighted_sums
+from zo.look.base import ModelLook, Objective, weighted_sums
 from zo.look.dual import Duals, unpack
 from zo.look.executor import Executor
 from zo.look.layout import Ambiguous, Layout, Unstackable, leading, shapes
@@ -142,28 +142,25 @@ class ModuleLook(ModelLook):
             self._layouts[shapes(chunk)] = layout
         return list(zip(losses.tolist(), weights.tolist(), strict=True))
 
-    def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]:
-        """The loss at θ and then zᵀ∇L for each key, rounded to fp32, by forward-mode differentiation.
-
-        One pass on dual numbers for each key, counted as one forward pass.
-        """
+    def slope_sums(self, keys: Sequence[Key], batch: Any) -> list[tuple[float, float]]:
+        """By forward-mode differentiation: one pass on dual numbers for each key, counted as one forward pass."""
         if self.model.training:
             self.model.eval()
-        told: list[float] = []
+        sums: list[tuple[float, float]] = []
         for key in keys:
             lost, along, weights = [], [], []
             for chunk in self.chunks(batch):
                 with self.duals.along(key):
                     losses, weight = self.examples(chunk, 1)
                     values, tangents = unpack(losses)
-                    lost += values[0].tolist()
-                    along += tangents[0].tolist()
-                    weights += weight[0].tolist()
-            told += [mean(*weighted_sums(x, weights)) for x in (([] if told else [lost]) + [along])]
+                lost += values[0].tolist()
+                along += tangents[0].tolist()
+                weights += weight[0].tolist()
+            sums += [weighted_sums(x, weights) for x in (([] if sums else [lost]) + [along])]
         if not self._checked:
             self._check_used(self.duals.used)
         self.forward_passes += len(keys)
-        return told
+        return sums
 
     def _check_perturbed(self, probes: Sequence[Probe]) -> None:
         if any(probe.terms for probe in probes):

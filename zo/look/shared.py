@@ -7,7 +7,7 @@ cut after padding, and (Σ w l, Σ w) of the parts are added in rank order.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from zo.directions import Probe
+from zo.directions import Key, Probe
 from zo.errors import ConfigError
 from zo.look.base import Look, cut, length, mean
 from zo.optimizers.base import Looker
@@ -65,6 +65,27 @@ class SharedLook:
             totals = [sum(row[i] for row in parts) for i in range(2 * width)]
             per_group.append([mean(*totals[i : i + 2]) for i in range(0, 2 * width, 2)])
         return self._ordered(per_group, probes)
+
+    def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]:
+        """The loss at θ and zᵀ∇L for each key: keys are dealt out as probes are."""
+        assert isinstance(self.look, Look)
+        group, part = divmod(self.rank, self.parts)
+        start, stop = bounds(len(keys), self.groups, group)
+        mine, width = keys[start:stop], 1 + -(-len(keys) // self.groups)
+        first, last = bounds(length(batch), self.parts, part)
+        sums = [(0.0, 0.0)] * (1 + len(mine))
+        if mine and last > first:
+            sums = self.look.slope_sums(mine, cut(batch, first, last) if self.parts > 1 else batch)
+        rows = self.gather([x for pair in sums for x in pair], 2 * width)
+        told: list[float] = []
+        for group in range(self.groups):
+            parts = rows[group * self.parts : (group + 1) * self.parts]
+            start, stop = bounds(len(keys), self.groups, group)
+            totals = [sum(row[i] for row in parts) for i in range(2 * (1 + stop - start))]
+            means = [mean(*totals[i : i + 2]) for i in range(0, len(totals), 2)]
+            if stop > start:  # without a key this group has not looked, and knows no loss either
+                told += means[1:] if told else means
+        return told
 
     def gradient(self, batch: Any, *, seed: int | None) -> float:
         """Refused."""
