@@ -21,6 +21,9 @@ def main(argv: Sequence[str]) -> int:
         command.add_argument(
             "--steps", type=int, help="weights after so many steps; default: the reported ones"
         )
+    replay.add_argument(
+        "--lengths", type=Path, help="JSON file to write with the length of every step (optimizer.record)"
+    )
     export.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     request = parser.parse_args(argv)
 
@@ -29,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 
     try:
         if request.command == "replay":
-            return replaying.replay(request.run, request.steps)
+            return replaying.replay(request.run, request.steps, request.lengths)
         return replaying.export(request.run, request.steps, request.out)
     except ZOError as error:
         sys.stderr.write(f"{error}\n")

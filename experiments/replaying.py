@@ -1,5 +1,7 @@
 """Weights from a run's journal: the base model, the configuration and the told losses are all it takes."""
 
+import json
+import math
 import time
 from pathlib import Path
 
@@ -11,10 +13,16 @@ from experiments.run import load_config, open_journal, replayed
 from experiments.session import Session, build
 from zo.errors import ConfigError
 from zo.snapshots import Snapshots
+from zo.training import path_lengths
 
 
-def replay(path: Path, steps: int | None) -> int:
-    """Rebuilds and prints the digest; 1 when it is not the one the run reported."""
+def replay(path: Path, steps: int | None, lengths: Path | None = None) -> int:
+    """Rebuilds and prints the digest; 1 when it is not the one the run reported.
+
+    lengths: a JSON file to write with ‖θ_{t+1} − θ_t‖ of every step, which optimizer.record of MeZO-switch takes.
+    """
+    if lengths is not None:
+        return _measure(path, steps, lengths)
     session, steps, seconds = _rebuilt(path, steps)
     folder, console = RunFolder(path), Console()
     digest = session.optimizer.weights.sha256()
@@ -44,6 +52,22 @@ def export(path: Path, steps: int | None, out: Path) -> int:
     session, steps, _ = _rebuilt(path, steps)
     saving.save(session.loaded, out)
     Console().print(f"The model after {steps:,} steps is in {out}.", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _measure(path: Path, steps: int | None, out: Path) -> int:
+    """Takes the recorded steps again and writes how long each was."""
+    session, folder = build(load_config(path)), RunFolder(path)
+    if session.optimizer.replays_from != "losses":
+        raise ConfigError(f"--lengths: the steps of {session.method} cannot be taken again from its losses.")
+    with open_journal(session, folder) as journal:
+        wanted = len(journal) if steps is None else min(steps, len(journal))
+        found = path_lengths(session.optimizer, journal, wanted)
+    out.write_text(json.dumps(found))
+    Console().print(
+        f"{wanted:,} steps, a path of length {math.fsum(found):.6g}; each step's is in {out}.",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
     return 0
 
 

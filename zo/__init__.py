@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zo.look import ClosureLook, InPlace, ModuleLook
     from zo.optimizers import (
         FZOO,
+        FZOOR,
         HELENE,
         SGD,
         ZOSGD,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         HiZOO,
         HiZOOL,
         MeZO,
+        MeZOSwitch,
         RAdaZO,
         ZOAdam,
         ZOAdaMU,
@@ -67,6 +69,8 @@ _HOMES = {
         "ZOAdaMU",
         "HiZOOL",
         "HiZOO",
+        "FZOOR",
+        "MeZOSwitch",
         "AdaMeZO",
         "ForwardGradient",
         "FZOO",
@@ -90,6 +94,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "FZOO",
+    "FZOOR",
     "HELENE",
     "SGD",
     "ZOSGD",
@@ -112,6 +117,7 @@ __all__ = [
     "Linear",
     "LookError",
     "MeZO",
+    "MeZOSwitch",
     "ModuleLook",
     "Probe",
     "RAdaZO",

@@ -10,6 +10,7 @@ A journaled step is told without looking, so the same loop replays a journal. Wi
 the newest one that fits and replays the tail.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,23 @@ def train(
         if on_step is not None and on_step(t, seen, replayed):
             return t + 1
     return max(start, steps)
+
+
+def path_lengths(optimizer: Optimizer, journal: Journal, steps: int) -> list[float]:
+    """‖θ_{t+1} − θ_t‖ of each of the first `steps` recorded steps, taken again by an optimizer at its start."""
+    weights = optimizer.weights
+
+    def here() -> dict[str, Tensor]:
+        return {name: weights.source(name).to("cpu", torch.float32, copy=True) for name in weights.tensors}
+
+    lengths, before = [], here()
+    for t in range(steps):
+        optimizer.tell(t, journal[t].losses, journal[t].lr)
+        after = here()
+        moved = ((after[name] - before[name]).double().square().sum().item() for name in after)
+        lengths.append(math.sqrt(math.fsum(moved)))
+        before = after
+    return lengths
 
 
 def snapshot(optimizer: Optimizer, snapshots: Snapshots, step: int) -> None:

@@ -14,8 +14,8 @@ what is to be added there.
 
     weights.elementwise(rule, [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
 
-with m = weights.zeros(), fp32, which the optimizer keeps (Optimizer.slots puts it into snapshots). Blocks have a
-fixed size and order on every device, so a sum that a rule takes over them is always the same sum.
+with m = weights.zeros(), which the optimizer keeps (Optimizer.slots puts it into snapshots). Blocks have a fixed
+size and order on every device, so a sum over them is always the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -231,13 +231,10 @@ class Weights:
             lows = None if low is None else low.view(-1)
             flat = {slot: tensors[name].view(-1) for slot, tensors in (state or {}).items()}
             words = self._plain_words(name, keys, directions)
-            if (
-                isinstance(rule, Moments)
-                and words is not None
-                and self.kernels(name).moments(
-                    rule, source, self.ids[name], directions.stream, words, keep, self.update, word, lows
-                )
-            ):
+            how = (keep, self.update, word, lows)
+            fused = rule if isinstance(rule, Moments) and words is not None else None
+            place = (source, self.ids[name], directions.stream, words or [])
+            if fused is not None and self.kernels(name).moments(fused, *place, *how):
                 self._show(name)
                 continue
             noise_of = self._noise(name, keys, directions)

@@ -11,6 +11,7 @@ import torch
 
 import experiments.run
 from experiments import replaying
+from zo.errors import ConfigError
 from zo.journal import Journal
 
 KEYS = """status method model task peft seed config_hash metric before after majority random n_test ci95 steps
@@ -180,6 +181,25 @@ def test_lora_trains_adapters_only(runs):
     result = runs("peft=lora")
     assert result["trainable_parameters"] < 50_000
     assert (result["folder"] / "model" / "adapter_model.safetensors").exists()
+
+
+def test_a_run_follows_the_path_of_another(runs, tmp_path, capsys):
+    """MeZO-switch on the lengths of AdaMeZO's steps, which its journal gives again without a forward pass."""
+    other = runs("optimizer=adamezo", "optimizer.horizon=3")
+    path = tmp_path / "lengths.json"
+    assert replaying.replay(other["folder"], None, path) == 0
+    assert "12 steps, a path of length" in capsys.readouterr().out
+    lengths = json.loads(path.read_text())
+    assert len(lengths) == 12
+    result = runs("optimizer=mezoswitch", f"optimizer.record={path}", "optimizer.lr=0.0")
+    assert result["steps"] == 12
+    assert replaying.replay(result["folder"], None) == 0
+    followed = tmp_path / "followed.json"
+    assert replaying.replay(result["folder"], None, followed) == 0
+    assert json.loads(followed.read_text()) == pytest.approx(lengths, rel=1e-2)  # small moves of fp32 weights
+    adamw = runs("optimizer=adamw")
+    with pytest.raises(ConfigError, match="cannot be taken again"):
+        replaying.replay(adamw["folder"], None, followed)
 
 
 def test_16_bit_run_replays(runs):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from zo import ConfigError, JournalError, Key, MeZO, Weights
+from zo import ZOSGD, ConfigError, JournalError, Key, MeZO, Weights
 from zo.weights import BLOCK
 
 KEYS = [Key(0, 5, 0), Key(0, 3, 1), Key(0, 5, 2)]
@@ -100,7 +100,7 @@ def test_a_rule_needs_no_direction():
 
 
 def test_slots_go_into_snapshots():
-    one, other = MeZO(Weights(parameters())), MeZO(Weights(parameters()))
+    one, other = ZOSGD(Weights(parameters())), ZOSGD(Weights(parameters()))
     for optimizer in (one, other):
         optimizer.slots["m"] = optimizer.weights.zeros()
     one.apply_rule(0, lambda block: block.state["m"].add_(block.noise[0]), one.keys(0), 1.0)

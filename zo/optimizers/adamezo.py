@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zo.directions import Key
+from zo.directions import Key, Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
@@ -45,7 +45,7 @@ class AdaMeZO(TwoPoint):
         lr: Rate = 1e-7,
         eps: float = 1e-3,
         n: int = 1,
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         horizon: int = 10,
         betas: tuple[float, float] = (0.7, 0.9),

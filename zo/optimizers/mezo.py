@@ -6,25 +6,34 @@
 
 2n forward passes a step (n-SPSA; the paper's main results have n = 1). No state.
 
+With `momentum` β the gradient is Σ_{k<H} β^k g_{t−k}, g_t = (1/n) Σ p_i z_i: the paper's moments, made again from
+names and slopes as it proposes and as AdaMeZO's Algorithm 1 truncates them, so that only H · n slopes are kept. (A
+moment that is kept, for ever and in fp32: `zomomentum`.) What is cut off weighs β^H.
+
 The authors' code differs: it walks the weights in place (+ε, −2ε, +ε), which in 16 bits does not come
 back to where it started; losses are differenced in the logits' dtype; it reports L(θ + εz) as the loss.
 Here the weights are never written while looking and the reported loss is the mean of all 2n.
 `zo.look.InPlace` reproduces the walk.
 """
 
-import math
 from collections.abc import Sequence
 
-from zo.directions import Probe, Spec
-from zo.directions import directions as kind
-from zo.estimators import central_difference
+from torch import Tensor
+
+from zo.directions import Spec
+from zo.errors import ConfigError
 from zo.names import Parameters
-from zo.optimizers.base import Probing, Rate
+from zo.optimizers.base import Rate
+from zo.optimizers.twopoint import TwoPoint
+from zo.optimizers.window import Window
 from zo.weights import Weights
 
 
-class MeZO(Probing):
-    """n two-sided directions, plain SGD."""
+class MeZO(TwoPoint):
+    """n two-sided directions, plain SGD, or SGD with a momentum that nothing is kept for.
+
+    momentum: β. horizon: H, steps the momentum reaches back.
+    """
 
     def __init__(
         self,
@@ -34,23 +43,43 @@ class MeZO(Probing):
         n: int = 1,
         directions: Spec = "gaussian",
         weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        horizon: int = 10,
         *,
         seed: int = 0,
         on_nan: str = "stop",
     ):
-        super().__init__(params, lr, eps, n, kind(directions), weight_decay, seed, on_nan)
-        self.losses_per_step = self.forward_passes = 2 * n
-
-    def ask(self, t: int) -> list[Probe]:
-        return [Probe(((key, scale),)) for key in self.keys(t) for scale in (self.eps, -self.eps)]
+        if not 0.0 <= momentum < 1.0:
+            raise ConfigError(f"optimizer.momentum = {momentum} must lie in [0, 1).")
+        if horizon < 1:
+            raise ConfigError(f"optimizer.horizon = {horizon} must be at least 1 step.")
+        super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
+        if momentum and self.directions.stateful:
+            raise ConfigError(
+                f"A momentum makes the directions of its last {horizon} steps again, and those of directions = "
+                f"{self.directions.name!r} depend on what they were made from then. Use gaussian or rademacher."
+            )
+        self.momentum = momentum
+        self.window = Window(horizon if momentum else 1, n)
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        slopes = [
-            central_difference(plus, minus, self.eps)
-            for plus, minus in zip(losses[0::2], losses[1::2], strict=True)
+        slopes = self.slopes(losses)
+        self.window.push(t, tuple(slopes))
+        powers = self.window.powers(self.momentum)
+        terms = [
+            term
+            for (step, old), power in zip(self.window.steps, powers, strict=True)
+            for term in self.terms(step, old, -lr * power)
         ]
-        self.apply(t, [(key, -lr * p / self.n) for key, p in zip(self.keys(t), slopes, strict=True)], lr)
-        return {
-            "loss": math.fsum(losses) / len(losses),
-            "projected_gradient": math.sqrt(math.fsum(p * p for p in slopes) / self.n),
-        }
+        self.apply(t, terms, lr)
+        return self.seen(losses, slopes)
+
+    def state(self) -> dict[str, Tensor]:
+        """The window of the momentum."""
+        return self.window.state() if self.momentum else {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        if self.momentum:
+            self.window.load(state)
+        else:
+            super().load(state)

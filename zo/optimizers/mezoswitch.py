@@ -1,0 +1,110 @@
+"""MeZO-switch: MeZO on a path at least as long as another method's (Cai, Chen, Zhu, ICML 2026, section 5).
+
+    p_i, z_i as MeZO's;  g_t = (1/n) Σ p_i z_i                      2n forward passes
+    η_t = max(f η, r_t / ‖g_t‖)
+    θ ← θ − η_t (g_t + λ θ)
+
+The paper's control for AdaMeZO: a method whose steps are longer may win for that reason alone, so MeZO's learning
+rate is raised until its path is at least AdaMeZO's. Two ways, as in the authors' code. By a factor f: their example
+is 1.7e-7 for MeZO beside 1e-7 for AdaMeZO. Or by a record of the other run's path: r_t is the length of its step t
+(`python -m experiments replay RUN --lengths FILE` writes it), and the rate is what makes this step as long; η is then
+the least rate, 0 to follow exactly. Without a record r_t = 0.
+
+r_t is told and journaled behind the losses of the step. ‖g_t‖ is a sum over the weights in fp64, one more pass
+over the noise. Lengths are those of the move without decay and rounding; a step whose slopes are all 0 has none
+and counts as idle.
+"""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from zo.directions import Directions, Key, Spec
+from zo.errors import ConfigError
+from zo.names import Parameters
+from zo.optimizers.base import Looker, Rate
+from zo.optimizers.twopoint import TwoPoint
+from zo.random.moments import f32
+from zo.weights import BLOCK, Weights
+
+
+class MeZOSwitch(TwoPoint):
+    """MeZO with a raised rate.
+
+    lr: η. factor: f, at least 1. record: a JSON file with a list of lengths, one a step, or None.
+    """
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-7,
+        eps: float = 1e-3,
+        n: int = 1,
+        directions: Spec = "gaussian",
+        weight_decay: float = 0.0,
+        factor: float = 1.7,
+        record: str | None = None,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
+        if not (math.isfinite(factor) and factor >= 1):
+            raise ConfigError(f"optimizer.factor = {factor} must be at least 1: the rate is raised.")
+        self.factor = factor
+        self.record = None if record is None else lengths(record)
+        self.losses_per_step = 2 * n + (record is not None)
+
+    def step(self, t: int, batch: Any, look: Looker, lr: float | None = None) -> list[float]:
+        losses = look(self.ask(t), batch)
+        if self.record is None:
+            return losses
+        if t >= len(self.record):
+            raise ConfigError(
+                f"optimizer.record holds the lengths of {len(self.record)} steps and this is step {t}. Take as many "
+                "steps as the run that was recorded, or fewer."
+            )
+        return [*losses, self.record[t]]
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        losses, length = (losses, 0.0) if self.record is None else (losses[:-1], losses[-1])
+        slopes = self.slopes(losses)
+        rate = self.factor * lr
+        if length > 0.0:
+            norm = length_of(self.weights, self.terms(t, slopes, 1.0), self.directions)
+            if norm == 0.0:
+                self.idle += 1
+                return self.seen(losses, slopes)
+            rate = max(rate, length / norm)
+        self.apply(t, self.terms(t, slopes, -rate), rate)
+        return self.seen(losses, slopes) | {"rate": rate}
+
+
+def length_of(weights: Weights, terms: Sequence[tuple[Key, float]], directions: Directions) -> float:
+    """‖Σ c z‖ over all weights, summed in fp64."""
+    total = 0.0
+    for name in weights.tensors:
+        made = [(weights.direction(name, key, directions).view(-1), c) for key, c in terms]
+        for start in range(0, made[0][0].numel(), BLOCK):
+            move = torch.stack([z[start : start + BLOCK].double() * c for z, c in made]).sum(0)
+            total += move.square().sum().item()
+    return math.sqrt(total)
+
+
+def lengths(path: str | os.PathLike[str]) -> list[float]:
+    """The list of a record; raises ConfigError when it is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"optimizer.record = {str(path)!r} cannot be read: {error}.") from error
+    fine = isinstance(values, list) and values
+    if not fine or not all(isinstance(x, int | float) and math.isfinite(x) and x >= 0 for x in values):
+        raise ConfigError(
+            f"optimizer.record = {str(path)!r} must hold a JSON list of lengths, one number of at least 0 a step."
+        )
+    return [f32(x) for x in values]  # as the journal will hold them
