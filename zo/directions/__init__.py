@@ -9,10 +9,15 @@ from zo.directions.gaussian import Gaussian
 from zo.directions.given import Given
 from zo.directions.lowrank import LowRank
 from zo.directions.rademacher import Rademacher
+from zo.directions.sphere import Sphere
+from zo.directions.subsets import Layers, Sparse
+from zo.directions.subspace import Projected, Subspace
 from zo.errors import ConfigError
 
 Spec = str | dict[str, Any]
-KINDS: dict[str, type[Directions]] = {kind.name: kind for kind in (Rademacher, Gaussian, LowRank)}
+KINDS: dict[str, type[Directions]] = {
+    kind.name: kind for kind in (Rademacher, Gaussian, Sphere, LowRank, Subspace, Sparse, Layers)
+}
 
 
 def directions(spec: Spec) -> Directions:
@@ -44,10 +49,15 @@ __all__ = [
     "Gaussian",
     "Given",
     "Key",
+    "Layers",
     "LowRank",
     "Probe",
+    "Projected",
     "Rademacher",
+    "Sparse",
     "Spec",
+    "Sphere",
+    "Subspace",
     "Terms",
     "Theta",
     "directions",

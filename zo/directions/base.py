@@ -50,7 +50,12 @@ def words_of(terms: Terms) -> list[tuple[int, float]]:
 
 
 class Theta(Protocol):
-    """What a kind may ask of the weights: their tensors, and named numbers made by the fastest kernels at hand."""
+    """What a kind may ask of the weights: their tensors, and named numbers made by the fastest kernels at hand.
+
+    ids: the 64-bit id of every trained tensor by its canonical name.
+    """
+
+    ids: dict[str, int]
 
     def source(self, name: str) -> Tensor:
         """The tensor that is perturbed."""
@@ -76,6 +81,10 @@ class Directions(ABC):
     name: str
     stream: int
     stateful = False
+
+    def bind(self, weights: Theta) -> dict[str, dict[str, Tensor]]:
+        """Called once, when the optimizer is made; returns fp32 tensors that its snapshots must hold, by slot."""
+        return {}
 
     def norm2(self, weights: Theta) -> float:
         """E‖z‖²/d over these weights. Optimizers do not rescale silently (docs/directions.md)."""

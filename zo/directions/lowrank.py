@@ -4,13 +4,12 @@
 
 LOZO (Chen et al., ICLR 2025) keeps V for ν steps (`every`), EGGROLL (Sarkar et al., 2025) draws both for every
 direction (`every` = null). With 1/√r the entries of z are uncorrelated with variance 1 at every rank, so that
-learning rate and ε are those of dense Gaussians; their kurtosis is 3 + 6/r. A lazy V is a function of the key
-and of step // ν, not a state: a direction of an older step can be made again.
-
-All directions of a step share a lazy V, as all of their moves lie in the same subspace.
+learning rate and ε are those of dense Gaussians; their kurtosis is 3 + 6/r. A lazy V is a function of seed and
+step // ν, not a state: a direction of an older step can be made again. All directions of a step share it.
 """
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -22,7 +21,37 @@ from zo.random import GAUSSIANS, key_of
 _KEPT = 1 << 24  # numbers of factors that are kept between a look and its move, 64 MiB
 
 
-class LowRank(Directions):
+class Made(Directions):
+    """A kind that gives thin factors for matrices, taken in some shape, and plain numbers for the rest."""
+
+    @abstractmethod
+    def thin(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor]:
+        """(A [m, R], B [n, R]) with Σ scale · z = A Bᵀ, where (m, n) is `shape` of the tensor."""
+
+    def shape(self, tensor: Tensor) -> tuple[int, int]:
+        """The shape in which a tensor is taken."""
+        return matrix_shape(tensor)
+
+    def plain(self, weights: Theta, name: str) -> bool:
+        return not is_matrix(weights.source(name))
+
+    def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
+        if self.plain(weights, name):
+            return super().total(weights, name, terms, rows)
+        shape = weights.source(name).shape
+        a, b = self.thin(weights, name, terms)
+        if rows is None:
+            return (a @ b.T).view(shape)
+        return a[rows] @ b.T if len(a) == shape[0] else (a @ b.T).view(shape)[rows]
+
+    def factors(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor] | None:
+        source = weights.source(name)
+        if self.plain(weights, name) or self.shape(source) != source.shape:
+            return None
+        return self.thin(weights, name, terms)
+
+
+class LowRank(Made):
     """rank: r. every: steps for which V stays, or None for a new one in every direction."""
 
     name = "lowrank"
@@ -40,36 +69,32 @@ class LowRank(Directions):
         self._kept: dict[tuple[str, str, int], Tensor] = {}
         self._size = 0
 
-    def plain(self, weights: Theta, name: str) -> bool:
-        return not is_matrix(weights.source(name))
-
-    def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
-        factors = self.factors(weights, name, terms)
-        if factors is None:
-            return weights.numbers(name, self.stream, terms, rows)
-        a, b = factors
-        return (a @ b.T).view(weights.source(name).shape) if rows is None else a[rows] @ b.T
-
-    def factors(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor] | None:
-        if self.plain(weights, name):
-            return None
-        m, n = matrix_shape(weights.source(name))
+    def thin(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor]:
         left: dict[int, Tensor] = {}  # Σ scale U/√r by the V it goes with
+        by_word: dict[int, Key] = {}
         for key, scale in terms:
-            v = self.second(key)
-            u = self._factor(weights, name, "A", m, key.word) * (scale / math.sqrt(self.rank))
-            left[v] = left[v] + u if v in left else u
-        right = [self._factor(weights, name, "B", n, v) for v in left]
+            word = self._second(key)
+            by_word[word] = key
+            u = self.u(weights, name, key) * (scale / math.sqrt(self.rank))
+            left[word] = left[word] + u if word in left else u
+        right = [self.v(weights, name, key) for key in by_word.values()]
         if len(right) == 1:
             return next(iter(left.values())), right[0]
         return torch.cat(list(left.values()), 1), torch.cat(right, 1)
 
-    def second(self, key: Key) -> int:
+    def u(self, weights: Theta, name: str, key: Key) -> Tensor:
+        """U of one direction, [m, r]; not to be written."""
+        return self._factor(weights, name, "A", matrix_shape(weights.source(name))[0], key.word)
+
+    def v(self, weights: Theta, name: str, key: Key) -> Tensor:
+        """V of one direction, [n, r]; not to be written."""
+        return self._factor(weights, name, "B", matrix_shape(weights.source(name))[1], self._second(key))
+
+    def _second(self, key: Key) -> int:
         """The 64-bit key of V."""
         return key.word if self.every is None else key_of(key.seed, key.step - key.step % self.every, 0)
 
     def _factor(self, weights: Theta, name: str, letter: str, length: int, word: int) -> Tensor:
-        """U or V of one matrix, [length, r], kept until there are too many of them."""
         found = self._kept.get((name, letter, word))
         if found is None:
             found = weights.factor(name, letter, length * self.rank, self.stream, word).view(

@@ -172,6 +172,7 @@ class Probing(Optimizer):
         self.eps = eps
         self.n = n
         self.directions = directions
+        self.slots.update(directions.bind(self.weights))
         check_eps(self.weights, eps)
         self._moved = False
 

@@ -1,0 +1,127 @@
+"""Directions that leave weights out: Sparse the large ones of every matrix, Layers all of some layers.
+
+Sparse-MeZO (Liu et al., NeurIPS 2025): z is zero where |θ| is above its matrix's threshold, the (1 − sparsity)
+quantile of |θ| when the optimizer is made. The mask is a function of the weights as they are, which are not written
+between a look and its move, so both see the same one. Vectors are not masked.
+
+LeZO (Wang et al., 2024): in every step a share `drop` of the layers, drawn anew, has z = 0.
+"""
+
+import re
+
+from torch import Tensor
+
+from zo.directions.base import Directions, Terms, Theta
+from zo.directions.lowrank import is_matrix
+from zo.errors import ConfigError
+from zo.random import GAUSSIANS, SIGNS, key_of
+
+_STREAMS = {"gaussian": GAUSSIANS, "rademacher": SIGNS}
+_LAYER = re.compile(r"^(.*?\.\d+)\.")
+_FIRST = -2  # indices of a step's keys from here down name its layers; -1 names rounding
+
+
+class Sparse(Directions):
+    """sparsity: share of every matrix that stays. of: gaussian or rademacher, for what moves."""
+
+    name = "sparse"
+    stateful = True
+
+    def __init__(self, sparsity: float = 0.75, of: str = "gaussian"):
+        if not 0.0 <= sparsity < 1.0:
+            raise ConfigError(
+                f"sparsity = {sparsity} must lie in [0, 1): it is the share that does not move."
+            )
+        self.sparsity = sparsity
+        self.stream = _stream(of)
+        self.thresholds: dict[str, Tensor] = {}
+
+    def bind(self, weights: Theta) -> dict[str, dict[str, Tensor]]:
+        for name in weights.ids:
+            source = weights.source(name)
+            self.thresholds[name] = torch.full((1,), torch.inf, device=source.device)  # of a vector
+            if is_matrix(source):
+                smallest = max(1, round((1.0 - self.sparsity) * source.numel()))
+                self.thresholds[name].copy_(source.abs().float().view(-1).kthvalue(smallest).values)
+        return {"threshold": self.thresholds}
+
+    def mask(self, weights: Theta, name: str, rows: Tensor | None = None) -> Tensor:
+        """Which entries move now."""
+        source = weights.source(name)
+        return (source if rows is None else source[rows]).abs() <= self.thresholds[name]
+
+    def norm2(self, weights: Theta) -> float:
+        moving = sum(self.mask(weights, name).sum().item() for name in weights.ids)
+        return moving / sum(weights.source(name).numel() for name in weights.ids)
+
+    def plain(self, weights: Theta, name: str) -> bool:
+        return not is_matrix(weights.source(name))
+
+    def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
+        total = weights.numbers(name, self.stream, terms, rows)
+        return total if self.plain(weights, name) else total.mul_(self.mask(weights, name, rows))
+
+
+class Layers(Directions):
+    """drop: share of the layers that a step leaves out. of: gaussian or rademacher, for the others.
+
+    A layer is all tensors whose names agree up to the first number; tensors without a number (embeddings, the
+    last norm, a head) are in every step. Where no name has a number, each tensor is a layer.
+    """
+
+    name = "layers"
+
+    def __init__(self, drop: float = 0.75, of: str = "gaussian"):
+        if not 0.0 <= drop < 1.0:
+            raise ConfigError(
+                f"drop = {drop} must lie in [0, 1): it is the share of layers that a step leaves out."
+            )
+        self.drop = drop
+        self.stream = _stream(of)
+        self._layers: dict[str, int] | None = None
+        self._chosen: tuple[tuple[int, int], set[int]] = ((0, -1), set())
+
+    def layers(self, weights: Theta) -> dict[str, int]:
+        """The number of the layer of every tensor that is in one."""
+        if self._layers is None:
+            found = {name: match[1] for name in weights.ids if (match := _LAYER.match(name))}
+            found = found or {name: name for name in weights.ids}
+            order = {layer: i for i, layer in enumerate(sorted(set(found.values()), key=_natural))}
+            self._layers = {name: order[layer] for name, layer in found.items()}
+        return self._layers
+
+    def chosen(self, weights: Theta, seed: int, step: int) -> set[int]:
+        """The layers of one step: those whose 64-bit keys are smallest."""
+        if self._chosen[0] != (seed, step):
+            count = max(self.layers(weights).values()) + 1
+            drawn = sorted(range(count), key=lambda layer: key_of(seed, step, _FIRST - layer))
+            self._chosen = (seed, step), set(drawn[: self._kept(count)])
+        return self._chosen[1]
+
+    def _kept(self, count: int) -> int:
+        return max(1, round((1.0 - self.drop) * count))
+
+    def norm2(self, weights: Theta) -> float:
+        layers = self.layers(weights)
+        share = self._kept(max(layers.values()) + 1) / (max(layers.values()) + 1)
+        sizes = {name: weights.source(name).numel() for name in weights.ids}
+        return sum(size * (share if name in layers else 1.0) for name, size in sizes.items()) / sum(
+            sizes.values()
+        )
+
+    def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
+        layer = self.layers(weights).get(name)
+        if layer is None:
+            return terms
+        return [(key, scale) for key, scale in terms if layer in self.chosen(weights, key.seed, key.step)]
+
+
+def _stream(of: str) -> int:
+    if of not in _STREAMS:
+        raise ConfigError(f"of = {of!r} is none of {', '.join(_STREAMS)}.")
+    return _STREAMS[of]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts layers.2 before layers.10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

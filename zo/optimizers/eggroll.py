@@ -1,0 +1,63 @@
+"""EGGROLL: evolution strategies at the hyperscale (Sarkar et al., arXiv 2511.16652, ICML 2026).
+
+    member k of N = 2n:  θ ± σ A_i B_iᵀ/√r,   antithetic pairs share A_i, B_i        N forward passes
+    s_k = −L_k;   ŝ_k = (s_k − mean s) / std s                                       over all members
+    θ ← θ + η √N ((1/N) Σ_i (ŝ_i⁺ − ŝ_i⁻) A_i B_iᵀ/√r) − η λ θ
+
+The factors are fresh in every step and pair; the authors' code can keep them (noise_reuse), and takes any first-order
+rule from there on: this is plain SGD. The √N is theirs. std has ddof 0. Vectors get dense Gaussians; embeddings, which
+their code leaves out, get low rank like every matrix. Losses that spread less than `floor` make no move. All members
+are evaluated in one stacked forward as x Wᵀ + σ/√r (x B) Aᵀ. No state.
+"""
+
+import math
+from collections.abc import Sequence
+
+from zo.directions import Probe
+from zo.directions import directions as kind
+from zo.errors import ConfigError
+from zo.estimators import deviation
+from zo.names import Parameters
+from zo.optimizers.base import Probing, Rate
+from zo.weights import Weights
+
+
+class EGGROLL(Probing):
+    """n antithetic pairs of low-rank members, fitness normalised over all of them.
+
+    eps: σ. n: pairs. rank: r. floor: smallest deviation of the losses that is taken for a signal.
+    """
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-5,
+        eps: float = 1e-3,
+        n: int = 8,
+        rank: int = 1,
+        weight_decay: float = 0.0,
+        floor: float = 1e-8,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        if not (math.isfinite(floor) and floor >= 0):
+            raise ConfigError(f"optimizer.floor = {floor} must be a finite number of at least 0.")
+        spec = {"kind": "lowrank", "rank": rank}
+        super().__init__(params, lr, eps, n, kind(spec), weight_decay, seed, on_nan)
+        self.floor = floor
+        self.losses_per_step = self.forward_passes = 2 * n
+
+    def ask(self, t: int) -> list[Probe]:
+        return [Probe(((key, scale),)) for key in self.keys(t) for scale in (self.eps, -self.eps)]
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        sigma = deviation(losses, 0)
+        seen = {"loss": math.fsum(losses) / len(losses), "sigma": sigma}
+        if sigma <= self.floor:
+            self.idle += 1
+            return seen
+        pairs = zip(self.keys(t), losses[0::2], losses[1::2], strict=True)
+        scale = lr / math.sqrt(2 * self.n)  # η √N / N
+        self.apply(t, [(key, -scale * (plus - minus) / sigma) for key, plus, minus in pairs], lr)
+        return seen

@@ -1,0 +1,94 @@
+"""ZO-Muon: orthogonalised zeroth-order steps in a subspace (arXiv 2602.17155).
+
+    P ∈ R^{m×r} column-orthonormal, new every ν steps;  Ψ_i ∈ R^{r×n}, entries N(0, 1)
+    ĝ = (1/N) Σ (L(θ + ε P Ψ_i) − L(θ)) / ε · Ψ_i           r×n, N + 1 forward passes
+    θ ← θ − η (P msign(ĝ) + λ θ)                            msign(X) = U Vᵀ of the SVD of X
+
+msign by five steps of Muon's Newton–Schulz iteration, whose singular values end near 1 (0.7 to 1.2). The step has
+the same length whatever the losses' scale; losses that are all equal make no move.
+
+Vectors have no msign: they take a step of plain SGD on a dense Gaussian estimate. The authors' code gives them a fixed
+learning rate of 1e-7; here `vectors` is its ratio to η, so that a schedule holds for both (1e-2 · 1e-5 = 1e-7).
+Their code keeps the Ψ_i; here they are made again by name, and the state is none: P is a function of the seed and
+step // ν, r·m numbers a matrix kept while it serves.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from zo.directions import Given, Key, Projected
+from zo.directions.lowrank import is_matrix
+from zo.errors import ConfigError
+from zo.estimators import forward_difference
+from zo.names import Parameters
+from zo.optimizers.base import Probe, Probing, Rate
+from zo.weights import Weights
+
+_STEP = (3.4445, -4.7750, 2.0315)  # Muon's quintic (Jordan et al., 2024)
+
+
+class ZOMuon(Probing):
+    """N one-sided directions in a subspace, orthogonalised matrix by matrix.
+
+    rank: r. nu: ν, steps for which P stays. vectors: learning rate of what is no matrix, as a multiple of lr.
+    """
+
+    rule = "matrix"
+
+    def __init__(
+        self,
+        params: Weights | Parameters,
+        lr: Rate = 1e-2,
+        eps: float = 1e-3,
+        n: int = 4,
+        rank: int = 64,
+        nu: int = 100,
+        vectors: float = 1e-5,
+        weight_decay: float = 0.0,
+        *,
+        seed: int = 0,
+        on_nan: str = "stop",
+    ):
+        if not (math.isfinite(vectors) and vectors >= 0.0):
+            raise ConfigError(f"optimizer.vectors = {vectors} must be a finite number of at least 0.")
+        super().__init__(params, lr, eps, n, Projected(rank, nu), weight_decay, seed, on_nan)
+        self.kind = cast(Projected, self.directions)
+        self.vectors = vectors
+        self.losses_per_step = self.forward_passes = n + 1
+
+    def ask(self, t: int) -> list[Probe]:
+        return [Probe(), *(Probe(((key, self.eps),)) for key in self.keys(t))]
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        slopes = [forward_difference(loss, losses[0], self.eps) for loss in losses[1:]]
+        seen = {"loss": losses[0], "projected_gradient": math.sqrt(math.fsum(p * p for p in slopes) / self.n)}
+        if not any(slopes):
+            self.idle += 1
+            return seen
+        terms = [(key, p / self.n) for key, p in zip(self.keys(t), slopes, strict=True)]
+
+        def direction(name: str) -> Tensor | tuple[Tensor, Tensor]:
+            if not is_matrix(self.weights.source(name)):
+                return self.weights.numbers(name, self.kind.stream, terms).mul_(self.vectors)
+            core = msign(self.kind.core(self.weights, name, terms))
+            return self.kind.projection(self.weights, name, terms[0][0]), core.T
+
+        self.weights.move([(Key(self.seed, t, 0), -lr)], Given(direction), **self.pass_options(t, lr))
+        return seen
+
+
+def msign(x: Tensor, steps: int = 5) -> Tensor:
+    """U Vᵀ of x = U S Vᵀ, nearly: singular values between 0.7 and 1.2, but for those far below the largest."""
+    norm = x.norm()
+    if norm == 0.0:
+        return torch.zeros_like(x)
+    a, b, c = _STEP
+    y = (x.T if x.shape[0] > x.shape[1] else x) / norm
+    for _ in range(steps):
+        gram = y @ y.T
+        y = a * y + (b * gram + c * gram @ gram) @ y
+    return y.T if x.shape[0] > x.shape[1] else y
