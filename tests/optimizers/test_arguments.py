@@ -22,7 +22,7 @@ def module():
         (lambda: MeZO(module(), eps=math.nan), r"optimizer\.eps"),
         (lambda: MeZO(module(), eps=math.inf), r"optimizer\.eps"),
         (lambda: MeZO(module(), n=0), r"optimizer\.n = 0"),
-        (lambda: MeZO(module(), directions="sphere"), "rademacher, gaussian"),
+        (lambda: MeZO(module(), directions="spheres"), "rademacher, gaussian"),
         (lambda: FZOO(module(), eps=0.0), r"optimizer\.eps = 0\.0"),
         (lambda: FZOO(module(), n=1), r"optimizer\.n = 1.*at least 2"),
         (lambda: FZOO(module(), n=0), r"optimizer\.n = 0"),

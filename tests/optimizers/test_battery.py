@@ -19,7 +19,11 @@ CHECKPOINTED = {"adamw", "sgd"}  # these, and only these, cannot be rebuilt from
 SLOPES = {
     "forwardgradient"
 }  # told a loss and slopes, so a constant added to all, or equal numbers, mean something
-ONE_SIDED = {"radazo"}  # for these a loss at θ that differs from the others is a slope
+ONE_SIDED = {"radazo", "zomuon"}  # for these a loss at θ that differs from the others is a slope
+DESCENT = {
+    "sparsemezo": {"sparsity": 0.0},  # at its own 0.75 most of the matrix stays where it is
+    "zomuon": {"vectors": 1.0},  # at its own 1e-5 the vectors hardly move
+}
 LOOKS_TWICE = {
     "zoconservative"
 }  # where it looks the second time follows from the first, so `ask` cannot say it
@@ -88,7 +92,7 @@ def test_descends_a_quadratic(name):
     for lr in (0.03, 0.01, 0.1, 0.003):  # the scale of a step differs from method to method
         model = Bowl()
         before = objective(model, batches(0)).mean().item()
-        run(make(name, model, lr=lr), model, 0, 250)
+        run(make(name, model, lr=lr, **DESCENT.get(name, {})), model, 0, 250)
         reached[lr] = objective(model, batches(0)).mean().item() / before
         if reached[lr] < 0.2:
             return

@@ -9,6 +9,7 @@ LeZO (Wang et al., 2024): in every step a share `drop` of the layers, drawn anew
 
 import re
 
+import torch
 from torch import Tensor
 
 from zo.directions.base import Directions, Terms, Theta

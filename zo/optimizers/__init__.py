@@ -2,6 +2,7 @@
 
 from zo.optimizers.adamezo import AdaMeZO
 from zo.optimizers.base import Optimizer, Probing
+from zo.optimizers.eggroll import EGGROLL
 from zo.optimizers.firstorder import SGD, AdamW
 from zo.optimizers.forwardgradient import ForwardGradient
 from zo.optimizers.fzoo import FZOO
@@ -9,20 +10,30 @@ from zo.optimizers.fzoor import FZOOR
 from zo.optimizers.helene import HELENE
 from zo.optimizers.hizoo import HiZOO
 from zo.optimizers.hizool import HiZOOL
+from zo.optimizers.lezo import LeZO
+from zo.optimizers.lozo import LOZO, LOZOM
+from zo.optimizers.meazo import MEAZO
 from zo.optimizers.mezo import MeZO
 from zo.optimizers.mezoswitch import MeZOSwitch
 from zo.optimizers.radazo import RAdaZO
+from zo.optimizers.sparsemezo import SparseMeZO
+from zo.optimizers.subzero import SubZero
 from zo.optimizers.zoadam import ZOAdam
 from zo.optimizers.zoadamu import ZOAdaMU
 from zo.optimizers.zoconservative import ZOConservative
 from zo.optimizers.zomomentum import ZOMomentum
+from zo.optimizers.zomuon import ZOMuon
 from zo.optimizers.zosgd import ZOSGD
 from zo.optimizers.zosign import ZOSign
 
 __all__ = [
+    "EGGROLL",
     "FZOO",
     "FZOOR",
     "HELENE",
+    "LOZO",
+    "LOZOM",
+    "MEAZO",
     "SGD",
     "ZOSGD",
     "AdaMeZO",
@@ -30,14 +41,18 @@ __all__ = [
     "ForwardGradient",
     "HiZOO",
     "HiZOOL",
+    "LeZO",
     "MeZO",
     "MeZOSwitch",
     "Optimizer",
     "Probing",
     "RAdaZO",
+    "SparseMeZO",
+    "SubZero",
     "ZOAdaMU",
     "ZOAdam",
     "ZOConservative",
     "ZOMomentum",
+    "ZOMuon",
     "ZOSign",
 ]

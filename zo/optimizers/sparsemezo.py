@@ -5,9 +5,9 @@
     θ ← θ − η ((1/n) Σ p_i m⊙z_i + λ θ)                     2n forward passes
 
 Small weights move, large ones stay. The mask follows θ while h does not: a weight that grows beyond h stops. Probe and
-move see the same mask because θ is not written in between. State: one threshold a matrix. Biases and gains, which
-have no small and large in this sense, are not masked. s = 0.75 is the sparsity most often quoted for the paper; we could
-not check it against its text. E‖z‖²/d is 1 − s, so a learning rate of MeZO's is worth 1/(1 − s) times as much here.
+move see the same mask because θ is not written in between. State: one threshold a matrix. Biases and gains are not
+masked. s = 0.75 is quoted for the paper; we could not check it against its text. E‖z‖²/d is about 1 − s, and nothing is
+rescaled.
 """
 
 from collections.abc import Sequence
