@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from zo import FZOO, Key, MeZO, Probe, Weights
-from zo.directions import KINDS
 from zo.estimators import central_difference, deviation, forward_difference
 from zo.random import philox
 
@@ -78,7 +77,7 @@ def test_the_mean_over_all_signs_is_the_gradient():
     assert [x / 64 for x in total] == gradient
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])  # the others: test_directions.py
 def test_mezo_moves_along_the_gradient_on_average(kind):
     gradient = torch.tensor([3.0, -1, 4, 1, -5, 9, 2, -6]).double()
     steps, lr = 1500, 2.0**-10
