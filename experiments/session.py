@@ -126,7 +126,7 @@ def build(config: Config) -> Session:
         )
     weights = Weights(loaded.model, update=config["update"], kernels=config["kernels"])
     optimizer = _optimizer(config, weights)
-    steps = _steps(config, optimizer)
+    steps = budgeted_steps(config, optimizer)
     if config["budget"]["minutes"] is None and not isinstance(optimizer, Untrained):
         optimizer.lr = schedule.over(config["optimizer"]["lr"], steps)
     look = ModuleLook(
@@ -161,9 +161,7 @@ def _check_constructors(config: Config) -> tuple[Schedule, Optimizer]:
     schedule = attempt(lambda: _instantiate(config["schedule"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimizer proper will warn
-        optimizer = attempt(
-            lambda: _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager"))
-        )
+        optimizer = attempt(lambda: trial_optimizer(config))
     if config["task"]["objective"] == "metric" and optimizer is not None and optimizer.backward_passes:
         problems.append(
             f"task.objective=metric is minus the {config['task']['metric']}, which has no gradient, and "
@@ -173,6 +171,11 @@ def _check_constructors(config: Config) -> tuple[Schedule, Optimizer]:
     if problems:
         raise ConfigError("\n".join(problems))
     return schedule, optimizer
+
+
+def trial_optimizer(config: Config) -> Optimizer:
+    """The optimizer on a single weight: its arguments are checked, and it tells what a step costs."""
+    return _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager"))
 
 
 def _optimizer(config: Config, weights: Weights) -> Optimizer:
@@ -197,7 +200,8 @@ def _set_threads(threads: int | None, loaded: Loaded) -> None:
         torch.set_num_threads(threads)
 
 
-def _steps(config: Config, optimizer: Optimizer) -> int:
+def budgeted_steps(config: Config, optimizer: Optimizer) -> int:
+    """How many steps the budget allows; practically unbounded for a budget of minutes."""
     budget = config["budget"]
     if isinstance(optimizer, Untrained):
         return 0

@@ -21,6 +21,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -151,18 +152,19 @@ def _classifier(
             num_labels=classes,
             **placed,
         )
-    # A pooler would be trained without any effect on the logits.
-    kind = MODEL_MAPPING[
-        type(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
-    ]
-    takes_it = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
-    encoder = _from_pretrained(
-        AutoModel, choice, folder, **({"add_pooling_layer": False} if takes_it else {}), **placed
-    )
+    kept = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    encoder = _from_pretrained(AutoModel, choice, folder, **poolerless(kept), **placed)
     model = MeanPooled(encoder, classes)
     if saved_head:
         model.load_head(folder)
     return model
+
+
+def poolerless(config: PreTrainedConfig) -> dict[str, Any]:
+    """How an encoder is told to have no pooler, which would be trained without any effect on the logits."""
+    kind = MODEL_MAPPING[type(config)]
+    takes_it = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+    return {"add_pooling_layer": False} if takes_it else {}
 
 
 def _from_pretrained(
@@ -238,11 +240,16 @@ def _pad(tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
 def _context(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens a row may have, by the tokenizer and by the positions of the model."""
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < NO_LIMIT else []
+    return min([*limits, positions_of(config)])
+
+
+def positions_of(config: dict[str, Any]) -> int:
+    """Tokens a row may have by the positions of the model; NO_LIMIT where they have no end."""
     positions = config.get("max_position_embeddings") or config.get("n_positions")
-    if positions:
-        counted_from_pad = config.get("model_type") in COUNTED_FROM_PAD
-        limits.append(positions - (1 + (config.get("pad_token_id") or 0) if counted_from_pad else 0))
-    return min(limits, default=NO_LIMIT)
+    if not positions:
+        return NO_LIMIT
+    counted_from_pad = config.get("model_type") in COUNTED_FROM_PAD
+    return positions - (1 + (config.get("pad_token_id") or 0) if counted_from_pad else 0)
 
 
 def _device(name: str) -> torch.device:

@@ -4,13 +4,25 @@ The numbers are those of the config.json files on the hub; tests hold the parame
 against the published ones. A model that is on this machine is read from its own config.json instead.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+)
 
-from experiments.choices import ModelChoice
-from experiments.models import source
+from experiments.choices import Family, ModelChoice
+from experiments.models import loading, source
+from experiments.models.loading import Loaded
+from experiments.models.pooling import MeanPooled
 from zo.errors import ConfigError
 
 
@@ -106,3 +118,43 @@ def config_of(choice: ModelChoice, models: Path = source.MODELS) -> PreTrainedCo
             f"give one of {', '.join(SHAPES)}."
         )
     return AutoConfig.for_model(**SHAPES[choice.path])
+
+
+def skeleton(choice: ModelChoice, classes: int | None, models: Path = source.MODELS) -> Loaded:
+    """The model on the meta device, shapes without numbers, as `load` would give it but for tokenizer and files.
+
+    Raises ConfigError as `config_of`, and for a classifier without a number of classes.
+    """
+    config = copy.deepcopy(config_of(choice, models))  # from_config writes into it
+    family = choice.family or source.infer_family(config.to_dict(), Path(choice.path or ""))
+    told = {
+        "dtype": getattr(torch, choice.dtype),
+        "attn_implementation": "eager" if choice.attention == "eager" else "sdpa",
+    }
+    with loading.quiet(), torch.device("meta"):
+        model = _built(choice, family, config, classes, told)
+    return Loaded(
+        model=model.eval(),
+        tokenizer=None,  # pyright: ignore[reportArgumentType]  # nothing is tokenised
+        family=family,
+        name=source.model_name(choice),
+        folder=Path(choice.path or ""),
+        fingerprint="",
+        pad=0,
+        context=loading.positions_of(config.to_dict()),
+    )
+
+
+def _built(
+    choice: ModelChoice, family: Family, config: PreTrainedConfig, classes: int | None, told: dict[str, Any]
+) -> nn.Module:
+    if family == "causal":
+        return AutoModelForCausalLM.from_config(config, **told)
+    if family == "masked":
+        return AutoModelForMaskedLM.from_config(config, **told)
+    if classes is None:
+        raise ConfigError("A classifier needs a number of classes, which a task with task.options gives.")
+    if choice.head == "own":
+        config.num_labels = classes
+        return AutoModelForSequenceClassification.from_config(config, **told)
+    return MeanPooled(AutoModel.from_config(config, **loading.poolerless(config), **told), classes)

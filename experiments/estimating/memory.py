@@ -1,0 +1,196 @@
+"""What a run holds, traced on a model without numbers: its steps, its evaluations, what it keeps between them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from experiments.choices import TaskChoice
+from experiments.estimating.tracing import peak_bytes
+from experiments.models.loading import Loaded
+from experiments.models.placing import HEADS
+from experiments.objectives import AnswerLoss, Objective, OptionLoss, class_logits, mean_logprobs, word_logits
+from zo.look import sites
+from zo.look.module import stack_size
+from zo.optimizers import Optimizer, Probing
+
+UPDATE_COPIES = 2  # of the weights that torch's update of a first-order method makes for a while
+
+
+class Run:
+    """A model without numbers, and what its looks and evaluations hold."""
+
+    def __init__(
+        self, loaded: Loaded, task: TaskChoice, optimizer: Optimizer, tokens: int, options: int, span: int
+    ):
+        self.loaded = loaded
+        self.task = task
+        self.optimizer = optimizer
+        self.tokens = tokens
+        self.options = options
+        self.span = span
+        self.trained = {n: p for n, p in loaded.model.named_parameters() if p.requires_grad}
+
+    @property
+    def answer(self) -> bool:
+        """Whether a row is a right answer alone, not one option of several."""
+        return self.task.objective == "answer"
+
+    def batch(self, rows: int, options: bool) -> dict[str, Tensor]:
+        """A batch of the task's shapes."""
+        several = self.loaded.family == "causal" and options
+        shape = (rows, self.options) if several else (rows,)
+        whole = {"dtype": torch.long, "device": "meta"}
+        made = {name: torch.ones(*shape, self.tokens, **whole) for name in ("input_ids", "attention_mask")}
+        if self.loaded.family == "causal":
+            made |= {name: torch.ones(*shape, self.span, **whole) for name in ("positions", "targets")}
+        if self.loaded.family == "masked":
+            made |= {
+                "positions": torch.ones(rows, 1, **whole),
+                "words": torch.ones(rows, self.options, **whole),
+            }
+        return (
+            made | {"labels": torch.ones(rows, **whole)}
+            if several or self.loaded.family != "causal"
+            else made
+        )
+
+    def objective(self, options: bool) -> Objective:
+        """The loss of the batches of `batch`."""
+        scores = {"causal": mean_logprobs, "masked": word_logits, "classifier": class_logits}
+        causal_answer = self.loaded.family == "causal" and not options
+        return AnswerLoss("token") if causal_answer else OptionLoss(scores[self.loaded.family])
+
+    def probes(self, setting: int | str, rows: int, cpu: bool) -> int:
+        """How many probes share a model call."""
+        wanted = len(self.optimizer.ask(0)) if isinstance(self.optimizer, Probing) else 1
+        numbers = max(leaf.numel() for leaf in self.batch(rows, not self.answer).values())
+        parameters = sum(p.numel() for p in self.loaded.model.parameters())
+        return min(wanted, stack_size(setting, wanted, numbers, parameters if cpu else 0))
+
+    def state(self, update: str) -> int:
+        """What is kept between steps: the optimizer's state, and beside 16-bit weights their copies or low halves."""
+        numbers = sum(t.numel() for t in self.trained.values())
+        own = sum(t.nbytes for t in self.trained.values())
+        if self.optimizer.backward_passes:
+            return int(self.optimizer.state_copies * own)
+        narrow = [t for t in self.trained.values() if t.dtype != torch.float32]
+        copies = sum(4 * t.numel() for t in narrow if t.dim() <= 1)
+        low = sum(2 * t.numel() for t in narrow if t.dim() > 1) if update == "master" else 0
+        return int(self.optimizer.state_copies * 4 * numbers) + copies + low
+
+    def training(self, rows: int, probes: int, cpu: bool) -> int:
+        """The most that a step holds; for first-order methods with the gradients."""
+        if not isinstance(self.optimizer, Probing) and not self.optimizer.backward_passes:
+            return 0
+        if self.optimizer.backward_passes:
+            return self._first_order(rows, cpu)
+        batch, objective = self.batch(rows * probes, not self.answer), self.objective(not self.answer)
+        with torch.no_grad(), self._perturbed(probes) as buffers:
+            return buffers + self._peak(lambda: objective(self.loaded.model, batch), batch)
+
+    def _first_order(self, rows: int, cpu: bool) -> int:
+        batch, objective = self.batch(rows, not self.answer), self.objective(not self.answer)
+        self.loaded.model.train(bool(getattr(self.optimizer, "dropout", False)))
+
+        def step() -> None:
+            lost = objective(self.loaded.model, batch)
+            (lost[0] if isinstance(lost, tuple) else lost).sum().backward()
+
+        highest = self._peak(step, batch)
+        self.loaded.model.zero_grad(set_to_none=True)
+        self.loaded.model.eval()
+        gradients = sum(t.nbytes for t in self.trained.values())
+        dropped = max(t.nbytes for t in self.trained.values()) if cpu else gradients
+        return max(highest, gradients + UPDATE_COPIES * dropped)
+
+    def evaluation(self, rows: int) -> int:
+        """The most that an evaluation holds: the options of every example, or generation with its cache."""
+        batch, objective = self.batch(rows, not self.task.generated), self.objective(not self.task.generated)
+        with torch.no_grad():
+            highest = self._peak(lambda: objective(self.loaded.model, batch), batch)
+        return highest + (self._cache(rows) if self.task.generated else 0)
+
+    def _cache(self, rows: int) -> int:
+        """Keys and values of all layers while an answer is generated."""
+        c: Any = self.loaded.model.config
+        heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+        width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        size = next(self.loaded.model.parameters()).element_size()
+        return (
+            2 * c.num_hidden_layers * heads * width * size * rows * (self.tokens + self.task.max_new_tokens)
+        )
+
+    def _peak(self, work: Any, batch: Mapping[str, Tensor]) -> int:
+        model = self.loaded.model
+        return peak_bytes(work, [*model.parameters(), *model.buffers()]) + sum(
+            t.nbytes for t in batch.values()
+        )
+
+    @contextmanager
+    def _perturbed(self, probes: int) -> Iterator[int]:
+        """The executor's part: bytes of its buffers, and within it the tensors that modules make for a while."""
+        owner = cast(Any, SimpleNamespace(tensors=self.trained))
+        found = [site for site in sites.find(self.loaded.model, owner, frozen_linears=False) if site.slots]
+        alike = max(
+            len(list(run)) for _, run in groupby(self.optimizer.ask(0), key=lambda p: [k for k, _ in p.terms])
+        )
+        buffers: dict[tuple[Any, str], int] = {}
+        handles = []
+        for site in found:
+            tensors = [(slot, self.trained[name]) for _, slot, name in site.slots]
+            for slot, tensor in tensors if site.kind in ("linear", "layer_norm") else ():
+                number = min(alike, probes) if tensor.numel() > 1 << 14 else probes
+                key, size = (tensor.dim() > 1, slot), number * tensor.numel() * _probed(tensor)
+                buffers[key] = max(buffers.get(key, 0), size)
+            if site.kind == "swap":
+                handles += _held_within(site.module, [t for _, t in tensors])
+            if probes > 1 and site.kind != "linear":
+                handles.append(site.module.register_forward_hook(_joined))
+        try:
+            yield sum(buffers.values())
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _probed(tensor: Tensor) -> int:
+    """Bytes a number of a tensor as it is perturbed: vectors of 16 bits have fp32 copies."""
+    return 4 if tensor.dim() <= 1 else tensor.element_size()
+
+
+def _held_within(module: nn.Module, tensors: Sequence[Tensor]) -> list[Any]:
+    """Hooks that hold a copy of each tensor while the module runs."""
+    held: list[Tensor] = []
+
+    def make(*_: Any) -> None:
+        held.extend(torch.empty_like(t, dtype=torch.float32 if t.dim() <= 1 else t.dtype) for t in tensors)
+
+    def drop(*_: Any) -> None:
+        held.clear()
+
+    return [module.register_forward_pre_hook(make), module.register_forward_hook(drop)]
+
+
+def _joined(module: nn.Module, args: Any, output: Any) -> None:
+    """The groups' outputs are made one by one, then put together."""
+    if isinstance(output, Tensor):
+        torch.empty_like(output)
+
+
+def weight_bytes(loaded: Loaded, quantization: str | None) -> int:
+    """Bytes of all parameters and buffers; quantised linear layers in 8 or 4 bits, with a scale for every 64."""
+    kept = [*loaded.model.parameters(), *loaded.model.buffers()]
+    total = sum(t.nbytes for t in kept)
+    if quantization is not None:
+        each = 1.0 if quantization == "int8" else 0.5 + 4 / 64
+        for name, module in loaded.model.named_modules():
+            frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
+            if frozen and not set(HEADS) & set(name.split(".")):
+                weight = cast(nn.Linear, module).weight
+                total += int(each * weight.numel()) - weight.nbytes
+    return total
