@@ -1,7 +1,9 @@
-"""What is done with finished runs: python -m experiments <command> RUN.
+"""What is done beside a run: python -m experiments <command>.
 
 replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
 export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
+estimate OVERRIDES    memory and GPU-hours of the runs that launch.py would start with them; several values: a table
+prefetch OVERRIDES    their models and data brought to this machine
 """
 
 import argparse
@@ -25,7 +27,19 @@ def main(argv: Sequence[str]) -> int:
         "--lengths", type=Path, help="JSON file to write with the length of every step (optimizer.record)"
     )
     export.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    ahead = {
+        "estimate": commands.add_parser("estimate", help="what runs will need: memory, GPUs, GPU-hours"),
+        "prefetch": commands.add_parser(
+            "prefetch", help="bring models and data here, for nodes without network"
+        ),
+    }
+    for command in ahead.values():
+        command.add_argument("overrides", nargs="*", help="as for launch.py: model=opt-13b,opt-30b task=sst2")
+    ahead["estimate"].add_argument("--tokens", type=int, help="of the longest row; default: by the task")
+    ahead["estimate"].add_argument("--json", action="store_true", help="numbers instead of a table")
     request = parser.parse_args(argv)
+    if request.command in ahead:
+        return _ahead(request)
 
     from experiments import replaying  # late: torch and transformers take seconds
     from zo.errors import ConfigError, DataError, ZOError
@@ -37,6 +51,35 @@ def main(argv: Sequence[str]) -> int:
     except ZOError as error:
         sys.stderr.write(f"{error}\n")
         return 2 if isinstance(error, ConfigError | DataError) else 1
+
+
+def _ahead(request: argparse.Namespace) -> int:
+    """Estimates or fetches for every configuration that the overrides name; all of them are checked first."""
+    from experiments.cli.compose import compose
+    from experiments.cli.problems import listing
+    from experiments.launching.expand import expand
+
+    runs, problems = expand(request.overrides)
+    composed = [compose(run) for run in runs]
+    problems += [problem for one in composed for problem in one.problems if problem not in problems]
+    if problems or not composed:
+        sys.stderr.write(listing(list(dict.fromkeys(problems))) + "\n")
+        return 2
+    configs = [one.config for one in composed if one.config is not None]
+
+    from zo.errors import ConfigError, DataError
+
+    try:
+        if request.command == "prefetch":
+            from experiments.prefetching import prefetch
+
+            return prefetch(configs)
+        from experiments.estimating.command import show
+
+        return show(configs, request.tokens, request.json)
+    except (ConfigError, DataError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
 
 
 if __name__ == "__main__":

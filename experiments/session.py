@@ -145,7 +145,7 @@ def steps_of(config: Config) -> int:
     """How many steps the budget allows, without a model; raises ConfigError that lists every number out of range."""
     _, optimizer = _check_constructors(config)
     check_quantized(config["model"]["quantization"], config["peft"]["name"])
-    return _steps(config, optimizer)
+    return budgeted_steps(config, optimizer)
 
 
 def _check_constructors(config: Config) -> tuple[Schedule, Optimizer]:

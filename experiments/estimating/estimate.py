@@ -126,7 +126,8 @@ def _without_data(peft: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _on_cpu(choice: ModelChoice) -> bool:
-    return choice.device == "cpu" or (choice.device == "auto" and not torch.cuda.is_available())
+    """Whether the run is meant for a CPU; what this machine has does not matter, it may be a login node."""
+    return choice.device == "cpu" or (choice.device == "auto" and choice.resources.gpus == 0)
 
 
 def _hours(config: Mapping[str, Any], run: Run, size: int) -> float:
