@@ -26,10 +26,16 @@ def adapter_of(model: nn.Module) -> nn.Module | None:
     return None if base_of(model) is model else model
 
 
-def virtual_tokens(model: nn.Module) -> int:
-    """How many places before the text an adapter's virtual tokens take; 0 for a prefix, which is not among them."""
+def adapter_tokens(model: nn.Module) -> int:
+    """How many virtual tokens an adapter has, as keys and values or as embeddings."""
+    config: Any = getattr(model, "active_peft_config", None)  # peft's wrappers alone have it
+    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
+
+
+def tokens_before(model: nn.Module) -> int:
+    """How many states before the text's there are: an adapter's virtual tokens, unless they are a prefix."""
     config: Any = getattr(model, "active_peft_config", None)
-    return config.num_virtual_tokens if config is not None and config.peft_type == "PROMPT_TUNING" else 0
+    return adapter_tokens(model) if config is not None and config.peft_type != "PREFIX_TUNING" else 0
 
 
 def head_of(model: nn.Module) -> nn.Module:
@@ -55,7 +61,7 @@ def head_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
     Positions are those in the text; virtual tokens before it are not counted.
     The model is to be called through model(...) with as many rows as `positions` has.
     """
-    before = virtual_tokens(model)
+    before = tokens_before(model)
 
     def gather(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, *rest = args

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from safetensors import safe_open
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -75,6 +76,8 @@ def wrapped(loaded: Loaded, config: Any, said: str, autocast: bool = False) -> L
     from peft import get_peft_model
 
     target = loaded.model.encoder if isinstance(loaded.model, MeanPooled) else loaded.model
+    if new_pooler(loaded) is not None:
+        config.modules_to_save = ["pooler"]  # peft adds the classifier itself
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about names that peft still uses in transformers
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # it then corrects it for GPT-2
@@ -87,6 +90,18 @@ def wrapped(loaded: Loaded, config: Any, said: str, autocast: bool = False) -> L
     loaded.model.encoder = model
     loaded.model.head.requires_grad_(True)
     return loaded
+
+
+def new_pooler(loaded: Loaded) -> nn.Module | None:
+    """The pooler before a classifier's own head, where the checkpoint lacks it: then it is part of a new head."""
+    found = [m for name, m in loaded.model.named_modules() if name.endswith(".pooler")]
+    if loaded.family != "classifier" or isinstance(loaded.model, MeanPooled) or not found:
+        return None
+    for path in loaded.folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            if any("pooler." in key for key in file.keys()):  # noqa: SIM118  # the file is no mapping
+                return None
+    return found[0]
 
 
 def _linears(model: nn.Module) -> list[str]:

@@ -9,6 +9,7 @@ from experiments.models.head import head_of
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
 from experiments.modes import BitFit, Head, Layers
+from experiments.peft.adapters import new_pooler
 from zo.errors import ConfigError
 
 
@@ -59,12 +60,9 @@ def _head_parameters(loaded: Loaded) -> list[nn.Parameter]:
         return list(model.head.parameters())
     if loaded.family != "classifier":
         return list(head_of(model).parameters())
-    return [
-        p
-        for name, child in model.named_children()
-        if name != model.base_model_prefix
-        for p in child.parameters()
-    ]
+    modules = [child for name, child in model.named_children() if name != model.base_model_prefix]
+    pooler = new_pooler(loaded)
+    return [p for module in (*modules, *([pooler] if pooler else [])) for p in module.parameters()]
 
 
 def _blocks(loaded: Loaded) -> nn.ModuleList:

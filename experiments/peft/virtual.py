@@ -87,8 +87,11 @@ def places_by_mask(model: nn.Module) -> Iterator[None]:
         return
 
     def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        mask = kwargs.get("attention_mask")
+        if mask is None:  # transformers leaves a mask of ones out, and then nothing is padded
+            return args, kwargs
         given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
-        places = (kwargs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)
+        places = (mask.long().cumsum(-1) - 1).clamp(min=0)
         return args, kwargs | {"position_ids": places[:, -given.shape[1] :]}
 
     handle = adapter.base_model.register_forward_pre_hook(count, with_kwargs=True)
