@@ -88,16 +88,16 @@ class Layers:
     blocks: str | int | Sequence[int] = "last:2"
 
     def __post_init__(self) -> None:
-        self.chosen(10**6)
+        if isinstance(self.blocks, str):
+            _numbers(self.blocks, 0)  # raises where the form is wrong
 
     def chosen(self, count: int) -> list[int]:
         """The numbers among `count` blocks, ascending. Raises ConfigError for what is not there."""
         said = self.blocks
         if isinstance(said, str):
-            numbers = _numbers(said, count)
+            places = set(_numbers(said, count))
         else:
-            numbers = [said] if isinstance(said, int) else list(said)
-        places = {n + count if n < 0 else n for n in numbers}
+            places = {n + count if n < 0 else n for n in ([said] if isinstance(said, int) else said)}
         check(
             bool(places) and all(0 <= n < count for n in places),
             f"peft.blocks={said}: the model has {count} blocks, 0 to {count - 1}. Choose at least one of them.",

@@ -29,6 +29,7 @@ def lora(loaded: Loaded, choice: Lora) -> Loaded:
     """Low-rank adapters; B starts at zero, so that the model computes what it did."""
     from peft import LoraConfig  # late: it takes seconds to import
 
+    _check_names(loaded, choice.targets, "targets")
     config = LoraConfig(
         task_type=task_type(loaded),
         r=choice.r,
@@ -44,19 +45,21 @@ def ia3(loaded: Loaded, choice: IA3) -> Loaded:
     """Factors that start at one."""
     from peft import IA3Config  # late: it takes seconds to import
 
+    _check_names(loaded, choice.targets, "targets")
+    _check_names(loaded, choice.feedforward, "feedforward")
     names = _linears(loaded.model)
     scaled = _found(names, SCALED if choice.targets is None else choice.targets)
     feedforward = _found(names, FEEDFORWARD if choice.feedforward is None else choice.feedforward)
     if choice.feedforward is None:
         feedforward = [name for name in feedforward if "attention" not in name]
-    wanted = [*scaled, *feedforward]
-    said = f"peft.targets={choice.targets}, peft.feedforward={choice.feedforward}"
-    if not wanted or (choice.targets is None and not scaled):
+    if choice.targets is None and not scaled:
         raise ConfigError(
-            f"{said}: no keys and values are known of {type(loaded.model).__name__}; name them. {_known(loaded)}"
+            f"peft=ia3: no keys and values are known of {type(loaded.model).__name__}. "
+            f"Name them as peft.targets. {_known(loaded)}"
         )
+    wanted = [*scaled, *feedforward]
     config = IA3Config(task_type=task_type(loaded), target_modules=wanted, feedforward_modules=feedforward)
-    return wrapped(loaded, config, said, autocast=True)
+    return wrapped(loaded, config, f"peft.targets={choice.targets}", autocast=True)
 
 
 def task_type(loaded: Loaded) -> Any:
@@ -102,6 +105,13 @@ def new_pooler(loaded: Loaded) -> nn.Module | None:
             if any("pooler." in key for key in file.keys()):  # noqa: SIM118  # the file is no mapping
                 return None
     return found[0]
+
+
+def _check_names(loaded: Loaded, names: Sequence[str] | None, key: str) -> None:
+    """Raises ConfigError for a name that no module has: peft passes over it in silence."""
+    modules = [name for name, _ in loaded.model.named_modules()]
+    if missing := [name for name in names or () if not _found(modules, [name])]:
+        raise ConfigError(f"peft.{key}={names}: no layer is called {', '.join(missing)}. {_known(loaded)}")
 
 
 def _linears(model: nn.Module) -> list[str]:

@@ -49,6 +49,8 @@ _COMMON = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, 
 CAUSAL = ("opt", "opt-post", "llama", "phi")
 MORE_CAUSAL = ("mistral", "qwen3", "gemma3", "gpt2")
 MASKED = ("roberta", "bert")
+# Classifiers: a new head on mean-pooled states, and an architecture's own.
+CLASSIFIERS = ("encoder", "roberta-own", "bert-own")
 
 
 def make(name: str) -> hf.PreTrainedModel:
@@ -110,6 +112,13 @@ def conf(group: str, name: str, **changes) -> dict[str, Any]:
     """A YAML of conf/ with some keys changed."""
     values: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
     return {**values, **changes}
+
+
+def loaded_of(folder: Any, name: str, **changes: Any) -> Any:
+    """A tiny model as loaded; <name>-own: as a classifier with its architecture's own head."""
+    own = {"family": "classifier", "head": "own"} if name.endswith("-own") else {}
+    path = str(folder(name.removesuffix("-own")))
+    return load(conf("model", "hub", path=path, device="cpu", **own, **changes), classes=2)
 
 
 SENTENCES = [
