@@ -1,5 +1,7 @@
 """Every PEFT mode on every family: one step, what is trained, how much of it, and what cannot be."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -58,7 +60,7 @@ def parameters(mode: str, family: str) -> int:
     return sizes[mode] + head_size(family)
 
 
-def attached(folder, mode, family, seed=0, dtype="float32", **changes):
+def attached(folder, mode, family, seed=0, dtype="float32", **changes) -> Any:
     choice = conf("peft", mode, **{**BLOCKS.get(mode, {}), **changes})
     return attach(loaded_of(folder, family, dtype=dtype), choice, seed)
 

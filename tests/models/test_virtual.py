@@ -1,6 +1,7 @@
 """Virtual tokens do what they are said to: closed forms, places, generation."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_in_an_encoder_it_is_its_ids_as_long_as_they_do_not_see_the_text(folder,
 @pytest.mark.parametrize("family", [*CAUSAL, *MORE_CAUSAL, *MASKED])
 def test_a_prompt_of_the_vocabulary_is_its_ids_before_the_text(folder, reviews, family):
     """Through the objective, which finds the places that count behind the virtual tokens."""
-    loaded = attach(loaded_of(folder, family), conf("peft", "prompt", tokens=TOKENS))
+    loaded: Any = attach(loaded_of(folder, family), conf("peft", "prompt", tokens=TOKENS))
     plain = loaded_of(folder, family).model
     task = load_task(conf("task", "sst2", data_dir=str(reviews)), loaded)
     batch = task.collate(task.train[:4])
@@ -86,7 +87,7 @@ def test_a_prompt_of_the_vocabulary_is_its_ids_before_the_text(folder, reviews, 
 @pytest.mark.parametrize("mode", ["prefix", "prompt"])
 def test_pooling_is_over_the_texts_tokens_and_keeps_token_types(folder, mode):
     """A row gives the same logits alone and padded; and the second sentence's types reach the encoder."""
-    loaded = attach(loaded_of(folder, "encoder"), conf("peft", mode))
+    loaded: Any = attach(loaded_of(folder, "encoder"), conf("peft", mode))
     torch.nn.init.normal_(loaded.model.head.weight, generator=torch.Generator().manual_seed(0))
     types = (torch.arange(11) > 4).long().expand(3, -1)
     with torch.no_grad():
@@ -118,7 +119,7 @@ GENERATED += [(m, name) for m in ("prefix", "prompt") for name in (*CAUSAL, *MOR
 
 @pytest.mark.parametrize("mode, family", GENERATED)
 def test_generation_in_padded_batches_is_the_greedy_loop(folder, questions, mode, family):
-    loaded = attach(loaded_of(folder, family), conf("peft", mode))
+    loaded: Any = attach(loaded_of(folder, family), conf("peft", mode))
     task = load_task(conf("task", "question", data_dir=str(questions), max_new_tokens=4), loaded)
     together = generate(task, loaded, task.test)
     ends = {loaded.tokenizer.eos_token_id, *loaded.tokenizer.encode("\n", add_special_tokens=False)[-1:]}
@@ -136,7 +137,7 @@ def test_generation_in_padded_batches_is_the_greedy_loop(folder, questions, mode
 @pytest.mark.parametrize("family", ["llama", "roberta", "encoder"])
 @pytest.mark.parametrize("mode", [m for m in MODES if m not in ("none", "bitfit")])
 def test_evaluation_in_batches_says_what_single_examples_say(folder, reviews, mode, family):
-    loaded = attach(loaded_of(folder, family), conf("peft", mode))
+    loaded: Any = attach(loaded_of(folder, family), conf("peft", mode))
     task = load_task(conf("task", "sst2", data_dir=str(reviews)), loaded)
     together, alone = (evaluate(task, loaded, task.test, size) for size in (5, 1))
     assert together.predictions == alone.predictions
@@ -146,7 +147,7 @@ def test_evaluation_in_batches_says_what_single_examples_say(folder, reviews, mo
 
 def test_virtual_tokens_take_their_places_from_the_text(folder, questions):
     """A text of 123 tokens and 5 virtual ones fill OPT's 128 places."""
-    loaded = attach(loaded_of(folder, "opt"), conf("peft", "prefix"))
+    loaded: Any = attach(loaded_of(folder, "opt"), conf("peft", "prefix"))
     assert loaded.context == 123
     ids = torch.randint(5, 200, (1, 123))
     assert logits(loaded.model, ids, torch.ones_like(ids)).shape == (1, 123, VOCABULARY)
