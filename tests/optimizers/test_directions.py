@@ -1,0 +1,236 @@
+"""The kinds of directions: moments, orthonormal factors, masks, layers; every optimizer with every kind."""
+
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from tests.optimizers.test_battery import YAMLS, make
+from zo import FZOO, ConfigError, InPlace, Key, LeZO, MeZO, ModuleLook, Probe, SparseMeZO, Weights
+from zo.directions import KINDS, LowRank, Projected, Subspace, directions
+from zo.directions.lowrank import is_matrix
+
+KERNELS = Weights([("w", nn.Parameter(torch.zeros(1)))]).backend
+
+
+class Small(nn.Module):
+    """An embedding, two numbered layers, a norm and a head."""
+
+    def __init__(self):
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        self.words = nn.Embedding(7, 6)
+        self.layers = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
+        self.norm = nn.LayerNorm(6)
+        self.head = nn.Linear(6, 4)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=g))
+
+    def forward(self, ids):
+        x = self.words(ids)
+        for layer in self.layers:
+            x = x + layer(x).tanh()
+        return self.head(self.norm(x))
+
+
+def losses(model, batch):
+    ids, labels = batch
+    return nn.functional.cross_entropy(model(ids), labels, reduction="none")
+
+
+def batch(t):
+    g = torch.Generator().manual_seed(t)
+    return torch.randint(0, 7, (5,), generator=g), torch.randint(0, 4, (5,), generator=g)
+
+
+def matrix(m=6, n=5, kernels="auto"):
+    return Weights([("w", nn.Parameter(torch.zeros(m, n)))], kernels=kernels)
+
+
+@pytest.mark.parametrize("rank, every", [(1, None), (2, 1), (4, None)])
+def test_low_rank_entries_are_uncorrelated_with_variance_one_and_kurtosis_3_plus_6_over_r(rank, every):
+    weights, kind, count = matrix(), LowRank(rank, every), 4000
+    z = torch.stack([weights.direction("w", Key(0, t, 0), kind).flatten() for t in range(count)]).double()
+    products = z.unsqueeze(2) * z.unsqueeze(1)
+    error = products.std(0) / math.sqrt(count)
+    # 465 distinct numbers: all within 5 standard errors but for one run in 3,000 (their tails are heavy)
+    assert ((products.mean(0) - torch.eye(30)).abs() < 5.5 * error).all()
+    fourth = z.pow(4).mean(1)  # the entries of one direction share factors, the directions do not
+    assert abs(fourth.mean() - (3 + 6 / rank)) < 4 * fourth.std() / math.sqrt(count)
+
+
+def test_a_lazy_v_stays_for_its_steps_and_is_a_function_of_the_step():
+    weights = matrix()
+    one, other = LowRank(2, every=4), LowRank(2, every=4)
+    forwards = [one.v(weights, "w", Key(3, t, i)).clone() for t in range(12) for i in range(2)]
+    backwards = [other.v(weights, "w", Key(3, t, i)).clone() for t in reversed(range(12)) for i in (1, 0)]
+    assert all(torch.equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
+    for step in range(12):
+        for i in range(2):
+            same = torch.equal(forwards[2 * step + i], forwards[2 * (step // 4 * 4)])
+            assert same
+    assert not torch.equal(forwards[0], forwards[8])
+    us = [one.u(weights, "w", Key(3, t, i)) for t in range(2) for i in range(2)]
+    assert not any(torch.equal(us[0], u) for u in us[1:])
+
+
+@pytest.mark.parametrize("spec", [*KINDS, {"kind": "lowrank", "rank": 3, "every": 2}])
+def test_norm2_is_the_mean_square_of_an_entry(spec):
+    weights, kind, count = Weights(Small()), directions(spec), 400
+    kind.bind(weights)
+    squares = torch.tensor(
+        [sum(weights.direction(n, Key(1, t, 0), kind).square().sum().item() for n in weights.ids) / weights.numel
+         for t in range(count)]
+    )  # fmt: skip
+    if spec == "sphere":
+        assert (squares - 1).abs().max() < 1e-6  # fp32 numbers of a norm taken in fp64
+    assert abs(squares.mean() - kind.norm2(weights)) <= 4 * squares.std() / math.sqrt(count) + 1e-6
+
+
+def test_norm2_of_a_projection():
+    weights, kind = matrix(9, 5), Projected(rank=3, every=10)
+    squares = torch.tensor(
+        [weights.direction("w", Key(1, t, 0), kind).square().mean().item() for t in range(2000)]
+    )
+    assert kind.norm2(weights) == pytest.approx(3 / 9)
+    assert abs(squares.mean() - 3 / 9) < 4 * squares.std() / math.sqrt(2000)
+
+
+@pytest.mark.parametrize("m, n, rank", [(9, 7, 4), (5, 30, 3), (3, 16, 8), (8, 8, 64)])
+def test_a_subspace_has_orthonormal_factors_and_the_norm_of_its_core(m, n, rank):
+    weights, kind = matrix(m, n), Subspace(rank, every=5)
+    a, b = kind.shape(weights.source("w"))
+    assert a * b == m * n
+    assert (a, b) == ((m, n) if min(m, n) > rank else {48: (6, 8), 64: (8, 8)}[m * n])
+    r = min(rank, a, b)
+    word = kind.window(Key(0, 7, 1))
+    u, v = kind.basis(weights, "w", "U", a, r, word), kind.basis(weights, "w", "V", b, r, word)
+    for q in (u, v):
+        assert torch.allclose(q.T @ q, torch.eye(r), atol=1e-6)  # fp32 of an fp64 factor
+    z = weights.direction("w", Key(0, 7, 1), kind)
+    core = weights.factor("w", "Z", r * r, kind.stream, Key(0, 7, 1).word)
+    assert z.norm().item() == pytest.approx(core.norm().item() * math.sqrt(m * n) / r, rel=1e-5)
+    # The same bits from another instance, in another order.
+    again = Subspace(rank, every=5)
+    weights.direction("w", Key(0, 20, 0), again)
+    assert torch.equal(weights.direction("w", Key(0, 7, 1), again), z)
+
+
+@pytest.mark.parametrize("spec", KINDS)
+def test_every_form_of_the_kernels_gives_the_same_directions(spec):
+    if KERNELS == "eager":
+        pytest.skip("there is no other form here")
+    made = []
+    for kernels in ("eager", "auto"):
+        weights, kind = Weights(Small(), kernels=kernels), directions(spec)
+        kind.bind(weights)
+        made.append([weights.direction(name, Key(0, 3, 1), kind) for name in weights.ids])
+    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+
+
+@pytest.mark.parametrize("spec", KINDS)
+def test_rows_and_several_probes_are_those_of_the_whole(spec):
+    weights, kind = Weights(Small()), directions(spec)
+    kind.bind(weights)
+    probes = [Probe(((Key(0, 0, 0), 0.3), (Key(0, 0, 1), scale))) for scale in (0.1, -0.1)]
+    for name, tensor in weights.tensors.items():
+        whole = [weights.at(name, probe, kind) for probe in probes]
+        by_hand = tensor + sum(s * weights.direction(name, key, kind) for key, s in probes[0].terms)
+        # Sums of products in another order: some units of the last place of numbers up to 8.
+        assert torch.allclose(whole[0], by_hand, atol=4e-6)
+        outs = [torch.empty_like(tensor.detach()) for _ in probes]
+        many = weights.at_many(name, probes, kind, outs)
+        assert all(torch.equal(a, b) for a, b in zip(whole, many, strict=True))
+        if tensor.dim() == 2:
+            rows = torch.tensor([3, 0, 2])
+            assert torch.allclose(weights.rows_at(name, rows, probes[0], kind), whole[0][rows], atol=4e-6)
+        noise: list = []
+        weights.elementwise(
+            lambda b, seen=noise: (seen.append((b.name, b.noise[0].clone())), torch.zeros_like(b.w))[1],
+            [Key(0, 0, 0)], kind,
+        )  # fmt: skip
+        assert torch.equal(dict(noise)[name], weights.direction(name, Key(0, 0, 0), kind).flatten())
+
+
+def test_sparse_probes_and_moves_the_small_weights_alone():
+    model = Small()
+    optimizer = SparseMeZO(model, lr=0.1, eps=1e-2, sparsity=0.6)
+    before = {name: tensor.detach().clone() for name, tensor in optimizer.weights.tensors.items()}
+    probed = {
+        n: optimizer.weights.at(n, optimizer.ask(0)[0], optimizer.directions) != before[n] for n in before
+    }
+    optimizer.tell(0, [1.5, 1.0])
+    for name, tensor in optimizer.weights.tensors.items():
+        assert torch.equal(tensor != before[name], probed[name])
+        if is_matrix(tensor):
+            assert probed[name].sum() == round(0.4 * tensor.numel())
+            assert before[name][probed[name]].abs().max() <= before[name][~probed[name]].abs().min()
+        else:
+            assert probed[name].all()
+
+
+def test_layers_are_left_out_whole_and_each_as_often():
+    model = Small()
+    optimizer = LeZO(model, drop=0.5)
+    weights, seen = optimizer.weights, {0: 0, 1: 0}
+    for t in range(200):
+        plus, _ = optimizer.ask(t)
+        touched = {n for n in weights.ids if weights.at(n, plus, optimizer.directions) is not weights.source(n)
+                   and not torch.equal(weights.at(n, plus, optimizer.directions), weights.source(n))}  # fmt: skip
+        (layer,) = {int(name.split(".")[1]) for name in touched if name.startswith("layers")}
+        seen[layer] += 1
+        assert touched == {n for n in weights.ids if not n.startswith(f"layers.{1 - layer}.")}
+    assert abs(seen[0] - 100) < 4 * math.sqrt(50)  # binomial
+
+
+FREE = [
+    name for name, path in YAMLS.items() if "directions" in OmegaConf.load(path)
+]  # the others have their own
+
+
+@pytest.mark.parametrize("spec", KINDS)
+@pytest.mark.parametrize("name", FREE)
+def test_every_optimizer_takes_every_kind_or_says_why_not(name, spec):
+    model = Small()
+    try:
+        optimizer = make(name, model, directions=spec, lr=1e-2)
+    except ConfigError as error:
+        assert spec in str(error)
+        return
+    look = ModuleLook(model, losses, optimizer, probes_per_forward="all")
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for t in range(3):
+        optimizer.tell(t, optimizer.step(t, batch(t), look))
+    after = list(model.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(torch.isfinite(p).all() for p in after)
+
+
+def test_a_kind_that_follows_the_weights_is_refused_where_they_walk():
+    with pytest.raises(ConfigError, match="sparse"):
+        InPlace(Small(), losses, MeZO(Small(), directions="sparse"))
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("spheres", "none of rademacher, gaussian"),
+        ({"kind": "lowrank", "rang": 2}, "no option 'rang'. It has rank, every"),
+        ({"kind": "lowrank", "rank": 0}, "rank = 0"),
+        ({"kind": "lowrank", "every": 0}, "every = 0"),
+        ({"kind": "lowrank", "rank": "two"}, "does not take"),
+        ({"kind": "subspace", "rank": 0}, "rank = 0"),
+        ({"kind": "subspace", "every": 0}, "every = 0"),
+        ({"kind": "sparse", "sparsity": 1.0}, "sparsity = 1.0"),
+        ({"kind": "layers", "drop": -0.1}, "drop = -0.1"),
+        ({"kind": "layers", "of": "sphere"}, "of = 'sphere'"),
+        ({"kind": "gaussian", "rank": 1}, "It has none"),
+        ({"rank": 1}, "none of rademacher"),
+    ],
+)
+def test_what_a_kind_does_not_take(spec, message):
+    with pytest.raises(ConfigError, match=message):
+        FZOO(Small(), directions=spec)
