@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.optimizers.test_battery import Bowl, batches, equal, make, objective, run
 from zo import (
@@ -24,6 +25,7 @@ from zo import (
     ZOSign,
 )
 from zo.training import load_snapshot, snapshot
+from zo.weights import BLOCK
 
 EPS = 2.0**-10
 SHAPES = {"layer.weight": (5, 7), "layer.bias": (9,), "scalar": ()}
@@ -404,3 +406,32 @@ def test_helene_with_a_high_bound_is_momentum():
         optimizer.tell(t, told(optimizer, t))
         other.tell(t, told(other, t))
     close(values(optimizer), values(other), rtol=2e-6)
+
+
+# Memory
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that is made while it is open; views of what was there do not count."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.known:
+                self.numel = max(self.numel, tensor.untyped_storage().nbytes() // 4)
+        return out
+
+
+@pytest.mark.parametrize("name", [*STATEFUL, "zosign"])
+def test_a_move_makes_nothing_of_a_tensors_size(name):
+    """Blocks of 2¹⁶ numbers, of float64 where sums are taken, whatever the tensor."""
+    optimizer = make(name, Weights(parameters(shapes={"w": (1500, 1000)})), eps=0.05)
+    optimizer.weights.warm = lambda *_: None  # which keeps the noise of models of up to 4 million weights
+    with Largest([*optimizer.weights.state().values(), *optimizer.state().values()]) as largest:
+        optimizer.tell(0, told(optimizer, 0))
+    assert 0 < largest.numel <= 2 * BLOCK

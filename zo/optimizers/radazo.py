@@ -9,8 +9,9 @@ There is no bias correction, and ζ stands inside the root. The first steps are 
 √(1 − β2^k), so that η should be warmed up, or smaller than Adam's. State: m and v, two fp32 copies.
 
 K is `n` here, and `sides = two` spends 2K passes for ĝ to order ε². The paper draws directions from the unit sphere and
-multiplies by d; here z is Gaussian, which is √d times that to within 1/√(2d), so a radius μ of the paper is
-ε = μ / √d. The authors' code perturbs one tensor at a time, 2K passes each; here z is one direction over all weights.
+multiplies by d: `directions = sphere`, at ε = μ / √d for its radius μ. The default, Gaussians, differs from that by
+1 / √(2d) in length and saves a pass over the numbers. The authors' code perturbs one tensor at a time, 2K passes each;
+here z is one direction over all weights.
 """
 
 import math
