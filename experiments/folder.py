@@ -15,6 +15,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,31 @@ from zo.errors import JournalError
 
 
 class RunFolder:
-    """Files of one run; a write that fails raises JournalError and leaves the older file whole."""
+    """Files of one run; a write that fails raises JournalError and leaves the older file whole.
 
-    def __init__(self, path: Path):
+    writes: False for a process that leaves all writing to another, and whose calls change nothing.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True):
         self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if not os.access(path, os.W_OK):
-                raise PermissionError(13, os.strerror(13))
-        except OSError as error:
-            raise JournalError(
-                f"The run's folder {path} cannot be written: {error.strerror}. Choose another with paths.runs=FOLDER."
-            ) from error
+        self._writes = writes
+        if writes:
+            self._make()
         self.journal = path / "journal"
         self.snapshots = path / "snapshots"
         self.model = path / "model"
         self._metrics = path / "metrics.jsonl"
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(13, os.strerror(13))
+        except OSError as error:
+            raise JournalError(
+                f"The run's folder {self.path} cannot be written: {error.strerror}. Choose another with "
+                "paths.runs=FOLDER."
+            ) from error
 
     def result(self) -> dict[str, Any] | None:
         """The result of a run that has ended, or None."""
@@ -54,16 +64,28 @@ class RunFolder:
         """Whether a file STOP lies in the folder."""
         return (self.path / "STOP").exists()
 
-    def locked(self) -> Lock:
+    def locked(self) -> AbstractContextManager[object]:
         """A context in which no other process may run here; raises Locked where one does."""
-        return Lock(self.path / "lock")
+        return Lock(self.path / "lock") if self._writes else nullcontext()
 
     def clear(self) -> None:
         """Removes what a run wrote, to run again from nothing."""
+        if not self._writes:
+            return
         for name in ("result.json", "status.json", "metrics.jsonl", "journal", "STOP"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.snapshots, self.model):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def forget_stop(self) -> None:
+        """Removes the file STOP."""
+        if self._writes:
+            (self.path / "STOP").unlink(missing_ok=True)
+
+    def forget_snapshots(self) -> None:
+        """Removes the snapshots, of which a finished run has no need."""
+        if self._writes:
+            shutil.rmtree(self.snapshots, ignore_errors=True)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.yaml, resolved."""
@@ -88,8 +110,17 @@ class RunFolder:
             os.truncate(self._metrics, len(whole))
         return [json.loads(line) for line in whole.splitlines()]
 
+    def keep_metrics(self, steps: int) -> None:
+        """Drops the rows of steps after `steps`."""
+        if not self._writes:
+            return
+        rows = [row for row in self.metrics() if row["steps"] <= steps]
+        self._write("metrics.jsonl", "".join(json.dumps(_finite(row)) + "\n" for row in rows))
+
     def log(self, row: Mapping[str, Any]) -> None:
         """Adds a row to metrics.jsonl in one write."""
+        if not self._writes:
+            return
         line = json.dumps(_finite(row)).encode() + b"\n"
         try:
             size = self._metrics.stat().st_size if self._metrics.exists() else 0
@@ -108,6 +139,8 @@ class RunFolder:
         return json.loads(path.read_text()) if path.exists() else None
 
     def _write(self, name: str, text: str) -> None:
+        if not self._writes:
+            return
         temporary = self.path / f".{name}.{os.getpid()}.tmp"
         try:
             temporary.write_text(text)

@@ -22,6 +22,7 @@ OUTSIDE_HASH = {
     "experiment",
     "kernels",
     "threads",
+    "ranks",
     "launcher",
     "cluster",
 }
@@ -43,6 +44,8 @@ def hash_of(config: Config, contents: Sequence[str], steps: int) -> str:
         for group, value in config.items()
         if group not in outside
     }
+    if steps and config["ranks"]["share"] in ("batch", "both"):
+        kept["share"] = config["ranks"]["share"]  # sums over parts of a batch are rounded otherwise
     kept["contents"] = list(contents)
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()
 

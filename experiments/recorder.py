@@ -4,7 +4,7 @@ All decisions come from the rows, so a run that was killed and goes on decides t
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.evaluation import Evaluation
@@ -20,10 +20,11 @@ _LOOKS = 10  # at dev, a run
 class Recorder:
     """Rows: `before`, `train`, `dev`, `stop`, `after`; each with steps, forward_passes and seconds so far.
 
+    rows: those of earlier processes.
     best_step, best_value: of dev so far (highest metric, then lowest loss, then earliest).
     """
 
-    def __init__(self, session: Session, folder: RunFolder):
+    def __init__(self, session: Session, folder: RunFolder, rows: Sequence[dict[str, Any]]):
         stop = session.config["stop"]
         timed = session.config["budget"]["minutes"] is not None
         # The session itself is not kept: its model must be free to go before another is built.
@@ -42,7 +43,7 @@ class Recorder:
         self._trained = 0  # steps whose train row is written
         self._looked = 0  # steps of the last dev row
         self._seconds = 0.0
-        for row in folder.metrics():
+        for row in rows:
             self._take(row)
         self._began = time.monotonic()
 

@@ -1,8 +1,8 @@
 """One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
 
-import shutil
+import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from experiments.folder import RunFolder
 from experiments.identity import folder_of
 from experiments.progress import closing_table, view
 from experiments.provenance import provenance
+from experiments.ranks import console_of, team_of
 from experiments.recorder import Recorder
 from experiments.session import Config, Session, build
 from experiments.stopping import StopFlag
-from zo.errors import ConfigError, DataError, Diverged
-from zo.journal import Journal
+from experiments.tasks.prompts import Example
+from zo.errors import ConfigError, DataError, Diverged, RanksDiverged
+from zo.journal import Copy, Journal, opened
 from zo.snapshots import Snapshots
+from zo.team import Solo, Team
 from zo.training import load_snapshot, snapshot, train
 
 
@@ -30,43 +33,58 @@ def run(
     """Trains, evaluates, saves; returns the exit code (0 also for a diverged run, 130 after Ctrl-C).
 
     rerun: forget what the run's folder holds. submitted: the folder a launcher chose, where the run must belong.
+    Several processes that were started for it (experiments.ranks) share the run.
     Raises ConfigError and DataError before anything is written, JournalError when the folder cannot be.
     """
-    console = console or Console()
-    session = build(config)
+    with team_of(config) as team:
+        return _shared(config, team, rerun, console or console_of(team), submitted)
+
+
+def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted: Path | None) -> int:
+    session = build(config, team)
     path = folder_of(config, session.name, session.hash)
     if submitted is not None and path.resolve() != submitted.resolve():
         raise ConfigError(
             f"This run was submitted as {submitted}, but its model and data now make it {path}: one of them, or "
             "the code, has changed since. Put it back, or submit the run again."
         )
-    folder = RunFolder(path)
+    folder = RunFolder(path, writes=team.leads)
     with folder.locked():
         if rerun:
             folder.clear()
-        if (result := folder.result()) is not None:
+        if (result := team.first(folder.result)) is not None:
             console.print(
                 f"This run has ended already; --rerun runs it again. {folder.path}", highlight=False
             )
             console.print(closing_table(result, str(folder.path)))
             return 0
-        with open_journal(session, folder) as journal, StopFlag(folder) as stop:
+        with open_journal(session, folder, team) as journal, StopFlag(folder, team) as stop:
             try:
-                return _Run(session, folder, journal, stop, console).go()
+                return _Run(session, folder, journal, stop, console, team).go()
             except BaseException as error:
+                if isinstance(error, RanksDiverged):
+                    folder.keep_metrics(len(journal))
                 last = traceback.format_exception_only(error)[-1].strip()
                 folder.write_status("failed", steps=len(journal), error=last)
                 raise
 
 
-def open_journal(session: Session, folder: RunFolder) -> Journal:
-    """The journal of the run, made or checked against the session and locked."""
-    return Journal(
-        folder.journal,
-        session.header(),
-        session.optimizer.losses_per_step,
-        with_lr=session.config["budget"]["minutes"] is not None,
-        accept=session.config["checkpoint"]["accept"],
+def open_journal(session: Session, folder: RunFolder, team: Team | None = None) -> Journal | Copy:
+    """The journal of the run, made or checked against the session and locked; all ranks but the first get a copy."""
+    team = team or Solo()
+    header, losses = session.header(), session.optimizer.losses_per_step
+    if (parts := team.parts(losses)) > 1:
+        header["parts"] = parts  # into which batches are cut
+    team.agree({name: json.dumps(value) for name, value in header.items()})
+    return opened(
+        team,
+        lambda: Journal(
+            folder.journal,
+            header,
+            losses,
+            with_lr=session.config["budget"]["minutes"] is not None,
+            accept=session.config["checkpoint"]["accept"],
+        ),
     )
 
 
@@ -74,7 +92,13 @@ class _Run:
     """The parts of `run` that share a session, a folder and a journal."""
 
     def __init__(
-        self, session: Session, folder: RunFolder, journal: Journal, stop: StopFlag, console: Console
+        self,
+        session: Session,
+        folder: RunFolder,
+        journal: Journal | Copy,
+        stop: StopFlag,
+        console: Console,
+        team: Team,
     ):
         self.session = session
         self.config = session.config
@@ -83,7 +107,9 @@ class _Run:
         self.stop = stop
         self.console = console
         self.snapshots = Snapshots(folder.snapshots)
-        self.recorder = Recorder(session, folder)
+        self.team = team
+        self.recorder = Recorder(session, folder, team.first(folder.metrics))
+        team.report = lambda: (stop.code(), self.recorder.seconds())
         self._warned = False
         self._before: Evaluation | None = None  # of this process
 
@@ -102,7 +128,7 @@ class _Run:
         except Diverged as error:
             status, done = "diverged", len(self.journal)
             self.console.print(str(error), highlight=False)
-        if self.stop.reason is not None:
+        if self.stop.asked():
             return self._stopped(done)
         return self._finish(status, done)
 
@@ -113,7 +139,7 @@ class _Run:
         minutes = self.config["budget"]["minutes"]
 
         def rate(t: int) -> float:
-            return self.config["optimizer"]["lr"] * session.schedule(recorder.seconds() / (60 * minutes))
+            return self.config["optimizer"]["lr"] * session.schedule(self.team.seconds / (60 * minutes))
 
         total = None if minutes is not None else session.steps * session.step_cost
         with view(self.console, session.name, total) as shown:
@@ -122,7 +148,7 @@ class _Run:
             def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
                 self._warn_of_idle_steps(t)
                 ended = recorder.step(t, seen, lambda: self._dev(t + 1))
-                if not replayed and minutes is not None and recorder.seconds() >= 60 * minutes:
+                if not replayed and minutes is not None and self.team.seconds >= 60 * minutes:
                     ended = True
                 return ended or (not replayed and self.stop.asked())
 
@@ -136,6 +162,7 @@ class _Run:
                 max_replay_seconds=60 * self.config["checkpoint"]["max_replay_minutes"],
                 rate=None if minutes is None else rate,
                 on_step=on_step,
+                team=self.team,
             )
 
     def _warn_of_idle_steps(self, t: int) -> None:
@@ -149,7 +176,7 @@ class _Run:
     def _dev(self, steps: int) -> Evaluation:
         """Dev after `steps` steps; a run that cannot be replayed keeps the best weights in a snapshot."""
         session = self.session
-        result = evaluate(session.task, session.loaded, session.task.dev, self.config["evaluate"]["batch"])
+        result = self._evaluated(session.task.dev)
         if session.optimizer.replays_from != "losses" and self.config["select"] == "best":
             if self.recorder.would_be_best(result):
                 self.snapshots.pinned = steps
@@ -159,17 +186,19 @@ class _Run:
         return result
 
     def _test(self) -> Evaluation:
-        return evaluate(
-            self.session.task, self.session.loaded, self.session.task.test, self.config["evaluate"]["batch"]
-        )
+        return self._evaluated(self.session.task.test)
+
+    def _evaluated(self, examples: Sequence[Example]) -> Evaluation:
+        batch = self.config["evaluate"]["batch"]
+        return evaluate(self.session.task, self.session.loaded, examples, batch, team=self.team)
 
     def _stopped(self, done: int) -> int:
         """Ends at a step boundary; what is missing for going on is written."""
-        if self.session.optimizer.replays_from != "losses":
+        if self.session.optimizer.replays_from != "losses" and self.team.leads:
             snapshot(self.session.optimizer, self.snapshots, done)
         self.recorder.note_stop()
         self.folder.write_status("stopped", steps=done, reason=self.stop.reason)
-        (self.folder.path / "STOP").unlink(missing_ok=True)
+        self.folder.forget_stop()
         self.console.print(
             f"Stopped after {done:,} steps ({self.stop.reason}). The same command goes on from there.",
             highlight=False,
@@ -179,19 +208,19 @@ class _Run:
     def _finish(self, status: str, done: int) -> int:
         seconds = self.recorder.seconds()
         last = self.session.optimizer.weights.sha256()
-        peak = memory.peak(self.session.loaded.device)
+        peak = max(self.team.every(memory.peak(self.session.loaded.device)))
         selected = self._select(status, done)
         if self.session.steps or self._before is None:
             after = self._test()
         else:
             after = replace(self._before, forward_passes=0)  # of the same weights
-        if self.config["save"] and self.session.steps:
+        if self.config["save"] and self.session.steps and self.team.leads:
             saving.save(self.session.loaded, self.folder.model)
         result = self._result(status, done, selected, after, last, seconds, peak)
         self.folder.write("result.json", result)
         self.folder.write_status(status, steps=done)
         self.recorder.note_after(after, selected)
-        shutil.rmtree(self.folder.snapshots, ignore_errors=True)
+        self.folder.forget_snapshots()
         self.console.print(closing_table(result, str(self.folder.path)))
         return 0
 
@@ -202,7 +231,7 @@ class _Run:
             return done
         skipped, idle = self.session.optimizer.skipped, self.session.optimizer.idle
         del self.session  # before its successor is built, or two models would be in memory
-        self.session = replayed(build(self.config), self.journal, self.snapshots, best)
+        self.session = replayed(build(self.config, self.team), self.journal, self.snapshots, best)
         self.session.optimizer.skipped, self.session.optimizer.idle = skipped, idle
         return best
 
@@ -239,6 +268,7 @@ class _Run:
             "forward_passes_per_step": session.step_cost,
             "train_mode": bool(getattr(optimizer, "dropout", False)),
             "sequential_because": session.look.sequential_because,
+            "ranks": self.team.size,
             "seconds": seconds,
             "peak_memory_bytes": peak,
             "trainable_parameters": optimizer.weights.numel if session.steps else 0,
@@ -248,7 +278,7 @@ class _Run:
         }
 
 
-def replayed(session: Session, journal: Journal, snapshots: Snapshots, steps: int) -> Session:
+def replayed(session: Session, journal: Journal | Copy, snapshots: Snapshots, steps: int) -> Session:
     """A session just built, taken to where it was after `steps` recorded steps: no forward pass.
 
     Raises DataError for a first-order run of which no snapshot of that step is left.

@@ -26,6 +26,7 @@ from zo.optimizers import Optimizer, Probing
 from zo.optimizers.firstorder import BACKWARD_COST
 from zo.random import SIGNS, SPECIFICATION, key_of
 from zo.schedules import Schedule
+from zo.team import Solo, Team
 from zo.weights import Weights
 
 _SMALL = 2_000_000  # weights
@@ -100,13 +101,14 @@ class Session:
         return kind if exact else f"{kind} by {self.optimizer.weights.backend}"
 
 
-def build(config: Config) -> Session:
+def build(config: Config, team: Team | None = None) -> Session:
     """Loads and constructs everything.
 
+    team: the processes that will share the run.
     Raises ConfigError or DataError for what cannot work; optimizer and schedule are tried first, so that a
     number out of range is refused before a model is loaded.
     """
-    schedule, _ = _check_constructors(config)
+    schedule, _ = _check_constructors(config, team or Solo())
     check_quantized(config["model"]["quantization"], config["peft"]["name"])
     loaded = attach(
         load(
@@ -143,12 +145,12 @@ def build(config: Config) -> Session:
 
 def steps_of(config: Config) -> int:
     """How many steps the budget allows, without a model; raises ConfigError that lists every number out of range."""
-    _, optimizer = _check_constructors(config)
+    _, optimizer = _check_constructors(config, Solo())
     check_quantized(config["model"]["quantization"], config["peft"]["name"])
     return budgeted_steps(config, optimizer)
 
 
-def _check_constructors(config: Config) -> tuple[Schedule, Optimizer]:
+def _check_constructors(config: Config, team: Team) -> tuple[Schedule, Optimizer]:
     """The schedule and an optimizer of one number; every problem of both in one ConfigError."""
     problems: list[str] = []
 
@@ -161,7 +163,8 @@ def _check_constructors(config: Config) -> tuple[Schedule, Optimizer]:
     schedule = attempt(lambda: _instantiate(config["schedule"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimizer proper will warn
-        optimizer = attempt(lambda: trial_optimizer(config))
+        optimizer: Any = attempt(lambda: trial_optimizer(config))
+    attempt(lambda: optimizer is None or team.check(optimizer))
     if config["task"]["objective"] == "metric" and optimizer is not None and optimizer.backward_passes:
         problems.append(
             f"task.objective=metric is minus the {config['task']['metric']}, which has no gradient, and "

@@ -1,26 +1,34 @@
 """Stops at step boundaries. A handler only sets a flag; the loop reads it when a step is whole.
 
 SIGINT (Ctrl-C), SIGTERM, SIGUSR2 and a file STOP in the run's folder end the run after the step in flight.
-The second Ctrl-C exits at once; the journal is whole then too.
+The second Ctrl-C exits at once; the journal is whole then too. Of several processes any may be told: its wish
+travels with the step's losses, and all stop after the same step.
 """
 
 import os
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any
 
 from experiments.folder import RunFolder
+from zo.team import Solo, Team
 
 INTERRUPTED = 130
+_FILE = 1 << 16  # the code of a STOP file; those of signals are their numbers
+_SAME = 1.0  # seconds within which torchrun hands on to its processes the Ctrl-C that they had themselves
 
 
 class StopFlag:
     """Why the run should stop, or None. A context: handlers are put back at the end."""
 
-    def __init__(self, folder: RunFolder):
+    def __init__(self, folder: RunFolder, team: Team | None = None):
         self.folder = folder
+        self.team = team or Solo()
         self.reason: str | None = None
+        self._code = 0
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopFlag":
@@ -33,18 +41,26 @@ class StopFlag:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and self.reason == "SIGINT":
+        again = number == signal.SIGINT and self._code == signal.SIGINT
+        if again and (self.team.size == 1 or time.monotonic() - self._since > _SAME):
             os.write(
                 sys.stderr.fileno(),
                 b"\nStopped at once. The same command goes on from the last whole step.\n",
             )
             os._exit(INTERRUPTED)
-        self.reason = signal.Signals(number).name
+        if not again:
+            self._code, self._since = number, time.monotonic()
+
+    def code(self) -> int:
+        """What this process was told: 0 nothing, a signal's number, or that a STOP file lies there."""
+        if not self._code and self.team.leads and self.folder.stop_asked():
+            self._code = _FILE
+        return self._code
 
     def asked(self) -> bool:
-        """Whether to stop at this boundary."""
-        if self.reason is None and self.folder.stop_asked():
-            self.reason = "STOP file"
+        """Whether to stop at this boundary; all processes answer alike."""
+        if code := self.team.stop:
+            self.reason = "STOP file" if code == _FILE else signal.Signals(code).name
         return self.reason is not None
 
     @property

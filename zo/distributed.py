@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 
 from zo.errors import ConfigError, RankLost, RanksDiverged
-from zo.look import InPlace, SharedLook
+from zo.look import InPlace, Look, SharedLook
 from zo.optimizers import Optimizer
 from zo.optimizers.base import Looker
 from zo.place import Place
@@ -118,7 +118,9 @@ class Ranks(Team):
             return 1
         if self.share == "batch":
             return self.size
-        return next(n for n in range(1, self.size + 1) if self.size % n == 0 and self.size // n <= probes)
+        return next(
+            n for n in range(1, self.size + 1) if self.size % n == 0 and self.size // n <= max(probes, 1)
+        )
 
     def check(self, optimizer: Optimizer) -> None:
         if optimizer.backward_passes:
@@ -134,6 +136,8 @@ class Ranks(Team):
                 f"The in-place walk does not come back to the bits it left, so {self.size} processes would drift "
                 "apart. Use ModuleLook, or one process."
             )
+        if not isinstance(look, Look):
+            raise ConfigError(f"A {type(look).__name__} is no zo.look.Look, which processes can share.")
         parts = self.parts(optimizer.losses_per_step)
         gather = partial(self.gather, weights=optimizer.weights)
         return SharedLook(look, gather, self.rank, self.size // parts, parts)
@@ -153,10 +157,10 @@ class Ranks(Team):
         row = [float(self._step), float(stop), seconds, *halves, *numbers]
         row += [0.0] * (_HEAD + width - len(row))
         mine = torch.tensor(row, dtype=torch.float64, device=self._device)
-        out = torch.empty(self.size * len(row), dtype=torch.float64, device=self._device)
+        out = [torch.empty_like(mine) for _ in range(self.size)]
         with self._reaching():
-            dist.all_gather_into_tensor(out, mine)
-        rows = out.view(self.size, -1).tolist()
+            dist.all_gather(out, mine)
+        rows = torch.stack(out).tolist()
         self._compare([row[0] for row in rows], lambda t: f"is at step {t:.0f}")
         if self._due:
             self._compare([tuple(row[3:_HEAD]) for row in rows], lambda _: "holds other weights")
@@ -164,6 +168,11 @@ class Ranks(Team):
         self._stop = self._stop or next((int(row[1]) for row in rows if row[1]), 0)
         self._seconds = rows[0][2]
         return [row[_HEAD:] for row in rows]
+
+    def verify(self, t: int, weights: Weights) -> None:
+        self.begin(t)
+        self._due = True
+        self.gather([], 0, weights=weights)
 
     def _compare(self, values: Sequence[Any], said: Callable[[Any], str]) -> None:
         if odd := _odd(values):

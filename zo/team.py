@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from zo.optimizers import Optimizer
 from zo.optimizers.base import Looker
+from zo.weights import Weights
 
 Report = Callable[[], tuple[int, float]]
 T = TypeVar("T")
@@ -54,6 +55,10 @@ class Team(ABC):
     @abstractmethod
     def begin(self, t: int) -> None:
         """Step t is looked at next."""
+
+    @abstractmethod
+    def verify(self, t: int, weights: Weights) -> None:
+        """Raises RanksDiverged unless the weights after t steps are the same everywhere."""
 
     @abstractmethod
     def every(self, value: T) -> list[T]:
@@ -107,6 +112,9 @@ class Solo(Team):
         return look
 
     def begin(self, t: int) -> None:
+        return None
+
+    def verify(self, t: int, weights: Weights) -> None:
         return None
 
     def every(self, value: T) -> list[T]:

@@ -87,9 +87,12 @@ def train(
             if team.leads:
                 snapshot(optimizer, snapshots, t + 1)
             replay_seconds = 0.0
+        start = t + 1
         if on_step is not None and on_step(t, seen, replayed):
-            return t + 1
-    return max(start, steps)
+            break
+    with _back_to_agreement(team, journal, snapshots):
+        team.verify(start, optimizer.weights)
+    return start
 
 
 def path_lengths(optimizer: Optimizer, journal: Journal, steps: int) -> list[float]:

@@ -114,6 +114,15 @@ class Checkpoint(Section):
     accept: list[str] = []
 
 
+class Ranks(Section):
+    """How several processes share a run; null: each is a run of its own."""
+
+    share: Literal["probes", "batch", "both"] | None = "probes"
+    check_every: Count = 100
+    backend: Literal["auto", "gloo", "nccl"] = "auto"
+    timeout_seconds: Positive = 600.0
+
+
 class Paths(Section):
     """Where things go."""
 
@@ -135,6 +144,7 @@ class Fixed(Section):
     stop: Stop
     select: Literal["last", "best"] = "last"
     checkpoint: Checkpoint
+    ranks: Ranks
     threads: Count | None = None
     paths: Paths
     save: bool = True

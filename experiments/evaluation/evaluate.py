@@ -20,6 +20,7 @@ from experiments.tasks.metrics import wilson
 from experiments.tasks.prompts import CausalPrompts, Example, Row
 from experiments.tasks.task import Task
 from zo.errors import DataError
+from zo.team import Solo, Team
 
 
 @dataclass(frozen=True)
@@ -51,26 +52,35 @@ def evaluate(
     *,
     loss_only: bool = False,
     share: bool = True,
+    team: Team | None = None,
 ) -> Evaluation:
     """The metric and the loss, in eval mode, without gradients.
 
     loss_only: no answers are generated. share: a prompt goes through the model once for all its options, where
-    the model allows it; the scores are the same to fp32 rounding.
+    the model allows it; the scores are the same to fp32 rounding. team: processes that share the batches; each
+    batch is what it is in one process, and so is the result.
     """
     if not examples:
         raise DataError(f"Task {task.name} has no examples to evaluate on. Raise task.test or task.dev.")
-    share = share and shareable(loaded)
+    share, team = share and shareable(loaded), team or Solo()
+
+    def judge(numbers: Sequence[int]) -> tuple[Sequence[int | str], tuple[Tensor, Tensor]]:
+        some = [examples[number] for number in numbers]
+        if task.generated:
+            said, loss = _answer(task, loaded, some, loss_only)
+        else:
+            said, loss = _choose(task, loaded, some, share)
+        return said, (loss[0].cpu(), loss[1].cpu())
+
+    dealt = list(_batches(examples, batch_size, share))
     with torch.no_grad(), _eval_mode(loaded.model), _calls(base_of(loaded.model)) as calls:
-        predictions: dict[int, int | str] = {}
-        losses: list[tuple[Tensor, Tensor]] = []
-        for numbers in _batches(examples, batch_size, share):
-            some = [examples[number] for number in numbers]
-            if task.generated:
-                said, loss = _answer(task, loaded, some, loss_only)
-            else:
-                said, loss = _choose(task, loaded, some, share)
-            losses.append(loss)
-            predictions.update(zip(numbers, said, strict=False))
+        judged = team.map(judge, dealt)
+    losses = [loss for _, loss in judged]
+    predictions = {
+        number: answer
+        for numbers, (said, _) in zip(dealt, judged, strict=True)
+        for number, answer in zip(numbers, said, strict=False)
+    }
     weighted, weights = (float(torch.cat(parts).double().sum()) for parts in zip(*losses, strict=True))
     ordered = tuple(predictions[number] for number in sorted(predictions))
     value = None
@@ -82,7 +92,7 @@ def evaluate(
         ci95=None if value is None else wilson(value, len(examples)),
         loss=weighted / weights,
         n=len(examples),
-        forward_passes=len(calls),
+        forward_passes=sum(team.every(len(calls))),
         majority=task.majority_of(examples),
         random=task.random_of(examples),
         predictions=ordered,

@@ -39,8 +39,8 @@ def test_reported_forward_passes_are_those_of_the_model(runs, monkeypatch, optim
     seen = {"rows": 0, "evaluating": False}
     build, evaluate = experiments.run.build, experiments.run.evaluate
 
-    def counting_build(config):
-        session = build(config)
+    def counting_build(config, team):
+        session = build(config, team)
 
         def count(module, args, kwargs):
             if not seen["evaluating"]:

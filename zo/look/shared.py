@@ -10,8 +10,8 @@ from typing import Any
 from zo.directions import Key, Probe
 from zo.errors import ConfigError
 from zo.look.base import Look, cut, length, mean
-from zo.optimizers.base import Looker
 
+Sums = Callable[[Sequence[Any], Any], list[tuple[float, float]]]
 Gather = Callable[[Sequence[float], int], list[list[float]]]
 
 
@@ -21,75 +21,46 @@ class SharedLook:
     gather: (numbers, width) → the numbers of every rank, each padded to the width.
     """
 
-    def __init__(self, look: Looker, gather: Gather, rank: int, groups: int, parts: int):
+    def __init__(self, look: Look, gather: Gather, rank: int, groups: int, parts: int):
         self.look = look
         self.gather = gather
         self.rank = rank
         self.groups = groups
         self.parts = parts
-        if parts > 1 and not isinstance(look, Look):
-            raise ConfigError(
-                f"A {type(look).__name__} gives losses, not sums, so a batch cannot be cut: use ranks.share = probes."
-            )
 
     def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
         """One loss a probe, rounded to fp32, the same on every rank."""
-        group, part = divmod(self.rank, self.parts)
-        start, stop = bounds(len(probes), self.groups, group)
-        mine, width = probes[start:stop], -(-len(probes) // self.groups)
-        if self.parts == 1:
-            losses = self.look(mine, batch) if mine else []
-            rows = self.gather(losses, width)
-            return self._ordered(rows, len(probes))
-        return self._added(mine, width, part, len(probes), batch)
-
-    def _ordered(self, per_group: Sequence[Sequence[float]], probes: int) -> list[float]:
-        """The losses in the order of the probes."""
-        told = []
-        for group, losses in enumerate(per_group):
-            start, stop = bounds(probes, self.groups, group)
-            told += losses[: stop - start]
-        return told
-
-    def _added(self, mine: Sequence[Probe], width: int, part: int, probes: int, batch: Any) -> list[float]:
-        """Losses from sums over the parts of the batch, added in rank order."""
-        assert isinstance(self.look, Look)
-        start, stop = bounds(length(batch), self.parts, part)
-        sums = [(0.0, 0.0)] * len(mine)
-        if mine and stop > start:
-            sums = self.look.sums(mine, cut(batch, start, stop))
-        rows = self.gather([x for pair in sums for x in pair], 2 * width)
-        per_group = []
-        for group in range(self.groups):
-            parts = rows[group * self.parts : (group + 1) * self.parts]
-            totals = [sum(row[i] for row in parts) for i in range(2 * width)]
-            per_group.append([mean(*totals[i : i + 2]) for i in range(0, 2 * width, 2)])
-        return self._ordered(per_group, probes)
+        return self._told(self.look.sums, probes, batch, 0)
 
     def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]:
-        """The loss at θ and zᵀ∇L for each key: keys are dealt out as probes are."""
-        assert isinstance(self.look, Look)
-        group, part = divmod(self.rank, self.parts)
-        start, stop = bounds(len(keys), self.groups, group)
-        mine, width = keys[start:stop], 1 + -(-len(keys) // self.groups)
-        first, last = bounds(length(batch), self.parts, part)
-        sums = [(0.0, 0.0)] * (1 + len(mine))
-        if mine and last > first:
-            sums = self.look.slope_sums(mine, cut(batch, first, last) if self.parts > 1 else batch)
-        rows = self.gather([x for pair in sums for x in pair], 2 * width)
-        told: list[float] = []
-        for group in range(self.groups):
-            parts = rows[group * self.parts : (group + 1) * self.parts]
-            start, stop = bounds(len(keys), self.groups, group)
-            totals = [sum(row[i] for row in parts) for i in range(2 * (1 + stop - start))]
-            means = [mean(*totals[i : i + 2]) for i in range(0, len(totals), 2)]
-            if stop > start:  # without a key this group has not looked, and knows no loss either
-                told += means[1:] if told else means
-        return told
+        """The loss at θ and the slope of each key; a rank that has any key finds the loss too."""
+        return self._told(self.look.slope_sums, keys, batch, 1)
 
     def gradient(self, batch: Any, *, seed: int | None) -> float:
         """Refused."""
         raise ConfigError("Gradients are not shared among processes: run first-order methods in one.")
+
+    def _told(self, sums: Sums, items: Sequence[Any], batch: Any, ahead: int) -> list[float]:
+        """sums of (items, batch) are `ahead` pairs, then one an item."""
+        group, part = divmod(self.rank, self.parts)
+        start, stop = bounds(len(items), self.groups, group)
+        mine = items[start:stop]
+        if self.parts > 1:
+            first, last = bounds(length(batch), self.parts, part)
+            batch = cut(batch, first, last) if last > first else None
+        pairs = sums(mine, batch) if mine and batch is not None else []
+        width = ahead + -(-len(items) // self.groups)
+        rows = self.gather([number for pair in pairs for number in pair], 2 * width)
+        told: list[float] = []
+        for group in range(self.groups):
+            start, stop = bounds(len(items), self.groups, group)
+            if start == stop:
+                continue
+            parts = rows[group * self.parts : (group + 1) * self.parts]
+            totals = [sum(row[i] for row in parts) for i in range(2 * (ahead + stop - start))]
+            means = [mean(*totals[i : i + 2]) for i in range(0, len(totals), 2)]
+            told += means[ahead:] if told else means
+        return told
 
 
 def bounds(n: int, parts: int, part: int) -> tuple[int, int]:
