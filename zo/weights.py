@@ -231,10 +231,9 @@ class Weights:
             lows = None if low is None else low.view(-1)
             flat = {slot: tensors[name].view(-1) for slot, tensors in (state or {}).items()}
             words = self._plain_words(name, keys, directions)
-            how = (keep, self.update, word, lows)
-            fused = rule if isinstance(rule, Moments) and words is not None else None
-            place = (source, self.ids[name], directions.stream, words or [])
-            if fused is not None and self.kernels(name).moments(fused, *place, *how):
+            place, how = (source, self.ids[name]), (keep, self.update, word, lows)
+            fused = self.kernels(name).moments if isinstance(rule, Moments) and words is not None else None
+            if fused is not None and fused(rule, *place, directions.stream, words, *how):  # pyright: ignore
                 self._show(name)
                 continue
             noise_of = self._noise(name, keys, directions)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from zo import AdaMeZO, ConfigError, JournalError, MeZO, Weights
+from zo import AdaMeZO, ConfigError, JournalError, MeZO, Weights, ZOAdam
 from zo.random import philox
 
 EPS = 2.0**-10
@@ -102,6 +102,19 @@ def test_with_a_long_window_it_is_adam(inside, n):
         theta.grad = g
         adam.step()
     torch.testing.assert_close(one.weights.tensors["w"].double(), theta.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_with_a_long_window_it_is_zo_adam():
+    """The same with zo's own ZO-Adam, given rate and ε of each step."""
+    eps = 1e-3
+    one = made(n=2, horizon=100, warmup=0, update_scale=1.0, adam_eps=eps)
+    adam = made(ZOAdam, n=2, betas=BETAS)
+    for t in range(1, 16):
+        root = math.sqrt((1 - BETAS[1] ** t) / (1 - BETAS[1]))
+        adam.adam_eps = eps / root
+        one.tell(t - 1, told(t - 1, 2))
+        adam.tell(t - 1, told(t - 1, 2), lr=1e-3 / ((1 - BETAS[0]) / (1 - BETAS[0] ** t) * root))
+    torch.testing.assert_close(one.weights.tensors["w"], adam.weights.tensors["w"], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [0.25, 64.0])

@@ -1,0 +1,171 @@
+"""The toy functions of the AdaMeZO paper (Cai, Chen, Zhu, ICML 2026, Table 10), as they were run there.
+
+Three functions of two numbers, MeZO, Adam and AdaMeZO from the same start. Directions come from torch's generator,
+seeded with 0 and 1 in turn; the weights are walked in place in fp32 (zo.look.InPlace); AdaMeZO has H = 20 and no
+factor of 100. What a run leaves is its path and how long that is (notebooks/toy_functions.ipynb draws it).
+
+Adam's lengths agree with the published ones to 1e-8. Those of the other two depend on the order of every fp32
+operation, which the paper does not print: two directions that never change and thousands of roundings in the same
+sense. Agreement is 1e-5 for MeZO, and 2e-5 to 1.5e-3 for AdaMeZO.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zo.directions import Directions, Terms, Theta
+from zo.look import InPlace
+from zo.optimizers import AdaMeZO, MeZO
+from zo.weights import Weights
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A function, where a run starts, how many steps it takes, and the rates of Adam and of MeZO and AdaMeZO."""
+
+    formula: str
+    function: Callable[[Tensor, Tensor], Tensor]
+    start: tuple[float, float]
+    steps: int
+    adam_lr: float
+    zo_lr: float
+
+
+def _polynomial(x: Tensor, y: Tensor) -> Tensor:
+    return 8 * (x - 1) ** 2 * (1.3 * x**2 + 2 * x + 1) + 0.5 * (y - 4) ** 2
+
+
+def _beale(x: Tensor, y: Tensor) -> Tensor:
+    return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2 + 1e-3
+
+
+def _ellipse(x: Tensor, y: Tensor) -> Tensor:
+    return 100 * x**2 + y**2
+
+
+TOYS = {
+    "TF1": Toy("8(x−1)²(1.3x²+2x+1) + 0.5(y−4)²", _polynomial, (0.25, 6.75), 600, 0.01, 0.01),
+    "TF2": Toy("Beale's function + 1e-3", _beale, (-1.0, -1.0), 2500, 0.01, 0.002),
+    "TF3": Toy("100x² + y²", _ellipse, (-1.0, 1.0), 500, 0.01, 0.002),
+}
+METHODS = ("mezo", "adam", "adamezo")
+
+
+class Generator(Directions):
+    """z from torch's own generator on the CPU, seeded with the step modulo `seeds`."""
+
+    name = "generator"
+
+    def __init__(self, seeds: int = 2):
+        self.seeds = seeds
+
+    def plain(self, weights: Theta, name: str) -> bool:
+        return False
+
+    def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
+        shape = weights.tensors[name].shape
+        total = torch.zeros(shape)
+        for key, scale in terms:
+            z = torch.randn(shape, generator=torch.Generator().manual_seed(key.step % self.seeds))
+            total += z * scale
+        return total if rows is None else total[rows]
+
+
+class Point(nn.Module):
+    """Two numbers, and a function of them as the loss of the one example there is."""
+
+    def __init__(self, toy: Toy):
+        super().__init__()
+        self.toy = toy
+        self.theta = nn.Parameter(torch.tensor(toy.start))
+
+    def forward(self) -> Tensor:
+        return self.toy.function(self.theta[0], self.theta[1])
+
+
+@dataclass(frozen=True)
+class Path:
+    """points: fp32 [steps + 1, 2], the start first. length: of the path. loss: at its end."""
+
+    points: Tensor
+    loss: float
+
+    @property
+    def length(self) -> float:
+        return self.points.double().diff(dim=0).norm(dim=1).sum().item()
+
+
+def run(method: str, toy: Toy) -> Path:
+    """One of METHODS on one of TOYS."""
+    point = Point(toy)
+    take = _first_order(point, toy) if method == "adam" else _zeroth_order(point, toy, method)
+    points = [point.theta.detach().clone()]
+    for t in range(toy.steps):
+        take(t)
+        points.append(point.theta.detach().clone())
+    return Path(torch.stack(points), point().item())
+
+
+def _first_order(point: Point, toy: Toy) -> Callable[[int], object]:
+    adam = torch.optim.Adam(point.parameters(), lr=toy.adam_lr)
+
+    def take(t: int) -> None:
+        adam.zero_grad()
+        point().backward()
+        adam.step()
+
+    return take
+
+
+def _zeroth_order(point: Point, toy: Toy, method: str) -> Callable[[int], object]:
+    weights = Weights(point, kernels="eager")
+    optimizer = (
+        AdaMeZO(weights, lr=toy.zo_lr, horizon=20, betas=(0.7, 0.9), update_scale=1.0, adam_eps=1e-8)
+        if method == "adamezo"
+        else MeZO(weights, lr=toy.zo_lr)
+    )
+    optimizer.directions = Generator()
+    look = InPlace(point, lambda model, batch: model().expand(1), optimizer)
+    example = torch.zeros(1)  # a look needs a batch; the functions read none
+    return lambda t: optimizer.tell(t, look(optimizer.ask(t), example))
+
+
+# What the authors' notebook printed: lengths in the order of METHODS.
+PUBLISHED = {
+    "TF1": (4.665946733322926, 3.0227014701, 4.507765908),
+    "TF2": (5.5404819330142345, 4.354970210, 5.320683644),
+    "TF3": (1.4243322202237323, 1.4142193412, 1.857676706),
+}
+Paths = Mapping[str, Mapping[str, Path]]
+
+
+def table(paths: Paths) -> str:
+    """Lines of function, method, length, published length, loss."""
+    lines = [f"{'':4} {'method':8} {'length':>10} {'published':>10} {'loss':>9}"]
+    for name, by_method in paths.items():
+        for (method, path), published in zip(by_method.items(), PUBLISHED[name], strict=True):
+            lines.append(f"{name:4} {method:8} {path.length:10.6f} {published:10.6f} {path.loss:9.2e}")
+    return "\n".join(lines)
+
+
+def figure(paths: Paths) -> Any:
+    """A matplotlib figure: one panel a function, one line a method."""
+    from matplotlib import pyplot  # of the extra `report`
+
+    figure, panels = pyplot.subplots(1, len(paths), figsize=(4 * len(paths), 3.6))
+    for panel, (name, by_method) in zip(panels, paths.items(), strict=True):
+        points = torch.cat([path.points for path in by_method.values()])
+        low, high = points.amin(0) - 0.3, points.amax(0) + 0.3
+        x, y = (torch.linspace(float(a), float(b), 120) for a, b in zip(low, high, strict=True))
+        levels = TOYS[name].function(x[None, :].expand(120, -1), y[:, None].expand(-1, 120))
+        panel.contour(x, y, levels.log1p(), levels=14, colors="0.8", linewidths=0.7)
+        for method, path in by_method.items():
+            panel.plot(path.points[:, 0], path.points[:, 1], label=method, linewidth=1.2)
+        panel.plot(*TOYS[name].start, "ko", markersize=4)
+        panel.set_title(f"{name}: {TOYS[name].formula}", fontsize=8)
+    panels[0].legend(fontsize=8)
+    figure.tight_layout()
+    return figure
