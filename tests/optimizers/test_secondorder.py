@@ -203,7 +203,7 @@ def test_hizool_keeps_a_row_and_a_column():
         "R:matrix": 40, "C:matrix": 60, "R:vector": 7, "C:vector": 1, "R:deep": 3, "C:deep": 10,
     }  # fmt: skip
     assert optimizer.forward_passes == 3
-    assert optimizer.state_copies == (100 + 8 + 13) / (2400 + 7 + 30)
+    assert optimizer.state_copies == 0.0
     # A decoder block of OPT-1.3B: 0.1 % of its weights, where HiZOO keeps all of them.
     assert (2048 + 8192) / (2048 * 8192) < 1e-3
 

@@ -435,3 +435,30 @@ def test_a_move_makes_nothing_of_a_tensors_size(name):
     with Largest([*optimizer.weights.state().values(), *optimizer.state().values()]) as largest:
         optimizer.tell(0, told(optimizer, 0))
     assert 0 < largest.numel <= 2 * BLOCK
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ZOSGD(parameters(), sides="both"), r"sides = 'both' must be 'two'.*or 'one'"),
+        (lambda: ZOSGD(parameters(), n=0), r"optimizer\.n = 0"),
+        (lambda: ZOMomentum(parameters(), momentum=1.0), r"optimizer\.momentum = 1\.0"),
+        (lambda: ZOSign(parameters(), sign="vector"), r"sign = 'vector' must be 'element'"),
+        (lambda: ZOAdam(parameters(), betas=(0.9, 1.0)), r"optimizer\.betas"),
+        (lambda: ZOAdam(parameters(), adam_eps=0.0), r"optimizer\.adam_eps = 0\.0"),
+        (lambda: RAdaZO(parameters(), zeta=math.nan), r"optimizer\.zeta"),
+        (lambda: RAdaZO(parameters(), betas=(-0.1, 0.9)), r"optimizer\.betas"),
+        (lambda: HELENE(parameters(), anneal=0.0), r"optimizer\.anneal = 0\.0"),
+        (lambda: HELENE(parameters(), gamma=-1.0), r"optimizer\.gamma"),
+        (lambda: HELENE(parameters(), radius=math.inf), r"optimizer\.radius"),
+        (lambda: HELENE(parameters(), refresh=0), r"optimizer\.refresh = 0"),
+        (lambda: HELENE(parameters(), batch=0), r"optimizer\.batch = 0"),
+        (lambda: HELENE(parameters(), clip="global"), r"clip = 'global' must be 'layer'"),
+    ],
+)
+def test_out_of_range(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
