@@ -5,7 +5,8 @@
 Three ways to score the same examples of real tasks with stories260K (one thread, fp32): one option at a time, as the
 papers' code does; the options of up to 64 examples as one batch; the same with each shared prompt encoded once. The
 ways take turns, the least of the repeats counts. `sharing`: examples whose rows share at least half; rows longer than
-the model's 512 tokens lose their beginning, each by another length, and then share nothing.
+the model's 512 tokens lose their beginning, each by another length, and then share nothing ("record, whole" takes the
+rows that fit).
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from experiments.tasks import batches
 from experiments.tasks.task import Task, load_task
 
 CONF = Path(__file__).parents[1] / "conf"
-TASKS = ("sst2", "multirc", "copa", "record")
+TASKS = ("sst2", "multirc", "copa", "record", "record, whole")
 
 
 def one_at_a_time(task: Task, loaded: Loaded) -> list[int]:
@@ -37,9 +39,7 @@ def one_at_a_time(task: Task, loaded: Loaded) -> list[int]:
         for example in task.test:
             scores = []
             for row in example.rows:
-                ids, mask = batches.padded([row.ids], loaded.pad, len(row.ids))
-                positions, targets = batches.spans([row])
-                batch = {"input_ids": ids, "attention_mask": mask, "positions": positions, "targets": targets}
+                batch = batches.row_batch([row], loaded.pad, len(row.ids))
                 sums, counts = span_logprobs(loaded.model, batch)
                 scores.append(float(sums / counts))
             said.append(max(range(len(scores)), key=scores.__getitem__))
@@ -50,9 +50,13 @@ def measure(name: str, shared: Path, examples: int, repeats: int) -> dict[str, A
     """Seconds of each way, and how many predictions are those of one option at a time."""
     model = {**yaml.safe_load((CONF / "model" / "hub.yaml").read_text()), "device": "cpu"}
     loaded = load({**model, "path": str(shared / "models" / "stories260K")})
+    name, _, whole = name.partition(", ")
     choice = yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text())
-    choice |= {"data_dir": str(shared / "data" / name), "train": 8, "dev": 0, "test": examples}
+    test = 1000 if whole else examples
+    choice |= {"data_dir": str(shared / "data" / name), "train": 8, "dev": 0, "test": test}
     task = load_task(choice, loaded)
+    if whole:
+        task = replace(task, test=tuple(e for e in task.test if worth_sharing(e.rows))[:examples])
     ways: dict[str, Callable[[], list[int]]] = {
         "one": lambda: one_at_a_time(task, loaded),
         "batch": lambda: list(evaluate(task, loaded, task.test, share=False).predictions),  # type: ignore[arg-type]
@@ -67,7 +71,7 @@ def measure(name: str, shared: Path, examples: int, repeats: int) -> dict[str, A
             seconds[way] = min(seconds[way], time.perf_counter() - began)
     lengths = [len(row.ids) for example in task.test for row in example.rows]
     return {
-        "task": name,
+        "task": f"{name}, {whole}" if whole else name,
         "examples": len(task.test),
         "options": len(lengths),
         "tokens_a_row": round(sum(lengths) / len(lengths), 1),

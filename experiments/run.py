@@ -20,6 +20,7 @@ from experiments.recorder import Recorder
 from experiments.session import Config, Session, build
 from experiments.stopping import StopFlag
 from experiments.tasks.prompts import Example
+from experiments.ways import Way
 from zo.errors import ConfigError, DataError, Diverged, RanksDiverged
 from zo.journal import Copy, Journal, opened
 from zo.snapshots import Snapshots
@@ -112,6 +113,7 @@ class _Run:
         team.report = lambda: (stop.code(), self.recorder.seconds())
         self._warned = False
         self._before: Evaluation | None = None  # of this process
+        self._fitted = 0  # forward passes of a way that takes no steps
 
     def go(self) -> int:
         """Before, training, after."""
@@ -133,7 +135,8 @@ class _Run:
         return self._finish(status, done)
 
     def _train(self) -> int:
-        if not self.session.steps:
+        if isinstance(way := self.session.optimizer, Way):
+            self._fitted = way.fit(self.session.loaded, self.session.task, self.config["evaluate"]["batch"])
             return 0
         session, recorder = self.session, self.recorder
         minutes = self.config["budget"]["minutes"]
@@ -210,11 +213,12 @@ class _Run:
         last = self.session.optimizer.weights.sha256()
         peak = max(self.team.every(memory.peak(self.session.loaded.device)))
         selected = self._select(status, done)
-        if self.session.steps or self._before is None:
+        changed = bool(self.session.steps or self._fitted)
+        if changed or self._before is None:
             after = self._test()
         else:
             after = replace(self._before, forward_passes=0)  # of the same weights
-        if self.config["save"] and self.session.steps and self.team.leads:
+        if self.config["save"] and changed and self.team.leads:
             saving.save(self.session.loaded, self.folder.model)
         result = self._result(status, done, selected, after, last, seconds, peak)
         self.folder.write("result.json", result)
@@ -262,7 +266,7 @@ class _Run:
             "steps": done,
             "skipped_steps": optimizer.skipped,
             "idle_steps": optimizer.idle,
-            "forward_passes": done * optimizer.forward_passes,
+            "forward_passes": done * optimizer.forward_passes + self._fitted,
             "backward_passes": done * optimizer.backward_passes,
             "eval_forward_passes": self.recorder.eval_forward_passes + after.forward_passes,
             "forward_passes_per_step": session.step_cost,
@@ -271,7 +275,7 @@ class _Run:
             "ranks": self.team.size,
             "seconds": seconds,
             "peak_memory_bytes": peak,
-            "trainable_parameters": optimizer.weights.numel if session.steps else 0,
+            "trainable_parameters": optimizer.weights.numel if session.steps or self._fitted else 0,
             "kernels": optimizer.weights.backend,
             "model_sha256": optimizer.weights.sha256(),
             "last_sha256": last,

@@ -19,7 +19,7 @@ from experiments.models.placing import check_quantized
 from experiments.objectives import GeneratedLoss
 from experiments.peft import attach
 from experiments.tasks.task import Task, class_count, load_task
-from experiments.ways import Untrained
+from experiments.ways import LinearProbe, Way, output_alone
 from zo.errors import ConfigError
 from zo.look import ModuleLook
 from zo.optimizers import Optimizer, Probing
@@ -108,8 +108,9 @@ def build(config: Config, team: Team | None = None) -> Session:
     Raises ConfigError or DataError for what cannot work; optimizer and schedule are tried first, so that a
     number out of range is refused before a model is loaded.
     """
-    schedule, _ = _check_constructors(config, team or Solo())
+    schedule, trial = _check_constructors(config, team or Solo())
     check_quantized(config["model"]["quantization"], config["peft"]["name"])
+    probed = isinstance(trial, LinearProbe)
     loaded = attach(
         load(
             config["model"],
@@ -117,9 +118,10 @@ def build(config: Config, team: Team | None = None) -> Session:
             seed=seed_of(config, "init"),
             models=Path(config["paths"]["models"]),
         ),
-        config["peft"],
+        {"name": "head"} if probed else config["peft"],
         seed_of(config, "init"),
     )
+    loaded = output_alone(loaded) if probed else loaded
     _set_threads(config["threads"], loaded)
     task = load_task(config["task"], loaded, seed_of(config, "split"))
     if config["select"] == "best" and not task.dev:
@@ -129,7 +131,7 @@ def build(config: Config, team: Team | None = None) -> Session:
     weights = Weights(loaded.model, update=config["update"], kernels=config["kernels"])
     optimizer = _optimizer(config, weights)
     steps = budgeted_steps(config, optimizer)
-    if config["budget"]["minutes"] is None and not isinstance(optimizer, Untrained):
+    if config["budget"]["minutes"] is None and not isinstance(optimizer, Way):
         optimizer.lr = schedule.over(config["optimizer"]["lr"], steps)
     look = ModuleLook(
         loaded.model,
@@ -171,6 +173,11 @@ def _check_constructors(config: Config, team: Team) -> tuple[Schedule, Optimizer
             f"{type(optimizer).__name__} moves by gradients. Take a zeroth-order method, such as optimizer=mezo, or "
             f"a cross-entropy: task.objective=options or answer."
         )
+    if isinstance(optimizer, LinearProbe) and config["peft"]["name"] not in ("none", "head"):
+        problems.append(
+            f"optimizer=linear_probe fits the head of the model as it is, so peft={config['peft']['name']} would add "
+            f"what nothing trains. Take peft=none."
+        )
     if problems:
         raise ConfigError("\n".join(problems))
     return schedule, optimizer
@@ -206,7 +213,7 @@ def _set_threads(threads: int | None, loaded: Loaded) -> None:
 def budgeted_steps(config: Config, optimizer: Optimizer) -> int:
     """How many steps the budget allows; practically unbounded for a budget of minutes."""
     budget = config["budget"]
-    if isinstance(optimizer, Untrained):
+    if isinstance(optimizer, Way):
         return 0
     if budget["steps"] is not None:
         return budget["steps"]

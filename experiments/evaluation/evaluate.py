@@ -1,6 +1,6 @@
 """Evaluate a model on examples: the task's metric, its loss, and what they cost in model calls."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from experiments.evaluation.generate import generate
-from experiments.evaluation.shared import shareable, shared_logprobs, worth_sharing
+from experiments.evaluation.shared import ROWS, shareable, shared_logprobs, worth_sharing
 from experiments.models.head import base_of
 from experiments.models.loading import Loaded
 from experiments.objectives import AccuracyLoss, AnswerLoss, GeneratedLoss, span_logprobs
 from experiments.tasks import batches
-from experiments.tasks.batches import Batch
 from experiments.tasks.metrics import wilson
 from experiments.tasks.prompts import CausalPrompts, Example, Row
 from experiments.tasks.task import Task
@@ -119,7 +118,7 @@ def _choose(
     labels = torch.tensor([[e.golds[0]] for e in examples], device=task.device)
     if isinstance(task.prompts, CausalPrompts):
         rows = [example.rows for example in examples]
-        sums, counts = _option_sums(task, loaded, rows, lambda: task.collate_options(examples), share)
+        sums, counts = _option_sums(task, loaded, rows, share)
         scores = (sums / counts.clamp(min=1.0)).masked_fill(counts == 0, float("-inf"))
         said = scores
         if examples[0].blanks:
@@ -138,17 +137,21 @@ def _choose(
 
 
 def _option_sums(
-    task: Task, loaded: Loaded, rows: Sequence[Sequence[Row]], batch: Callable[[], Batch], share: bool
+    task: Task, loaded: Loaded, rows: Sequence[Sequence[Row]], share: bool
 ) -> tuple[Tensor, Tensor]:
     """Sums of the options' log-probabilities and numbers of their tokens [B, O]; 0 where there is no such option.
 
-    batch: the same rows as one batch. Where enough of each example's rows is the same, it goes through the model once.
+    Where enough of each example's rows is the same, it goes through the model once; else whole rows do.
     """
-    if not (share and all(map(worth_sharing, rows))):
-        return span_logprobs(loaded.model, batch())
-    found = shared_logprobs(loaded, rows, task.limit)
+    if share and all(map(worth_sharing, rows)):
+        found = shared_logprobs(loaded, rows, task.limit)
+    else:
+        flat = [row for some in rows for row in some]
+        parts = [flat[n : n + ROWS * len(rows)] for n in range(0, len(flat), ROWS * len(rows))]
+        sums = [span_logprobs(loaded.model, task.collate_rows(part))[0] for part in parts]
+        found = torch.cat(sums).split([len(some) for some in rows])
     spans = [torch.tensor([float(row.span) for row in some], device=task.device) for some in rows]
-    return pad_sequence(found, batch_first=True), pad_sequence(spans, batch_first=True)
+    return pad_sequence(list(found), batch_first=True), pad_sequence(spans, batch_first=True)
 
 
 def _blank_sums(task: Task, loaded: Loaded, examples: Sequence[Example], share: bool) -> Tensor:
@@ -159,7 +162,7 @@ def _blank_sums(task: Task, loaded: Loaded, examples: Sequence[Example], share: 
     first = list({example.blanks: example for example in examples}.values())
     places = {example.blanks: number for number, example in enumerate(first)}
     rows = [example.blanks for example in first]
-    sums, _ = _option_sums(task, loaded, rows, lambda: task.collate_blanks(first), share)
+    sums, _ = _option_sums(task, loaded, rows, share)
     return sums[[places[example.blanks] for example in examples]]
 
 

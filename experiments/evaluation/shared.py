@@ -26,7 +26,7 @@ from experiments.tasks.batches import NOTHING, padded
 from experiments.tasks.prompts import Ids, Row
 
 _CACHE = 1 << 30  # bytes that the keys and values of prompts may take; what would be more goes in parts
-_ROWS = 4  # options an example, at most, that go through the model together
+ROWS = 4  # options an example, at most, that go through the model together
 _WORTH = 0.5  # of a row, at least, must be shared: rows that lost their beginning share next to nothing
 
 
@@ -96,8 +96,8 @@ def shared_logprobs(loaded: Loaded, examples: Sequence[Sequence[Row]], limit: in
         targets[at, width - inside[at] :] = torch.tensor(row.ids[first : first + inside[at]])
     owners = torch.tensor([number for number, _ in rows])
     sums = _picked(prompts.logprobs, owners, torch.arange(width).expand(len(rows), -1), targets)
-    for begin in range(0, len(longer), _ROWS * len(examples)):
-        some = longer[begin : begin + _ROWS * len(examples)]
+    for begin in range(0, len(longer), ROWS * len(examples)):
+        some = longer[begin : begin + ROWS * len(examples)]
         tails = [(lengths[rows[at][0]], rows[at][1]) for at in some]
         sums[some] += _after(loaded, prompts, owners[some], tails)
     return list(sums.split([len(some) for some in examples]))

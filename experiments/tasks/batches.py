@@ -49,16 +49,18 @@ def option_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
     """
     options = max(len(example.rows) for example in examples)
     rows = [r for e in examples for r in [*e.rows, *[Row(e.rows[0].ids)] * (options - len(e.rows))]]
-    ids, mask = padded([row.ids for row in rows], pad, limit)
-    positions, targets = spans(rows)
-    tensors = {"input_ids": ids, "attention_mask": mask, "positions": positions, "targets": targets}
+    tensors = row_batch(rows, pad, limit)
     shaped = {name: t.unflatten(0, (len(examples), options)) for name, t in tensors.items()}
     return shaped | {"labels": _labels(examples), "golds": golds(examples)}
 
 
 def answer_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
     """input_ids, attention_mask [B, T]; positions, targets [B, K]: the right option, or the model answer."""
-    rows = [example.rows[example.golds[0] if example.golds else 0] for example in examples]
+    return row_batch([e.rows[e.golds[0] if e.golds else 0] for e in examples], pad, limit)
+
+
+def row_batch(rows: Sequence[Row], pad: int, limit: int) -> Batch:
+    """input_ids, attention_mask [R, T]; positions, targets [R, K]."""
     ids, mask = padded([row.ids for row in rows], pad, limit)
     positions, targets = spans(rows)
     return {"input_ids": ids, "attention_mask": mask, "positions": positions, "targets": targets}

@@ -238,6 +238,8 @@ class ClassifierPrompts:
 
     def encode(self, rows: Sequence[Record]) -> list[Example]:
         """Examples with one row each; the longer sentence of a pair loses its end first."""
+        if not rows:
+            return []
         texts = [self.text.fill(r.fields) for r in rows]
         pairs = [self.pair.fill(r.fields) for r in rows] if self.pair else None
         made = self.tokenizer(texts, pairs, truncation=True, max_length=self.limit, verbose=False)

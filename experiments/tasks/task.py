@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from experiments.tasks import batches
 from experiments.tasks.batches import Batch
 from experiments.tasks.fitting import limit_of, prompts_of
 from experiments.tasks.metrics import METRICS
-from experiments.tasks.prompts import CausalPrompts, Example, MaskedPrompts, Prompts
+from experiments.tasks.prompts import CausalPrompts, Example, MaskedPrompts, Prompts, Row
 from experiments.tasks.splits import draw_splits, encode, fingerprint
 from zo.errors import DataError
 
@@ -95,10 +95,9 @@ class Task:
             batch = batches.class_batch(examples, self.pad, self.limit)
         return self._placed(batch)
 
-    def collate_blanks(self, examples: Sequence[Example]) -> Batch:
-        """As `collate_options`, after the prompt without an input that calibration compares with."""
-        blanks = [replace(example, rows=example.blanks) for example in examples]
-        return self._placed(batches.option_batch(blanks, self.pad, self.limit))
+    def collate_rows(self, rows: Sequence[Row]) -> Batch:
+        """input_ids, attention_mask [R, T]; positions, targets [R, K] of single rows, on the model's device."""
+        return self._placed(batches.row_batch(rows, self.pad, self.limit))
 
     def correct(self, example: Example, prediction: int | str) -> float:
         """The metric of one prediction: an option's number, or a text."""
