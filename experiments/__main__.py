@@ -1,5 +1,7 @@
 """What is done beside a run: python -m experiments <command>.
 
+status, logs, cancel, retry, report RUNS
+                      of a sweep's folder, of runs, or of a folder above them (experiments.launching.after)
 replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
 export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
 estimate OVERRIDES    memory and GPU-hours of the runs that launch.py would start with them; several values: a table
@@ -11,9 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.launching import after
+from zo.errors import ConfigError, DataError, ZOError
+
 
 def main(argv: Sequence[str]) -> int:
-    """0 done, 1 the weights differ, 2 wrong input."""
+    """0 done, 1 the weights differ or a run failed, 2 wrong input."""
     parser = argparse.ArgumentParser(prog="python -m experiments", description="What is done with runs.")
     commands = parser.add_subparsers(dest="command", required=True)
     replay = commands.add_parser("replay", help="rebuild the weights from the journal and compare digests")
@@ -37,14 +42,16 @@ def main(argv: Sequence[str]) -> int:
         command.add_argument("overrides", nargs="*", help="as for launch.py: model=opt-13b,opt-30b task=sst2")
     ahead["estimate"].add_argument("--tokens", type=int, help="of the longest row; default: by the task")
     ahead["estimate"].add_argument("--json", action="store_true", help="numbers instead of a table")
+    after.add(commands)
     request = parser.parse_args(argv)
     if request.command in ahead:
         return _ahead(request)
 
-    from experiments import replaying  # late: torch and transformers take seconds
-    from zo.errors import ConfigError, DataError, ZOError
-
     try:
+        if request.command in after.COMMANDS:
+            return after.perform(request)
+        from experiments import replaying  # late: torch and transformers take seconds
+
         if request.command == "replay":
             return replaying.replay(request.run, request.steps, request.lengths)
         return replaying.export(request.run, request.steps, request.out)
@@ -66,8 +73,6 @@ def _ahead(request: argparse.Namespace) -> int:
         sys.stderr.write(listing(list(dict.fromkeys(problems))) + "\n")
         return 2
     configs = [one.config for one in composed if one.config is not None]
-
-    from zo.errors import ConfigError, DataError
 
     try:
         if request.command == "prefetch":

@@ -120,7 +120,7 @@ def _form(override: Override) -> str | None:
     if key.split(".")[0].split("/")[0] == "hydra":
         if key.partition("/")[2].split("@")[0] in ("launcher", "sweeper"):
             return "Hydra's launchers and sweepers are not used here: launcher=local or launcher=slurm says where " \
-                   "runs go, and -m goes over values. docs/sweeps.md has both."  # fmt: skip
+                   "runs go, and -m goes over values. docs/clusters.md has both."  # fmt: skip
         return "Hydra's own settings have no effect here: paths.runs says where runs go, --cfg job shows everything."
     if override.is_add() or override.is_force_add():
         return f"Nothing is added to the configuration: every key that means something exists. Write {key}=value."

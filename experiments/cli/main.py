@@ -73,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
         return _refuse(problems) if problems else 0
     if problems or composed.tree is None or composed.config is None:
         return _refuse(problems)
+    if composed.config["launcher"]["name"] != "local" and "--cfg" not in request.flags:
+        return _sweep(request)
     if "--cfg" in request.flags:
         return _show(request, composed.tree, composed.config)
     return _run(composed.config, rerun="--rerun" in request.flags)

@@ -20,14 +20,14 @@ from pydantic.fields import FieldInfo
 
 from experiments.choices import ModelChoice, TaskChoice
 from experiments.cli.constructor import REQUIRED, arguments
-from experiments.launching.choices import LAUNCHERS
+from experiments.launching.choices import LAUNCHERS, Cluster
 from experiments.modes import MODES
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
 
-CHOICES = {"model": ModelChoice, "task": TaskChoice}  # groups that a dataclass describes
+CHOICES = {"model": ModelChoice, "task": TaskChoice, "cluster": Cluster}  # groups that a dataclass describes
 KINDS: dict[str, dict[str, Any]] = {
     "peft": MODES,
     "launcher": LAUNCHERS,
@@ -173,7 +173,8 @@ def from_dataclass(choice: Any) -> type[Section]:
         if spec.default is not MISSING:
             default = spec.default
         elif spec.default_factory is not MISSING:
-            default = Field(default_factory=from_dataclass(hints[spec.name]))
+            hint = hints[spec.name]
+            default = Field(default_factory=from_dataclass(hint) if is_dataclass(hint) else spec.default_factory)
         made[spec.name] = (_sections_for(hints[spec.name]), default)
     return create_model(choice.__name__, __base__=Section, **made)
 

@@ -1,19 +1,25 @@
 """launch.py -m: check every run, show what is to do, freeze it, start it. 0 done, 1 a run failed, 2 wrong input."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from experiments.cli.problems import listing
+from experiments.folder import RunFolder
 from experiments.launching import code
 from experiments.launching.plan import Plan, Run, plan, short, state_of
-from experiments.launching.pool import Outcome, Pool
+from experiments.launching.pool import LOG, Outcome, Pool
 from experiments.launching.request import Asked, Checked
-from experiments.launching.submission import freeze_run, write_sweep
+from experiments.launching.slurm import submit
+from experiments.launching.states import wait
+from experiments.launching.submission import freeze_run, submission, write_sweep
 from experiments.lock import holder_of
 from experiments.stopping import INTERRUPTED
+from zo.errors import ConfigError
 
 SHOWN = 40  # runs that are listed by name
 
@@ -38,9 +44,48 @@ def sweep(asked: Asked, checked: Checked) -> int:
         return 0
     snapshot = code.freeze(made.runs_folder)
     for run in todo:
-        freeze_run(run, snapshot, made.launcher["name"], rerun=asked.rerun or asked.smoke)
-    pool = Pool(made.launcher["parallel"], made.launcher["threads"], console.print)
-    return _close(console, todo, pool(todo), pool.reason)
+        freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.rerun or asked.smoke)
+    return start([run.folder for run in todo], made.launcher, made.cluster, folder, console)
+
+
+def start(
+    folders: Sequence[Path],
+    launch: Mapping[str, Any],
+    cluster: Mapping[str, Any],
+    sweep_folder: Path,
+    console: Console,
+) -> int:
+    """Starts frozen runs as `launch` says; 0 also where it returns before they have ended."""
+    if launch["name"] == "slurm":
+        return _submit(folders, launch, cluster, sweep_folder, console)
+    pool = Pool(launch["parallel"], launch["threads"], console.print)
+    return _close(console, folders, pool(folders), pool.reason)
+
+
+def _submit(
+    folders: Sequence[Path],
+    launch: Mapping[str, Any],
+    cluster: Mapping[str, Any],
+    sweep_folder: Path,
+    console: Console,
+) -> int:
+    try:
+        refused = submit(folders, cluster, f"zo-{sweep_folder.name}", sweep_folder / "slurm")
+    except ConfigError as error:
+        for folder in folders:
+            RunFolder(folder).write_status("failed", error=f"not submitted: {error}")
+        sys.stderr.write(f"{error}\n")
+        return 2
+    for words in refused:
+        sys.stderr.write(f"{words}\n")
+    jobs = sorted(
+        {str((submission(f) or {}).get("job", "")).partition("_")[0] for f in folders} - {""}, key=int
+    )
+    if jobs:
+        console.print(f"Submitted as {', '.join(jobs)}. python -m experiments status {sweep_folder}")
+    if refused:
+        return 2
+    return wait(folders, console) if launch["wait"] else 0
 
 
 def _overview(name: str, made: Plan, todo: Sequence[Run], busy: Sequence[Run], rerun: bool) -> Table:
@@ -58,11 +103,14 @@ def _overview(name: str, made: Plan, todo: Sequence[Run], busy: Sequence[Run], r
     return table
 
 
-def _close(console: Console, todo: Sequence[Run], outcomes: Sequence[Outcome], stopped: str | None) -> int:
-    failed = [outcome.run for outcome in outcomes if outcome.failed]
-    console.print(f"{sum(run.ended for run in todo)} of {len(todo)} runs ended, {len(failed)} failed.")
-    for run in failed:
-        console.print(f"  {run.title}: {(run.folder / 'log.txt')}")
+def _close(
+    console: Console, folders: Sequence[Path], outcomes: Sequence[Outcome], stopped: str | None
+) -> int:
+    failed = [outcome.folder for outcome in outcomes if outcome.failed]
+    ended = sum((folder / "result.json").exists() for folder in folders)
+    console.print(f"{ended} of {len(folders)} runs ended, {len(failed)} failed.")
+    for folder in failed:
+        console.print(f"  {folder / LOG}")
     if stopped is not None:
         console.print(f"Stopped ({stopped}). The same command goes on from there.")
         return INTERRUPTED if stopped == "SIGINT" else 0

@@ -38,7 +38,7 @@ def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
                 )
                 continue
             if override.is_sweep_override() and not override.is_discrete_sweep():
-                what = "A search draws from an interval (docs/sweeps.md); a sweep goes over values."
+                what = "A search draws from an interval (docs/clusters.md); a sweep goes over values."
                 problems.append(Problem(text, what))
                 continue
             parsed.append(override)

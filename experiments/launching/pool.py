@@ -18,9 +18,9 @@ from types import FrameType
 from typing import Any
 
 from experiments.folder import RunFolder
-from experiments.launching.plan import Run
 from experiments.launching.submission import submission
 from experiments.launching.work import BUSY
+from experiments.run import load_config
 
 LOG = "log.txt"
 LINES = 1000  # characters at the end of a log in which its last line is looked for
@@ -30,7 +30,7 @@ LINES = 1000  # characters at the end of a log in which its last line is looked 
 class Outcome:
     """How a started run ended."""
 
-    run: Run
+    folder: Path
     code: int
     seconds: float
 
@@ -84,46 +84,47 @@ class Pool:
         self._stopping = 0
         self.reason: str | None = None
 
-    def __call__(self, runs: Sequence[Run]) -> list[Outcome]:
+    def __call__(self, folders: Sequence[Path]) -> list[Outcome]:
         """Runs all; the outcomes of those that were started."""
         before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             with ThreadPoolExecutor(self._parallel) as threads:
-                futures = [threads.submit(self._one, run, i, len(runs)) for i, run in enumerate(runs, 1)]
+                futures = [
+                    threads.submit(self._one, folder, i, len(folders)) for i, folder in enumerate(folders, 1)
+                ]
                 wait(futures)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
         return [outcome for future in futures if (outcome := future.result()) is not None]
 
-    def _one(self, run: Run, number: int, of: int) -> Outcome | None:
-        wanted = min(run.config["model"]["resources"]["gpus"], len(self._all))
+    def _one(self, folder: Path, number: int, of: int) -> Outcome | None:
+        title = f"[{number}/{of}] {title_of(folder)}"
+        wanted = min(load_config(folder)["model"]["resources"]["gpus"], len(self._all))
         devices = self._devices.take(wanted)
         began = time.monotonic()
         try:
-            process = self._start(run, devices)
+            process = self._start(folder, devices)
             if process is None:
                 return None
-            self._say(
-                f"[{number}/{of}] {run.title} started{f' on GPU {chr(44).join(devices)}' if devices else ''}"
-            )
+            self._say(f"{title} started{f' on GPU {chr(44).join(devices)}' if devices else ''}")
             code = process.wait()
             with self._lock:
                 del self._running[process.pid]
         finally:
             self._devices.give(devices)
-        outcome = Outcome(run, code, time.monotonic() - began)
-        self._say(f"[{number}/{of}] {run.title} {self._ended(outcome)}")
+        outcome = Outcome(folder, code, time.monotonic() - began)
+        self._say(f"{title} {self._ended(outcome)}")
         return outcome
 
-    def _start(self, run: Run, devices: Sequence[str]) -> "subprocess.Popen[bytes] | None":
+    def _start(self, folder: Path, devices: Sequence[str]) -> "subprocess.Popen[bytes] | None":
         with self._lock:  # a signal comes before the start or finds the process in the list
-            if self._stopping:
+            if self._stopping or RunFolder(folder).stop_asked():
                 return None
-            with (run.folder / LOG).open("ab") as log:
-                process = subprocess.Popen(command(run.folder), stdout=log, stderr=subprocess.STDOUT,
+            with (folder / LOG).open("ab") as log:
+                process = subprocess.Popen(command(folder), stdout=log, stderr=subprocess.STDOUT,
                                            stdin=subprocess.DEVNULL, start_new_session=True,
-                                           env=self._environment(run.folder, devices))  # fmt: skip
+                                           env=self._environment(folder, devices))  # fmt: skip
             self._running[process.pid] = process
         if self._stopping:
             process.terminate()
@@ -139,18 +140,18 @@ class Pool:
         took = f"{outcome.seconds:.0f} s"
         if outcome.code == BUSY:
             return "is run by another process"
-        status = RunFolder(outcome.run.folder).status() or {}
+        status = RunFolder(outcome.folder).status() or {}
         if outcome.code == -signal.SIGTERM:
             return "stopped before its first step"
         if not outcome.failed:
-            result = RunFolder(outcome.run.folder).result()
+            result = RunFolder(outcome.folder).result()
             value = (
                 ""
                 if not result or result["after"] is None
                 else f", {result['metric']} {100 * result['after']:.1f} %"
             )
             return f"{status.get('state', 'ended')}{value}, {took}"
-        return f"failed: {why(outcome.run.folder, outcome.code)} ({outcome.run.folder / LOG})"
+        return f"failed: {why(outcome.folder, outcome.code)} ({outcome.folder / LOG})"
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self._stopping += 1
@@ -159,6 +160,11 @@ class Pool:
         for process in list(self._running.values()):
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGTERM if self._stopping == 1 else signal.SIGKILL)
+
+
+def title_of(folder: Path) -> str:
+    """A run's folder as a name: method and all, hash, seed."""
+    return " ".join(folder.parts[-3:])
 
 
 def command(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """What a started run gets: its folder, with config.yaml and submission.json frozen in it, and nothing else.
 
-submission.json: code (the snapshot), cwd (where relative paths start), overrides, rerun, launcher, and what the
-launcher adds (a scheduler's job).
+submission.json: code (the snapshot), cwd (where relative paths start), overrides, launch and cluster (the sections
+launcher and cluster), time; a scheduler's job and log.
 """
 
 import json
@@ -17,13 +17,21 @@ from experiments.launching.plan import Run
 NAME = "submission.json"
 
 
-def freeze_run(run: Run, code: Path, launcher: str, *, rerun: bool = False, **more: Any) -> None:
-    """Writes what the run will be, whatever is edited afterwards."""
+def freeze_run(
+    run: Run, code: Path, launch: Mapping[str, Any], cluster: Mapping[str, Any], *, rerun: bool = False
+) -> None:
+    """Writes what the run will be, whatever is edited afterwards. rerun: forgets what the folder holds.
+
+    Raises Locked while another process is in the folder.
+    """
     folder = RunFolder(run.folder)
-    folder.write_config(run.config)
-    folder.write(NAME, {"code": str(code), "cwd": os.getcwd(), "overrides": list(run.overrides), "rerun": rerun,
-                        "launcher": launcher, "time": time.time(), **more})  # fmt: skip
-    folder.write_status("queued", launcher=launcher)
+    with folder.locked():
+        if rerun:
+            folder.clear()
+        folder.write_config(run.config)
+        folder.write(NAME, {"code": str(code), "cwd": os.getcwd(), "overrides": list(run.overrides),
+                            "launch": launch, "cluster": cluster, "time": time.time()})  # fmt: skip
+        folder.write_status("queued", launcher=launch["name"])
 
 
 def submission(folder: Path) -> dict[str, Any] | None:

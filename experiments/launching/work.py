@@ -24,7 +24,7 @@ def work(path: Path) -> int:
         raise ConfigError(f"{path} was not submitted: it has no submission.json.")
     os.chdir(asked["cwd"])
     try:
-        return run(load_config(folder.path), rerun=asked["rerun"], submitted=folder.path)
+        return run(load_config(folder.path), submitted=folder.path)
     except Locked as error:
         sys.stderr.write(f"{error}\n")
         return BUSY

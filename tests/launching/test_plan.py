@@ -22,6 +22,7 @@ from experiments.session import build
 from zo.errors import Locked
 
 ROOT = Path(__file__).parents[2]
+LOCAL = {"name": "local", "parallel": 1, "threads": None}
 
 
 def planned(overrides):
@@ -88,7 +89,7 @@ def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
 def test_the_job_runs_what_was_frozen(small, tmp_path, capsys):
     """In this process: the folder is all that `work` gets, and its config.yaml is what runs."""
     (run,) = planned(small("optimizer=mezo"))
-    freeze_run(run, tmp_path, "local")
+    freeze_run(run, tmp_path, LOCAL, {})
     frozen = (run.folder / "config.yaml").read_text()
     assert json.loads((run.folder / "status.json").read_text())["state"] == "queued"
     assert work(run.folder) == 0
@@ -96,7 +97,7 @@ def test_the_job_runs_what_was_frozen(small, tmp_path, capsys):
     assert json.loads((run.folder / "result.json").read_text())["steps"] == 3
     # Another content than was submitted is refused, and the status says so.
     (other,) = planned(small("optimizer=mezo", "optimizer.lr=1e-5"))
-    freeze_run(other, tmp_path, "local")
+    freeze_run(other, tmp_path, LOCAL, {})
     (other.folder / "config.yaml").write_text(frozen)
     assert work(other.folder) == 2
     status = json.loads((other.folder / "status.json").read_text())
@@ -106,7 +107,7 @@ def test_the_job_runs_what_was_frozen(small, tmp_path, capsys):
 
 def test_the_second_process_in_a_folder_refuses_and_a_lock_left_behind_is_taken(small, tmp_path):
     (run,) = planned(small("optimizer=mezo"))
-    freeze_run(run, tmp_path, "local")
+    freeze_run(run, tmp_path, LOCAL, {})
     path = run.folder / "lock"
     script = "import sys, time; from pathlib import Path; from experiments.lock import Lock\n" \
              "with Lock(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"  # fmt: skip

@@ -63,7 +63,7 @@ def test_ctrl_c_ends_every_run_at_a_step_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, str(ROOT / "launch.py"), "-m", *SMALL, "optimizer=mezo", "seed=0,1,2",
                "launcher.parallel=2", f"paths.runs={runs}"]  # fmt: skip
     process = subprocess.Popen([*command, "budget.steps=20000"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    while len([p for p in runs.rglob("metrics.jsonl") if p.stat().st_size]) < 2:
+    while len([p for p in runs.glob("default/*/*/*/metrics.jsonl") if p.stat().st_size]) < 2:
         assert process.poll() is None
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
@@ -91,7 +91,7 @@ def test_what_is_edited_after_submission_changes_no_queued_run(small, tmp_path):
         "import json, sys\n"
         "made, _ = plan(check(Asked(sys.argv[1:])))\n"
         "(run,) = made.runs\n"
-        "freeze_run(run, code.freeze(made.runs_folder), 'local')\n"
+        "freeze_run(run, code.freeze(made.runs_folder), made.launcher, made.cluster)\n"
         "print(json.dumps([command(run.folder), environment(run.folder), str(run.folder)]))\n"
     )
     plain = {**os.environ, "PYTHONPATH": str(copy)}

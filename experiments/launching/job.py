@@ -1,0 +1,129 @@
+"""A run as a SLURM job: signals, the end of its time, preemption.
+
+SLURM sends SIGUSR2 some time before the job's end. Our handlers replace submitit's: the run's own sets a flag, the
+step in flight ends, the journal is whole, and then `scontrol requeue` is called; the job that starts next goes on
+from the journal to the same bits. Before the first step and should no step end in time, requeueing at once loses
+nothing either, for a journal is whole after every step. SIGTERM is SLURM's way to cancel and to preempt; it is
+requeued only where SLURM says PREEMPTED.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from experiments.folder import RunFolder
+from experiments.launching.submission import submission
+
+SHARE = 0.6  # of the time between signal and end that a step may take
+
+
+def job(path: str) -> None:
+    """What submitit calls. The exit code is the run's, so that SLURM says FAILED of one that failed."""
+    folder = RunFolder(Path(path))
+    asked: Any = submission(folder.path)
+    lead = rank() == 0
+    _speak_into(folder.path / ("log.txt" if lead else f"log-rank{rank()}.txt"))
+    requeue = Requeue(folder, asked["cluster"]["signal_seconds"], asked["launch"]["requeues"], lead)
+    requeue.listen()
+    from experiments.launching.work import work  # late: a signal may come while torch is imported
+
+    code = work(folder.path)
+    requeue.after(code)
+    if code:
+        raise SystemExit(code)
+
+
+def rank() -> int:
+    """Which of the job's tasks this is."""
+    return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def job_id(environment: Mapping[str, str] = os.environ) -> str:
+    """The job as scontrol names it, an array's element by the array and its index."""
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment["SLURM_JOB_ID"]
+
+
+class Requeue:
+    """Puts the job back into the queue, once, and says so in the run's status."""
+
+    def __init__(self, folder: RunFolder, signal_seconds: float, most: int, lead: bool):
+        self._folder = folder
+        self._patience = SHARE * signal_seconds
+        self._most = most
+        self._lead = lead
+        self._once = threading.Lock()
+
+    def listen(self) -> None:
+        """Handlers until the run has its own, and a thread that looks after its patience."""
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, self._early)
+        signal.signal(signal.SIGCONT, signal.SIG_IGN)
+        receive, send = os.pipe()
+        os.set_blocking(send, False)
+        signal.set_wakeup_fd(send, warn_on_full_buffer=False)  # tells of signals whoever handles them
+        threading.Thread(target=self._watch, args=(receive,), daemon=True).start()
+
+    def after(self, code: int) -> None:
+        """The run has returned."""
+        status = self._folder.status() or {}
+        if code == 0 and status.get("state") == "stopped":
+            self._decide(status.get("reason"))
+
+    def _decide(self, reason: str | None) -> None:
+        if reason == "SIGUSR2" or (reason == "SIGTERM" and _state() == "PREEMPTED"):
+            self.now(reason)
+
+    def _early(self, number: int, _: FrameType | None) -> None:
+        """No step was begun, or all are over: nothing is lost by going at once."""
+        if number == signal.SIGTERM and self._lead:
+            self._folder.write_status("stopped", reason="SIGTERM")
+        self._decide(signal.Signals(number).name)
+        os._exit(0)
+
+    def _watch(self, receive: int) -> None:
+        while (data := os.read(receive, 1)) and data[0] != signal.SIGUSR2:
+            pass
+        threading.Event().wait(self._patience)
+        self.now("SIGUSR2, before the step was over")
+        os._exit(0)
+
+    def now(self, reason: str) -> None:
+        """Requeues, unless it was done or was done too often."""
+        if not self._lead or not self._once.acquire(blocking=False):
+            return
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        status = self._folder.status() or {}
+        steps = {"steps": status["steps"]} if "steps" in status else {}
+        if restarts >= self._most:
+            error = f"requeued {restarts} times, which launcher.requeues={self._most} ends"
+            self._folder.write_status("failed", error=error, **steps)
+            os._exit(1)
+        self._folder.write_status("requeued", reason=reason, restarts=restarts + 1, **steps)
+        done = subprocess.run(["scontrol", "requeue", job_id()], capture_output=True, text=True)
+        if done.returncode:
+            sys.stderr.write(done.stderr)
+            self._folder.write_status("failed", error=f"not requeued: {done.stderr.strip()}", **steps)
+            os._exit(1)
+
+
+def _state() -> str:
+    """The job's state as SLURM has it."""
+    done = subprocess.run(["scontrol", "show", "job", "-o", job_id()], capture_output=True, text=True)
+    return next((word[9:] for word in done.stdout.split() if word.startswith("JobState=")), "")
+
+
+def _speak_into(path: Path) -> None:
+    """From now on this process's output goes to the run's own log."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log, stream.fileno())
+    os.close(log)

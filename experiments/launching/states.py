@@ -1,0 +1,155 @@
+"""How runs are, from their files first; squeue and sacct where they are there.
+
+queued, running, requeued, stopped, finished, diverged, failed. A run that its files call running, of which no
+process and no job is left, was ended from outside (signal 9, memory, a node): failed, and retry runs it again.
+"""
+
+import getpass
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.launching.submission import submission
+from experiments.lock import holder_of
+
+OPEN = ("queued", "running", "requeued")  # states of runs that may still change by themselves
+POLL = 5.0  # seconds between looks while waiting
+
+
+@dataclass(frozen=True)
+class State:
+    """A run's state, what there is to say about it, its steps so far, its scheduler's job."""
+
+    folder: Path
+    state: str
+    detail: str = ""
+    steps: int | None = None
+    job: str | None = None
+
+
+class Scheduler:
+    """What SLURM says of jobs, asked once; empty where there is none."""
+
+    def __init__(self, jobs: Iterable[str]):
+        wanted = sorted(set(jobs))
+        self.here = bool(wanted) and shutil.which("squeue") is not None
+        self._queue = (
+            self._asked("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%T|%r") if self.here else {}
+        )
+        gone = [job for job in wanted if job not in self._queue]
+        self._past: dict[str, tuple[str, str]] = {}
+        if gone and shutil.which("sacct"):
+            self._past = self._asked(
+                "sacct", "-n", "-X", "-P", "-o", "JobID,State,ExitCode", "-j", ",".join(gone)
+            )
+
+    @staticmethod
+    def _asked(*command: str) -> dict[str, tuple[str, str]]:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired):
+            return {}
+        rows = [line.split("|") for line in done.stdout.splitlines()]
+        return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
+
+    def queued(self, job: str) -> tuple[str, str] | None:
+        """State and reason of a job that has not ended."""
+        found = self._queue.get(job)
+        return None if found is None or found[0] in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT") else found
+
+    def past(self, job: str) -> str:
+        """What the accounting says of a job that has ended, '' where it says nothing."""
+        state, code = self._past.get(job, ("", ""))
+        return f"{state} {code}".strip()
+
+
+def states(folders: Sequence[Path]) -> list[State]:
+    """The state of each run."""
+    asked = [submission(folder) or {} for folder in folders]
+    scheduler = Scheduler(str(each["job"]) for each in asked if "job" in each)
+    return [_state(folder, each, scheduler) for folder, each in zip(folders, asked, strict=True)]
+
+
+def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
+    job = asked.get("job")
+    status = _json(folder / "status.json") or {}
+    steps = _steps(folder, status)
+    result = _json(folder / "result.json")
+    if result is not None:
+        value = result["after"]
+        said = "" if value is None else f"{result['metric']} {100 * value:.1f} %"
+        return State(folder, result["status"], said, result["steps"], job)
+    state = str(status.get("state", "new"))
+    if state == "failed":
+        return State(folder, "failed", str(status.get("error", "")), steps, job)
+    if state == "stopped":
+        return State(folder, "stopped", str(status.get("reason", "")), steps, job)
+    if holder := holder_of(folder / "lock"):
+        return State(folder, "running", f"process {holder['pid']} on {holder['host']}", steps, job)
+    if state not in OPEN:
+        return State(folder, state, "", steps, job)
+    return _open(folder, state, status, steps, job, scheduler)
+
+
+def _open(
+    folder: Path, state: str, status: dict[str, Any], steps: int | None, job: str | None, scheduler: Scheduler
+) -> State:
+    """A run that its files call queued, running or requeued, and at which no process of this machine is."""
+    if job is None:
+        if state == "queued":
+            return State(folder, "queued", "", steps)
+        return State(folder, "failed", f"killed: process {status.get('pid')} is gone", steps)
+    if not scheduler.here:
+        return State(folder, state, f"job {job}; no squeue here to ask", steps, job)
+    if (found := scheduler.queued(job)) is not None:
+        word, reason = found
+        if word in ("PENDING", "REQUEUED"):
+            return State(
+                folder, "queued" if state == "queued" else "requeued", f"job {job}: {reason}", steps, job
+            )
+        return State(folder, "running", f"job {job}", steps, job)
+    past = scheduler.past(job)
+    if (folder / "STOP").exists() or past.startswith("CANCELLED"):
+        return State(folder, "stopped", f"job {job}: {past or 'cancelled'}", steps, job)
+    return State(
+        folder, "failed", f"killed: job {job} is gone{f', SLURM says {past}' if past else ''}", steps, job
+    )
+
+
+def _steps(folder: Path, status: dict[str, Any]) -> int | None:
+    """Steps that are noted: of the last row of metrics.jsonl, else of the status."""
+    path = folder / "metrics.jsonl"
+    if path.exists() and (lines := path.read_text().splitlines()):
+        for line in reversed(lines[-2:]):
+            try:
+                return int(json.loads(line)["steps"])
+            except (ValueError, KeyError):  # a torn line
+                continue
+    return status.get("steps")
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def wait(folders: Sequence[Path], console: Console) -> int:
+    """Until no run is queued or running; 1 when one failed. Tells of each as it ends."""
+    told: set[Path] = set()
+    while True:
+        found = states(folders)
+        for each in found:
+            if each.state not in OPEN and each.folder not in told:
+                told.add(each.folder)
+                console.print(
+                    f"{' '.join(each.folder.parts[-3:])} {each.state} {each.detail}", soft_wrap=True
+                )
+        if len(told) == len(folders):
+            return int(any(each.state == "failed" for each in found))
+        time.sleep(POLL)
