@@ -21,7 +21,7 @@ demo: $(VENV)/experiments.done  ## fine-tune the shipped model on the built-in t
 	@$(BIN)/python launch.py $(ARGS)
 
 test: $(VENV)/dev.done  ## the tests, without the slow ones; ARGS="-m slow" runs those
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm" -n 2 $(ARGS)
 
 check: $(VENV)/dev.done  ## lint, format, types, and which package may import which
 	@$(BIN)/ruff check

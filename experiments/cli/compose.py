@@ -54,11 +54,15 @@ class Composed:
 
 
 def groups() -> dict[str, list[str]]:
-    """Each group of conf/ and its options."""
+    """Each group of conf/ and its options, those of conf/local/<group> too."""
     found = {}
     for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN):
-        files = sorted(path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-        found[folder.name] = [path.as_posix() for path in files]
+        options = {
+            path.relative_to(place).with_suffix("").as_posix()
+            for place in (folder, CONF / "local" / folder.name)
+            for path in place.rglob("*.yaml")
+        }
+        found[folder.name] = sorted(options)
     return found
 
 
@@ -148,7 +152,8 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
 def _hydra(lines: list[str], problems: list[Problem]) -> DictConfig | None:
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            return hydra_compose("config", lines)
+            local = [f"hydra.searchpath=[file://{CONF / 'local'}]"] if (CONF / "local").is_dir() else []
+            return hydra_compose("config", [*lines, *local])
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
         return None

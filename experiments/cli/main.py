@@ -35,6 +35,7 @@ zo {version}: fine-tune a language model with forward passes.
   --dry-run     check everything and show what would run
   --smoke       one step of each run
   --name NAME   what the sweep's folder is called
+  --trials N    search: N trials of optimizer.lr=tag(log,interval(1e-6,1e-3)) and the like, by the metric on dev
   --rerun       begin again although the run's folder holds a run
   --version     print the version
   --help        this text, for the choices on the same command line
@@ -94,7 +95,7 @@ def _read(argv: Sequence[str]) -> Request:
         if name not in FLAGS:
             flags = [*FLAGS[:-1], *SHORT]
             request.problems.append(Problem(word, f"There is no such flag.{did_you_mean(name, flags)}"))
-        elif name in ("--cfg", "--package", "--name"):
+        elif name in ("--cfg", "--package", "--name", "--trials"):
             value = value or (rest.pop(0) if rest else "")
             request.values[name] = value
             if name == "--cfg" and value != "job":
@@ -109,7 +110,7 @@ def _read(argv: Sequence[str]) -> Request:
 
 def _many(request: Request) -> bool:
     """Whether this is for the launchers: -m, a file of sweeps/, or a question about what would run."""
-    asked = request.flags & {"--multirun", "--dry-run", "--smoke", "--name"}
+    asked = request.flags & {"--multirun", "--dry-run", "--smoke", "--name", "--trials"}
     return bool(asked) or any(text.startswith("sweep=") for text in request.overrides)
 
 
@@ -124,6 +125,9 @@ def _sweep(request: Request) -> int:
             )
         )
     wrong += [Problem(text, "One file a sweep; this is another.") for text in files[1:]]
+    trials = request.values.get("--trials", "")
+    if "--trials" in request.flags and not (trials.isdecimal() and int(trials)):
+        wrong.append(Problem(f"--trials {trials}".strip(), "It takes a whole number of at least 1."))
     from experiments.launching.request import Asked, check
 
     asked = Asked(
@@ -133,6 +137,7 @@ def _sweep(request: Request) -> int:
         dry="--dry-run" in request.flags,
         smoke="--smoke" in request.flags,
         rerun="--rerun" in request.flags,
+        trials=int(trials) if trials.isdecimal() else None,
     )
     checked = check(asked)
     checked.problems[:0] = wrong

@@ -174,7 +174,9 @@ def from_dataclass(choice: Any) -> type[Section]:
             default = spec.default
         elif spec.default_factory is not MISSING:
             hint = hints[spec.name]
-            default = Field(default_factory=from_dataclass(hint) if is_dataclass(hint) else spec.default_factory)
+            default = Field(
+                default_factory=from_dataclass(hint) if is_dataclass(hint) else spec.default_factory
+            )
         made[spec.name] = (_sections_for(hints[spec.name]), default)
     return create_model(choice.__name__, __base__=Section, **made)
 

@@ -2,18 +2,21 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from experiments.cli.compose import compose
 from experiments.cli.problems import listing
 from experiments.folder import RunFolder
 from experiments.launching import code
-from experiments.launching.plan import Plan, Run, plan, short, state_of
+from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of
 from experiments.launching.pool import LOG, Outcome, Pool
 from experiments.launching.request import Asked, Checked
+from experiments.launching.search import Study, show, value_of
 from experiments.launching.slurm import submit
 from experiments.launching.states import wait
 from experiments.launching.submission import freeze_run, submission, write_sweep
@@ -22,6 +25,7 @@ from experiments.stopping import INTERRUPTED
 from zo.errors import ConfigError
 
 SHOWN = 40  # runs that are listed by name
+TRIALS = 4  # of a search at once, on SLURM
 
 
 def sweep(asked: Asked, checked: Checked) -> int:
@@ -31,6 +35,8 @@ def sweep(asked: Asked, checked: Checked) -> int:
     if made is None or checked.problems:
         sys.stderr.write(listing(checked.problems + problems) + "\n")
         return 2
+    if checked.space is not None:
+        return _search(asked, checked, made, console)
     todo = [run for run in made.runs if asked.rerun or not run.ended]
     busy = [run for run in todo if holder_of(run.folder / "lock")]
     todo = [run for run in todo if run not in busy]
@@ -60,6 +66,46 @@ def start(
         return _submit(folders, launch, cluster, sweep_folder, console)
     pool = Pool(launch["parallel"], launch["threads"], console.print)
     return _close(console, folders, pool(folders), pool.reason)
+
+
+def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int:
+    """Trials in batches: as many as run at once here, and on SLURM `TRIALS`."""
+    space, trials = checked.space, asked.trials or 0
+    assert space is not None
+    console.print(f"{checked.name}: {trials} trials over {', '.join(space.dimensions)}")
+    if asked.dry:
+        console.print("Nothing was started (--dry-run).")
+        return 0
+    folder = made.runs_folder / "sweeps" / checked.name
+    study, snapshot, runs = Study(folder, space), code.freeze(made.runs_folder), {}
+    launch = {**made.launcher, "wait": True} if made.launcher["name"] == "slurm" else made.launcher
+    planner, worst = Planner(), 0
+    while (missing := trials - study.done) > 0:
+        batch = [study.ask() for _ in range(min(missing, launch.get("parallel", TRIALS)))]
+        mine: list[list[Path]] = []
+        for _, values in batch:
+            named = [planner.name(_config(overrides), overrides) for overrides in space.runs(values)]
+            runs |= {run.folder: run for run in named}
+            mine.append([run.folder for run in named])
+        write_sweep(made.runs_folder, checked.name, list(runs.values()), sys.argv)
+        todo = [runs[path] for path in dict.fromkeys(chain.from_iterable(mine)) if not runs[path].ended]
+        for run in todo:
+            freeze_run(run, snapshot, made.launcher, made.cluster)
+        ended = start([run.folder for run in todo], launch, made.cluster, folder, console) if todo else 0
+        if ended in (2, INTERRUPTED):
+            return ended
+        worst = max(worst, ended)
+        for (trial, _), folders in zip(batch, mine, strict=True):
+            study.tell(trial, value_of(folders))
+    show(console, study, space)
+    return worst
+
+
+def _config(overrides: Sequence[str]) -> dict[str, Any]:
+    composed = compose(overrides)
+    if composed.config is None:
+        raise ConfigError(listing(composed.problems))
+    return composed.config
 
 
 def _submit(

@@ -18,7 +18,7 @@ from experiments.cli.problems import Problem
 
 
 @contextmanager
-def _parser() -> Iterator[OverridesParser]:
+def parser() -> Iterator[OverridesParser]:
     """Hydra's parser, which finds the options that a glob means in conf/."""
     with initialize_config_dir(config_dir=str(compose.CONF), version_base="1.3"):
         yield OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
@@ -28,17 +28,17 @@ def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
     """The overrides of each run, in order, and what cannot be read."""
     problems: list[Problem] = []
     parsed = []
-    with _parser() as parser:
+    with parser() as reading:
         for text in overrides:
             try:
-                (override,) = parser.parse_overrides([text])
+                (override,) = reading.parse_overrides([text])
             except HydraException as error:
                 problems.append(
                     Problem(text, f"{str(error).splitlines()[0]}. Write key=value, or key=a,b,c.")
                 )
                 continue
             if override.is_sweep_override() and not override.is_discrete_sweep():
-                what = "A search draws from an interval (docs/clusters.md); a sweep goes over values."
+                what = "A search draws from an interval: say --trials N. A sweep goes over values."
                 problems.append(Problem(text, what))
                 continue
             parsed.append(override)

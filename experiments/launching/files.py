@@ -11,7 +11,6 @@ tries both for that line alone. Overrides on the command line replace the file's
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +19,25 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from experiments.cli.problems import Problem, did_you_mean, one_of
-from experiments.launching.expand import expand, replaced
+from experiments.launching.expand import replaced
 
 FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
 KEYS = ("overrides", "grid", "zip", "seeds", "budget")
 
 
-@dataclass
-class Expanded:
-    """A sweep's name, the overrides of each of its runs, and what is wrong."""
+def read_sweep(name: str, above: Sequence[str]) -> tuple[str, list[list[str]], list[Problem]]:
+    """A file's name, its overrides in Hydra's grammar (one list for each line of zip), and what is wrong.
 
-    name: str
-    runs: list[list[str]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-
-
-def read_sweep(name: str, above: Sequence[str]) -> Expanded:
-    """The runs of a file: a path, or a name of sweeps/; `above` are overrides of the command line."""
+    name: a path, or a name of sweeps/. above: overrides of the command line.
+    """
     path = _find(name)
     if path is None:
         known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
         what = f"There is no such file.{did_you_mean(name, known)} Files of sweeps/: {one_of(known)}."
-        return Expanded(name, problems=[Problem(f"sweep={name}", what)])
-    result = Expanded(path.stem)
-    content = _read(path, result.problems)
-    if result.problems:
-        return result
-    for lines in _lines(content):
-        runs, problems = expand(replaced(lines, above))
-        result.runs += runs
-        result.problems += [problem for problem in problems if problem not in result.problems]
-    return result
+        return name, [], [Problem(f"sweep={name}", what)]
+    problems: list[Problem] = []
+    content = _read(path, problems)
+    return path.stem, [] if problems else [replaced(line, above) for line in _lines(content)], problems
 
 
 def _find(name: str) -> Path | None:

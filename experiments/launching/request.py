@@ -11,6 +11,7 @@ from experiments.cli.compose import compose
 from experiments.cli.problems import Problem
 from experiments.launching.expand import expand, replaced
 from experiments.launching.files import read_sweep
+from experiments.launching.space import Space, read_space
 
 # One step of each run, with its own model, batch and prompts, and as little evaluation as there can be.
 SMOKE = ("debug=step", "budget.steps=1", "task.dev=2", "task.test=2", "select=last", "save=false")
@@ -27,29 +28,29 @@ class Asked:
     dry: bool = False
     smoke: bool = False
     rerun: bool = False
+    trials: int | None = None
 
 
 @dataclass
 class Checked:
-    """A sweep's name, the overrides and the complete configuration of each run, and what is wrong."""
+    """A sweep's name, the overrides and the complete configuration of each run, and what is wrong.
+
+    space: of a search, whose runs here are those that show what could be wrong with any.
+    """
 
     name: str
     runs: list[tuple[list[str], dict[str, Any]]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    space: Space | None = None
 
 
 def check(asked: Asked) -> Checked:
     """Composes every run. A problem is told once, with how many runs have it."""
-    if asked.file is not None:
-        found = read_sweep(asked.file, asked.overrides)
-        name, sweep, problems = found.name, found.runs, found.problems
-    else:
-        sweep, problems = expand(asked.overrides)
-        name = hashlib.sha256("\n".join(sorted(asked.overrides)).encode()).hexdigest()[:8]
+    name, sweep, problems, space = _expanded(asked)
     if asked.smoke:
         sweep = [replaced(run, SMOKE) for run in sweep]
         name += "-smoke"
-    result = Checked(asked.name or name, problems=problems)
+    result = Checked(asked.name or name, problems=problems, space=space)
     trees: dict[tuple[str, ...], DictConfig] = {}
     wrong = Tally(len(sweep))
     for overrides in sweep:
@@ -67,6 +68,26 @@ def check(asked: Asked) -> Checked:
             result.problems.append(Problem(key, what))
     result.problems += wrong.problems()
     return result
+
+
+def _expanded(asked: Asked) -> tuple[str, list[list[str]], list[Problem], Space | None]:
+    """The sweep's name, the overrides of each run, what cannot be read, and a search's space."""
+    if asked.file is not None:
+        name, lines, problems = read_sweep(asked.file, asked.overrides)
+    else:
+        lines, problems = [list(asked.overrides)], []
+        name = hashlib.sha256("\n".join(sorted(asked.overrides)).encode()).hexdigest()[:8]
+    if asked.trials is None:
+        sweep: list[list[str]] = []
+        for line in lines:
+            runs, wrong = expand(line)
+            sweep += runs
+            problems += [problem for problem in wrong if problem not in problems]
+        return name, sweep, problems, None
+    if len(lines) > 1:
+        problems.append(Problem("--trials", "A search has one space; this file's zip gives several."))
+    space, wrong = read_space(lines[0] if lines else [])
+    return name, space.corners(), [*problems, *wrong], space
 
 
 class Tally:

@@ -107,6 +107,19 @@ def test_an_experiment_file_changes_groups_and_values_and_picks_their_recipe(tmp
     assert config["optimizer"]["lr"] == recipe["optimizer"]["lr"]
 
 
+def test_a_team_has_options_of_its_own_in_a_folder_that_git_ignores(tmp_path, monkeypatch):
+    shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
+    site = tmp_path / "conf" / "local" / "cluster" / "mysite.yaml"
+    site.parent.mkdir(parents=True)
+    site.write_text("defaults: [default]\npartition: gpu\nsetup: [module load cuda]\n")
+    monkeypatch.setattr("experiments.cli.compose.CONF", tmp_path / "conf")
+    assert groups()["cluster"] == ["default", "mysite"]
+    config = compose(["cluster=mysite", "cluster.qos=long"]).config
+    assert config is not None
+    assert (config["cluster"]["partition"], config["cluster"]["qos"]) == ("gpu", "long")
+    assert (config["cluster"]["setup"], config["cluster"]["tasks"]) == (["module load cuda"], 1)
+
+
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=name_of)
 def test_an_experiment_names_its_family(path):
     assert content(path)["experiment"] == path.relative_to(CONF / "experiment").with_suffix("").as_posix()

@@ -110,3 +110,20 @@ def test_what_is_edited_after_submission_changes_no_queued_run(small, tmp_path):
     provenance = json.loads((Path(folder) / "provenance.json").read_text())
     assert json.loads((Path(folder) / "result.json").read_text())["status"] == "finished"
     assert provenance["commit"] is None  # a copy without git
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_where_it_stopped(small, tmp_path, capsys):
+    pytest.importorskip("optuna")
+    words = ["-m", *small("optimizer=mezo", "optimizer.lr=tag(log,interval(1e-6,1e-3))", "optimizer.eps=1e-3,1e-2",
+                          "launcher.parallel=2", "save=false"), "--name", "lr"]  # fmt: skip
+    assert main([*words, "--trials", "2"]) == 0
+    first = results(tmp_path / "runs")
+    assert main([*words, "--trials", "3"]) == 0
+    after = results(tmp_path / "runs")
+    assert len(first) == 2 and len(after) == 3 and first.items() <= after.items()
+    said = capsys.readouterr().out
+    assert "3 trials; the best on dev" in said
+    assert said.strip().splitlines()[-1].startswith("optimizer.lr=")
+    assert main([*words, "--trials", "3"]) == 0
+    assert len(results(tmp_path / "runs")) == 3

@@ -6,6 +6,7 @@ from experiments.cli import main
 from experiments.launching.expand import expand, replaced
 from experiments.launching.files import FOLDER, read_sweep, text_of
 from experiments.launching.request import Asked, check
+from experiments.launching.space import Interval, Values
 
 
 @pytest.mark.parametrize(
@@ -58,17 +59,17 @@ zip:
 seeds: 2
 budget: {forward_passes: 1000}
 """)
-    found = read_sweep(str(path), [])
+    found = check(Asked([], file=str(path)))
     assert (found.name, found.problems) == ("study", [])
     common = "task=entailment peft=none"
-    assert [" ".join(run) for run in found.runs] == [
+    assert [" ".join(run) for run, _ in found.runs] == [
         *(f"{common} batch.size={b} budget.forward_passes=1000 optimizer=mezo optimizer.lr=0.0001 seed={s}"
           for b in (4, 8) for s in (0, 1)),
         *(f"{common} budget.forward_passes=1000 optimizer=fzoo optimizer.lr={lr} batch.size=16 seed={s}"
           for lr in ("0.001", "0.01") for s in (0, 1)),
     ]  # fmt: skip
-    above = read_sweep(str(path), ["seed=9", "budget.steps=3", "optimizer=mezo"])
-    assert {text for run in above.runs for text in run if text.startswith(("seed", "budget", "optimizer="))} == {
+    above = check(Asked(["seed=9", "budget.steps=3", "optimizer=mezo"], file=str(path)))
+    assert {text for run, _ in above.runs for text in run if text.startswith(("seed", "budget", "optimizer="))} == {
         "seed=9", "budget.steps=3", "optimizer=mezo"
     }  # fmt: skip
 
@@ -76,14 +77,14 @@ budget: {forward_passes: 1000}
 def test_a_wrong_file_is_told_apart_key_by_key(tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text("seed: [1]\ngrid: [1]\nzip: [a]\n")
-    assert [p.where.rpartition(": ")[2] for p in read_sweep(str(path), []).problems] == [
+    assert [p.where.rpartition(": ")[2] for p in read_sweep(str(path), [])[2]] == [
         "seed",
         "grid",
         "zip",
     ]
     path.write_text("grid: {a\n")
-    assert "cannot be read" in read_sweep(str(path), []).problems[0].what
-    assert "no such file" in read_sweep("nix", []).problems[0].what
+    assert "cannot be read" in read_sweep(str(path), [])[2][0].what
+    assert "no such file" in read_sweep("nix", [])[2][0].what
 
 
 def test_every_file_of_sweeps_is_right_and_says_what_it_is():
@@ -113,3 +114,19 @@ def test_smoke_takes_one_step_and_keeps_model_and_batch():
     assert checked.problems == []
     (_, config), *_ = checked.runs
     assert config["budget"]["steps"] == 1 and config["batch"]["size"] == 7 and config["experiment"] == "smoke"
+
+
+def test_a_search_draws_from_intervals_and_values_and_repeats_seeds():
+    checked = check(Asked(["optimizer.lr=tag(log,interval(1e-5,1e-2))", "optimizer.eps=1e-3,1e-4", "seed=0,1",
+                           "task=sst2"], trials=3))  # fmt: skip
+    assert checked.problems == [] and checked.space is not None
+    assert checked.space.dimensions == {
+        "optimizer.lr": Interval(1e-5, 1e-2, log=True), "optimizer.eps": Values(["0.001", "0.0001"])
+    }  # fmt: skip
+    assert checked.space.runs({"optimizer.lr": 1}) == [
+        ["task=sst2", "optimizer.lr=1", f"seed={s}"] for s in (0, 1)
+    ]
+    assert len(checked.runs) == 2 * 3  # the seeds at the first ends, at the other end of each
+    wrong = check(Asked(["optimizer.lr=tag(log,interval(0,1))", "optimizer.eps=interval(-1,1e-3)"], trials=1))
+    assert [problem.where for problem in wrong.problems] == ["optimizer.lr=tag(log,interval(0,1))"]
+    assert [p.where for p in check(Asked(["task=sst2"], trials=1)).problems] == ["--trials"]

@@ -1,0 +1,102 @@
+"""A search by Optuna over the dev metric: ask for values, run them, tell how good they were.
+
+The study is a journal in the sweep's folder. What a process that ended left unfinished is asked for again, and runs
+that have ended are never run twice, so the same command goes on. A trial's value is the best dev metric of its run,
+averaged over seeds; a run that diverged without one counts 0, one that failed leaves its trial out.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.folder import RunFolder
+from experiments.launching.space import Interval, Space
+from zo.errors import ConfigError
+
+SHOWN = 10  # of the best trials
+
+
+class Study:
+    """The study of a folder: what Optuna is asked and told."""
+
+    def __init__(self, folder: Path, space: Space):
+        try:
+            import optuna
+            from optuna.storages.journal import JournalFileBackend
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"{error}. --trials needs Optuna: pip install -e '.[optuna]'") from None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna = optuna
+        self._space = space
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+        self._study = optuna.create_study(
+            study_name=folder.name,
+            storage=storage,
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True),
+            load_if_exists=True,
+        )
+        for trial in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+            self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            self._study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+
+    @property
+    def done(self) -> int:
+        """Trials that were told, apart from those that are asked for again."""
+        again = {trial.user_attrs.get("again") for trial in self._study.trials}
+        return sum(trial.state.is_finished() and trial.number not in again for trial in self._study.trials)
+
+    def ask(self) -> tuple[Any, dict[str, str]]:
+        """A trial and its values, as overrides write them."""
+        trial = self._study.ask()
+        values = {}
+        for key, dimension in self._space.dimensions.items():
+            if isinstance(dimension, Interval):
+                values[key] = repr(trial.suggest_float(key, dimension.low, dimension.high, log=dimension.log))
+            else:
+                values[key] = str(trial.suggest_categorical(key, dimension.ends))
+        return trial, values
+
+    def tell(self, trial: Any, value: float | None) -> None:
+        """How good it was; None: it failed."""
+        if value is None:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        else:
+            self._study.tell(trial, value)
+
+    def best(self) -> list[tuple[float, dict[str, Any]]]:
+        """Value and parameters of the trials that were told, best first."""
+        told = [(trial.value, trial.params) for trial in self._study.trials if trial.value is not None]
+        return sorted(told, key=lambda pair: -pair[0])
+
+
+def value_of(folders: Sequence[Path]) -> float | None:
+    """The mean over runs of the best metric on dev; None when one has no result."""
+    values = []
+    for folder in folders:
+        result = RunFolder(folder).result()
+        if result is None:
+            return None
+        values.append(result["best_dev"] or 0.0)
+    return sum(values) / len(values)
+
+
+def show(console: Console, study: Study, space: Space) -> None:
+    """The best trials, and the best one's overrides to copy."""
+    best = study.best()
+    table = Table(title=f"{study.done} trials; the best on dev", title_justify="left")
+    for column in ("dev", *space.dimensions):
+        table.add_column(column)
+    for value, params in best[:SHOWN]:
+        table.add_row(f"{100 * value:.1f} %", *(_short(params[key]) for key in space.dimensions))
+    console.print(table)
+    if best:
+        console.print(" ".join(f"{key}={value}" for key, value in best[0][1].items()))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
