@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from experiments.folder import RunFolder
 from experiments.launching.states import OPEN, State, states
@@ -80,12 +79,10 @@ def found(paths: Sequence[Path]) -> list[Path]:
 
 def _status(folders: Sequence[Path], console: Console) -> int:
     rows = states(folders)
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "steps", ""):
-        table.add_column(column, justify="right" if column == "steps" else "left", overflow="fold")
+    width = max(len(_name(row.folder)) for row in rows)
     for row in rows:
-        table.add_row(_name(row.folder), row.state, "" if row.steps is None else f"{row.steps:,}", row.detail)
-    console.print(table)
+        steps = "" if row.steps is None else f"{row.steps:,}"
+        console.print(f"{_name(row.folder):<{width}}  {row.state:<8}  {steps:>9}  {row.detail}".rstrip())
     console.print(
         ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())
     )

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from experiments.cli.compose import compose
 from experiments.cli.problems import listing
+from experiments.estimating.estimate import Estimate, estimate
 from experiments.folder import RunFolder
 from experiments.launching import code
 from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of
@@ -40,7 +41,8 @@ def sweep(asked: Asked, checked: Checked) -> int:
     todo = [run for run in made.runs if asked.rerun or not run.ended]
     busy = [run for run in todo if holder_of(run.folder / "lock")]
     todo = [run for run in todo if run not in busy]
-    console.print(_overview(checked.name, made, todo, busy, asked.rerun))
+    needs = asked.dry or made.launcher["name"] == "slurm"
+    console.print(_overview(checked.name, made, todo, busy, asked.rerun, needs))
     if asked.dry:
         console.print("Nothing was started (--dry-run).")
         return 0
@@ -134,19 +136,51 @@ def _submit(
     return wait(folders, console) if launch["wait"] else 0
 
 
-def _overview(name: str, made: Plan, todo: Sequence[Run], busy: Sequence[Run], rerun: bool) -> Table:
-    """One line a run: what is to do and what is there."""
+def _overview(
+    name: str, made: Plan, todo: Sequence[Run], busy: Sequence[Run], rerun: bool, estimates: bool
+) -> Table:
+    """One line a run: what is to do and what is there; with estimates what it will need."""
     ended = len(made.runs) - len(todo) - len(busy)
     title = f"{name}: {len(made.runs)} runs, {len(todo)} to do, {ended} done"
-    table = Table(title=title + (f", {len(busy)} running elsewhere" if busy else ""), title_justify="left")
-    for column in ("run", "steps", "state"):
+    needs = Needs() if estimates else None
+    if needs is not None and todo:
+        title += f"; about {sum(needs.of(run.config).hours for run in todo):.2g} GPU-hours to do"
+    table = Table(
+        title=title + (f", {len(busy)} running elsewhere" if busy else ""),
+        title_justify="left",
+        caption="Memory and GPU-hours are estimates; python -m experiments estimate says by what."
+        if needs
+        else None,
+        caption_justify="left",
+    )
+    for column in ("run", "steps", "state", *(("GiB", "GPU-hours") if needs else ())):
         table.add_column(column, overflow="fold")
     for run in made.runs[:SHOWN]:
         state = "again" if rerun and run.ended else "running" if run in busy else state_of(run)
-        table.add_row(short(run, made.runs), f"{run.steps:,}", state)
+        row = [short(run, made.runs), f"{run.steps:,}", state]
+        if needs is not None:
+            need = needs.of(run.config)
+            row += [f"{need.peak / 2**30:.2g}", f"{need.hours:.2g}"]
+        table.add_row(*row)
     if len(made.runs) > SHOWN:
-        table.add_row(f"and {len(made.runs) - SHOWN} more", "", "")
+        table.add_row(f"and {len(made.runs) - SHOWN} more")
     return table
+
+
+class Needs:
+    """Estimates, made once for runs that differ in numbers that need no memory and no time."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Estimate] = {}
+
+    def of(self, config: Mapping[str, Any]) -> Estimate:
+        """What a run of this configuration needs."""
+        optimizer = {key: value for key, value in config["optimizer"].items() if key not in ("lr", "eps")}
+        parts = {key: config[key] for key in config if key not in ("seed", "seeds", "schedule", "experiment")}
+        key = str(parts | {"optimizer": optimizer})
+        if key not in self._made:
+            self._made[key] = estimate(config)
+        return self._made[key]
 
 
 def _close(

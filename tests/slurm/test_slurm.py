@@ -23,7 +23,7 @@ pytestmark = [
 
 SMALL = ("task.train=48", "task.dev=8", "task.test=8", "batch.size=8", "stop.every=100000", "save=false",
          "launcher=slurm", "cluster.mem=2", "cluster.minutes=20")  # fmt: skip
-LONG, LONGER = "budget.steps=1500", "budget.steps=3000"  # half a minute and a minute of a core of one's own
+LONG, LONGER = "budget.steps=1500", "budget.steps=4000"  # 20 seconds and a minute of a core of one's own
 PATIENCE = 600  # seconds, for a machine that others use too
 
 
@@ -81,15 +81,15 @@ def site(tmp_path_factory):
     (broken,) = site.submit("fails", "seed=7", "budget.steps=3", "cluster.more={hold: true}")
     (broken / "journal").mkdir()
     subprocess.run(["scontrol", "release", job(broken)], check=True)
-    site.submit("limited", LONGER, "cluster.minutes=1", "cluster.signal_seconds=30")
+    site.submit("limited", LONGER, "cluster.minutes=1", "cluster.signal_seconds=10")
     site.submit("killed", LONG, "seed=1")
     site.submit("waiting", LONG, "seed=2", "cluster.more={hold: true}")
     site.submit("cancelled", "budget.steps=1000000", "seed=3")
     site.submit("undisturbed", LONGER, root="alone")
     site.submit("undisturbed1", LONG, "seed=1", root="alone")
     yield site
-    for path in site.folder.glob("*/sweeps/*"):
-        after(["cancel", str(path)])
+    for path in site.folder.glob("*/sweeps/*/sweep.json"):
+        after(["cancel", str(path.parent)])
 
 
 def test_an_impossible_request_is_refused_in_sbatchs_own_words(site, capfd):
