@@ -18,7 +18,7 @@ from experiments.launching.space import Interval, Values
         (["seed=range(0,3)"], ["seed=0", "seed=1", "seed=2"]),
         (["seed=range(4,0,step=-2)"], ["seed=4", "seed=2"]),
         (["task=glob(ss*)"], ["task=sst2", "task=sst5"]),
-        (["optimizer=glob([mez*,fzo*],exclude=fzoo*)"], ["optimizer=mezo"]),
+        (["schedule=glob([con*,lin*],exclude=lin*)"], ["schedule=constant"]),
         (["optimizer.lr=choice(1e-3,1e-4)"], ["optimizer.lr=0.001", "optimizer.lr=0.0001"]),
         (["optimizer.betas=[0.9,0.99],[0.8,0.9]"], ["optimizer.betas=[0.9,0.99]", "optimizer.betas=[0.8,0.9]"]),
         (["seed=0,1", "seed=5"], ["seed=5"]),

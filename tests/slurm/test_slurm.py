@@ -85,6 +85,7 @@ def site(tmp_path_factory):
     site.submit("killed", LONG, "seed=1")
     site.submit("waiting", LONG, "seed=2", "cluster.more={hold: true}")
     site.submit("cancelled", "budget.steps=1000000", "seed=3")
+    site.submit("two", "optimizer=mezo,fzoo", "seed=5", "budget.steps=20", "cluster.tasks=2")
     site.submit("undisturbed", LONGER, root="alone")
     site.submit("undisturbed1", LONG, "seed=1", root="alone")
     yield site
@@ -158,6 +159,18 @@ def test_over_its_time_limit_a_run_is_requeued_and_ends_with_the_bits_of_an_undi
     for key in ("model_sha256", "last_sha256", "steps", "forward_passes", "after"):
         assert result(limited)[key] == result(alone)[key]
     assert (limited / "journal").read_bytes() == (alone / "journal").read_bytes()
+
+
+def test_a_job_of_two_tasks_is_one_run_with_the_bits_of_one_process(site):
+    folders = site.runs("two")
+    assert set(ended(folders).values()) == {"finished"}
+    assert [result(folder)["ranks"] for folder in folders] == [2, 2]
+    alone = site.submit(
+        "one", "optimizer=mezo,fzoo", "seed=5", "budget.steps=20", "launcher.wait=true", root="alone"
+    )
+    for shared, single in zip(folders, alone, strict=True):
+        assert result(shared)["last_sha256"] == result(single)["last_sha256"]
+        assert (shared / "log-rank1.txt").exists()
 
 
 def test_the_retried_run_has_the_bits_of_an_undisturbed_one(site):
