@@ -37,7 +37,8 @@ from zo.errors import ConfigError
 NO_LIMIT = 1_000_000
 # What a text model's weights are called inside one that sees images, now and in older checkpoints.
 TEXT_KEYS = {
-    r"^(model\.language_model|language_model\.model)\.": "model.",
+    r"^model\.language_model\.": "model.",
+    r"^language_model\.model\.": "model.",
     r"^language_model\.lm_head": "lm_head",
 }
 # Their positions are counted from pad + 1 on, so that many fewer fit.
@@ -201,9 +202,11 @@ def _text_part(choice: ModelChoice, folder: Path, placed: dict[str, Any]) -> Pre
     config = AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     ).get_text_config()
-    return _from_pretrained(
+    model = _from_pretrained(
         AutoModelForCausalLM, choice, folder, config=config, key_mapping=TEXT_KEYS, **placed
     )
+    model._weight_conversions = []  # or it would be saved under the names it had inside the whole
+    return model
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
