@@ -117,7 +117,9 @@ def config_of(choice: ModelChoice, models: Path = source.MODELS) -> PreTrainedCo
             f"model.path={choice.path}: its shape is not known here. Fetch it (python -m experiments prefetch), or "
             f"give one of {', '.join(SHAPES)}."
         )
-    return AutoConfig.for_model(**SHAPES[choice.path])
+    shape = SHAPES[choice.path]
+    kind = "RobertaForMaskedLM" if shape["model_type"] == "roberta" else "ForCausalLM"
+    return AutoConfig.for_model(**shape, architectures=[kind])
 
 
 def skeleton(choice: ModelChoice, classes: int | None, models: Path = source.MODELS) -> Loaded:
