@@ -28,6 +28,8 @@ def only(override: str) -> str:
         ("batch.size.x=1", "no key batch.size.x"),
         ("task.templates.causal.promt=x", "Did you mean task.templates.causal.prompt?"),
         ("peft.r=4", "Keys of peft: name"),
+        ("peft=prefx", "Did you mean prefix?"),
+        ("peft.name=adapter", "none"),
         ("batch.size=0", "a whole number of at least 1"),
         ("batch.size=many", "a whole number of at least 1"),
         ("batch.size=true", "a whole number of at least 1"),

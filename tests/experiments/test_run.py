@@ -11,6 +11,7 @@ import torch
 
 import experiments.run
 from experiments import replaying
+from experiments.modes import MODES
 from zo.errors import ConfigError
 from zo.journal import Journal
 
@@ -200,6 +201,26 @@ def test_a_run_follows_the_path_of_another(runs, tmp_path, capsys):
     adamw = runs("optimizer=adamw")
     with pytest.raises(ConfigError, match="cannot be taken again"):
         replaying.replay(adamw["folder"], None, followed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["tiny-clm", "tiny-mlm"])
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])
+def test_every_mode_runs_replays_and_exports(runs, tmp_path, model, mode):
+    result = runs(f"model={model}", f"peft={mode}")
+    assert (result["peft"], result["sequential_because"]) == (mode, None)
+    assert replaying.replay(result["folder"], None) == 0
+    assert replaying.export(result["folder"], None, tmp_path / "out") == 0
+    (saved,), (exported,) = (
+        folder.glob("*model.safetensors") for folder in (result["folder"] / "model", tmp_path / "out")
+    )
+    assert saved.read_bytes() == exported.read_bytes()
+
+
+def test_a_mode_that_cannot_be_is_refused_before_anything_is_written(runs, capsys):
+    runs("peft=layers", "peft.blocks=last:9", code=2)
+    assert "peft.blocks=last:9: the model has" in capsys.readouterr().err
+    assert runs.results() == []
 
 
 def test_16_bit_run_replays(runs):
