@@ -4,22 +4,24 @@ Three functions of two numbers, MeZO, Adam and AdaMeZO from the same start. Dire
 seeded with 0 and 1 in turn; the weights are walked in place in fp32 (zo.look.InPlace); AdaMeZO has H = 20 and no
 factor of 100. What a run leaves is its path and how long that is (notebooks/toy_functions.ipynb draws it).
 
-Adam's lengths agree with the published ones to 1e-8. Those of the other two depend on the order of every fp32
-operation, which the paper does not print: two directions that never change and thousands of roundings in the same
-sense. Agreement is 1e-5 for MeZO, and 2e-5 to 1.5e-3 for AdaMeZO.
+The length of a path is the sum of the fp32 norms of the moves as they were computed, before they were added to the
+weights. In this arithmetic (`Published`) MeZO's lengths are the published ones to the last bit, Adam's to 1e-8, and
+AdaMeZO's to 1e-8 on TF1; on TF2 and TF3 they feel the order of every operation in the two moments.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zo.directions import Directions, Terms, Theta
+from zo.directions import Directions, Key, Terms, Theta
 from zo.look import InPlace
 from zo.optimizers import AdaMeZO, MeZO
-from zo.weights import Weights
+from zo.optimizers.twopoint import TwoPoint
+from zo.random.moments import Moments, f32
+from zo.weights import Block, Rule, Weights
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Generator(Directions):
         return False
 
     def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
-        shape = weights.tensors[name].shape
+        shape = weights.source(name).shape
         total = torch.zeros(shape)
         for key, scale in terms:
             z = torch.randn(shape, generator=torch.Generator().manual_seed(key.step % self.seeds))
@@ -86,27 +88,58 @@ class Point(nn.Module):
         return self.toy.function(self.theta[0], self.theta[1])
 
 
+class Published(TwoPoint):
+    """The arithmetic of the authors' notebook: slopes in fp32, and the fp32 norm of each move as it is made."""
+
+    moves: list[float]
+
+    def slopes(self, losses: Sequence[float]) -> list[float]:
+        pairs = zip(losses[0::2], losses[1::2], strict=True)
+        return [f32(f32(plus - minus) / f32(2 * self.eps)) for plus, minus in pairs]
+
+    def apply(self, t: int, terms: Sequence[tuple[Key, float]], lr: float) -> None:
+        moved = self.directions.total(self.weights, "theta", [(key, f32(c)) for key, c in terms])
+        self.moves.append(moved.norm().item())
+        super().apply(t, terms, lr)
+
+    def apply_rule(self, t: int, rule: Rule | Moments, keys: Sequence[Key], lr: float) -> None:
+        def seen(block: Block) -> Tensor:
+            step = rule(block)
+            self.moves.append(step.norm().item())
+            return step
+
+        super().apply_rule(t, seen, keys, lr)
+
+
+class PublishedMeZO(Published, MeZO):
+    """MeZO in that arithmetic."""
+
+
+class PublishedAdaMeZO(Published, AdaMeZO):
+    """AdaMeZO in that arithmetic."""
+
+
 @dataclass(frozen=True)
 class Path:
-    """points: fp32 [steps + 1, 2], the start first. length: of the path. loss: at its end."""
+    """points: fp32 [steps + 1, 2], the start first. length: of all moves. loss: at the end."""
 
     points: Tensor
+    length: float
     loss: float
-
-    @property
-    def length(self) -> float:
-        return self.points.double().diff(dim=0).norm(dim=1).sum().item()
 
 
 def run(method: str, toy: Toy) -> Path:
     """One of METHODS on one of TOYS."""
     point = Point(toy)
-    take = _first_order(point, toy) if method == "adam" else _zeroth_order(point, toy, method)
+    moves: list[float] = []
+    take = _first_order(point, toy) if method == "adam" else _zeroth_order(point, toy, method, moves)
     points = [point.theta.detach().clone()]
     for t in range(toy.steps):
         take(t)
         points.append(point.theta.detach().clone())
-    return Path(torch.stack(points), point().item())
+    path = torch.stack(points)
+    length = sum(moves) if moves else path.double().diff(dim=0).norm(dim=1).sum().item()
+    return Path(path, length, point().item())
 
 
 def _first_order(point: Point, toy: Toy) -> Callable[[int], object]:
@@ -120,14 +153,14 @@ def _first_order(point: Point, toy: Toy) -> Callable[[int], object]:
     return take
 
 
-def _zeroth_order(point: Point, toy: Toy, method: str) -> Callable[[int], object]:
-    weights = Weights(point, kernels="eager")
+def _zeroth_order(point: Point, toy: Toy, method: str, moves: list[float]) -> Callable[[int], object]:
+    weights, lr = Weights(point, kernels="eager"), f32(toy.zo_lr)
     optimizer = (
-        AdaMeZO(weights, lr=toy.zo_lr, horizon=20, betas=(0.7, 0.9), update_scale=1.0, adam_eps=1e-8)
+        PublishedAdaMeZO(weights, lr=lr, horizon=20, betas=(0.7, 0.9), update_scale=1.0, adam_eps=1e-8)
         if method == "adamezo"
-        else MeZO(weights, lr=toy.zo_lr)
+        else PublishedMeZO(weights, lr=lr)
     )
-    optimizer.directions = Generator()
+    optimizer.directions, optimizer.moves = Generator(), moves
     look = InPlace(point, lambda model, batch: model().expand(1), optimizer)
     example = torch.zeros(1)  # a look needs a batch; the functions read none
     return lambda t: optimizer.tell(t, look(optimizer.ask(t), example))

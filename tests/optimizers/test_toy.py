@@ -10,12 +10,12 @@ from experiments.toy import PUBLISHED, TOYS, Generator, run
 from zo import Key, Weights
 
 ROOT = Path(__file__).parents[2]
-# The published numbers come from one order of fp32 operations, and MeZO's and AdaMeZO's paths feel it: thirty-six
-# orders of probing, differencing and moving gave MeZO lengths that differ by up to 1e-5. Adam's do not.
+# MeZO's fp32 operations are the authors' one by one. The order of those in AdaMeZO's moments is not known; eleven
+# orders gave lengths on TF1 that differ from the published one by 2e-9 to 3e-7. Adam's are of another torch.
 TOLERANCES = {
-    "TF1": {"mezo": 1e-5, "adam": 1e-6, "adamezo": 1e-4},
-    "TF2": {"mezo": 2e-5, "adam": 1e-6, "adamezo": 2e-3},
-    "TF3": {"mezo": 2e-6, "adam": 1e-6, "adamezo": 1e-3},
+    "TF1": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-8},
+    "TF2": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-3},
+    "TF3": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-3},
 }
 LOSSES = {
     "TF1": {"mezo": 1.2345, "adam": 1.0e-3, "adamezo": 1.3e-4},
@@ -36,7 +36,7 @@ def test_paths_are_as_long_as_published(name, method):
     path = run(method, TOYS[name])
     published = dict(zip(("mezo", "adam", "adamezo"), PUBLISHED[name], strict=True))[method]
     assert path.length == pytest.approx(published, rel=TOLERANCES[name][method])
-    assert path.loss == pytest.approx(LOSSES[name][method], rel=0.06)
+    assert path.loss == pytest.approx(LOSSES[name][method], rel=0.15)
 
 
 def test_the_generator_names_two_directions():
