@@ -202,7 +202,7 @@ def _text_part(choice: ModelChoice, folder: Path, placed: dict[str, Any]) -> Pre
     config = AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     ).get_text_config()
-    model = _from_pretrained(
+    model: Any = _from_pretrained(
         AutoModelForCausalLM, choice, folder, config=config, key_mapping=TEXT_KEYS, **placed
     )
     model._weight_conversions = []  # or it would be saved under the names it had inside the whole

@@ -31,21 +31,21 @@ def arguments(choice: ModelChoice, device: torch.device) -> dict[str, Any]:
         )
     if choice.quantization is not None:
         told.setdefault("device_map", {"": str(device)})
-        told["quantization_config"] = _quantization(choice)
+        told["quantization_config"] = _quantization(choice.quantization, choice.dtype)
     return told
 
 
-def _quantization(choice: ModelChoice) -> Any:
+def _quantization(kind: str, dtype: str) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            f"model.quantization={choice.quantization} needs the package bitsandbytes: pip install bitsandbytes"
+            f"model.quantization={kind} needs the package bitsandbytes: pip install bitsandbytes"
         )
-    if choice.quantization == "int8":
+    if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=HEADS)
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type=choice.quantization,
-        bnb_4bit_compute_dtype=getattr(torch, choice.dtype),
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
         llm_int8_skip_modules=HEADS,
     )
 

@@ -1,5 +1,7 @@
 """Devices and bits: maps over devices, what would be offloaded, quantised weights."""
 
+from typing import Any
+
 import pytest
 import torch
 import transformers as hf
@@ -116,7 +118,12 @@ def test_a_missing_package_is_named(folder, monkeypatch):
 def test_quantised_models_train_adapters(tmp_path, reviews, kind, most):
     """With bitsandbytes' CPU kernels. most: of the logits' deviation that quantising may change them by."""
     pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     llama = hf.LlamaForCausalLM(hf.LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=128, **shape))
     llama.save_pretrained(tmp_path)  # rows of 64, the block that 4 bits share a scale in
     tokenizer(False).save_pretrained(tmp_path)
