@@ -76,6 +76,84 @@ def test_data_that_do_not_fit(runs, capsys, tmp_path, rows, said):
     assert [word for word in said if word not in message] == [], message
 
 
+QUIZ = {"question": "What burns?", "choices": ["wood", "sand"], "label": 0}
+OWN = (
+    "task=sst2", "task.options=null", "task.candidates=choices",
+    "task.columns={question: question, choices: choices, label: label}",
+    'task.templates.causal.prompt="{question}"', 'task.templates.causal.answer=" {option}"',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"choices": []}, ["train.jsonl:2", "choices is empty", "options to choose from"]),
+        ({"choices": ["wood", " "]}, ["train.jsonl:2", "number 1 of choices is empty"]),
+        ({"choices": "wood"}, ["train.jsonl:2", "must be a list of texts"]),
+        ({"label": 5}, ["train.jsonl:2", "label 5 is not among the 2 candidates"]),
+        ({"label": "rain"}, ["train.jsonl:2", "'rain' is not among the 2 candidates"]),
+    ],
+)
+def test_candidates_that_cannot_be_chosen_from(runs, capsys, tmp_path, wrong, said):
+    folder = write_rows(tmp_path / "data", [QUIZ, {**QUIZ, **wrong}])
+    message = refused(runs, capsys, *OWN, f"task.data_dir={folder}")
+    assert [word for word in said if word not in message] == [], message
+
+
+def test_every_wrong_row_is_told_at_once(runs, capsys, tmp_path):
+    rows = [{**QUIZ, "choices": []}, {**QUIZ, "label": 9}, QUIZ, {**QUIZ, "question": None}]
+    message = refused(runs, capsys, *OWN, f"task.data_dir={write_rows(tmp_path / 'data', rows)}")
+    assert all(f"train.jsonl:{number}" in message for number in (1, 2, 4)), message
+    assert "train.jsonl:3" not in message
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_missing_split(runs, capsys, tmp_path, split):
+    folder = write_rows(tmp_path / "data", [{"sentence": "fine", "label": 1}] * 9)
+    (folder / f"{split}.jsonl").unlink()
+    message = refused(runs, capsys, "task=sst2", f"task.data_dir={folder}")
+    assert f"has no {split}.jsonl" in message and "it holds" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["task.k=5"], ["task.k=5", "terrible 4", "great 4"]),
+        (
+            ["optimizer=none", "task.demonstrations=7"],
+            ["task.demonstrations=7", "train has 4 examples to show"],
+        ),
+        (["task.dev=8", "task.dev_share=1.0"], ["none is left to train on", "task.dev"]),
+    ],
+)
+def test_more_shots_than_examples(runs, capsys, tmp_path, overrides, said):
+    folder = write_rows(tmp_path / "data", [{"sentence": f"fine {i}", "label": i % 2} for i in range(8)])
+    message = refused(
+        runs, capsys, "task=sst2", f"task.data_dir={folder}", "task.train=4", "task.dev=4", *overrides
+    )
+    assert [word for word in said if word not in message] == [], message
+
+
+def test_labels_outside_the_list_are_told_row_by_row(runs, capsys, tmp_path):
+    rows = [{"sentence": "fine", "label": label} for label in ("pos", "neg", "mixed", "neutral")]
+    folder = write_rows(tmp_path / "data", rows)
+    message = refused(runs, capsys, "task=sst2", f"task.data_dir={folder}", "task.labels=[neg,pos]")
+    assert (
+        "train.jsonl:3" in message
+        and "train.jsonl:4" in message
+        and "task.labels has 'neg', 'pos'" in message
+    )
+
+
+def test_several_mistakes_of_a_task_are_told_at_once(runs, capsys):
+    message = refused(
+        runs, capsys, "task=squad", "task.metric=accuracy", "task.objective=options", "task.k=4"
+    )
+    assert all(word in message for word in ("task.metric=accuracy", "task.objective=options", "task.k=4")), (
+        message
+    )
+
+
 def test_template_with_an_unknown_field(runs, capsys, tmp_path):
     folder = write_rows(tmp_path / "data", [{"sentence": "fine", "label": 1}] * 40)
     message = refused(
