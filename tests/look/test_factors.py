@@ -1,13 +1,14 @@
 """Looks along low-rank directions: no matrix is formed, stacked equals sequential, both equal the dense model."""
 
 import copy
+from typing import cast
 
 import pytest
 import torch
 
 from tests import tiny
 from zo import EGGROLL, FZOO, LOZO, LeZO, ModuleLook, SparseMeZO, SubZero, Weights, ZOMuon
-from zo.directions import LowRank
+from zo.directions import Layers, LowRank
 
 CASES = [
     ("opt", False), ("opt-350m", False), ("llama-tied", False), ("bert-classifier", False), ("gpt2", False),
@@ -86,16 +87,17 @@ def test_no_matrix_is_formed_where_layers_are_linear_or_embeddings():
 
 
 def test_layers_left_out_keep_their_weights_in_the_forward():
-    """With every term in the last layer, activations before it are those of the unperturbed model."""
+    """A layer computes with its own weights in the steps that leave it out, and with others in the rest."""
     model = tiny.build("opt", tiny.Shape(layers=3))
     optimizer = LeZO(Weights(model), eps=1e-2, drop=0.6)
+    kind = cast(Layers, optimizer.directions)
     look = looks(model, "opt", optimizer)[0]
     seen = []
     layer = model.model.decoder.layers[0].fc1
     layer.register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
     for t in range(12):
         look(optimizer.ask(t), tiny.batch("opt", 2, 5))
-        inside = 0 in optimizer.directions.chosen(optimizer.weights, 0, t)
+        inside = 0 in kind.chosen(optimizer.weights, 0, t)
         x, y = seen[-1]
         with torch.no_grad():
             plain = torch.nn.functional.linear(x, layer.weight, layer.bias)

@@ -193,6 +193,9 @@ def add(
     block: int = 1 << 18,
 ) -> None:
     """w ← keep · w + total in place, rounded as a move is; for a total (fp32, of w's shape) made elsewhere."""
+    if w.dtype == torch.float32:  # the same operations, without memory for what stands between them
+        (w if keep == 1.0 else w.mul_(f32(keep))).add_(total.view(w.shape))
+        return
     flat, whole = w.view(-1), total.reshape(-1)
     lows = None if low is None else low.view(-1)
     for start in range(0, flat.numel(), block):
