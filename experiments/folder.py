@@ -5,7 +5,7 @@ journal          zo.journal                       snapshots/       zo.snapshots
 metrics.jsonl    one JSON object a line           status.json      what the run is doing
 result.json      written once, at the end         model/           the selected weights
 lock             while a process is at it         submission.json  how a launcher started it
-log.txt          what a launched run said
+log.txt          what a launched run said         memory.json      experiments.fitting
 """
 
 import json
@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from experiments.lock import Lock
-from zo.errors import JournalError
+from zo.errors import ConfigError, JournalError
 
 
 class RunFolder:
@@ -60,6 +60,10 @@ class RunFolder:
         """The last status written, or None."""
         return self._read("status.json")
 
+    def memory(self) -> dict[str, Any] | None:
+        """What was found to fit into memory, or None (experiments.fitting)."""
+        return self._read("memory.json")
+
     def stop_asked(self) -> bool:
         """Whether a file STOP lies in the folder."""
         return (self.path / "STOP").exists()
@@ -72,7 +76,7 @@ class RunFolder:
         """Removes what a run wrote, to run again from nothing."""
         if not self._writes:
             return
-        for name in ("result.json", "status.json", "metrics.jsonl", "journal", "STOP"):
+        for name in ("result.json", "status.json", "metrics.jsonl", "journal", "memory.json", "STOP"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.snapshots, self.model):
             shutil.rmtree(folder, ignore_errors=True)
@@ -148,6 +152,14 @@ class RunFolder:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _unwritten(self.path / name, error) from error
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run that was started; raises ConfigError where there is none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{folder} is no run's folder: it has no config.yaml.")
+    return yaml.safe_load(path.read_text())
 
 
 def _finite(value: Any) -> Any:

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments import saving
-from experiments.folder import RunFolder
-from experiments.run import load_config, open_journal, replayed
+from experiments.folder import RunFolder, load_config
+from experiments.resuming import open_journal, replayed
 from experiments.session import Session, build
 from zo.errors import ConfigError
 from zo.snapshots import Snapshots

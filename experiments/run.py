@@ -1,8 +1,7 @@
 """One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
 
-import json
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,23 @@ from rich.console import Console
 
 from experiments import memory, saving
 from experiments.evaluation import Evaluation, evaluate
+from experiments.fitting import Fit
 from experiments.folder import RunFolder
 from experiments.identity import folder_of
 from experiments.progress import closing_table, view
 from experiments.provenance import provenance
 from experiments.ranks import console_of, team_of
 from experiments.recorder import Recorder
+from experiments.resuming import open_journal, replayed
 from experiments.session import Config, Session, build
 from experiments.stopping import StopFlag
 from experiments.tasks.prompts import Example
 from experiments.ways import Way
-from zo.errors import ConfigError, DataError, Diverged, RanksDiverged
-from zo.journal import Copy, Journal, opened
+from zo.errors import ConfigError, Diverged, RanksDiverged
+from zo.journal import Copy, Journal
 from zo.snapshots import Snapshots
-from zo.team import Solo, Team
-from zo.training import load_snapshot, snapshot, train
+from zo.team import Team
+from zo.training import snapshot, train
 
 
 def run(
@@ -70,25 +71,6 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
                 raise
 
 
-def open_journal(session: Session, folder: RunFolder, team: Team | None = None) -> Journal | Copy:
-    """The journal of the run, made or checked against the session and locked; all ranks but the first get a copy."""
-    team = team or Solo()
-    header, losses = session.header(), session.optimizer.losses_per_step
-    if (parts := team.parts(losses)) > 1:
-        header["parts"] = parts  # into which batches are cut
-    team.agree({name: json.dumps(value) for name, value in header.items()})
-    return opened(
-        team,
-        lambda: Journal(
-            folder.journal,
-            header,
-            losses,
-            with_lr=session.config["budget"]["minutes"] is not None,
-            accept=session.config["checkpoint"]["accept"],
-        ),
-    )
-
-
 class _Run:
     """The parts of `run` that share a session, a folder and a journal."""
 
@@ -111,9 +93,13 @@ class _Run:
         self.team = team
         self.recorder = Recorder(session, folder, team.first(folder.metrics))
         team.report = lambda: (stop.code(), self.recorder.seconds())
+        self.fit = Fit(folder, session.look, self.config["evaluate"]["batch"], self._say)
         self._warned = False
         self._before: Evaluation | None = None  # of this process
         self._fitted = 0  # forward passes of a way that takes no steps
+
+    def _say(self, words: str) -> None:
+        self.console.print(words, highlight=False, soft_wrap=True)
 
     def go(self) -> int:
         """Before, training, after."""
@@ -192,8 +178,12 @@ class _Run:
         return self._evaluated(self.session.task.test)
 
     def _evaluated(self, examples: Sequence[Example]) -> Evaluation:
-        batch = self.config["evaluate"]["batch"]
-        return evaluate(self.session.task, self.session.loaded, examples, batch, team=self.team)
+        def attempt(batch: int) -> Evaluation:
+            return evaluate(self.session.task, self.session.loaded, examples, batch, team=self.team)
+
+        if self.team.size > 1:  # the others are in the middle of it, and would wait
+            return attempt(self.fit.evaluate)
+        return self.fit.evaluated(attempt)
 
     def _stopped(self, done: int) -> int:
         """Ends at a step boundary; what is missing for going on is written."""
@@ -273,6 +263,7 @@ class _Run:
             "train_mode": bool(getattr(optimizer, "dropout", False)),
             "sequential_because": session.look.sequential_because,
             "ranks": self.team.size,
+            "fitted": self.fit.found,
             "seconds": seconds,
             "peak_memory_bytes": peak,
             "trainable_parameters": optimizer.weights.numel if session.steps or self._fitted else 0,
@@ -280,31 +271,3 @@ class _Run:
             "model_sha256": optimizer.weights.sha256(),
             "last_sha256": last,
         }
-
-
-def replayed(session: Session, journal: Journal | Copy, snapshots: Snapshots, steps: int) -> Session:
-    """A session just built, taken to where it was after `steps` recorded steps: no forward pass.
-
-    Raises DataError for a first-order run of which no snapshot of that step is left.
-    """
-    optimizer = session.optimizer
-    if optimizer.replays_from == "losses":
-        train(optimizer, session.look, session.batch, steps, journal=journal)
-        return session
-    found = snapshots.newest(steps)
-    if found is None or found[0] != steps:
-        raise DataError(
-            f"The weights after {steps} steps of {session.method} were not kept: no snapshot of them is left."
-        )
-    load_snapshot(optimizer, found[1])
-    return session
-
-
-def load_config(folder: Path) -> Mapping[str, Any]:
-    """The configuration of a run that was started; raises ConfigError where there is none."""
-    import yaml
-
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{folder} is no run's folder: it has no config.yaml.")
-    return yaml.safe_load(path.read_text())

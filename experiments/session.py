@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from experiments.fitting import FittingLook
 from experiments.identity import Config, hash_of, method_of, name_of
 from experiments.models.loading import Loaded, load
 from experiments.models.placing import check_quantized
@@ -21,7 +22,6 @@ from experiments.peft import attach
 from experiments.tasks.task import Task, class_count, load_task
 from experiments.ways import LinearProbe, Way, output_alone
 from zo.errors import ConfigError
-from zo.look import ModuleLook
 from zo.optimizers import Optimizer, Probing
 from zo.optimizers.firstorder import BACKWARD_COST
 from zo.random import SIGNS, SPECIFICATION, key_of
@@ -45,7 +45,7 @@ class Session:
     loaded: Loaded
     task: Task
     optimizer: Optimizer
-    look: ModuleLook
+    look: FittingLook
     schedule: Schedule
     steps: int
     hash: str
@@ -133,7 +133,7 @@ def build(config: Config, team: Team | None = None) -> Session:
     steps = budgeted_steps(config, optimizer)
     if config["budget"]["minutes"] is None and not isinstance(optimizer, Way):
         optimizer.lr = schedule.over(config["optimizer"]["lr"], steps)
-    look = ModuleLook(
+    look = FittingLook(
         loaded.model,
         task.objective,
         optimizer,
@@ -180,6 +180,7 @@ def _check_constructors(config: Config, team: Team) -> tuple[Schedule, Optimizer
         )
     if problems:
         raise ConfigError("\n".join(problems))
+    assert optimizer is not None
     return schedule, optimizer
 
 

@@ -70,6 +70,9 @@ class Requeue:
         os.set_blocking(send, False)
         signal.set_wakeup_fd(send, warn_on_full_buffer=False)  # tells of signals whoever handles them
         threading.Thread(target=self._watch, args=(receive,), daemon=True).start()
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, {signal.SIGUSR2}
+        )  # which launching.slurm blocks until here
 
     def after(self, code: int) -> None:
         """The run has returned."""

@@ -17,10 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, load_config
 from experiments.launching.submission import submission
 from experiments.launching.work import BUSY
-from experiments.run import load_config
 
 LOG = "log.txt"
 LINES = 1000  # characters at the end of a log in which its last line is looked for

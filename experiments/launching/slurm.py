@@ -6,13 +6,14 @@ submitit pickles is that path and the name of a function, so a requeued job cann
 
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, load_config
 from experiments.launching.choices import Cluster
 from experiments.launching.job import job
 from experiments.launching.submission import NAME, submission
@@ -22,6 +23,11 @@ MISSING = (
     "launcher=slurm needs sbatch, which is not here. Start it on a login node of the cluster, or take "
     "launcher=local."
 )
+
+
+# Python takes seconds to be able to answer SIGUSR2, which would end it before; blocked, the signal waits.
+BLOCKED = "env --block-signal=USR2"
+WAITING = f'WAITING=env; {BLOCKED} true 2> /dev/null && WAITING="{BLOCKED}"'
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def parameters(resources: Resources, cluster: Cluster, code: Path, name: str) ->
         "ntasks_per_node": cluster.tasks,
         "array_parallelism": cluster.parallel,
         "signal_delay_s": cluster.signal_seconds,
-        "setup": [*setup, *cluster.setup],
+        "setup": [*setup, *cluster.setup, WAITING],
         "srun_args": ["--kill-on-bad-exit=1"],  # a failure of one task is the run's
         "additional_parameters": {"requeue": True, **cluster.more},
     }
@@ -88,12 +94,13 @@ def submit(folders: Sequence[Path], settings: Mapping[str, Any], name: str, logs
         raise ConfigError(f"{error}. launcher=slurm needs submitit: pip install -e '.[slurm]'") from None
 
     cluster = Cluster(**settings)
-    asked = [resources_of(_config(folder), cluster) for folder in folders]
+    asked = [resources_of(load_config(folder), cluster) for folder in folders]
     refused: list[str] = []
     for resources, members in arrays(folders, asked, cluster.max_array):
         frozen = submission(members[0])
         assert frozen is not None
-        executor = submitit.SlurmExecutor(logs, python=cluster.python)
+        python = cluster.python or shlex.quote(sys.executable)
+        executor = submitit.SlurmExecutor(logs, python=f"$WAITING {python}")
         with submitit.helpers.clean_env():
             try:
                 executor.update_parameters(**parameters(resources, cluster, Path(frozen["code"]), name))
@@ -107,12 +114,6 @@ def submit(folders: Sequence[Path], settings: Mapping[str, Any], name: str, logs
         for folder, made in zip(members, jobs, strict=True):
             _note(folder, made.job_id, str(made.paths.stderr))
     return refused
-
-
-def _config(folder: Path) -> Mapping[str, Any]:
-    from experiments.run import load_config
-
-    return load_config(folder)
 
 
 def _words(error: Exception) -> str:

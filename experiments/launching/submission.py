@@ -9,16 +9,18 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.folder import RunFolder
-from experiments.launching.plan import Run
+
+if TYPE_CHECKING:  # a job reads this module before it can answer signals, and plan takes the seconds of torch
+    from experiments.launching.plan import Run
 
 NAME = "submission.json"
 
 
 def freeze_run(
-    run: Run, code: Path, launch: Mapping[str, Any], cluster: Mapping[str, Any], *, rerun: bool = False
+    run: "Run", code: Path, launch: Mapping[str, Any], cluster: Mapping[str, Any], *, rerun: bool = False
 ) -> None:
     """Writes what the run will be, whatever is edited afterwards. rerun: forgets what the folder holds.
 
@@ -40,7 +42,7 @@ def submission(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def write_sweep(runs_folder: Path, name: str, runs: Sequence[Run], command: Sequence[str]) -> Path:
+def write_sweep(runs_folder: Path, name: str, runs: Sequence["Run"], command: Sequence[str]) -> Path:
     """runs/sweeps/<name>/: a folder that lists the runs; the runs themselves may belong to several sweeps."""
     folder = RunFolder(runs_folder / "sweeps" / name)
     listed = [

@@ -8,9 +8,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, load_config
 from experiments.launching.submission import submission
-from experiments.run import load_config, run
+from experiments.run import run
 from zo.errors import ConfigError, DataError, Locked
 
 BUSY = 3

@@ -1,0 +1,63 @@
+"""Out of memory: the step is taken again, smaller, and the result is the same."""
+
+import json
+
+import pytest
+import torch
+
+import experiments.run
+from experiments.fitting import fitted, out_of_memory
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """Runs whose model refuses more rows at once than `limit`, as a GPU does that is full."""
+    build, seen = experiments.run.build, {"limit": 10**9, "refused": 0}
+
+    def small_build(*args):
+        session = build(*args)
+
+        def refuse(module, args, kwargs):
+            if kwargs["input_ids"].shape[0] > seen["limit"]:
+                seen["refused"] += 1
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+        session.loaded.model.register_forward_pre_hook(refuse, with_kwargs=True)
+        return session
+
+    monkeypatch.setattr(experiments.run, "build", small_build)
+    return seen
+
+
+def test_fewer_probes_a_forward_give_the_same_bits(runs, limited, capsys):
+    alone = runs("probes_per_forward=all", "task.test=8", "task.dev=8")
+    limited["limit"] = 24  # a step of 9 probes on 4 examples of 2 options is 72 rows
+    less = runs("probes_per_forward=all", "task.test=8", "task.dev=8", "--rerun")
+    assert limited["refused"] == 2  # 9 to 4 to 2 probes, and then it stays
+    assert less["fitted"] == {"probes_per_forward": 2, "micro": None, "evaluate": 64}
+    assert json.loads((less["folder"] / "memory.json").read_text()) == less["fitted"]
+    assert less["last_sha256"] == alone["last_sha256"] and alone["fitted"] is None
+    assert less["forward_passes"] == alone["forward_passes"]
+    assert "Out of memory: again with probes_per_forward=2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", [["optimizer=mezo"], ["optimizer=adamw", "optimizer.dropout=false"]])
+def test_then_smaller_pieces_of_batches_and_evaluations(runs, limited, method):
+    alone = runs(*method)
+    limited["limit"] = 4  # rows: 2 examples of 2 options
+    less = runs(*method, "--rerun")
+    assert less["fitted"]["micro"] == 2 and less["fitted"]["evaluate"] == 4  # options share a prompt
+    assert less["loss_after"] == pytest.approx(alone["loss_after"], rel=1e-4)
+    assert (less["forward_passes"], less["steps"]) == (alone["forward_passes"], alone["steps"])
+
+
+def test_what_cannot_get_smaller_fails(runs, limited):
+    limited["limit"] = 1
+    with pytest.raises(torch.OutOfMemoryError):
+        runs("task.test=4")
+
+
+def test_other_errors_are_not_taken_for_it():
+    assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    with pytest.raises(RuntimeError, match="shape"):
+        fitted(lambda: torch.zeros(2).view(3), lambda: True)
