@@ -58,7 +58,9 @@ def test_lozo_m_keeps_its_momentum_on_u_and_carries_it_over_to_a_new_v():
         step = moved(optimizer, (t, [plus, minus]))
         assert torch.allclose(step["w"], -lr * n @ v.T, atol=1e-6)  # fp32 weights near 1
         v_old = v
-    assert optimizer.state_copies == pytest.approx((5 * 2 + 3) / (5 * 400 + 3))
+    assert (
+        sum(tensor.numel() for tensor in optimizer.state().values()) == 5 * 2 + 3 + 1
+    )  # N, the vector, the window
 
 
 @pytest.mark.parametrize("method", [LOZO, LOZOM, ZOMuon])

@@ -92,8 +92,6 @@ class LOZOM(TwoPoint):
         self.kind = cast(LowRank, self.directions)
         self.slots["momentum"] = {name: self._zeros(name) for name in self.weights.tensors}
         self.slots["window"] = {"": torch.full((1,), -1.0)}  # t // ν of the V that N belongs to
-        kept = sum(tensor.numel() for tensor in self.slots["momentum"].values())
-        self.state_copies = kept / self.weights.numel
 
     def _zeros(self, name: str) -> Tensor:
         source = self.weights.source(name)

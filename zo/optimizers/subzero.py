@@ -13,10 +13,7 @@ The sign of QR is fixed (the diagonal of R is positive), so the subspace is one 
 """
 
 from collections.abc import Sequence
-from typing import cast
 
-from zo.directions import Subspace
-from zo.directions.lowrank import is_matrix
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
@@ -44,9 +41,6 @@ class SubZero(TwoPoint):
     ):
         spec = {"kind": "subspace", "rank": rank, "every": refresh}
         super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
-        kind = cast(Subspace, self.directions)
-        shapes = [kind.shape(t) for t in self.weights.tensors.values() if is_matrix(t)]
-        self.state_copies = sum(min(rank, m, n) * (m + n) for m, n in shapes) / self.weights.numel
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zo.directions import Given, Key, Projected
-from zo.directions.lowrank import is_matrix, matrix_shape
+from zo.directions.lowrank import is_matrix
 from zo.errors import ConfigError
 from zo.estimators import forward_difference
 from zo.names import Parameters
@@ -58,8 +58,6 @@ class ZOMuon(Probing):
         super().__init__(params, lr, eps, n, Projected(rank, nu), weight_decay, seed, on_nan)
         self.kind = cast(Projected, self.directions)
         self.vectors = vectors
-        heights = [matrix_shape(t)[0] for t in self.weights.tensors.values() if is_matrix(t)]
-        self.state_copies = sum(min(rank, m) * m for m in heights) / self.weights.numel
         self.losses_per_step = self.forward_passes = n + 1
 
     def ask(self, t: int) -> list[Probe]:
