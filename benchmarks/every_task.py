@@ -20,6 +20,7 @@ from experiments.cli import main as launch
 STORIES = ("sst2", "rte", "cb", "wsc", "multirc", "copa", "record", "squad", "drop", "snli", "trec")
 MASKED = ("sst2", "sst5", "snli", "mnli", "rte", "trec")
 ENCODER = ("sst2", "rte", "trec")
+LONG = ("record", "squad", "drop")  # a minute's worth is fewer examples
 ROWS = {"sst5": "sst2", "mnli": "snli"}  # whose rows stand for what is not at hand
 WORDS = {  # tiny-mlm knows few words; in the order of the task's own
     "sst5": "task.options=[terrible,boring,bland,lovely,great]",
@@ -50,7 +51,8 @@ def commands(shared: Path, steps: int) -> Iterator[list[str]]:
                 more.append(WORDS[task])
             if task in ("squad", "drop"):
                 more.append("task.max_new_tokens=8")
-            yield [*model, *more, *sizes]
+            fewer = ["task.test=12", "task.dev=4"] if task in LONG else []
+            yield [*model, *more, *sizes, *fewer]
 
 
 def main() -> None:

@@ -181,5 +181,5 @@ class _Read(DynamicLayer):
 def _read(cache: DynamicCache | None, owners: Tensor) -> DynamicCache:
     assert cache is not None
     shown = DynamicCache()
-    shown.layers = [_Read(layer, owners) for layer in cache.layers]
+    shown.layers = list[Any](_Read(layer, owners) for layer in cache.layers)
     return shown

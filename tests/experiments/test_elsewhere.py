@@ -95,8 +95,6 @@ def test_peft_gives_the_reported_accuracy_of_an_adapter(runs):
 def test_the_harness_gives_the_reported_accuracy(runs, tmp_path):
     """lm-evaluation-harness, with a task of local rows."""
     lm_eval = pytest.importorskip("lm_eval", reason="pip install -e .[eval]")
-    from lm_eval.tasks import TaskManager
-
     result = runs(*SIZES)
     rows = tmp_path / "task" / "rows.jsonl"
     rows.parent.mkdir()
@@ -117,7 +115,7 @@ def test_the_harness_gives_the_reported_accuracy(runs, tmp_path):
         model="hf",
         model_args={"pretrained": str(result["folder"] / "model"), "dtype": "float32"},
         tasks=["reviews"],
-        task_manager=TaskManager(include_path=str(rows.parent), include_defaults=False),
+        task_manager=lm_eval.tasks.TaskManager(include_path=str(rows.parent), include_defaults=False),
         device="cpu",
         batch_size=16,
         bootstrap_iters=0,

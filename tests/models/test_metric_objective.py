@@ -83,9 +83,7 @@ def test_probes_see_the_model_moved_by_hand(folder, reviews, questions, method, 
     F1 of what a random model says is 0, so a metric that looks at the letters stands for it.
     """
     data = questions if task_name == "squad" else reviews
-    loaded, task = put(
-        folder, data, name, task_name, **({"max_new_tokens": 3} if task_name == "squad" else {})
-    )
+    loaded, task = put(folder, data, name, task_name, max_new_tokens=3)
     objective = task.objective
     if task.generated:
         objective = replace(objective, metric=lambda text, answers: len(set(text)) / 16)
