@@ -51,7 +51,7 @@ OTHERS = (256, 2, 4)  # of a task of the user's own
 RATES = {2: 150e12, 4: 10e12}
 BANDWIDTH = 1e12
 GPU_BYTES = 80 * 2**30
-PROGRAM = 400 * 2**20  # resident memory of Python, torch and transformers themselves, which a CPU run has too
+PROGRAM = 450 * 2**20  # resident memory of Python, torch and transformers themselves, which a CPU run has too
 LOOKS = 10  # at dev in a run, unless stop.every says otherwise
 
 
