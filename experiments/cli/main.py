@@ -19,6 +19,7 @@ FLAGS = (
     "--dry-run",
     "--smoke",
     "--name",
+    "--trials",
     "--multirun",
 )
 SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun"}

@@ -37,9 +37,11 @@ class Study:
             study_name=folder.name,
             storage=storage,
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True),
             load_if_exists=True,
         )
+        # A seed of its own for every process, or each would begin with the same draws.
+        begun = len(self._study.trials)
+        self._study.sampler = optuna.samplers.TPESampler(seed=begun, constant_liar=True)
         for trial in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             self._study.enqueue_trial(trial.params, user_attrs={"again": trial.number})

@@ -1,0 +1,121 @@
+"""What is asked of SLURM, how runs are told by their files, and the table over them: no process is started."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments.__main__ import main
+from experiments.cli import main as launch
+from experiments.folder import RunFolder
+from experiments.launching.choices import Cluster
+from experiments.launching.report import rows
+from experiments.launching.slurm import Resources, arrays, parameters, resources_of
+from experiments.launching.states import states
+from experiments.lock import Lock
+
+
+def test_runs_of_equal_resources_are_one_array_cut_at_the_sites_limit():
+    folders = [Path(name) for name in "abcde"]
+    small, large = Resources(1, 16, 60), Resources(4, 192, 600)
+    made = list(arrays(folders, [small, large, small, small, large], 2))
+    assert [(resources, [str(folder) for folder in members]) for resources, members in made] == [
+        (small, ["a", "c"]), (small, ["d"]), (large, ["b", "e"])
+    ]  # fmt: skip
+
+
+def test_the_site_has_the_last_word_and_null_leaves_it_to_the_model():
+    config = {"model": {"resources": {"gpus": 2, "mem": 64, "minutes": 90}}}
+    assert resources_of(config, Cluster()) == Resources(2, 64, 90)
+    assert resources_of(config, Cluster(gpus=0, minutes=5)) == Resources(0, 64, 5)
+    said = parameters(
+        Resources(2, 64, 90),
+        Cluster(partition="gpu", setup=["module load cuda"], more={"x": 1}),
+        Path("/c"),
+        "n",
+    )
+    assert (said["partition"], said["gpus_per_node"], said["time"], said["mem"]) == ("gpu", 2, 90, "64GB")
+    assert "export PYTHONPATH=/c" in said["setup"] and "module load cuda" in said["setup"]
+    assert said["additional_parameters"] == {"requeue": True, "x": 1} and "account" not in said
+    assert "gpus_per_node" not in parameters(Resources(0, 4, 10), Cluster(), Path("/c"), "n")
+
+
+def run(tmp_path: Path, name: str, state: str, **more) -> Path:
+    folder = RunFolder(tmp_path / name)
+    folder.write_config({"seed": 0})
+    folder.write_status(state, **more)
+    return folder.path
+
+
+def test_states_come_from_the_files(tmp_path, capsys):
+    found = {
+        "queued": run(tmp_path, "q", "queued"),
+        "running": run(tmp_path, "r", "running"),
+        "failed": run(tmp_path, "f", "failed", error="ValueError: no"),
+        "stopped": run(tmp_path, "s", "stopped", reason="SIGINT"),
+        "diverged": run(tmp_path, "d", "running"),
+    }
+    result = {"status": "diverged", "after": None, "steps": 7, "metric": "accuracy"}
+    (found["diverged"] / "result.json").write_text(json.dumps(result))
+    with Lock(found["running"] / "lock"):
+        assert [each.state for each in states(list(found.values()))] == list(found)
+        assert main(["status", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "ValueError: no" in said and f"process {os.getpid()}" in said
+    # The same run without its lock was ended from outside.
+    (killed,) = states([found["running"]])
+    assert (killed.state, killed.detail) == ("failed", f"killed: process {os.getpid()} is gone")
+    # Cancelling takes a waiting run out and leaves ended ones alone.
+    assert main(["cancel", str(found["queued"]), str(found["failed"])]) == 0
+    assert [each.state for each in states([found["queued"], found["failed"]])] == ["stopped", "failed"]
+    assert main(["status", str(tmp_path / "nowhere")]) == 2
+
+
+RESULT = {"model": "m", "task": "t", "peft": "none", "config_hash": "0123456789", "metric": "accuracy", "before": 0.5,
+          "status": "finished", "forward_passes": 100, "seconds": 2.0, "peak_memory_bytes": 2**20}  # fmt: skip
+
+
+def test_a_report_is_mean_and_sample_deviation_over_seeds(tmp_path, capsys):
+    results = [
+        {**RESULT, "method": "mezo", "seed": seed, "after": after}
+        for seed, after in enumerate((0.7, 0.8, 0.9))
+    ]
+    results.append({**RESULT, "method": "fzoo", "seed": 0, "after": 0.6, "status": "diverged"})
+    made = rows(results)
+    assert [line[2] for line in made] == ["fzoo", "mezo"]
+    # The mean of 70, 80, 90 is 80 and the sample deviation 10.
+    assert (made[1][5], made[1][8], made[0][8], made[0][-1]) == ("3", "80.0 ± 10.0", "60.0", "1")
+    for number, each in enumerate(results):
+        folder = run(tmp_path, f"r{number}", "finished")
+        (folder / "result.json").write_text(json.dumps(each))
+    for name in ("t.csv", "t.md"):
+        assert main(["report", str(tmp_path), "--out", str(tmp_path / name)]) == 0
+        assert "80.0 ± 10.0" in (tmp_path / name).read_text()
+    assert main(["report", str(tmp_path), "--out", "t.txt"]) == 2
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is not None, reason="there is a SLURM here")
+def test_without_slurm_it_is_said_what_is_missing(small, capsys):
+    assert launch(["launcher=slurm", *small("optimizer=mezo")]) == 2
+    assert "needs sbatch" in capsys.readouterr().err
+
+
+def test_a_sites_numbers_are_checked(capsys):
+    wrong = [
+        "launcher=slurm",
+        "cluster.mem=0",
+        "cluster.tasks=0",
+        "launcher.requeues=-1",
+        "cluster.partitoin=x",
+    ]
+    assert launch(wrong) == 2
+    said = capsys.readouterr().err
+    for text in (
+        "cluster.mem=0",
+        "cluster.tasks=0",
+        "launcher.requeues=-1",
+        "Did you mean cluster.partition?",
+    ):
+        assert text in said
