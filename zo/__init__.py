@@ -8,7 +8,13 @@ Names are imported at first use, so that `import zo` costs nothing where only it
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# MKL, which multiplies torch's matrices on x86, chooses among algorithms by where in memory a matrix lies (seen on AMD
+# EPYC), so that two equal runs could differ in a bit. This is its own mode without that, at no measurable cost; it is
+# read at MKL's first call, so programs that multiply before they import zo set it themselves.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 if TYPE_CHECKING:
     from zo.directions import Gaussian, Key, Probe, Rademacher

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 BATCH, SHARED = "batch", "shared"
-_ALIGNED = 64  # bytes
 
 
 class Unstackable(Exception):
@@ -89,20 +88,8 @@ def parts(inputs: object, roles: Sequence[str | None], groups: int) -> list[obje
     split: list[Sequence[object]] = []
     for leaf, role in zip(leaves, roles, strict=True):
         carries = role == BATCH and isinstance(leaf, Tensor)
-        split.append(chunks.setdefault(id(leaf), _chunks(leaf, groups)) if carries else [leaf] * groups)
+        split.append(chunks.setdefault(id(leaf), leaf.chunk(groups)) if carries else [leaf] * groups)
     return [pytree.tree_unflatten([leaf[g] for leaf in split], spec) for g in range(groups)]
-
-
-def _chunks(leaf: Tensor, groups: int) -> list[Tensor]:
-    """Equal pieces of a tensor, each aligned in memory as the whole is.
-
-    MKL's matrix products have other bits where an input does not begin at a multiple of 16 bytes (seen on AMD
-    EPYC), so a piece that begins elsewhere is copied; with widths that are multiples of 16 none does.
-    """
-    if not leaf.is_cpu:
-        return list(leaf.chunk(groups))
-    place = leaf.data_ptr() % _ALIGNED
-    return [piece if piece.data_ptr() % _ALIGNED == place else piece.clone() for piece in leaf.chunk(groups)]
 
 
 def together(outputs: Sequence[object], carries: bool, rows: int) -> object:
