@@ -99,7 +99,9 @@ def cases(size: str, tokens: Iterable[str] = ("16x64", "4x32"), dtypes: Iterable
 
 def optimizer(case: Case, network: nn.Module, kernels: str) -> Optimizer:
     """The method of a case as a user gets it, on all weights of the model."""
-    arguments = {"lr": LR} | ({} if case.directions is None else {"directions": case.directions})
+    arguments: dict[str, Any] = {"lr": LR} | (
+        {} if case.directions is None else {"directions": case.directions}
+    )
     arguments |= {"eps": EPS} if "eps" in arguments_of(case.method) else {}
     return methods()[case.method](Weights(network, kernels=kernels), **arguments)
 
@@ -108,7 +110,7 @@ def model(case: Case, device: torch.device) -> nn.Module:
     """OPT in eval mode; N(0, 0.02) weights from a fixed seed, made where they are to be."""
     from transformers import OPTConfig, OPTForCausalLM  # two seconds that --help need not wait for
 
-    shape: dict[str, Any] = dict(SIZES[case.size])
+    shape: dict[str, Any] = {**SIZES[case.size]}
     config = OPTConfig(
         **shape,
         word_embed_proj_dim=shape["hidden_size"],
@@ -118,10 +120,10 @@ def model(case: Case, device: torch.device) -> nn.Module:
     config._attn_implementation = "sdpa"
     with torch.device("meta"):
         network = OPTForCausalLM(config)
-    network = nn.Module.to(network, DTYPES[case.dtype])
+    nn.Module.to(network, DTYPES[case.dtype])
     if device.type == "meta":
         return network
-    network.to_empty(device=device)
+    nn.Module.to_empty(network, device=device)
     network.tie_weights()
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():

@@ -63,15 +63,16 @@ def bits(device: torch.device) -> dict[str, Any]:
 
 def split(device: torch.device) -> dict[str, Any]:
     """Whether half a model on the device and half on the CPU gets the perturbed weights of one on the CPU."""
-    from accelerate import dispatch_model
+    from experiments.models.placing import bring
 
     case = Case("fzoo", "rademacher", "10m", "4x32", "float32")
     whole, halves = (cases.model(case, torch.device("cpu")) for _ in range(2))
-    layers = len(halves.model.decoder.layers)  # pyright: ignore
-    places = {"model.decoder.embed_tokens": "cpu", "model.decoder.embed_positions": "cpu", "lm_head": "cpu"}
-    places |= {f"model.decoder.layers.{i}": "cpu" if i < layers // 2 else str(device) for i in range(layers)}
-    places["model.decoder.final_layer_norm"] = str(device)
-    halves = dispatch_model(halves, places, main_device=str(device))
+    layers = len(halves.get_submodule("model.decoder.layers")._modules)
+    above = [f"model.decoder.layers.{i}" for i in range(layers // 2, layers)]
+    below = [f"model.decoder.layers.{i}" for i in range(layers // 2)]
+    for part in above:
+        halves.get_submodule(part).to(device)
+    bring(halves, [*below, *above, "model.decoder.final_layer_norm", "lm_head"])
     one, two = (cases.optimizer(case, network, "auto") for network in (whole, halves))
     probe = one.ask(0)[1]
     equal = all(

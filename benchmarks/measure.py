@@ -54,7 +54,11 @@ def times(
         other = cases.model(case, device)
         n = getattr(method, "n", 1)
         recipe = Recipe(other, case.method, case.directions or "", n=n, lr=cases.LR, eps=cases.EPS)
-        order.append(("recipe", lambda t: recipe.step(t, lambda: cases.plain_forward(other, inputs))))
+
+        def published(t: int) -> None:
+            recipe.step(t, lambda: cases.plain_forward(other, inputs))
+
+        order.append(("recipe", published))
     for t in range(warm_up(method)):
         step(t)
     for _, run in order:

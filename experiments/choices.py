@@ -239,7 +239,7 @@ def check_literals(choice: Any, group: str) -> None:
         allowed = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
         value = getattr(choice, name)
         optional = type(None) in kinds
-        if isinstance(value, Mapping) and Mapping in map(get_origin, kinds):
+        if isinstance(value, Mapping) and any(get_origin(kind) is Mapping for kind in kinds):
             continue
         if allowed and value not in allowed and not (optional and value is None):
             listed = ", ".join(map(str, allowed)) + (" or null" if optional else "")

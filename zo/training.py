@@ -95,7 +95,7 @@ def train(
     return start
 
 
-def path_lengths(optimizer: Optimizer, journal: Journal, steps: int) -> list[float]:
+def path_lengths(optimizer: Optimizer, journal: Journal | Copy, steps: int) -> list[float]:
     """‖θ_{t+1} − θ_t‖ of each of the first `steps` recorded steps, taken again by an optimizer at its start."""
     weights = optimizer.weights
 

@@ -89,5 +89,6 @@ def test_every_method_is_measured(method):
 
 def test_what_is_for_a_gpu_runs_on_a_cpu_too():
     assert all(value for name, value in gpu.bits(CPU).items() if name.endswith("equal"))
+    assert gpu.split(CPU) == {"directions_equal": True, "largest_loss_difference": 0.0}
     row = gpu.large(CPU, "10m", "2x8")
     assert {"fzoo_step_seconds", "mezo_step_seconds"} <= row.keys() and "does_not_fit" not in row

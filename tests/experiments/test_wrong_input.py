@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_all_problems_in_one_list(runs, capsys):
     assert all(word in message for word in ("optimizer.epz", "batch.size", "tiny-clm")), message
 
 
-def write_rows(folder: Path, rows: list[object]) -> Path:
+def write_rows(folder: Path, rows: Sequence[object]) -> Path:
     folder.mkdir()
     for split in ("train", "validation"):
         (folder / f"{split}.jsonl").write_text(
