@@ -16,11 +16,14 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from experiments.choices import ModelChoice
+from experiments.cli.schema import Fixed
 from experiments.lock import Lock
 from zo.errors import ConfigError, JournalError
 
@@ -155,11 +158,20 @@ class RunFolder:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a run that was started; raises ConfigError where there is none."""
+    """The configuration of a run that was started; raises ConfigError where there is none, or of another version."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{folder} is no run's folder: it has no config.yaml.")
-    return yaml.safe_load(path.read_text())
+    config = yaml.safe_load(path.read_text())
+    wanted = {name: set() for name in Fixed.model_fields} | {"model": {f.name for f in fields(ModelChoice)}}
+    missing = [name for name in wanted if name not in config]
+    missing += [f"{name}.{key}" for name, keys in wanted.items() for key in keys - set(config.get(name) or ())]
+    if missing:
+        raise ConfigError(
+            f"{path} has no {', '.join(sorted(missing))}: another version of zo wrote it. Take the commit that "
+            "provenance.json beside it names."
+        )
+    return config
 
 
 def _finite(value: Any) -> Any:

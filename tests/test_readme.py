@@ -26,7 +26,9 @@ def test_ten_lines_on_a_model_of_ones_own():
 
 
 VARIABLES = {**dict(re.findall(r'^    ([A-Z])="(.*)"$', README, re.MULTILINE)), "ZO_SHARED": "shared"}
-COMMANDS = re.findall(r"^    python launch\.py (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
+FOUND = re.findall(r"^    python launch\.py (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
+SWEEPS = [command for command in FOUND if command.startswith("-m ")]
+COMMANDS = [command for command in FOUND if command not in SWEEPS]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -39,8 +41,18 @@ def test_commands_compose(command, capsys):
     assert main([*words, "--cfg", "job"]) == 0, capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SWEEPS)
+def test_sweeps_are_planned(command, tmp_path, capsys):
+    from experiments.cli import main
+
+    words = [word for word in shlex.split(command) if word != "--dry-run"]
+    assert main([*words, "--dry-run", f"paths.runs={tmp_path}"]) == 0, capsys.readouterr().err
+    assert "runs, " in capsys.readouterr().out
+
+
 def test_there_are_commands():
-    assert len(COMMANDS) >= 5
+    assert len(COMMANDS) >= 5 and len(SWEEPS) >= 3
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
