@@ -163,12 +163,11 @@ def load_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{folder} is no run's folder: it has no config.yaml.")
     config = yaml.safe_load(path.read_text())
-    wanted = {name: set() for name in Fixed.model_fields} | {"model": {f.name for f in fields(ModelChoice)}}
-    missing = [name for name in wanted if name not in config]
-    missing += [f"{name}.{key}" for name, keys in wanted.items() for key in keys - set(config.get(name) or ())]
+    missing = [name for name in [*Fixed.model_fields, "model"] if name not in config]
+    missing += [f"model.{f.name}" for f in fields(ModelChoice) if f.name not in config.get("model", {})]
     if missing:
         raise ConfigError(
-            f"{path} has no {', '.join(sorted(missing))}: another version of zo wrote it. Take the commit that "
+            f"{path} has no {', '.join(missing)}: another version of zo wrote it. Take the commit that "
             "provenance.json beside it names."
         )
     return config

@@ -11,6 +11,7 @@ import torch
 
 import experiments.run
 from experiments import replaying
+from experiments.folder import load_config
 from experiments.modes import MODES
 from zo.errors import ConfigError
 from zo.journal import Journal
@@ -270,3 +271,9 @@ def test_one_thread_or_two_give_runs_that_can_be_replayed(runs):
         assert replaying.replay(result["folder"], None) == 0
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_run_of_another_version_is_named(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 0\nmodel: {path: null}\n")
+    with pytest.raises(ConfigError, match=r"has no .*ranks.*model\.device_map.*another version of zo"):
+        load_config(tmp_path)
