@@ -87,9 +87,8 @@ def test_peft_gives_the_reported_accuracy_of_an_adapter(runs, tmp_path):
 
     base = AutoModelForCausalLM.from_pretrained(WORLD / "tiny-clm", attn_implementation="sdpa")
     tokenizer = AutoTokenizer.from_pretrained(WORLD / "tiny-clm")
-    table = base.get_input_embeddings().weight
-    with torch.no_grad():
-        table += 0.1 * torch.randn(table.shape, generator=torch.Generator().manual_seed(0))
+    table = base.state_dict()["model.decoder.embed_tokens.weight"]
+    table += 0.1 * torch.randn(table.shape, generator=torch.Generator().manual_seed(0))
     base.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     chosen = ["model=hub", f"model.path={tmp_path / 'base'}", "peft=lora", "optimizer.lr=3e-2"]
