@@ -1,13 +1,52 @@
 """launch.py in two processes, as torchrun and srun start it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from experiments.ranks import Named
+from tests.distributed.ranks import free_port
 from tests.experiments.conftest import ROOT
+
+LONG = ("budget.steps=20000", "stop.every=20000", "save=false")
+
+
+def start(runs, *overrides, size=2):
+    """The processes of one run, each with the environment that srun gives a task."""
+    common = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MASTER_PORT": str(free_port()),
+        "SLURM_STEP_NUM_TASKS": str(size),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "launch.py"), *runs.arguments(*overrides)], cwd=ROOT, text=True,
+            env=common | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+
+
+def ended(processes):
+    """(exit code, stdout, stderr) of each."""
+    texts = [process.communicate(timeout=200) for process in processes]
+    return [(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]
+
+
+def running(runs, processes):
+    """Waits until steps are taken."""
+    metrics = None
+    while metrics is None or '"train"' not in metrics.read_text():
+        assert all(process.poll() is None for process in processes), ended(processes)
+        metrics = next(runs.folder.rglob("metrics.jsonl"), None)
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -34,6 +73,45 @@ def test_torchrun_gives_the_result_of_one_process(runs, tmp_path):
         k: v for k, v in one.items() if k not in clock
     }
     assert done.stdout.count("accuracy before") == 1  # rank 0 alone prints
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_task_stops_both_and_one_process_goes_on(runs, tmp_path):
+    whole = runs("save=false", f"paths.runs={tmp_path / 'whole'}", "budget.steps=60", "stop.every=60")
+    whole = whole or json.loads(next((tmp_path / "whole").rglob("result.json")).read_text())
+    processes = start(runs, "save=false", "budget.steps=60", "stop.every=60")
+    running(runs, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    assert [code for code, *_ in ended(processes)] == [0, 0]
+    folder = next(path for path in runs.folder.rglob("status.json")).parent
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("stopped", "SIGTERM")
+    resumed = runs("save=false", "budget.steps=60", "stop.every=60")
+    assert resumed["last_sha256"] == whole["last_sha256"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_task_ends_the_other_within_seconds(runs, killed):
+    processes = start(runs, *LONG)
+    running(runs, processes)
+    began = time.monotonic()
+    processes[killed].kill()
+    code, _, said = ended(processes)[1 - killed]
+    assert time.monotonic() - began < 20
+    assert code == 1 and "RankLost" in said
+    if killed == 0:
+        assert "rank 1: RankLost" in said
+    else:
+        status = json.loads(next(runs.folder.rglob("status.json")).read_text())
+        assert status["state"] == "failed" and "RankLost" in status["error"]
+
+
+@pytest.mark.slow
+def test_first_order_methods_are_refused_before_the_model_is_loaded(runs):
+    for code, _, said in ended(start(runs, "optimizer=adamw")):
+        assert code == 2 and "share scalars only" in said
+    assert not runs.folder.exists()
 
 
 def test_lines_are_named(tmp_path):
