@@ -3,6 +3,7 @@
 Every override is looked at by itself, so that one message lists everything that is wrong.
 """
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -227,7 +228,7 @@ def _validate(
             where = f"{key}={item['input']}" if has_value else key
             below = next((text for other, text in written.items() if other.startswith(key + ".")), where)
             problems.append(Problem(written.get(key, below), _sentence(model, key, item)))
-    bad = {problem.where.partition(".")[0] for problem in problems[wrong:]}
+    bad = {re.split("[.=]", problem.where)[0] for problem in problems[wrong:]}
     problems += [
         p for name in (*CHOICES, *KINDS) if name not in bad for p in _combinations(name, content[name])
     ]

@@ -109,6 +109,10 @@ def test_a_broken_file_of_the_users_own_is_named(tmp_path, monkeypatch):
         assert [p.where for p in compose([]).problems] == ["conf/"]
     local.write_text("# @package _global_\nbatch: {sise: 16}\nfoo: 1\n")
     assert {p.where for p in compose([]).problems} == {"batch.sise=16", "foo=1"}
+    local.unlink()
+    (local.parent / "model").mkdir()
+    (local.parent / "model" / "alist.yaml").write_text("- 1\n")
+    assert [p.where.partition("=")[0] for p in compose(["model=alist"]).problems] == ["model"]
 
 
 @pytest.mark.parametrize(
