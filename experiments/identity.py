@@ -36,6 +36,13 @@ def hash_of(config: Config, contents: Sequence[str], steps: int) -> str:
     contents: fingerprints of the model and the data, which stand for their paths. steps: 0 where nothing is
     trained, and then all that concerns training leaves too.
     """
+    kept = decisive(config, steps)
+    kept["contents"] = list(contents)
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def decisive(config: Config, steps: int) -> dict[str, Any]:
+    """The part of a configuration that decides the result, seed and contents apart. steps: as for `hash_of`."""
     outside = OUTSIDE_HASH | (set() if steps else OF_STEPS)
     kept = {
         group: {k: v for k, v in value.items() if k not in LOCAL.get(group, ())}
@@ -46,8 +53,7 @@ def hash_of(config: Config, contents: Sequence[str], steps: int) -> str:
     }
     if steps and config["ranks"]["share"] in ("batch", "both"):
         kept["share"] = config["ranks"]["share"]  # sums over parts of a batch are rounded otherwise
-    kept["contents"] = list(contents)
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()
+    return kept
 
 
 def method_of(config: Config) -> str:

@@ -54,5 +54,10 @@ def write_sweep(runs_folder: Path, name: str, runs: Sequence["Run"], command: Se
 
 def read_sweep(folder: Path) -> list[Path]:
     """The folders of a sweep's runs."""
+    return list(planned(folder))
+
+
+def planned(folder: Path) -> dict[Path, list[str]]:
+    """The folders of a sweep's runs, with the overrides of each."""
     listed: Mapping[str, Any] = json.loads((folder / "sweep.json").read_text())
-    return [Path(os.path.normpath(folder / run["folder"])) for run in listed["runs"]]
+    return {Path(os.path.normpath(folder / run["folder"])): list(run["overrides"]) for run in listed["runs"]}

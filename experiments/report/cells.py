@@ -1,0 +1,275 @@
+"""Settings and cells: which hyper-parameters were tried, and which of them a table shows.
+
+A cell is a method on a task (with a model and a peft). Over the settings tried for it, the cell is the one that is
+best on dev, never on test:
+
+    S = seeds with which every setting that has a result has one
+    score of a setting = mean over S of its best metric on dev
+    chosen = highest score; of equal ones the lower mean dev loss at those best steps; then the first by its label
+
+S is what all tries share, so that a setting that was run again with more seeds is judged by the same seeds as the
+others. Mean and deviation of a cell are over all seeds of the chosen setting. A diverged run is a result, with the
+metric of its last or best weights, and counts. Without dev, or without common seeds, nothing is chosen, and the
+cell says so.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from statistics import fmean, stdev
+from typing import Any
+
+from experiments.report.keys import filled, flattened
+from experiments.report.runs import WAITING, Run
+
+ALWAYS = ("optimizer.lr", "schedule._target_")  # keys that a label has, also where they do not differ
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in their seed alone.
+
+    key: eight letters. label: in what it differs from the other settings of its cell, "lr 0.003, constant".
+    differs: the same as dotted config keys and their values. runs: by seed.
+    """
+
+    method: str
+    model: str
+    task: str
+    peft: str
+    key: str
+    label: str
+    differs: Mapping[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def ended(self) -> tuple[Run, ...]:
+        """Runs with a result and a value, by seed."""
+        return tuple(run for run in self.runs if run.value is not None)
+
+    @property
+    def values(self) -> dict[int, float]:
+        """Test metric by seed, a fraction."""
+        return {run.seed: run.value for run in self.runs if run.value is not None}
+
+    @property
+    def devs(self) -> dict[int, float]:
+        """Best metric on dev by seed."""
+        return {run.seed: run.dev for run in self.runs if run.dev is not None}
+
+    @property
+    def mean(self) -> float | None:
+        """Of the test metric over seeds; None without a result."""
+        return fmean(self.values.values()) if self.values else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample deviation (n − 1) of the test metric; None below two seeds."""
+        return stdev(self.values.values()) if len(self.values) > 1 else None
+
+    @property
+    def dev(self) -> float | None:
+        """Mean over seeds of the best metric on dev."""
+        return fmean(self.devs.values()) if self.devs else None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on a task with a model and a peft.
+
+    settings: all that were tried, by label. chosen: the one the cell shows, None where dev cannot choose. why: how
+    it was chosen, or why not, a phrase. counts: of all runs of all settings by status.
+    """
+
+    method: str
+    model: str
+    task: str
+    peft: str
+    metric: str
+    settings: tuple[Setting, ...]
+    chosen: Setting | None
+    why: str
+    counts: Mapping[str, int]
+
+    @property
+    def tries(self) -> int:
+        """How many settings were tried."""
+        return len(self.settings)
+
+    @property
+    def values(self) -> dict[int, float]:
+        """Test metric of the chosen setting by seed, fractions."""
+        return self.chosen.values if self.chosen else {}
+
+    @property
+    def n(self) -> int:
+        """How many seeds stand behind the mean."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean test metric over the seeds of the chosen setting."""
+        return self.chosen.mean if self.chosen else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample deviation over those seeds; None below two."""
+        return self.chosen.deviation if self.chosen else None
+
+    @property
+    def before(self) -> float | None:
+        """Mean test metric before training."""
+        return self._over("before")
+
+    @property
+    def forward_passes(self) -> float | None:
+        """Mean forward passes of training."""
+        return self._over("forward_passes")
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean seconds of a run, evaluations on dev counted in."""
+        return self._over("seconds")
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """Mean over seeds of the time between neighbouring train rows, evaluations not counted; None without."""
+        times = [time for run in self._ended if (time := step_seconds(run)) is not None]
+        return fmean(times) if times else None
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Largest of its runs."""
+        peaks = [run.result["peak_memory_bytes"] for run in self._ended if run.result]
+        return max(peaks) if peaks else None
+
+    def count(self, *statuses: str) -> int:
+        """How many of all its runs have one of these statuses."""
+        return sum(self.counts.get(status, 0) for status in statuses)
+
+    @property
+    def failed(self) -> int:
+        """Runs that failed, of all settings."""
+        return self.count("failed")
+
+    @property
+    def diverged(self) -> int:
+        """Runs that diverged, of all settings."""
+        return self.count("diverged")
+
+    @property
+    def waiting(self) -> int:
+        """Runs that run, wait or were stopped."""
+        return self.count(*WAITING)
+
+    @property
+    def missing(self) -> int:
+        """Runs that a sweep lists and of which there is nothing."""
+        return self.count("missing")
+
+    @property
+    def _ended(self) -> tuple[Run, ...]:
+        return self.chosen.ended if self.chosen else ()
+
+    def _over(self, name: str) -> float | None:
+        numbers = [run.result[name] for run in self._ended if run.result and run.result.get(name) is not None]
+        return fmean(numbers) if numbers else None
+
+
+def cells_of(runs: Sequence[Run]) -> tuple[Cell, ...]:
+    """All cells, by model, peft, task and method; the order of the runs does not matter."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in newest(runs):
+        groups.setdefault((run.model, run.peft, run.task, run.method), []).append(run)
+    return tuple(_cell(groups[key]) for key in sorted(groups))
+
+
+def _cell(runs: Sequence[Run]) -> Cell:
+    settings = _settings(runs)
+    chosen, why = choose(settings)
+    first = runs[0]
+    metrics = sorted({str(run.result["metric"]) for run in runs if run.result})
+    counts = Counter(run.status for run in runs)
+    return Cell(first.method, first.model, first.task, first.peft, " / ".join(metrics), settings, chosen, why,
+                dict(sorted(counts.items())))  # fmt: skip
+
+
+def choose(settings: Sequence[Setting]) -> tuple[Setting | None, str]:
+    """The setting that is best on dev and how it was found; None and the reason where dev cannot tell."""
+    judged = [setting for setting in settings if setting.ended]
+    if not judged:
+        return None, "no run has ended"
+    if len(settings) == 1:
+        return settings[0], "the only setting"
+    if len(judged) == 1:
+        return judged[0], f"the only one of {len(settings)} settings with a result"
+    if any(run.dev is None for setting in judged for run in setting.ended if run.status == "finished"):
+        return None, f"not chosen on dev: of {len(judged)} settings, some runs have no dev set"
+    shared = sorted(reduce(set.intersection, ({run.seed for run in each.ended} for each in judged)))
+    if not shared:
+        return None, f"not chosen on dev: the {len(judged)} settings have no seed in common"
+    scores = {each.key: fmean(each.devs.get(seed, float("-inf")) for seed in shared) for each in judged}
+    best = max(scores.values())
+    equal = [each for each in judged if scores[each.key] == best]
+    if len(equal) > 1:
+        equal.sort(key=lambda each: fmean(_dev_loss(run) for run in each.ended if run.seed in shared))
+    seeds = ", ".join(str(seed) for seed in shared)
+    of = f"of {len(settings)} settings"
+    return equal[0], f"best on dev {of} (seed{'s' if len(shared) > 1 else ''} {seeds})"
+
+
+def _dev_loss(run: Run) -> float:
+    """Loss on dev at the step that was best there."""
+    rows = [row for row in run.rows_of("dev") if row["value"] == run.dev and row["loss"] is not None]
+    return min((row["loss"] for row in rows), default=float("inf"))
+
+
+def step_seconds(run: Run) -> float | None:
+    """Median over neighbouring train rows of the seconds a step takes; rows with a look at dev between are left."""
+    times, last = [], None
+    for row in run.rows:
+        if row["kind"] == "train" and last is not None and row["steps"] > last["steps"]:
+            times.append((row["seconds"] - last["seconds"]) / (row["steps"] - last["steps"]))
+        last = row if row["kind"] == "train" else None
+    times.sort()
+    return times[len(times) // 2] if times else None
+
+
+def newest(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """One run for each setting and seed: of several (other versions, other copies) the last that ended."""
+    kept: dict[tuple[str, ...], Run] = {}
+    for run in sorted(runs, key=lambda run: (run.ended, run.time, str(run.folder))):
+        kept[run.method, run.model, run.task, run.peft, run.setting, str(run.seed)] = run
+    return tuple(sorted(kept.values(), key=lambda run: (run.seed, run.folder)))
+
+
+def _settings(runs: Sequence[Run]) -> tuple[Setting, ...]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.setting, []).append(run)
+    flat = {key: _flat(group[0]) for key, group in groups.items()}
+    names = sorted({name for each in flat.values() for name in each})
+    differing = [n for n in names if len({str(each[n]) for each in flat.values() if n in each}) > 1]
+    shown = list(dict.fromkeys([*ALWAYS, *differing]))
+    made = []
+    for key, group in groups.items():
+        differs = {name: flat[key][name] for name in shown if name in flat[key]}
+        label = ", ".join(_words(name, value) for name, value in differs.items())
+        one = group[0]
+        made.append(
+            Setting(one.method, one.model, one.task, one.peft, key, label or key, differs, tuple(group))
+        )
+    return tuple(sorted(made, key=lambda setting: (setting.label, setting.key)))
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    return flattened(filled(run.config)) if run.config else {}
+
+
+def _words(name: str, value: Any) -> str:
+    """lr 0.003; constant."""
+    leaf = name.rpartition(".")[2]
+    if leaf == "_target_":
+        return str(value).rpartition(".")[2].lower()
+    return f"{leaf} {value:g}" if isinstance(value, float) else f"{leaf} {value}"

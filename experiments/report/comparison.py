@@ -1,0 +1,110 @@
+"""All that a report says, as values: what the tables, the figures and the page are made of."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from experiments.report.beside import Beside, Published, compare
+from experiments.report.cells import Cell, cells_of
+from experiments.report.runs import Run
+from experiments.report.statistics import BAND, LEVEL, Curve, Difference, Reach, curves, differences, reach
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs compared. Metrics are fractions; published numbers per cent.
+
+    title: what was compared, for a heading. target: the metric on dev that `reaches` is about, a fraction, or None.
+    curves: of every cell's chosen setting. notes: sentences that belong under the tables.
+    """
+
+    title: str
+    runs: tuple[Run, ...]
+    cells: tuple[Cell, ...]
+    curves: tuple[Curve, ...]
+    differences: tuple[Difference, ...]
+    target: float | None
+    reaches: tuple[Reach, ...]
+    published: tuple[Beside, ...]
+    notes: tuple[str, ...] = ()
+    band: str = BAND
+    level: float = LEVEL
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods, sorted: the rows of the tables, and the order of the colours."""
+        return tuple(sorted({cell.method for cell in self.cells}))
+
+    @cached_property
+    def columns(self) -> tuple[tuple[str, str, str], ...]:
+        """(model, peft, task), sorted: the columns of the tables."""
+        return tuple(sorted({(cell.model, cell.peft, cell.task) for cell in self.cells}))
+
+    def cell(self, method: str, column: tuple[str, str, str]) -> Cell | None:
+        """The cell of a method in a column."""
+        return self._cells.get((method, *column))
+
+    @cached_property
+    def _cells(self) -> Mapping[tuple[str, str, str, str], Cell]:
+        return {(cell.method, cell.model, cell.peft, cell.task): cell for cell in self.cells}
+
+    def to_json(self) -> str:
+        """Everything but the runs' configurations and rows."""
+        return json.dumps(_plain(self), indent=1, allow_nan=False)
+
+
+def comparison(
+    runs: Sequence[Run],
+    *,
+    title: str = "",
+    target: float | None = None,
+    published: Sequence[Published] = (),
+) -> Comparison:
+    """Compares runs; their order does not matter."""
+    cells = cells_of(runs)
+    return Comparison(
+        title=title or f"{len(runs)} runs",
+        runs=tuple(sorted(runs, key=lambda run: run.folder)),
+        cells=cells,
+        curves=tuple(curve for cell in cells for curve in curves(cell)),
+        differences=differences(cells),
+        target=target,
+        reaches=() if target is None else tuple(reach(cell, target) for cell in cells if cell.chosen),
+        published=compare(cells, published),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as mappings; a setting's runs as seeds, for the runs themselves are listed once."""
+    if isinstance(value, Run):
+        names = (
+            "folder",
+            "status",
+            "method",
+            "model",
+            "task",
+            "peft",
+            "seed",
+            "config_hash",
+            "setting",
+            "detail",
+        )
+        return {name: _plain(getattr(value, name)) for name in names} | {"result": value.result}
+    if is_dataclass(value) and not isinstance(value, type):
+        made = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, Cell):
+            made["chosen"] = value.chosen.key if value.chosen else None
+            made |= {name: getattr(value, name) for name in _DERIVED}
+        return made
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+_DERIVED = ("mean", "deviation", "n", "tries", "before", "forward_passes", "seconds", "seconds_per_step",
+            "peak_memory_bytes")  # fmt: skip

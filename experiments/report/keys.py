@@ -1,0 +1,63 @@
+"""What runs of one setting have in common: their configuration, seed and version apart.
+
+The key is not the run's config_hash. Where seeds.split is null the seed draws the examples, and the hash, which
+covers their contents, differs from seed to seed; and an argument that a later version of zo adds changes the hash,
+though its default leaves the method what it was. So the key is of the configuration alone, with the arguments that
+an older run does not have at their constructor's defaults, and without nulls.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.cli.constructor import REQUIRED, Unreadable, arguments
+from experiments.identity import LOCAL, decisive
+
+PLACES = {"device", "device_map", "resources", "name"}  # keys of LOCAL that stand for no content
+
+
+def setting_key(config: Mapping[str, Any]) -> str:
+    """Eight letters. A configuration's own places of model and data count: they stand for the contents."""
+    made = filled(config)
+    return hashlib.sha256(json.dumps(_without_nulls(made), sort_keys=True, default=str).encode()).hexdigest()[
+        :8
+    ]
+
+
+def filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the result, with every argument that its constructor has."""
+    kept = decisive({"ranks": {"share": "probes"}, **config}, 1)  # a run of an older version has no ranks
+    for group, keys in LOCAL.items():
+        section = config.get(group)
+        if isinstance(section, Mapping):
+            kept[group] = {**kept[group], **{key: section[key] for key in keys - PLACES if key in section}}
+    for group, value in kept.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            kept[group] = {**_defaults(value["_target_"]), **value}
+    return kept
+
+
+def flattened(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Dotted keys and their values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{above}{key}"
+        flat |= flattened(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
+
+
+@functools.cache
+def _defaults(target: str) -> dict[str, Any]:
+    """A constructor's arguments that have a default; none for what this version does not have."""
+    try:
+        return {each.name: each.default for each in arguments(target) if each.default is not REQUIRED}
+    except Unreadable:
+        return {}

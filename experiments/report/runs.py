@@ -1,0 +1,151 @@
+"""Runs as their folders tell them: no model, no torch, no network.
+
+Every run below the given paths appears, also one that failed, diverged, waits or runs, and one that a sweep lists
+and of which there is no folder ("missing").
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from experiments.identity import method_of
+from experiments.launching.after import found
+from experiments.launching.states import OPEN, State, states
+from experiments.launching.submission import planned
+from experiments.report.keys import setting_key
+
+ENDED = ("finished", "diverged")  # states with a result; a diverged run is one
+WAITING = (*OPEN, "stopped", "new")  # states of runs that may still get one
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    status: finished, diverged, failed, running, queued, requeued, stopped, missing. detail: what there is to say
+    about it. setting: key that runs of one setting share, whatever their seed (experiments.report.keys). time: of
+    its last status, seconds since 1970. result: result.json, or None.
+    """
+
+    folder: Path
+    status: str
+    method: str
+    model: str
+    task: str
+    peft: str
+    seed: int
+    config_hash: str
+    setting: str
+    detail: str = ""
+    time: float = 0.0
+    result: Mapping[str, Any] | None = field(default=None, repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has a result."""
+        return self.result is not None
+
+    @property
+    def value(self) -> float | None:
+        """The test metric of the reported weights, a fraction."""
+        return None if self.result is None else self.result.get("after")
+
+    @property
+    def dev(self) -> float | None:
+        """The best metric on dev, a fraction; None without a dev set."""
+        return None if self.result is None else self.result.get("best_dev")
+
+    @cached_property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """metrics.jsonl, read when it is asked for; a torn last line is left out."""
+        path = self.folder / "metrics.jsonl"
+        data = path.read_bytes() if path.exists() else b""
+        return tuple(json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines())
+
+    def rows_of(self, kind: str) -> list[Mapping[str, Any]]:
+        """Rows of a kind (before, train, dev, after), those of a repeated step once, by steps."""
+        return [
+            row for _, row in sorted({row["steps"]: row for row in self.rows if row["kind"] == kind}.items())
+        ]
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """All runs below the paths, in the order of their folders' names. Raises ConfigError where there are none."""
+    plans = {folder: names for path in paths for folder, names in _planned(path).items()}
+    folders = {_real(folder) for folder in [*found(paths), *plans]}
+    there = sorted(folder for folder in folders if (folder / "config.yaml").is_file())
+    runs = {state.folder: _read(state) for state in states(there)}
+    beside = {plans[folder]: run for folder, run in runs.items() if folder in plans}
+    missing = [_missing(folder, beside.get(plans[folder])) for folder in folders - runs.keys()]
+    return sorted([*runs.values(), *missing], key=lambda run: run.folder)
+
+
+def _planned(path: Path) -> dict[Path, tuple[str, ...]]:
+    """Folders that the sweeps below a path list, each with what its run shares with the other seeds."""
+    return {
+        _real(folder): tuple(sorted(text for text in overrides if not text.startswith("seed=")))
+        for file in sorted(path.rglob("sweep.json"))
+        for folder, overrides in planned(file.parent).items()
+    }
+
+
+def _real(folder: Path) -> Path:
+    """One name for a folder, relative to where one is if it is below."""
+    path = folder.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _read(state: State) -> Run:
+    folder = state.folder
+    config = yaml.safe_load((folder / "config.yaml").read_text()) or {}
+    result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
+    named = _named(folder)
+    model = result.get("model") or (config.get("model") or {}).get("name") or named["model"]
+    decides = result.get("config_hash") or folder.parent.name
+    return Run(
+        folder=folder,
+        status=state.state,
+        method=result.get("method") or (method_of(config) if "optimizer" in config else named["method"]),
+        model=str(model),
+        task=str(result.get("task") or (config.get("task") or {}).get("name") or named["task"]),
+        peft=str(result.get("peft") or (config.get("peft") or {}).get("name") or named["peft"]),
+        seed=int(result.get("seed", config.get("seed", 0))),
+        config_hash=decides,
+        setting=setting_key(config) if "optimizer" in config else decides[:8],
+        time=_time(folder),
+        detail=state.detail,
+        result=result or None,
+        config=config,
+    )
+
+
+def _time(folder: Path) -> float:
+    path = folder / "status.json"
+    return float(json.loads(path.read_text()).get("time", 0.0)) if path.exists() else 0.0
+
+
+def _missing(folder: Path, beside: Run | None) -> Run:
+    """A run that is planned and not there, as another seed of its setting describes it, or its folder's name."""
+    seed = int("".join(letter for letter in folder.name if letter.isdigit()) or 0)
+    if beside is not None:
+        config = {**beside.config, "seed": seed}
+        return Run(folder, "missing", beside.method, beside.model, beside.task, beside.peft, seed,
+                   folder.parent.name, beside.setting, config=config)  # fmt: skip
+    named, key = _named(folder), folder.parent.name
+    return Run(
+        folder, "missing", named["method"], named["model"], named["task"], named["peft"], seed, key, key
+    )
+
+
+def _named(folder: Path) -> dict[str, str]:
+    """What <model>-<task>-<method>-<peft>/<hash8>/seed<k> says; only a model's name has dashes in it."""
+    parts = folder.parent.parent.name.rsplit("-", 3)
+    return dict(
+        zip(("model", "task", "method", "peft"), parts if len(parts) == 4 else ["?"] * 4, strict=True)
+    )

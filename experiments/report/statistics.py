@@ -1,0 +1,185 @@
+"""Numbers over seeds.
+
+    mean x̄, sample deviation s (n − 1)      interval over seeds: x̄ ± t(n − 1, 0.975) s / √n
+    paired difference of two methods        the same of d_i = a_i − b_i over the seeds that both have
+    forward passes to a target              of a run, the first look at dev with a metric of at least the target
+    curve                                   mean over runs at each x, with the band from the lowest to the highest run
+
+With one seed there is a mean and nothing else. Intervals of differences are each for itself, not for all at once:
+of 28 pairs of equal methods one or two will exclude zero.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean, stdev
+from typing import Any
+
+from experiments.report.cells import Cell, Setting
+from experiments.report.runs import Run
+
+LEVEL = 0.95  # of every interval
+BAND = "lowest to highest run"  # what a curve's band is, for captions
+POINTS = 200  # of a training curve, at most
+
+
+@dataclass(frozen=True)
+class Spread:
+    """n numbers: mean, sample deviation and the ends of their t interval; None with fewer than two."""
+
+    n: int
+    mean: float
+    deviation: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Method a minus method b on a task, over the seeds that both have; fractions of the metric."""
+
+    model: str
+    task: str
+    peft: str
+    a: str
+    b: str
+    seeds: tuple[int, ...]
+    spread: Spread
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Forward passes until dev first showed the target, by seed, for the runs of a cell that got there.
+
+    of: how many of its runs looked at dev at all.
+    """
+
+    method: str
+    model: str
+    task: str
+    peft: str
+    target: float
+    reached: dict[int, int]
+    of: int
+
+    @property
+    def never(self) -> int:
+        """Runs that never got there."""
+        return self.of - len(self.reached)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the runs that got there; None where none did."""
+        return fmean(self.reached.values()) if self.reached else None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A cell over the course of training: `quantity` against forward passes, averaged over its runs.
+
+    quantity: "dev" (the metric, a fraction), "dev loss", "train loss", and what the optimizer reports, such as
+    "sigma" and "projected_gradient". All tuples have one length. n: runs behind each point, for one that diverged
+    ends earlier. low, high: of the single runs. seconds: mean since the start.
+    """
+
+    method: str
+    model: str
+    task: str
+    peft: str
+    quantity: str
+    forward_passes: tuple[float, ...]
+    seconds: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n: tuple[int, ...]
+
+
+def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
+    """Mean, deviation and interval of at least one number."""
+    if len(values) < 2:
+        return Spread(len(values), fmean(values), None, None, None)
+    from scipy.stats import t  # late: only intervals need it
+
+    mean, deviation = fmean(values), stdev(values)
+    half = float(t.ppf((1 + level) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return Spread(len(values), mean, deviation, mean - half, mean + half)
+
+
+def differences(cells: Sequence[Cell]) -> tuple[Difference, ...]:
+    """Of every two methods on the same task, model and peft that have seeds in common."""
+    found = []
+    for a, b in combinations(cells, 2):
+        if (a.model, a.task, a.peft) != (b.model, b.task, b.peft):
+            continue
+        if seeds := sorted(a.values.keys() & b.values.keys()):
+            pairs = [a.values[seed] - b.values[seed] for seed in seeds]
+            found.append(Difference(a.model, a.task, a.peft, a.method, b.method, tuple(seeds), spread(pairs)))
+    return tuple(found)
+
+
+def reach(cell: Cell, target: float) -> Reach:
+    """Forward passes to the target of the runs of the chosen setting, diverged ones too."""
+    looks = {run.seed: run.rows_of("dev") for run in _runs(cell)}
+    first = {
+        seed: next((row["forward_passes"] for row in rows if row["value"] >= target), None)
+        for seed, rows in looks.items()
+        if rows
+    }
+    reached = {seed: passes for seed, passes in first.items() if passes is not None}
+    return Reach(cell.method, cell.model, cell.task, cell.peft, target, reached, len(first))
+
+
+def curves(cell: Cell) -> tuple[Curve, ...]:
+    """The curves of a cell's chosen setting; those without a row are left out."""
+    runs = _runs(cell)
+    seen = sorted({key for run in runs for row in run.rows_of("train") for key in row} - _ALWAYS)
+    named = [("dev", "dev", "value"), ("dev loss", "dev", "loss"), ("train loss", "train", "loss")]
+    made = [_curve(cell, runs, *name) for name in [*named, *((key, "train", key) for key in seen)]]
+    return tuple(curve for curve in made if curve is not None)
+
+
+_ALWAYS = {"kind", "steps", "loss", "forward_passes", "seconds"}
+
+
+def _runs(cell: Cell) -> tuple[Run, ...]:
+    chosen: Setting | None = cell.chosen
+    return tuple(run for run in chosen.runs if run.rows) if chosen else ()
+
+
+def _curve(cell: Cell, runs: Sequence[Run], quantity: str, kind: str, key: str) -> Curve | None:
+    """Between two rows of a run its value is taken to lie on the line between them; beyond its last it has none."""
+    lines = [_line(run.rows_of(kind), key) for run in runs]
+    lines = [line for line in lines if line]
+    if not lines:
+        return None
+    grid = sorted({x for line in lines for x, _, _ in line})
+    if len(grid) > POINTS:
+        grid = [grid[round(i * (len(grid) - 1) / (POINTS - 1))] for i in range(POINTS)]
+    points = [(x, [at for line in lines if (at := _at(line, x)) is not None]) for x in grid]
+    points = [(x, at) for x, at in points if at]
+    columns = [
+        (x, fmean(second for _, second in at), fmean(values := [value for value, _ in at]), min(values),
+         max(values), len(at)) for x, at in points
+    ]  # fmt: skip
+    return Curve(cell.method, cell.model, cell.task, cell.peft, quantity, *zip(*columns, strict=True))
+
+
+def _line(rows: Sequence[Any], key: str) -> list[tuple[float, float, float]]:
+    """(forward passes, value, seconds) of the rows that have a number there."""
+    return [(row["forward_passes"], row[key], row["seconds"]) for row in rows if row.get(key) is not None]
+
+
+def _at(line: Sequence[tuple[float, float, float]], x: float) -> tuple[float, float] | None:
+    """Value and seconds at x; None outside the line."""
+    if not line[0][0] <= x <= line[-1][0]:
+        return None
+    after = next(i for i, point in enumerate(line) if point[0] >= x)
+    x1, *right = line[after]
+    if x1 == x:
+        return right[0], right[1]
+    x0, *left = line[after - 1]
+    share = (x - x0) / (x1 - x0)
+    value, seconds = (a + share * (b - a) for a, b in zip(left, right, strict=True))
+    return value, seconds
