@@ -1,14 +1,17 @@
-"""The README's library example runs and learns; its commands compose; its links lead somewhere."""
+"""README.md: its library example runs and learns, and its table of methods is conf/optimizer.
+
+Its commands and links are in tests/docs, with those of docs/.
+"""
 
 import re
-import shlex
-import string
 from pathlib import Path
 
-import pytest
+import yaml
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+import zo.optimizers
+from experiments.cli.compose import CONF, groups
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_ten_lines_on_a_model_of_ones_own():
@@ -25,36 +28,44 @@ def test_ten_lines_on_a_model_of_ones_own():
     assert len(statements) <= 10
 
 
-VARIABLES = {**dict(re.findall(r'^    ([A-Z])="(.*)"$', README, re.MULTILINE)), "ZO_SHARED": "shared"}
-FOUND = re.findall(r"^    python launch\.py (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
-SWEEPS = [command for command in FOUND if command.startswith("-m ")]
-COMMANDS = [command for command in FOUND if command not in SWEEPS]
+def rows() -> dict[str, list[str]]:
+    """The cells of the table of methods, by method."""
+    (table,) = re.findall(r"^\| method \|.*\n\|[-:| ]*\n((?:\|.*\n)+)", README, re.MULTILINE)
+    found = {}
+    for line in table.splitlines():
+        first, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        for name in re.findall(r"`(\w+)`", first):
+            assert name not in found, name
+            found[name] = cells
+    return found
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_compose(command, capsys):
-    from experiments.cli import main
-
-    for _ in range(2):  # $M holds $ZO_SHARED
-        command = string.Template(command).safe_substitute(VARIABLES)
-    words = [word for word in shlex.split(command) if not word.startswith("-") and word != "job"]
-    assert main([*words, "--cfg", "job"]) == 0, capsys.readouterr().err
+def test_the_table_of_methods_is_conf_optimizer():
+    assert set(rows()) == set(groups()["optimizer"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", SWEEPS)
-def test_sweeps_are_planned(command, tmp_path, capsys):
-    from experiments.cli import main
+def test_forward_passes_and_state_are_those_of_the_methods():
+    """At the YAML's own arguments: 2n of n = 1 is 2, N + 1 of N = 8 is 9; state none is a `state_copies` of 0."""
+    import torch
 
-    words = [word for word in shlex.split(command) if word != "--dry-run"]
-    assert main([*words, "--dry-run", f"paths.runs={tmp_path}"]) == 0, capsys.readouterr().err
-    assert "runs, " in capsys.readouterr().out
+    for name, (_, forwards, state, *_) in rows().items():
+        arguments = yaml.safe_load((CONF / "optimizer" / f"{name}.yaml").read_text())
+        module, _, kind = arguments.pop("_target_").rpartition(".")
+        if module != "zo.optimizers":
+            assert (forwards, state) == ("0", "none")  # runs without steps
+            continue
+        weights = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.LayerNorm(64))
+        arguments = {key: number(value) for key, value in arguments.items()}
+        optimizer = getattr(zo.optimizers, kind)(weights, **arguments)
+        formula = forwards.partition(",")[0].replace("2n", "2*n").replace("N", str(arguments.get("n")))
+        said = eval(formula, {"n": arguments.get("n", 1)})
+        assert said == optimizer.forward_passes, name
+        assert (state == "none") <= (optimizer.state_copies == 0 and not optimizer.slots), name
 
 
-def test_there_are_commands():
-    assert len(COMMANDS) >= 5 and len(SWEEPS) >= 3
-
-
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
-def test_links_lead_somewhere(target):
-    assert target.startswith("https://") or (ROOT / target).exists()
+def number(value):
+    """1e-4 is text to YAML 1.1."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
