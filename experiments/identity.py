@@ -25,6 +25,7 @@ OUTSIDE_HASH = {
     "ranks",
     "launcher",
     "cluster",
+    "tracker",
 }
 OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
 LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}

@@ -1,4 +1,4 @@
-"""What a run notes down as it goes: rows of metrics.jsonl, the best step on dev, when to end early.
+"""What a run notes down as it goes: rows of metrics.jsonl (and of a tracker), the best step on dev, when to end early.
 
 All decisions come from the rows, so a run that was killed and goes on decides the same.
 """
@@ -11,6 +11,7 @@ from experiments.evaluation import Evaluation
 from experiments.folder import RunFolder
 from experiments.progress import View
 from experiments.session import Session
+from experiments.trackers.sink import Sink
 
 _ROWS = 2000  # train rows a run, at most about
 _CLOCK_EVERY = 50  # steps between looks at dev when time is the budget
@@ -31,6 +32,7 @@ class Recorder:
         self.folder = folder
         self._steps, self._step_cost, self._has_dev = session.steps, session.step_cost, bool(session.task.dev)
         self.shown: View | None = None
+        self.sink: Sink | None = None
         self.before: dict[str, Any] | None = None
         self.best_step: int | None = None
         self.best_value: float | None = None
@@ -122,6 +124,8 @@ class Recorder:
     def _write(self, row: dict[str, Any]) -> dict[str, Any]:
         row |= {"forward_passes": row["steps"] * self._step_cost, "seconds": self.seconds()}
         self.folder.log(row)
+        if self.sink is not None:
+            self.sink.row(row)
         return row
 
 

@@ -21,6 +21,8 @@ from experiments.resuming import open_journal, replayed
 from experiments.session import Config, Session, build
 from experiments.stopping import StopFlag
 from experiments.tasks.prompts import Example
+from experiments.trackers.choices import choice_of
+from experiments.trackers.opening import sink_of
 from experiments.ways import Way
 from zo.errors import ConfigError, Diverged, RanksDiverged
 from zo.journal import Copy, Journal
@@ -43,6 +45,7 @@ def run(
 
 
 def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted: Path | None) -> int:
+    choice_of(config)  # refuses a tracker whose package is missing before anything is loaded
     session = build(config, team)
     path = folder_of(config, session.name, session.hash)
     if submitted is not None and path.resolve() != submitted.resolve():
@@ -61,13 +64,17 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
             console.print(closing_table(result, str(folder.path)))
             return 0
         with open_journal(session, folder, team) as journal, StopFlag(folder, team) as stop:
+            running: _Run | None = None
             try:
-                return _Run(session, folder, journal, stop, console, team).go()
+                running = _Run(session, folder, journal, stop, console, team)
+                return running.go()
             except BaseException as error:
                 if isinstance(error, RanksDiverged):
                     folder.keep_metrics(len(journal))
                 last = traceback.format_exception_only(error)[-1].strip()
                 folder.write_status("failed", steps=len(journal), error=last)
+                if running is not None:
+                    running.end_tracking("failed")
                 raise
 
 
@@ -101,10 +108,17 @@ class _Run:
     def _say(self, words: str) -> None:
         self.console.print(words, highlight=False, soft_wrap=True)
 
+    def end_tracking(self, status: str, result: dict[str, Any] | None = None) -> None:
+        """Lets the tracker finish, now that all files are written."""
+        if self.recorder.sink is not None:
+            self.recorder.sink.close(status, result)
+
     def go(self) -> int:
         """Before, training, after."""
         self.folder.write_config(self.config)
         self.folder.write("provenance.json", provenance())
+        if self.team.leads:
+            self.recorder.sink = sink_of(self.config, self.folder.path, self.folder.metrics(), self._say)
         self.folder.write_status("running", steps=len(self.journal))
         memory.reset_peak(self.session.loaded.device)
         if self.recorder.before is None:
@@ -196,6 +210,7 @@ class _Run:
             f"Stopped after {done:,} steps ({self.stop.reason}). The same command goes on from there.",
             highlight=False,
         )
+        self.end_tracking("stopped")
         return self.stop.exit_code
 
     def _finish(self, status: str, done: int) -> int:
@@ -216,6 +231,7 @@ class _Run:
         self.recorder.note_after(after, selected)
         self.folder.forget_snapshots()
         self.console.print(closing_table(result, str(self.folder.path)))
+        self.end_tracking(status, result)
         return 0
 
     def _select(self, status: str, done: int) -> int:

@@ -22,6 +22,7 @@ from experiments.choices import ModelChoice, TaskChoice
 from experiments.cli.constructor import REQUIRED, arguments
 from experiments.launching.choices import LAUNCHERS, Cluster
 from experiments.modes import MODES
+from experiments.trackers.choices import TRACKERS
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -31,6 +32,7 @@ CHOICES = {"model": ModelChoice, "task": TaskChoice, "cluster": Cluster}  # grou
 KINDS: dict[str, dict[str, Any]] = {
     "peft": MODES,
     "launcher": LAUNCHERS,
+    "tracker": TRACKERS,
 }  # groups with a dataclass for each name
 TARGETS = ("optimizer", "schedule")  # groups whose YAML is a constructor call
 

@@ -1,0 +1,57 @@
+"""The tracker of a run while it runs (`sink_of`), and what any tracker is told of a run's folder (`about_run`)."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.identity import Config
+from experiments.trackers import choices
+from experiments.trackers.sink import Row, Sink
+from experiments.trackers.tensorboard import TensorBoard
+from experiments.trackers.tracker import About, Tracker, about
+from experiments.trackers.trackio import Trackio
+from experiments.trackers.wandb import Wandb
+
+
+def sink_of(config: Config, folder: Path, rows: Sequence[Row], say: Callable[[str], None]) -> Sink | None:
+    """What takes the rows of a run that begins or goes on, in a folder with its provenance; None for no tracker.
+
+    rows: those that are there already.
+    """
+    tracker = _tracker(choices.choice_of(config), resumed=bool(rows))
+    return None if tracker is None else Sink(tracker, about_run(config, folder), rows, say)
+
+
+def _tracker(chosen: choices.Choice, resumed: bool) -> Tracker | None:
+    match chosen:
+        case choices.Wandb(_, mode, project, entity, seconds):
+            return Wandb(mode, project, entity, seconds, resumed=resumed)
+        case choices.TensorBoard():
+            return TensorBoard()
+        case choices.Trackio(_, project):
+            return Trackio(project)
+        case _:
+            return None
+
+
+def about_run(config: Config, folder: Path) -> About:
+    """A run from its folder and its configuration."""
+    folder = folder.resolve()
+    return about(config, folder, _json(folder / "provenance.json"), sweeps_of(folder))
+
+
+def sweeps_of(folder: Path) -> tuple[str, ...]:
+    """Names of the sweeps that list a run: sweeps/<name>/sweep.json beside the experiments."""
+    places = (above / "sweeps" for above in folder.parents)
+    lists = next((found for place in places if (found := sorted(place.glob("*/sweep.json")))), [])
+    return tuple(path.parent.name for path in lists if _lists(path, folder))
+
+
+def _lists(path: Path, folder: Path) -> bool:
+    runs = _json(path).get("runs", [])
+    return any((path.parent / run["folder"]).resolve() == folder for run in runs)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,111 @@
+"""Weights & Biases with its own SDK, offline, read back with its own reader."""
+
+import json
+import re
+
+import pytest
+
+pytest.importorskip("wandb", reason="the package wandb is not installed (pip install zo[wandb])")
+
+import yaml
+
+from experiments.trackers.tracker import metrics_of
+from tests.trackers.conftest import KEY, history, metrics, rows_of, summary
+from zo.journal import Journal
+
+OFFLINE = ("tracker=wandb", "tracker.mode=offline")
+
+
+def said(folder):
+    """Of each row of metrics.jsonl what W&B should hold."""
+    return [metrics_of(row) | {"_step": number} for number, row in enumerate(rows_of(folder))]
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """A STOP file is written at step 7."""
+    append = Journal.append
+
+    def append_and_ask(self, losses, lr=None):
+        append(self, losses, lr)
+        if len(self) == 7:
+            (self.path.parent / "STOP").touch()
+
+    monkeypatch.setattr(Journal, "append", append_and_ask)
+
+
+def test_a_run_offline_holds_every_row_the_configuration_and_the_result(run):
+    folder = run(*OFFLINE)
+    assert history(folder) == said(folder)
+    told, result = summary(folder), json.loads((folder / "result.json").read_text())
+    name = f"tiny-clm-sentiment-fzoo-none-{result['config_hash'][:8]}"
+    assert (told["project"], told["run_id"], told["name"]) == ("zo", f"{name}-seed0", f"{name}-seed0")
+    assert (told["state"], told["exit_code"]) == ("finished", 0)
+    assert told["tags"] == ["fzoo", "sentiment", "tiny-clm", "none"]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    del config["tracker"]
+    made = told["config"].pop("run")
+    assert told["config"] == config
+    assert (made["method"], made["config_hash"]) == ("fzoo", result["config_hash"][:8])
+    assert made["commit"] == json.loads((folder / "provenance.json").read_text())["commit"]
+    assert (folder / "wandb").glob("*/files/requirements.txt")
+    for key in ("after", "best_dev", "seconds", "peak_memory_bytes", "model_sha256"):
+        assert told["summary"][f"result/{key}"] == result[key]
+    dev = [row["value"] for row in rows_of(folder) if row["kind"] == "dev"]
+    assert told["summary"]["eval/dev_score"] == {"last": dev[-1], "max": max(dev)}
+    assert told["summary"]["status"] == "finished"
+
+
+def test_forward_passes_are_the_axis_and_the_group_is_the_configuration_without_its_seed(run):
+    folder = run(*OFFLINE, "seed=3")
+    defined = metrics(folder)
+    for name in ("train/*", "eval/*", "eval/dev_score", "eval/test_loss"):
+        assert defined[name]["step_metric"] == "forward_passes"
+    assert {"forward_passes", "seconds", "steps", "tokens", "gpu_hours"} < set(defined)
+    (record,) = re.findall(r'\{"num":2,.*', _records(folder))
+    told = json.loads(record)["run"]
+    assert told["run_id"] == told["run_group"] + "-seed3" and told["job_type"] == "train"
+
+
+def _records(folder):
+    from tests.trackers.conftest import inspected
+
+    return inspected(folder)
+
+
+def test_a_stopped_run_goes_on_as_one_run_without_a_row_twice(run, stopping):
+    folder = run(*OFFLINE)
+    assert summary(folder)["summary"]["status"] == "stopped" and len(history(folder)) == len(rows_of(folder))
+    assert run(*OFFLINE) == folder
+    assert history(folder) == said(folder)  # and there is one fragment
+    assert [row["steps"] for row in rows_of(folder) if row["kind"] == "train"] == list(range(1, 13))
+
+
+def test_no_key_is_written_anywhere(run, monkeypatch, tmp_path, capsys):
+    """Online with a key that is nobody's and a server that does not answer: offline within seconds, and no key kept."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    folder = run("tracker=wandb", "tracker.timeout_seconds=1")
+    told = capsys.readouterr()
+    assert "so the run is tracked offline" in told.out
+    assert history(folder) == said(folder)
+    assert KEY not in told.out + told.err
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_without_a_key_the_run_is_tracked_offline_and_says_so(run, capsys):
+    folder = run("tracker=wandb")
+    assert "There is no W&B key here" in capsys.readouterr().out
+    assert len(history(folder)) == len(rows_of(folder))
+
+
+def test_disabled_is_disabled(run):
+    folder = run("tracker=wandb", "tracker.mode=disabled")
+    assert not list(folder.rglob("*.wandb")) and (folder / "result.json").exists()
+
+
+def test_the_environment_may_take_a_run_offline(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert history(run("tracker=wandb"))
