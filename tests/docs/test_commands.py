@@ -2,7 +2,7 @@
 
     always   launch.py          composed and checked, with the page's own files of conf/; a sweep's every run
              experiments        its arguments are taken; those of estimate and prefetch are composed
-             benchmarks         its arguments are taken
+             benchmarks, pytest their arguments, or the files they name, are there
              torchrun, srun     their flags are torch's (SLURM's), and the launch.py behind them as above
              make, pip, others  the target, the extra, the package, the file is there
     slow     launch.py          run, RUN_WITH added, where the model is a shipped one and the data can be made here;
@@ -106,14 +106,24 @@ def tree(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def understood(tree, monkeypatch) -> Callable[..., None]:
+def found(tree, monkeypatch) -> None:
+    """Makes Python and Hydra find those files."""
+    import zo.optimizers
+
+    monkeypatch.setattr("experiments.cli.compose.CONF", tree / "conf")
+    places = [*zo.__path__, str(tree / "zo")]
+    monkeypatch.setattr(zo.__spec__, "submodule_search_locations", places)
+    monkeypatch.setattr(zo.optimizers, "__path__", [f"{place}/optimizers" for place in places])
+
+
+@pytest.fixture
+def understood(found, monkeypatch) -> Callable[..., None]:
     """Asserts that a command's words are taken, and stops before anything is done."""
 
     def refuse(asked, checked) -> int:
         sys.stderr.write(listing(checked.problems))
         return 2 if checked.problems else 0
 
-    monkeypatch.setattr("experiments.cli.compose.CONF", tree / "conf")
     monkeypatch.setitem(sys.modules, "experiments.run", types.SimpleNamespace(run=lambda config, rerun: 0))
     monkeypatch.setitem(sys.modules, "experiments.launching.command", types.SimpleNamespace(sweep=refuse))
     parse = argparse.ArgumentParser.parse_args
@@ -152,6 +162,9 @@ def module(name: str, words: list[str]) -> None:
             assert runs and problems == []
             trees: dict = {}
             assert [compose(run, trees).problems for run in runs] == [[]] * len(runs)
+        return
+    if name == "pytest":
+        assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
         return
     assert name.startswith("benchmarks."), name
     source = (ROOT / name.replace(".", "/")).with_suffix(".py").read_text()
@@ -238,10 +251,9 @@ def place(tmp_path_factory, tree) -> Path:
 
 
 @pytest.fixture
-def here(place, tree, monkeypatch) -> Path:
-    """The same as the working folder, with the pages' own files of conf/."""
+def here(place, found, monkeypatch) -> Path:
+    """The same as the working folder, with the pages' own files."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr("experiments.cli.compose.CONF", tree / "conf")
     return place
 
 
