@@ -1,7 +1,8 @@
 """What is done beside a run: python -m experiments <command>.
 
-status, logs, cancel, retry, report RUNS
+status, logs, cancel, retry RUNS
                       of a sweep's folder, of runs, or of a folder above them (experiments.launching.after)
+report RUNS           methods compared: tables here, or a page, figures and tables with --out DIR (experiments.report)
 replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
 export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
 estimate OVERRIDES    memory and GPU-hours of the runs that launch.py would start with them; several values: a table
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.launching import after
+from experiments.report import command as report
 from zo.errors import ConfigError, DataError, ZOError
 
 
@@ -43,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     ahead["estimate"].add_argument("--tokens", type=int, help="of the longest row; default: by the task")
     ahead["estimate"].add_argument("--json", action="store_true", help="numbers instead of a table")
     after.add(commands)
+    report.add(commands)
     request = parser.parse_args(argv)
     if request.command in ahead:
         return _ahead(request)
@@ -50,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if request.command in after.COMMANDS:
             return after.perform(request)
+        if request.command == "report":
+            return report.perform(request)
         from experiments import replaying  # late: torch and transformers take seconds
 
         if request.command == "replay":

@@ -1,4 +1,4 @@
-"""python -m experiments status, logs, cancel, retry, report: of a sweep, of runs, of a folder above them."""
+"""python -m experiments status, logs, cancel, retry: of a sweep, of runs, of a folder above them."""
 
 import argparse
 import subprocess
@@ -20,7 +20,6 @@ COMMANDS = {
     "logs": "the end of each run's log",
     "cancel": "stop runs at the step they are at; what waits in a queue is taken out of it",
     "retry": "run again what failed, as it was submitted",
-    "report": "a table: mean ± deviation over seeds",
 }
 
 
@@ -38,8 +37,6 @@ def add(commands: Any) -> None:
                 "--stopped", action="store_true", help="also runs that were stopped or cancelled"
             )
             command.add_argument("--new-code", action="store_true", help="with the code as it is now")
-        if name == "report":
-            command.add_argument("--out", type=Path, help="a file to write: .csv or .md")
 
 
 def perform(request: argparse.Namespace) -> int:
@@ -52,11 +49,7 @@ def perform(request: argparse.Namespace) -> int:
         return _logs(folders, request.lines)
     if request.command == "cancel":
         return _cancel(folders, console)
-    if request.command == "retry":
-        return _retry(folders, request, console)
-    from experiments.launching.report import report
-
-    return report(folders, request.out, console)
+    return _retry(folders, request, console)
 
 
 def found(paths: Sequence[Path]) -> list[Path]:

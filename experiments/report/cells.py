@@ -1,6 +1,7 @@
 """Settings and cells: which hyper-parameters were tried, and which of them a table shows.
 
-A cell is a method on a task (with a model and a peft). Over the settings tried for it, the cell is the one that is
+A cell is a method on a task (with a model and a peft). Runs of one task with other examples, or of one model in
+another precision, are other cells: "sst2 (k 16)". Over the settings tried for it, the cell is the one that is
 best on dev, never on test:
 
     S = seeds with which every setting that has a result has one
@@ -20,7 +21,7 @@ from functools import reduce
 from statistics import fmean, stdev
 from typing import Any
 
-from experiments.report.keys import filled, flattened
+from experiments.report.keys import differing, filled, flattened, problem, words
 from experiments.report.runs import WAITING, Run
 
 ALWAYS = ("optimizer.lr", "schedule._target_")  # keys that a label has, also where they do not differ
@@ -79,7 +80,7 @@ class Cell:
     """A method on a task with a model and a peft.
 
     settings: all that were tried, by label. chosen: the one the cell shows, None where dev cannot choose. why: how
-    it was chosen, or why not, a phrase. counts: of all runs of all settings by status.
+    it was chosen, or why not, a phrase; how: the same in three words. counts: of all runs of all settings by status.
     """
 
     method: str
@@ -90,6 +91,7 @@ class Cell:
     settings: tuple[Setting, ...]
     chosen: Setting | None
     why: str
+    how: str
     counts: Mapping[str, int]
 
     @property
@@ -124,8 +126,13 @@ class Cell:
 
     @property
     def forward_passes(self) -> float | None:
-        """Mean forward passes of training."""
-        return self._over("forward_passes")
+        """Mean forward passes of training, a backward pass counted as the three that it costs."""
+        passes = [
+            max(result["forward_passes"], result["steps"] * result["forward_passes_per_step"])
+            for run in self._ended
+            if (result := run.result) is not None
+        ]
+        return fmean(passes) if passes else None
 
     @property
     def seconds(self) -> float | None:
@@ -179,44 +186,60 @@ class Cell:
 
 def cells_of(runs: Sequence[Run]) -> tuple[Cell, ...]:
     """All cells, by model, peft, task and method; the order of the runs does not matter."""
+    runs = newest(runs)
     groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in newest(runs):
-        groups.setdefault((run.model, run.peft, run.task, run.method), []).append(run)
-    return tuple(_cell(groups[key]) for key in sorted(groups))
+    for run, model, task in zip(
+        runs, _names(runs, "model", "model"), _names(runs, "task", "task", "seeds"), strict=True
+    ):
+        groups.setdefault((model, run.peft, task, run.method), []).append(run)
+    return tuple(_cell(groups[key], key[0], key[2]) for key in sorted(groups))
 
 
-def _cell(runs: Sequence[Run]) -> Cell:
-    settings = _settings(runs)
-    chosen, why = choose(settings)
-    first = runs[0]
+def _names(runs: Sequence[Run], kind: str, *groups: str) -> list[str]:
+    """Each run's model or task by name, and by what makes several of one name different problems: sst2 (k 16)."""
+    parts = [problem(run.config, *groups) for run in runs]
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for run, part in zip(runs, parts, strict=True):
+        alike.setdefault(getattr(run, kind), []).append(part)
+    differ = {name: differing(members) for name, members in alike.items()}
+    made = []
+    for run, part in zip(runs, parts, strict=True):
+        name = getattr(run, kind)
+        more = ", ".join(words(key, part[key]) for key in differ[name] if part.get(key) is not None)
+        made.append(f"{name} ({more})" if more else name)
+    return made
+
+
+def _cell(runs: Sequence[Run], model: str, task: str) -> Cell:
+    settings = _settings(runs, model, task)
+    chosen, why, how = choose(settings)
     metrics = sorted({str(run.result["metric"]) for run in runs if run.result})
-    counts = Counter(run.status for run in runs)
-    return Cell(first.method, first.model, first.task, first.peft, " / ".join(metrics), settings, chosen, why,
-                dict(sorted(counts.items())))  # fmt: skip
+    counts = dict(sorted(Counter(run.status for run in runs).items()))
+    one = runs[0]
+    return Cell(one.method, model, task, one.peft, " / ".join(metrics), settings, chosen, why, how, counts)
 
 
-def choose(settings: Sequence[Setting]) -> tuple[Setting | None, str]:
-    """The setting that is best on dev and how it was found; None and the reason where dev cannot tell."""
+def choose(settings: Sequence[Setting]) -> tuple[Setting | None, str, str]:
+    """The setting that is best on dev, how it was found, and that in three words; None where dev cannot tell."""
     judged = [setting for setting in settings if setting.ended]
     if not judged:
-        return None, "no run has ended"
-    if len(settings) == 1:
-        return settings[0], "the only setting"
+        return None, "no run has ended", "no result"
     if len(judged) == 1:
-        return judged[0], f"the only one of {len(settings)} settings with a result"
-    if any(run.dev is None for setting in judged for run in setting.ended if run.status == "finished"):
-        return None, f"not chosen on dev: of {len(judged)} settings, some runs have no dev set"
+        return judged[0], f"the only one with a result of {len(settings)} tried", "only result"
+    if any(run.dev is None for each in judged for run in each.ended if run.status == "finished"):
+        return None, f"not chosen on dev: of {len(judged)} settings some have runs without dev", "no dev"
     shared = sorted(reduce(set.intersection, ({run.seed for run in each.ended} for each in judged)))
     if not shared:
-        return None, f"not chosen on dev: the {len(judged)} settings have no seed in common"
+        return None, f"not chosen on dev: the {len(judged)} settings have no seed in common", "no common seed"
     scores = {each.key: fmean(each.devs.get(seed, float("-inf")) for seed in shared) for each in judged}
     best = max(scores.values())
     equal = [each for each in judged if scores[each.key] == best]
     if len(equal) > 1:
         equal.sort(key=lambda each: fmean(_dev_loss(run) for run in each.ended if run.seed in shared))
-    seeds = ", ".join(str(seed) for seed in shared)
-    of = f"of {len(settings)} settings"
-    return equal[0], f"best on dev {of} (seed{'s' if len(shared) > 1 else ''} {seeds})"
+    seeds = f"seed{'s' if len(shared) > 1 else ''} {', '.join(str(seed) for seed in shared)}"
+    without = len(settings) - len(judged)
+    more = f", {without} more without a result" if without else ""
+    return equal[0], f"best on dev of {len(judged)} settings ({seeds}){more}", f"dev, {seeds}"
 
 
 def _dev_loss(run: Run) -> float:
@@ -244,32 +267,20 @@ def newest(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(sorted(kept.values(), key=lambda run: (run.seed, run.folder)))
 
 
-def _settings(runs: Sequence[Run]) -> tuple[Setting, ...]:
+def _settings(runs: Sequence[Run], model: str, task: str) -> tuple[Setting, ...]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.setting, []).append(run)
     flat = {key: _flat(group[0]) for key, group in groups.items()}
-    names = sorted({name for each in flat.values() for name in each})
-    differing = [n for n in names if len({str(each[n]) for each in flat.values() if n in each}) > 1]
-    shown = list(dict.fromkeys([*ALWAYS, *differing]))
+    shown = list(dict.fromkeys([*ALWAYS, *differing(list(flat.values()))]))
     made = []
     for key, group in groups.items():
         differs = {name: flat[key][name] for name in shown if name in flat[key]}
-        label = ", ".join(_words(name, value) for name, value in differs.items())
+        label = ", ".join(words(name, value) for name, value in differs.items())
         one = group[0]
-        made.append(
-            Setting(one.method, one.model, one.task, one.peft, key, label or key, differs, tuple(group))
-        )
+        made.append(Setting(one.method, model, task, one.peft, key, label or key, differs, tuple(group)))
     return tuple(sorted(made, key=lambda setting: (setting.label, setting.key)))
 
 
 def _flat(run: Run) -> dict[str, Any]:
     return flattened(filled(run.config)) if run.config else {}
-
-
-def _words(name: str, value: Any) -> str:
-    """lr 0.003; constant."""
-    leaf = name.rpartition(".")[2]
-    if leaf == "_target_":
-        return str(value).rpartition(".")[2].lower()
-    return f"{leaf} {value:g}" if isinstance(value, float) else f"{leaf} {value}"

@@ -1,14 +1,15 @@
 """All that a report says, as values: what the tables, the figures and the page are made of."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from experiments.report.beside import Beside, Published, compare
-from experiments.report.cells import Cell, cells_of
+from experiments.report.cells import Cell, cells_of, newest
 from experiments.report.runs import Run
 from experiments.report.statistics import BAND, LEVEL, Curve, Difference, Reach, curves, differences, reach
 
@@ -32,6 +33,14 @@ class Comparison:
     notes: tuple[str, ...] = ()
     band: str = BAND
     level: float = LEVEL
+
+    @cached_property
+    def summary(self) -> str:
+        """38 of 40 runs ended, 1 diverged, 1 failed, 1 running."""
+        counts = Counter(run.status for run in self.runs)
+        ended = sum(run.ended for run in self.runs)
+        others = [f"{counts[status]} {status}" for status in sorted(counts) if status != "finished"]
+        return ", ".join([f"{ended} of {len(self.runs)} runs ended", *others])
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -74,7 +83,24 @@ def comparison(
         target=target,
         reaches=() if target is None else tuple(reach(cell, target) for cell in cells if cell.chosen),
         published=compare(cells, published),
+        notes=tuple(_notes(runs, cells)),
     )
+
+
+def _notes(runs: Sequence[Run], cells: Sequence[Cell]) -> Iterator[str]:
+    """What a reader must know to read the tables rightly."""
+    if older := len(runs) - len(newest(runs)):
+        yield f"{older} runs are left out, for a later run of the same setting and seed is there."
+    for cell in cells:
+        where = f"{cell.method} on {cell.task} with {cell.model} ({cell.peft})"
+        if cell.chosen is None and any(setting.ended for setting in cell.settings):
+            yield f"{where}: {cell.why}."
+        if cell.chosen and (diverged := [run.seed for run in cell.chosen.ended if run.status == "diverged"]):
+            seeds = ", ".join(str(seed) for seed in diverged)
+            yield f"{where}: seed {seeds} diverged, and counts with the weights that it reported."
+    dropout = sorted({run.method for run in runs if run.result and run.result.get("train_mode")})
+    if dropout:
+        yield f"With dropout in training: {', '.join(dropout)}. All others train in eval mode."
 
 
 def _plain(value: Any) -> Any:

@@ -9,12 +9,18 @@ an older run does not have at their constructor's defaults, and without nulls.
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.cli.constructor import REQUIRED, Unreadable, arguments
 from experiments.identity import LOCAL, decisive
 
+# Keys that make another problem of a task or a model, to be answered in a column of its own; all others are tried.
+PROBLEM = {
+    "task": ("k", "train", "test", "data_dir", "source", "labels", "metric"),
+    "model": ("path", "revision", "dtype", "quantization"),
+    "seeds": ("split",),
+}
 PLACES = {"device", "device_map", "resources", "name"}  # keys of LOCAL that stand for no content
 
 
@@ -37,6 +43,29 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping) and "_target_" in value:
             kept[group] = {**_defaults(value["_target_"]), **value}
     return kept
+
+
+def problem(config: Mapping[str, Any], *groups: str) -> dict[str, Any]:
+    """Dotted keys and values that say what problem a run is about."""
+    parts = {
+        group: {key: value for key, value in (config.get(group) or {}).items() if key in PROBLEM[group]}
+        for group in groups
+    }
+    return flattened(parts)
+
+
+def differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys with several values; a key that some do not have is no difference."""
+    names = sorted({name for each in flat for name in each})
+    return [name for name in names if len({str(each[name]) for each in flat if name in each}) > 1]
+
+
+def words(name: str, value: Any) -> str:
+    """A key and its value as a label says them: lr 0.003, or of a `_target_` its name alone, constant."""
+    leaf = name.rpartition(".")[2]
+    if leaf == "_target_":
+        return str(value).rpartition(".")[2].lower()
+    return f"{leaf} {value:g}" if isinstance(value, float) else f"{leaf} {value}"
 
 
 def flattened(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
-from experiments.report.cells import Cell, Setting
+from experiments.report.cells import Cell
 from experiments.report.runs import Run
 
 LEVEL = 0.95  # of every interval
@@ -52,7 +52,7 @@ class Difference:
 class Reach:
     """Forward passes until dev first showed the target, by seed, for the runs of a cell that got there.
 
-    of: how many of its runs looked at dev at all.
+    of: how many of its runs ended and looked at dev, or got there.
     """
 
     method: str
@@ -120,20 +120,25 @@ def differences(cells: Sequence[Cell]) -> tuple[Difference, ...]:
 
 
 def reach(cell: Cell, target: float) -> Reach:
-    """Forward passes to the target of the runs of the chosen setting, diverged ones too."""
-    looks = {run.seed: run.rows_of("dev") for run in _runs(cell)}
-    first = {
-        seed: next((row["forward_passes"] for row in rows if row["value"] >= target), None)
-        for seed, rows in looks.items()
-        if rows
-    }
-    reached = {seed: passes for seed, passes in first.items() if passes is not None}
-    return Reach(cell.method, cell.model, cell.task, cell.peft, target, reached, len(first))
+    """Forward passes to the target of the runs of the chosen setting, diverged ones too.
+
+    A run that has not ended counts once it has got there: until then it may still do.
+    """
+    reached, never = {}, 0
+    for run in cell.chosen.runs if cell.chosen else ():
+        rows = run.rows_of("dev")
+        passes = next((row["forward_passes"] for row in rows if row["value"] >= target), None)
+        if passes is not None:
+            reached[run.seed] = passes
+        elif rows and run.ended:
+            never += 1
+    return Reach(cell.method, cell.model, cell.task, cell.peft, target, reached, len(reached) + never)
 
 
 def curves(cell: Cell) -> tuple[Curve, ...]:
-    """The curves of a cell's chosen setting; those without a row are left out."""
-    runs = _runs(cell)
+    """The curves of a cell's chosen setting, of the runs that have ended where one has; none without a row."""
+    runs = cell.chosen.runs if cell.chosen else ()
+    runs = [run for run in runs if run.ended] or runs
     seen = sorted({key for run in runs for row in run.rows_of("train") for key in row} - _ALWAYS)
     named = [("dev", "dev", "value"), ("dev loss", "dev", "loss"), ("train loss", "train", "loss")]
     made = [_curve(cell, runs, *name) for name in [*named, *((key, "train", key) for key in seen)]]
@@ -141,11 +146,6 @@ def curves(cell: Cell) -> tuple[Curve, ...]:
 
 
 _ALWAYS = {"kind", "steps", "loss", "forward_passes", "seconds"}
-
-
-def _runs(cell: Cell) -> tuple[Run, ...]:
-    chosen: Setting | None = cell.chosen
-    return tuple(run for run in chosen.runs if run.rows) if chosen else ()
 
 
 def _curve(cell: Cell, runs: Sequence[Run], quantity: str, kind: str, key: str) -> Curve | None:

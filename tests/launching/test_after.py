@@ -1,4 +1,4 @@
-"""What is asked of SLURM, how runs are told by their files, and the table over them: no process is started."""
+"""What is asked of SLURM, and how runs are told by their files: no process is started."""
 
 import json
 import os
@@ -11,7 +11,6 @@ from experiments.__main__ import main
 from experiments.cli import main as launch
 from experiments.folder import RunFolder
 from experiments.launching.choices import Cluster
-from experiments.launching.report import rows
 from experiments.launching.slurm import Resources, arrays, parameters, resources_of
 from experiments.launching.states import states
 from experiments.lock import Lock
@@ -71,29 +70,6 @@ def test_states_come_from_the_files(tmp_path, capsys):
     assert main(["cancel", str(found["queued"]), str(found["failed"])]) == 0
     assert [each.state for each in states([found["queued"], found["failed"]])] == ["stopped", "failed"]
     assert main(["status", str(tmp_path / "nowhere")]) == 2
-
-
-RESULT = {"model": "m", "task": "t", "peft": "none", "config_hash": "0123456789", "metric": "accuracy", "before": 0.5,
-          "status": "finished", "forward_passes": 100, "seconds": 2.0, "peak_memory_bytes": 2**20}  # fmt: skip
-
-
-def test_a_report_is_mean_and_sample_deviation_over_seeds(tmp_path, capsys):
-    results = [
-        {**RESULT, "method": "mezo", "seed": seed, "after": after}
-        for seed, after in enumerate((0.7, 0.8, 0.9))
-    ]
-    results.append({**RESULT, "method": "fzoo", "seed": 0, "after": 0.6, "status": "diverged"})
-    made = rows(results)
-    assert [line[2] for line in made] == ["fzoo", "mezo"]
-    # The mean of 70, 80, 90 is 80 and the sample deviation 10.
-    assert (made[1][5], made[1][8], made[0][8], made[0][-1]) == ("3", "80.0 ± 10.0", "60.0", "1")
-    for number, each in enumerate(results):
-        folder = run(tmp_path, f"r{number}", "finished")
-        (folder / "result.json").write_text(json.dumps(each))
-    for name in ("t.csv", "t.md"):
-        assert main(["report", str(tmp_path), "--out", str(tmp_path / name)]) == 0
-        assert "80.0 ± 10.0" in (tmp_path / name).read_text()
-    assert main(["report", str(tmp_path), "--out", "t.txt"]) == 2
 
 
 @pytest.mark.skipif(shutil.which("sbatch") is not None, reason="there is a SLURM here")

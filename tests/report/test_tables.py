@@ -1,0 +1,144 @@
+"""Tables: what is bold, what is said of runs that are no plain results, and that each format can be read back."""
+
+import csv
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from experiments.report.beside import Published, compare
+from experiments.report.comparison import comparison
+from experiments.report.records import records
+from experiments.report.render import comma_separated, in_latex, latex, markdown, terminal
+from experiments.report.runs import read_runs
+from experiments.report.tables import Entry, Table, costs, differences, published, results, tables
+from tests.report.made import dev_rows, run
+
+
+def row(table: Table, name: str) -> list[Entry]:
+    return list(next(row for row in table.rows if row[0].text == name))
+
+
+@pytest.fixture
+def made(tmp_path):
+    for seed, (a, b) in enumerate([(0.70, 0.695), (0.80, 0.795), (0.90, 0.8905)]):
+        run(tmp_path, "FZOO", seed, after=a, rows=dev_rows(0.5, 0.8))
+        run(tmp_path, "MeZO", seed, after=b, rows=dev_rows(0.5, 0.8 - 0.1 * seed))
+    run(tmp_path, "LOZO", 0, after=None, status="failed")
+    run(tmp_path, "ZOAdam", 0, after=0.8004, status="diverged")
+    run(tmp_path, "ZOAdam", 0, after=0.1, task__name="u")
+    return comparison(read_runs([tmp_path]), target=0.8)
+
+
+def test_a_cell_is_mean_deviation_and_number_of_seeds(made):
+    table = results(made)
+    assert table.head == ("method", "t", "u")
+    assert [entry.text for entry in row(table, "fzoo")] == ["fzoo", "80.0 ± 10.0 (3)", "–"]
+    assert row(table, "lozo")[1].text == "1 failed"
+    assert row(table, "zoadam")[1].text == "80.0 (1); 1 diverged"
+
+
+def test_bold_is_the_best_of_a_column_and_what_prints_like_it(made):
+    table = results(made)
+    # 80.0, 79.3 and 80.04: the last is the highest, and the first reads the same.
+    assert [row(table, name)[1].bold for name in ("fzoo", "mezo", "zoadam", "lozo")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert not row(table, "zoadam")[2].bold  # alone in its column, it is best of nothing
+
+
+def test_a_target_that_was_not_reached_is_said(made):
+    table = costs(made)
+    place = table.head.index("to 80 % on dev")
+    assert row(table, "fzoo")[place].text == "20 (3)"
+    assert row(table, "mezo")[place].text == "20 (1), never (2 of 3)"
+
+
+def test_a_difference_is_bold_where_its_interval_leaves_out_zero(made):
+    entry = row(differences(made), "fzoo − mezo")[1]
+    assert re.fullmatch(r"\+0\.6 \[−0\.3, \+1\.6\] \(3\)", entry.text) and not entry.bold
+    # d = 0.5, 0.5, 0.95 points: mean 0.65, s = 0.2598, half width 4.3027 s / √3 = 0.645.
+    (found,) = [each for each in made.differences if (each.a, each.b, each.task) == ("fzoo", "mezo", "t")]
+    assert found.spread.low == pytest.approx(0.0065 - 4.302653 * 0.0025981 / 3**0.5, rel=1e-4)
+
+
+def test_markdown_has_as_many_cells_in_every_line(made):
+    for table in tables(made):
+        lines = [line for line in markdown(table).splitlines() if line.startswith("|")]
+        assert len(lines) == 2 + len(table.rows)
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(table.head) + 1}
+
+
+def test_csv_holds_the_numbers_in_full(made):
+    for name, rows in records(made).items():
+        read = list(csv.DictReader(io.StringIO(comma_separated(rows))))
+        assert len(read) == len(rows) and list(read[0]) == list(rows[0])
+        for one, back in zip(rows, read, strict=True):
+            assert {key: "" if value is None else str(value) for key, value in one.items()} == back, name
+
+
+def test_latex_escapes_what_it_would_take_for_commands():
+    assert in_latex(r"a_b 95 % & #1 $x {y} ~^\[") == (
+        r"a\_b 95 \% \& \#1 \$x \{y\} \textasciitilde{}\textasciicircum{}\textbackslash{}{[}"
+    )
+
+
+def test_latex_is_balanced_and_plain(made):
+    """Every environment is closed, every row has its columns, and nothing is left that LaTeX cannot set."""
+    for table in tables(made):
+        text = latex(table)
+        assert re.findall(r"\\begin\{(\w+)\}", text) == re.findall(r"\\end\{(\w+)\}", text)[::-1]
+        body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
+        for line in body:
+            assert line.endswith(r"\\")
+            assert len(re.findall(r"(?<!\\)&", line)) == len(table.head) - 1
+        assert text.isascii() and not re.search(r"(?<!\\)[%#_]", text)
+        assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+        assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
+
+
+def test_the_terminal_shows_every_row(made):
+    console = Console(width=200, record=True, file=io.StringIO())
+    for table in tables(made):
+        console.print(terminal(table))
+    text = console.export_text()
+    for table in tables(made):
+        assert table.title in text
+        for line in table.rows:
+            assert all(entry.text in text for entry in line)
+
+
+def number(value: float, deviation: float | None, **more) -> Published:
+    fields = {"model": "m", "task": "t", "method": "fzoo", "peft": "none", "k": None} | more
+    return Published("paper", "1", value=value, deviation=deviation, **fields)
+
+
+@pytest.mark.parametrize(
+    ("published", "verdict"),
+    [
+        (number(84.0, 2.0), "reproduced"),  # ours is 80.0: exactly two deviations away
+        (number(84.1, 2.0), "not reproduced"),
+        (number(82.0, None), "reproduced"),
+        (number(82.1, None), "not reproduced"),
+        (number(79.0, 0.1), "not reproduced"),
+        (number(80.0, None, task="rte"), "not run"),
+        (number(80.0, None, k=16), "not run"),
+        (number(80.0, None, method="lozo"), "not run"),
+    ],
+)
+def test_reproduced_is_within_two_deviations_or_two_points(made, published, verdict):
+    (found,) = compare(made.cells, [published])
+    assert found.verdict == verdict
+    assert (found.ours is None) == (verdict == "not run")
+    assert found.n == (0 if verdict == "not run" else 3)
+
+
+def test_published_numbers_are_a_table(made, tmp_path):
+    beside = comparison(made.runs, published=[number(84.0, 2.0), number(50.0, None, task="rte")])
+    first, second = published(beside).rows
+    assert [entry.text for entry in first][-4:] == ["84 ± 2", "80.0 ± 10.0", "3", "reproduced"]
+    assert [entry.text for entry in second][-4:] == ["50", "–", "0", "not run"]
