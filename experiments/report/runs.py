@@ -19,7 +19,7 @@ from experiments.launching.states import OPEN, State, states
 from experiments.launching.submission import planned
 from experiments.report.keys import setting_key
 
-ENDED = ("finished", "diverged")  # states with a result; a diverged run is one
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, over hundreds of runs
 WAITING = (*OPEN, "stopped", "new")  # states of runs that may still get one
 
 
@@ -103,7 +103,7 @@ def _real(folder: Path) -> Path:
 
 def _read(state: State) -> Run:
     folder = state.folder
-    config = yaml.safe_load((folder / "config.yaml").read_text()) or {}
+    config = yaml.load((folder / "config.yaml").read_text(), _LOADER) or {}
     result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
     named = _named(folder)
     model = result.get("model") or (config.get("model") or {}).get("name") or named["model"]

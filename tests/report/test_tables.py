@@ -59,11 +59,14 @@ def test_a_target_that_was_not_reached_is_said(made):
 
 
 def test_a_difference_is_bold_where_its_interval_leaves_out_zero(made):
-    entry = row(differences(made), "fzoo − mezo")[1]
-    assert re.fullmatch(r"\+0\.6 \[−0\.3, \+1\.6\] \(3\)", entry.text) and not entry.bold
-    # d = 0.5, 0.5, 0.95 points: mean 0.65, s = 0.2598, half width 4.3027 s / √3 = 0.645.
+    # d = 0.5, 0.5, 0.95 points: mean 0.65, s = 0.2598, half the width 4.3027 s / √3 = 0.645.
     (found,) = [each for each in made.differences if (each.a, each.b, each.task) == ("fzoo", "mezo", "t")]
-    assert found.spread.low == pytest.approx(0.0065 - 4.302653 * 0.0025981 / 3**0.5, rel=1e-4)
+    assert found.spread.low == pytest.approx(0.0065 - 4.302653 * 0.002598076 / 3**0.5, rel=1e-4)
+    entry = row(differences(made), "fzoo − mezo")[1]
+    assert entry.text.endswith(" [+0.0, +1.3] (3)") and entry.bold
+    # A pair alone has no interval, and is never bold.
+    alone = row(differences(made), "fzoo − zoadam")[1]
+    assert (alone.text, alone.bold) == ("−10.0 (1)", False)
 
 
 def test_markdown_has_as_many_cells_in_every_line(made):
