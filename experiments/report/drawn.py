@@ -1,0 +1,81 @@
+"""What the figures and the page share: names of columns, and forward passes as they are drawn.
+
+Along the axis of forward passes a backward pass counts as three (`zo.optimizers.firstorder.BACKWARD_COST`, as in the
+FZOO paper), so that a method of first order is as long there as it is dear: 150 steps of AdamW end at 600. The rows
+of metrics.jsonl, and so curves and reaches, count like that already; a result has the two kinds apart.
+"""
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from experiments.report.cells import Cell
+from experiments.report.comparison import Comparison
+from experiments.report.statistics import Curve, Reach
+
+BACKWARD_COST = (
+    3  # said again, for the library's own needs torch, and a report does not; a test holds them equal
+)
+QUANTITIES = {
+    "dev": "{metric} on dev, %",
+    "dev loss": "loss on dev",
+    "train loss": "training loss",
+    "sigma": "spread of the losses, σ",
+    "projected_gradient": "projected gradient",
+    "gradient_norm": "gradient norm",
+    "lr": "learning rate",
+}
+
+Column = tuple[str, str, str]  # model, peft, task
+
+
+def column_of(value: Cell | Curve | Reach) -> Column:
+    """Where it belongs."""
+    return (value.model, value.peft, value.task)
+
+
+def column_label(column: Column) -> str:
+    """sst2 · opt-125m · lora; the peft is left out where all weights are trained."""
+    model, peft, task = column
+    return " · ".join([task, model, *([] if peft == "none" else [peft])])
+
+
+def passes(cell: Cell) -> float | None:
+    """Mean forward passes of its runs, backward passes counted in; None without a run."""
+    counts = [
+        (result.get("forward_passes") or 0) + BACKWARD_COST * (result.get("backward_passes") or 0)
+        for result in results(cell)
+    ]
+    return fmean(counts) if counts else None
+
+
+def first_order(cell: Cell) -> bool:
+    """Whether its runs go backward."""
+    return any(result.get("backward_passes") for result in results(cell))
+
+
+def metric_of(comparison: Comparison, column: Column) -> str:
+    """The metric of a column: accuracy, f1."""
+    names = {cell.metric for cell in comparison.cells if column_of(cell) == column and cell.metric}
+    return " / ".join(sorted(names)) or "metric"
+
+
+def quantity_label(quantity: str, metric: str = "metric") -> str:
+    """A curve's quantity in words, for an axis."""
+    return QUANTITIES.get(quantity, quantity.replace("_", " ")).format(metric=metric)
+
+
+def baselines(comparison: Comparison, column: Column) -> dict[str, float]:
+    """The majority class's and the untrained model's metric, where the runs of a column know them."""
+    found: dict[str, float] = {}
+    cells = [cell for cell in comparison.cells if column_of(cell) == column]
+    for name in ("majority", "before"):
+        values = [result[name] for cell in cells for result in results(cell) if result.get(name) is not None]
+        if values:
+            found[name] = fmean(values)
+    return found
+
+
+def results(cell: Cell) -> list[Mapping[str, Any]]:
+    """Of the runs of its chosen setting that ended."""
+    return [run.result for run in (cell.chosen.ended if cell.chosen else ()) if run.result]
