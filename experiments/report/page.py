@@ -1,0 +1,249 @@
+"""The report as one HTML file that opens anywhere: no network, no server, no account.
+
+The tables stand in the file as text, so that they can be read, printed and searched without a script. The charts are
+drawn by web/charts.js from numbers that lie in the file as JSON, and web/page.js filters, sorts and switches. Whatever
+a run brought with it is text: jinja2 escapes it in the tables, `<`, `>` and `&` are written as \\u003c … in the JSON,
+and the scripts set textContent, never HTML. A content security policy makes the browser hold to that: it lets the two
+scripts run by their SHA-256 alone and loads nothing.
+"""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from experiments.report.cells import Cell
+from experiments.report.colours import DASHES, style
+from experiments.report.comparison import Comparison
+from experiments.report.drawn import (
+    Column,
+    baselines,
+    column_label,
+    column_of,
+    first_order,
+    metric_of,
+    passes,
+    quantity_label,
+)
+from experiments.report.runs import Run
+from experiments.report.statistics import Curve
+
+WEB = Path(__file__).parent / "web"
+STATUSES = ("finished", "diverged", "failed", "running", "queued", "requeued", "stopped", "new", "missing")
+
+
+def write_page(comparison: Comparison, path: Path) -> Path:
+    """Writes the page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(comparison), encoding="utf-8")
+    return path
+
+
+def page(comparison: Comparison) -> str:
+    """The page's text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # late: of the extra `report`
+
+    made = Environment(
+        loader=FileSystemLoader(WEB),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "percent": percent,
+        "number": number,
+        "label": column_label,
+        "style": style,
+        "mebi": mebi,
+    }
+    colours = {method: style(method) for method in names(comparison)}
+    scripts = [(WEB / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js")]
+    return made.get_template("page.html").render(
+        c=comparison,
+        columns=[_ColumnView.of(comparison, column) for column in comparison.columns],
+        summary=summary(comparison),
+        statuses=status_counts(comparison.runs),
+        settings_of={
+            run.folder: setting
+            for cell in comparison.cells
+            for setting in cell.settings
+            for run in setting.runs
+        },
+        verdicts=Counter(beside.verdict for beside in comparison.published),
+        passes=passes,
+        colours=colours,
+        index={method: i for i, method in enumerate(colours)},
+        css=(WEB / "page.css").read_text(encoding="utf-8"),
+        data=embedded(payload(comparison)),
+        scripts=scripts,
+        hashes=[_hash(script) for script in scripts],
+        now=datetime.now(UTC),
+    )
+
+
+@dataclass(frozen=True)
+class _ColumnView:
+    """A column of the table of methods. best: the highest mean in it, as it is printed."""
+
+    key: Column
+    index: int
+    metric: str
+    best: str | None
+
+    @classmethod
+    def of(cls, comparison: Comparison, column: Column) -> "_ColumnView":
+        means = [
+            cell.mean for cell in comparison.cells if column_of(cell) == column and cell.mean is not None
+        ]
+        best = percent(max(means)) if means else None
+        return cls(column, comparison.columns.index(column), metric_of(comparison, column), best)
+
+
+def payload(comparison: Comparison) -> dict[str, Any]:
+    """What the charts are drawn from; columns by their number, metrics in per cent, three to five digits."""
+    index = {column: i for i, column in enumerate(comparison.columns)}
+    return {
+        "methods": {
+            method: {"colour": f"var(--m{i})", "marker": style(method).marker, "dash": DASHES[style(method).dash]}
+            for i, method in enumerate(names(comparison))
+        },
+        "columns": [
+            {
+                "label": column_label(column),
+                "metric": metric_of(comparison, column),
+                "baselines": {name: round(100 * x, 3) for name, x in baselines(comparison, column).items()},
+            }
+            for column in comparison.columns
+        ],
+        "cells": [_cell(cell, index) for cell in comparison.cells],
+        "curves": [
+            _curve(curve, index) for curve in comparison.curves
+        ],
+        "quantities": {curve.quantity: quantity_label(curve.quantity) for curve in comparison.curves},
+        "target": None if comparison.target is None else round(100 * comparison.target, 3),
+        "reaches": [
+            {"method": reach.method, "column": index[column_of(reach)], "reached": list(reach.reached.values()),
+             "of": reach.of} for reach in comparison.reaches if reach.of
+        ],
+    }  # fmt: skip
+
+
+def names(comparison: Comparison) -> list[str]:
+    """Every method that the page names, sorted."""
+    named = {each.method for each in (*comparison.cells, *comparison.runs)}
+    return sorted(named | {beside.published.method for beside in comparison.published})
+
+
+def _cell(cell: Cell, index: Mapping[Column, int]) -> dict[str, Any]:
+    counted = passes(cell)
+    return {
+        "method": cell.method,
+        "column": index[column_of(cell)],
+        "mean": _scaled(cell.mean),
+        "deviation": _scaled(cell.deviation),
+        "values": [_scaled(value) for value in cell.values.values()],
+        "passes": counted,
+        "memory": None if cell.peak_memory_bytes is None else round(cell.peak_memory_bytes / 2**20, 1),
+        "step": None if cell.seconds_per_step is None else float(f"{cell.seconds_per_step:.4g}"),
+    }
+
+
+def _curve(curve: Curve, index: Mapping[Column, int]) -> dict[str, Any]:
+    factor = 100 if curve.quantity == "dev" else 1
+    return {
+        "method": curve.method,
+        "column": index[column_of(curve)],
+        "quantity": curve.quantity,
+        "x": _digits(curve.forward_passes),
+        "seconds": _digits(curve.seconds),
+        "mean": _digits(curve.mean, factor),
+        "low": _digits(curve.low, factor),
+        "high": _digits(curve.high, factor),
+        "n": curve.n,
+    }
+
+
+def embedded(value: Any) -> str:
+    """JSON that can stand in a script element: no letter of it opens or ends an element."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The method with the highest mean in the most columns. cell: its cell where there is one column alone."""
+
+    method: str
+    leads: int
+    columns: int
+    of: int
+    cell: Cell
+
+
+def leader(cells: Sequence[Cell]) -> Leader | None:
+    """Among the cells with a result."""
+    ended = [cell for cell in cells if cell.mean is not None]
+    columns = sorted({column_of(cell) for cell in ended})
+    first = [
+        max((c for c in ended if column_of(c) == column), key=lambda c: c.mean or 0) for column in columns
+    ]
+    if not first:
+        return None
+    method, leads = Counter(cell.method for cell in first).most_common(1)[0]
+    cell = next(cell for cell in first if cell.method == method)
+    return Leader(method, leads, len(columns), len({cell.method for cell in ended}), cell)
+
+
+def summary(comparison: Comparison) -> dict[str, Any]:
+    """The numbers on top: who leads with forward passes only and who of first order, and what it all cost."""
+    results = [run.result for run in comparison.runs if run.result]
+    return {
+        "forward_only": leader([cell for cell in comparison.cells if not first_order(cell)]),
+        "first_order": leader([cell for cell in comparison.cells if first_order(cell)]),
+        "hours": sum(result.get("seconds") or 0 for result in results) / 3600,
+        "passes": sum(result.get("forward_passes") or 0 for result in results),
+        "evaluation": sum(result.get("eval_forward_passes") or 0 for result in results),
+        "settings": sum(cell.tries for cell in comparison.cells),
+    }
+
+
+def status_counts(runs: Sequence[Run]) -> dict[str, int]:
+    """How many runs have each status, the frequent order of `STATUSES`."""
+    counts = Counter(run.status for run in runs)
+    known = [status for status in STATUSES if counts[status]]
+    return {status: counts[status] for status in [*known, *sorted(counts.keys() - set(STATUSES))]}
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction in per cent without the sign; a dash for none."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def number(value: float | None) -> str:
+    """Three digits, thousands with commas; a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def mebi(value: int | None) -> str:
+    """Bytes as MiB."""
+    return number(None if value is None else value / 2**20)
+
+
+def _scaled(value: float | None) -> float | None:
+    return None if value is None else round(100 * value, 3)
+
+
+def _digits(values: Sequence[float], factor: float = 1) -> list[float]:
+    return [float(f"{factor * value:.5g}") for value in values]
+
+
+def _hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
