@@ -1,24 +1,18 @@
 """docs/own-optimizer.md: its method as it stands there, added to a copy of the project, and in a package of its own."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from zo import MeZO, ModuleLook
 
+from .copies import copied, execute
 from .pages import ROOT, files
 
 PAGE = files(ROOT / "docs" / "own-optimizer.md")
 CODE, YAML = PAGE["zo/optimizers/clipzo.py"], PAGE["conf/optimizer/clipzo.yaml"]
-PARTS = ("zo", "experiments", "conf", "launch.py", "pyproject.toml", "tests/conftest.py", "tests/optimizers",
-         "tests/conf")  # fmt: skip
 SHORT = ("budget.steps=3", "task.train=16", "task.dev=8", "task.test=8", "batch.size=4", "threads=1")
 
 
@@ -58,27 +52,6 @@ def test_the_bound_is_the_bias_corrected_mean_of_the_slopes():
         assert seen[k - 1]["bound"] == pytest.approx(3.0 * mean, rel=1e-12)
 
 
-def execute(folder: Path, *words: str, path: Path | None = None) -> str:
-    """Runs python in a folder whose packages come first."""
-    before = os.pathsep.join(str(each) for each in (folder, path) if each)
-    environment = {**os.environ, "PYTHONPATH": before, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=250
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def copied(folder: Path) -> None:
-    for part in PARTS:
-        (folder / part).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / part).is_dir():
-            leave = shutil.ignore_patterns("__pycache__", "local")
-            shutil.copytree(ROOT / part, folder / part, ignore=leave)
-        else:
-            shutil.copy(ROOT / part, folder / part)
-
-
 @pytest.mark.slow
 def test_added_to_the_project_it_passes_the_battery_runs_and_replays(tmp_path):
     copied(tmp_path)
@@ -100,8 +73,7 @@ def test_added_to_the_project_it_passes_the_battery_runs_and_replays(tmp_path):
 
 @pytest.mark.slow
 def test_in_a_package_of_its_own_it_runs_too(tmp_path):
-    project, package = tmp_path / "project", tmp_path / "elsewhere" / "mypackage"
-    copied(project)
+    project, package = copied(tmp_path / "project"), tmp_path / "elsewhere" / "mypackage"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "clipzo.py").write_text(CODE)
