@@ -7,26 +7,10 @@ no deviation, or one of zero.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments.papers import Published
 from experiments.report.cells import Cell
 
-POINTS = 2.0  # of a hundred, where a paper gives no deviation
 WORDS = ("reproduced", "not reproduced", "not run")
-
-
-@dataclass(frozen=True)
-class Published:
-    """A number of a paper's table. value, deviation: in per cent, as printed. k: examples a class, or None."""
-
-    paper: str
-    table: str
-    model: str
-    task: str
-    method: str
-    peft: str
-    k: int | None
-    value: float
-    deviation: float | None
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +43,6 @@ def _beside(number: Published, cell: Cell | None) -> Beside:
     if cell is None or cell.mean is None:
         return Beside(number, None, None, 0, "not run")
     ours = 100 * cell.mean
-    near = abs(ours - number.value) <= (2 * number.deviation if number.deviation else POINTS)
+    near = abs(ours - number.value) <= number.tolerance
     deviation = None if cell.deviation is None else 100 * cell.deviation
     return Beside(number, ours, deviation, cell.n, "reproduced" if near else "not reproduced")

@@ -1,0 +1,88 @@
+"""The numbers that papers print, as data: one YAML a paper, read by `published`.
+
+A file has tables. What all cells of a table share stands beside its rows, what the columns differ in is a list in
+`columns`, and a row has a value for each column (null: none is printed) and, where printed, a deviation. A row's
+printed average is kept to check the values by (tests/conf/test_published.py); where they disagree, its note says so.
+
+    tables:
+      - table: "11"
+        model: opt-125m
+        columns: {task: [sst2, rte]}
+        rows:
+          - {method: fzoo, values: [84.5, 60.7], deviations: [0.3, 1.1], average: 72.6}
+
+Names are those of result.json, which are the options of conf/, but for the methods zeroshot and icl
+(optimizer=none, without and with task.demonstrations) and linearprobe (optimizer=linear_probe).
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zo.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+POINTS = 2.0  # of a hundred: how near is reproduced where a paper gives no deviation
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number of a paper's table. value, deviation: in per cent, as printed. k: examples a class, or None."""
+
+    paper: str
+    table: str
+    model: str
+    task: str
+    method: str
+    peft: str
+    k: int | None
+    value: float
+    deviation: float | None
+    note: str = ""
+
+    @property
+    def tolerance(self) -> float:
+        """Points within which the number counts as reproduced: two deviations, or POINTS without one."""
+        return 2 * self.deviation if self.deviation else POINTS
+
+
+def papers() -> tuple[str, ...]:
+    """Names of the papers of which there are numbers."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+def published(paper: str | None = None) -> list[Published]:
+    """The numbers of a paper, or of all. Raises ConfigError for one of which there are none."""
+    if paper is not None and paper not in papers():
+        raise ConfigError(
+            f"{paper}: there are no published numbers of that name. Papers: {', '.join(papers())}."
+        )
+    return [number for name in papers() if paper in (None, name) for number in _read(name)]
+
+
+@functools.cache
+def _read(paper: str) -> tuple[Published, ...]:
+    tables = yaml.safe_load((FOLDER / f"{paper}.yaml").read_text(encoding="utf-8"))["tables"]
+    return tuple(number for table in tables for row in table["rows"] for number in _row(paper, table, row))
+
+
+def _row(paper: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Published]:
+    """The cells of a row: what it says itself goes before what its table says."""
+    shared = {"peft": "none", "k": None} | {
+        key: table[key] for key in table if key not in ("columns", "rows")
+    }
+    own = {key: row[key] for key in row if key not in ("values", "deviations", "average")}
+    note = "; ".join(part["note"] for part in (table, row) if "note" in part)
+    columns = [
+        dict(zip(table["columns"], column, strict=True))
+        for column in zip(*table["columns"].values(), strict=True)
+    ]
+    deviations = row.get("deviations", [None] * len(columns))
+    for column, value, deviation in zip(columns, row["values"], deviations, strict=True):
+        if value is not None:
+            cell: dict[str, Any] = shared | column | own | {"paper": paper, "note": note}
+            yield Published(**cell, value=float(value), deviation=deviation)
