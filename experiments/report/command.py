@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from experiments.report.comparison import Comparison, comparison
+from experiments.report.figures import write_figures
+from experiments.report.page import write_page
 from experiments.report.records import records
 from experiments.report.render import comma_separated, latex, markdown, terminal
 from experiments.report.runs import read_runs
@@ -69,3 +71,5 @@ def write(made: Comparison, folder: Path) -> None:
         (folder / "tables" / f"{table.name}.tex").write_text(latex(table))
     for name, rows in records(made).items():
         (folder / "tables" / f"{name}.csv").write_text(comma_separated(rows))
+    write_figures(made, folder / "figures")
+    write_page(made, folder / "index.html")

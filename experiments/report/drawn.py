@@ -2,7 +2,7 @@
 
 Along the axis of forward passes a backward pass counts as three (`zo.optimizers.firstorder.BACKWARD_COST`, as in the
 FZOO paper), so that a method of first order is as long there as it is dear: 150 steps of AdamW end at 600. The rows
-of metrics.jsonl, and so curves and reaches, count like that already; a result has the two kinds apart.
+of metrics.jsonl count like that, and so do curves, reaches and cells.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,6 @@ from experiments.report.cells import Cell
 from experiments.report.comparison import Comparison
 from experiments.report.statistics import Curve, Reach
 
-BACKWARD_COST = (
-    3  # said again, for the library's own needs torch, and a report does not; a test holds them equal
-)
 QUANTITIES = {
     "dev": "{metric} on dev, %",
     "dev loss": "loss on dev",
@@ -40,13 +37,18 @@ def column_label(column: Column) -> str:
     return " · ".join([task, model, *([] if peft == "none" else [peft])])
 
 
-def passes(cell: Cell) -> float | None:
-    """Mean forward passes of its runs, backward passes counted in; None without a run."""
-    counts = [
-        (result.get("forward_passes") or 0) + BACKWARD_COST * (result.get("backward_passes") or 0)
-        for result in results(cell)
-    ]
-    return fmean(counts) if counts else None
+def dev_scores(cell: Cell) -> dict[str, float | None]:
+    """What its settings were judged by, by their keys: the mean best metric on dev over the seeds that all share.
+
+    Over their own seeds where none is shared; None without dev.
+    """
+    seeds = [{run.seed for run in setting.ended} for setting in cell.settings if setting.ended]
+    shared = set.intersection(*seeds) if seeds else set()
+    scores: dict[str, float | None] = {}
+    for setting in cell.settings:
+        devs = [value for seed, value in setting.devs.items() if seed in shared or not shared]
+        scores[setting.key] = fmean(devs) if devs else None
+    return scores
 
 
 def first_order(cell: Cell) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.report.cells import Cell
 from experiments.report.colours import style
 from experiments.report.comparison import Comparison
-from experiments.report.drawn import Column, baselines, column_label, column_of, metric_of, passes
+from experiments.report.drawn import Column, baselines, column_label, column_of, metric_of
 
 MARKERS = {
     "circle": "o",
@@ -138,7 +138,7 @@ def _to_target(axes: Any, comparison: Comparison, column: Column) -> bool:
         return bool(reaches)
     for y, reach in enumerate(reversed(reaches)):
         cell = comparison.cell(reach.method, column)
-        colour, spent = style(reach.method).light, (cell and passes(cell)) or 0
+        colour, spent = style(reach.method).light, (cell.forward_passes or 0) if cell else 0
         if reach.mean is None:
             axes.barh(y, spent, color="none", edgecolor=colour, linestyle="--", height=0.62)
             said = f" never ({reach.of} of {reach.of})"

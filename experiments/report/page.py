@@ -25,9 +25,9 @@ from experiments.report.drawn import (
     baselines,
     column_label,
     column_of,
+    dev_scores,
     first_order,
     metric_of,
-    passes,
     quantity_label,
 )
 from experiments.report.runs import Run
@@ -76,7 +76,8 @@ def page(comparison: Comparison) -> str:
             for run in setting.runs
         },
         verdicts=Counter(beside.verdict for beside in comparison.published),
-        passes=passes,
+        scores_of=dev_scores,
+        ranked=ranked(comparison),
         colours=colours,
         index={method: i for i, method in enumerate(colours)},
         css=(WEB / "page.css").read_text(encoding="utf-8"),
@@ -84,6 +85,16 @@ def page(comparison: Comparison) -> str:
         scripts=scripts,
         hashes=[_hash(script) for script in scripts],
         now=datetime.now(UTC),
+    )
+
+
+def ranked(comparison: Comparison) -> list[str]:
+    """The methods in the order of the rows: by mean where there is one column, else by name."""
+    if len(comparison.columns) != 1:
+        return list(comparison.methods)
+    means = {cell.method: cell.mean for cell in comparison.cells}
+    return sorted(
+        comparison.methods, key=lambda method: -1.0 if means[method] is None else means[method], reverse=True
     )
 
 
@@ -141,14 +152,13 @@ def names(comparison: Comparison) -> list[str]:
 
 
 def _cell(cell: Cell, index: Mapping[Column, int]) -> dict[str, Any]:
-    counted = passes(cell)
     return {
         "method": cell.method,
         "column": index[column_of(cell)],
         "mean": _scaled(cell.mean),
         "deviation": _scaled(cell.deviation),
         "values": [_scaled(value) for value in cell.values.values()],
-        "passes": counted,
+        "passes": cell.forward_passes,
         "memory": None if cell.peak_memory_bytes is None else round(cell.peak_memory_bytes / 2**20, 1),
         "step": None if cell.seconds_per_step is None else float(f"{cell.seconds_per_step:.4g}"),
     }

@@ -23,7 +23,7 @@ function html(tag, text, className = "") {
 function short(value) {
   const size = Math.abs(value);
   if (size >= 100) return Math.round(value).toLocaleString("en");
-  if (size > 0 && size < 1e-3) return value.toExponential(1).replace("-", "−").replace("e−", "e−");
+  if (size > 0 && size < 1e-3) return value.toExponential(1).replaceAll("-", "−");
   return String(Number(value.toPrecision(3))).replace("-", "−");
 }
 
@@ -127,27 +127,28 @@ function drawCurves(host, state) {
     root.append(svg("text", { x: box.left + 6, y: y(value) - 4, class: "halo" }, name));
   }
   const points = (curve, name) => curve[name].map((value, i) => `${x(curve[state.along][i]).toFixed(1)},${y(value).toFixed(1)}`);
+  const series = (method) => root.appendChild(svg("g", { class: "series", "data-method": method }));
   for (const curve of curves.filter((c) => Math.max(...c.n) > 1))
-    root.append(svg("path", {
+    series(curve.method).append(svg("path", {
       d: `M${points(curve, "low").join("L")}L${points(curve, "high").reverse().join("L")}Z`,
-      fill: data.methods[curve.method].colour, opacity: 0.1, class: "band", "data-method": curve.method,
+      fill: data.methods[curve.method].colour, opacity: 0.07, class: "band",
     }));
   const labels = [];
   for (const curve of curves) {
-    const look = data.methods[curve.method];
-    root.append(svg("path", {
+    const look = data.methods[curve.method], group = series(curve.method);
+    group.append(svg("path", {
       d: `M${points(curve, "mean").join("L")}`, fill: "none", stroke: look.colour, "stroke-width": 2,
       "stroke-linejoin": "round", "stroke-linecap": look.dash ? "butt" : "round", "stroke-dasharray": look.dash || "none",
-      class: "curve", "data-method": curve.method,
+      class: "curve",
     }));
     const last = curve.mean.length - 1;
-    if (last < 40) curve.mean.forEach((value, i) => root.append(mark(curve.method, x(curve[state.along][i]), y(value))));
+    if (last < 40) curve.mean.forEach((value, i) => group.append(mark(curve.method, x(curve[state.along][i]), y(value))));
     labels.push({ method: curve.method, x: x(curve[state.along][last]), y: y(curve.mean[last]) });
   }
   if (names)
     for (const label of apart(labels, 15, box.top, box.bottom)) {
-      root.append(mark(label.method, box.right + 16, label.y));
-      root.append(svg("text", { class: "name", x: box.right + 26, y: label.y + 4 }, label.method));
+      const text = svg("text", { class: "name", x: box.right + 26, y: label.y + 4 }, label.method);
+      series(label.method).append(mark(label.method, box.right + 16, label.y), text);
     }
   const cursor = svg("line", { class: "cursor", y1: box.top, y2: box.bottom, visibility: "hidden" });
   root.append(cursor);
@@ -162,7 +163,7 @@ function drawBars(host, rows) {
     host.append(html("p", "Nothing to show.", "empty"));
     return;
   }
-  const width = Math.max(host.clientWidth, 220), line = 25, left = 18 + 7.2 * Math.max(...rows.map((r) => r.method.length));
+  const width = Math.max(host.clientWidth, 220), line = 25, left = 24 + 7.6 * Math.max(...rows.map((r) => r.method.length));
   const words = 7 * Math.max(...rows.map((r) => r.text.length)) + 10;
   const x = scale(0, Math.max(...rows.flatMap((r) => [r.value, ...(r.ticks || [])])), left, Math.max(width - words, left + 30));
   const root = svg("svg", { viewBox: `0 0 ${width} ${rows.length * line}`, height: rows.length * line, role: "img" });
@@ -179,18 +180,21 @@ function drawBars(host, rows) {
   host.append(root);
 }
 
-/** Seeds as dots, mean and deviation as a bar, the majority as a tick, on a column's own scale. */
+/** The scale of a column's strips: from the lowest to the highest of its seeds, deviations and the majority. */
+function stripScale(column, width) {
+  const base = data.columns[column].baselines.majority;
+  const ends = base === undefined ? [] : [base];
+  for (const c of data.cells.filter((c) => c.column === column && c.mean !== null))
+    ends.push(...c.values, c.mean - (c.deviation || 0), c.mean + (c.deviation || 0));
+  return { base, low: Math.min(...ends), high: Math.max(...ends), x: scale(Math.min(...ends), Math.max(...ends), 5, width - 5) };
+}
+
+/** Seeds as dots, mean and deviation as a bar, the majority as a dotted line. */
 function drawStrip(host, cell) {
-  const cells = data.cells.filter((c) => c.column === cell.column && c.mean !== null);
-  const ends = cells.flatMap((c) => [...c.values, c.mean - (c.deviation || 0), c.mean + (c.deviation || 0)]);
-  const base = data.columns[cell.column].baselines.majority;
-  if (base !== undefined) ends.push(base);
-  const low = Math.min(...ends), high = Math.max(...ends);
-  const width = Math.max(host.clientWidth, 60), colour = data.methods[cell.method].colour;
-  const x = scale(low, high, 5, width - 5);
-  const root = svg("svg", { viewBox: `0 0 ${width} 16`, "aria-hidden": "true" });
+  const width = Math.max(host.clientWidth, 60), { base, x } = stripScale(cell.column, width);
+  const root = svg("svg", { viewBox: `0 0 ${width} 16`, "aria-hidden": "true" }), colour = data.methods[cell.method].colour;
   root.append(svg("line", { class: "grid", x1: 0, x2: width, y1: 8, y2: 8 }));
-  if (base !== undefined) root.append(svg("line", { class: "base", x1: x(base), x2: x(base), y1: -3, y2: 19 }));
+  if (base !== undefined) root.append(svg("line", { class: "base", x1: x(base), x2: x(base), y1: -4, y2: 20 }));
   if (cell.deviation)
     root.append(svg("line", {
       x1: x(cell.mean - cell.deviation), x2: x(cell.mean + cell.deviation), y1: 8, y2: 8,
@@ -199,4 +203,17 @@ function drawStrip(host, cell) {
   for (const value of cell.values) root.append(svg("circle", { cx: x(value), cy: 8, r: 2.4, fill: colour, opacity: 0.75 }));
   root.append(mark(cell.method, x(cell.mean), 8, 12));
   host.replaceChildren(root);
+}
+
+/** Numbers over a column's strips. */
+function drawStripAxis(host, column) {
+  const width = Math.max(host.clientWidth, 60), { base, low, high, x } = stripScale(column, width);
+  host.replaceChildren();
+  if (!(low < high)) return;
+  const root = svg("svg", { viewBox: `0 0 ${width} 14`, "aria-hidden": "true" });
+  const wide = width > 240;
+  for (const tick of ticks(low, high, wide ? 6 : 2).filter((t) => base === undefined || !wide || Math.abs(x(t) - x(base)) > 50))
+    root.append(svg("text", { x: x(tick), y: 11, "text-anchor": "middle" }, short(tick)));
+  if (base !== undefined && wide) root.append(svg("text", { x: Math.max(x(base), 24), y: 11, "text-anchor": "middle" }, "majority"));
+  host.append(root);
 }

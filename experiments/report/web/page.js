@@ -26,8 +26,9 @@ function drawAll() {
   bars("steps", "step");
   if ($("reaches")) drawBars($("reaches").querySelector(".bars"), data.reaches.filter(here).map(reachRow).sort(byReach));
   for (const host of all(".strip")) {
-    const cell = data.cells.find((c) => c.method === host.dataset.method && c.column === Number(host.dataset.column));
-    drawStrip(host, cell);
+    const column = Number(host.dataset.column), method = host.dataset.method;
+    if (method === undefined) drawStripAxis(host, column);
+    else drawStrip(host, data.cells.find((c) => c.method === method && c.column === column));
   }
   drawForest();
 }
@@ -170,12 +171,20 @@ function turn() {
 
 for (const id of ["find", "task", "model", "status", "verdict"]) $(id)?.addEventListener("input", filter);
 $("against")?.addEventListener("input", turn);
-for (const chip of all(".chip"))
+/** Dims every curve but one method's; all stand out again without a name. */
+function standOut(method) {
+  for (const series of all("#chart .series")) series.classList.toggle("dim", Boolean(method) && series.dataset.method !== method);
+}
+
+for (const chip of all(".chip")) {
+  chip.addEventListener("pointerenter", () => standOut(chip.dataset.method));
+  chip.addEventListener("pointerleave", () => standOut(""));
   chip.addEventListener("click", () => {
     const name = chip.dataset.method;
-    state.shown.has(name) ? state.shown.delete(name) : state.shown.add(name);
+    if (!state.shown.delete(name)) state.shown.add(name);
     filter();
   });
+}
 $("all").addEventListener("click", () => {
   state.shown = new Set(order);
   filter();
