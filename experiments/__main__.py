@@ -3,6 +3,7 @@
 status, logs, cancel, retry RUNS
                       of a sweep's folder, of runs, or of a folder above them (experiments.launching.after)
 report RUNS           methods compared: tables here, or a page, figures and tables with --out DIR (experiments.report)
+watch RUNS            several of them at once, while they run (experiments.watching)
 replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
 export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
 estimate OVERRIDES    memory and GPU-hours of the runs that launch.py would start with them; several values: a table
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from experiments.launching import after
 from experiments.report import command as report
+from experiments.watching import command as watching
 from zo.errors import ConfigError, DataError, ZOError
 
 
@@ -46,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     ahead["estimate"].add_argument("--json", action="store_true", help="numbers instead of a table")
     after.add(commands)
     report.add(commands)
+    watching.add(commands)
     request = parser.parse_args(argv)
     if request.command in ahead:
         return _ahead(request)
@@ -55,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
             return after.perform(request)
         if request.command == "report":
             return report.perform(request)
+        if request.command == "watch":
+            return watching.watch(lambda: after.found(request.runs), request.once, request.every)
         from experiments import replaying  # late: torch and transformers take seconds
 
         if request.command == "replay":

@@ -1,78 +1,61 @@
-"""What a run shows: a bar with ETA in forward passes on a terminal, plain lines elsewhere, a closing table."""
+"""What a run shows: a panel on a terminal (experiments.watching.panel), plain lines elsewhere, a closing table."""
 
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from experiments.tasks.metrics import wilson
+from experiments.watching.panel import Panel
+from experiments.watching.track import Goal, Track, clock, number
 
 _LINES = 20  # at most so many plain lines a run, apart from evaluations
 
 
 class View(Protocol):
-    """Shows steps and evaluations; `total` is in forward passes, or None when time is the budget."""
+    """Shows a run. It is given rows as metrics.jsonl has them, every step's too.
+
+    farewell: bytes that the terminal needs when the process ends without leaving the view.
+    """
+
+    farewell: bytes
 
     def __enter__(self) -> "View": ...
 
     def __exit__(self, *_: object) -> None: ...
 
-    def step(self, done: int, seen: dict[str, float]) -> None: ...
+    def recall(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of earlier processes."""
 
-    def say(self, text: str) -> None: ...
-
-
-def view(console: Console, title: str, total: int | None) -> View:
-    """The view that suits the console."""
-    return Bar(console, title, total) if console.is_terminal else Lines(console, title, total)
-
-
-class Bar:
-    """A live bar; lines that are said scroll above it."""
-
-    def __init__(self, console: Console, title: str, total: int | None):
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TextColumn(
-                "{task.completed:,.0f}/{task.total:,.0f} forwards"
-                if total
-                else "{task.completed:,.0f} forwards"
-            ),
-            TextColumn("{task.fields[seen]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=console,
-            refresh_per_second=4,
-        )
-        self._task = self._progress.add_task(title, total=total, seen="")
-
-    def __enter__(self) -> "Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def step(self, done: int, seen: dict[str, float]) -> None:
-        self._progress.update(self._task, completed=done, seen=_numbers(seen))
+    def take(self, row: Mapping[str, Any], replayed: bool = False) -> None:
+        """A row of this one. replayed: of a step that was taken again from the journal."""
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False)
+        """A line that stays."""
+
+    def doing(self, words: str) -> AbstractContextManager[None]:
+        """Something that takes time and makes no rows."""
+        ...
+
+
+def view(console: Console, title: str, goal: Goal) -> View:
+    """The view that suits the console: a terminal that can move its cursor gets a panel."""
+    return (Panel if console.is_interactive and console.file.isatty() else Lines)(console, title, goal)
 
 
 class Lines:
     """A line now and then, for logs."""
 
-    def __init__(self, console: Console, title: str, total: int | None):
+    farewell = b""
+
+    def __init__(self, console: Console, title: str, goal: Goal):
         self._console = console
         self._title = title
-        self._total = total
+        self._track = Track(goal)
         self._began = time.monotonic()
-        self._first: int | None = None
         self._next = 0.0
 
     def __enter__(self) -> "Lines":
@@ -81,27 +64,33 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def step(self, done: int, seen: dict[str, float]) -> None:
-        if self._first is None:
-            self._first = done
+    def recall(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self._track.take(row, live=False)
+
+    def take(self, row: Mapping[str, Any], replayed: bool = False) -> None:
+        if replayed:
+            return
+        track = self._track
+        track.take(row)
+        if row["kind"] != "train":
+            return
         elapsed = time.monotonic() - self._began
-        share = done / self._total if self._total else elapsed / 60 / _LINES
-        if share < self._next and done != self._total:
+        share = elapsed / 60 / _LINES if track.share is None else track.share
+        if share < self._next and share < 1:
             return
         self._next = share + 1 / _LINES
-        of, eta = "", ""
-        if self._total:
-            of = f"/{self._total:,}"
-            if done > self._first:
-                eta = f"  ETA {(self._total - done) / (done - self._first) * elapsed:.0f} s"
-        self.say(f"{self._title}  {done:,}{of} forwards  {_numbers(seen)}  {elapsed:.0f} s{eta}")
+        seen = {"loss": track.loss, **track.seen}
+        numbers = "  ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in seen.items())
+        of = "" if track.total is None else f"/{track.total:,}"
+        eta = "" if track.eta() is None else f"  ETA {clock(track.eta())}"
+        self.say(f"{self._title}  {track.forwards:,}{of} forwards  {numbers}  {clock(elapsed)}{eta}")
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
 
-
-def _numbers(seen: dict[str, float]) -> str:
-    return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in seen.items() if name != "lr")
+    def doing(self, words: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def closing_table(result: dict[str, Any], folder: str) -> Table:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments import memory
 from experiments.evaluation import Evaluation
 from experiments.folder import RunFolder
 from experiments.progress import View
@@ -16,10 +17,13 @@ from experiments.trackers.sink import Sink
 _ROWS = 2000  # train rows a run, at most about
 _CLOCK_EVERY = 50  # steps between looks at dev when time is the budget
 _LOOKS = 10  # at dev, a run
+_PEAK_EVERY = 1.0  # seconds between looks at the peak of memory
 
 
 class Recorder:
     """Rows: `before`, `train`, `dev`, `stop`, `after`; each with steps, forward_passes and seconds so far.
+
+    And with peak_memory_bytes, of this process, up to a second old.
 
     rows: those of earlier processes.
     best_step, best_value: of dev so far (highest metric, then lowest loss, then earliest).
@@ -31,6 +35,7 @@ class Recorder:
         # The session itself is not kept: its model must be free to go before another is built.
         self.folder = folder
         self._steps, self._step_cost, self._has_dev = session.steps, session.step_cost, bool(session.task.dev)
+        self._device, self._peak, self._peak_at = session.loaded.device, 0, 0.0
         self.shown: View | None = None
         self.sink: Sink | None = None
         self.before: dict[str, Any] | None = None
@@ -88,13 +93,19 @@ class Recorder:
         """Whether these weights are better on dev than all before."""
         return self._best is None or (_value(dev), -dev.loss) > self._best
 
-    def step(self, t: int, seen: dict[str, float], dev: Callable[[], Evaluation]) -> bool:
-        """Notes step t, looks at dev when it is time; True when patience is at its end."""
+    def step(
+        self, t: int, seen: dict[str, float], dev: Callable[[], Evaluation], replayed: bool = False
+    ) -> bool:
+        """Notes step t, looks at dev when it is time; True when patience is at its end.
+
+        replayed: the step was taken again from the journal.
+        """
         steps = t + 1
+        row = self._counted({"kind": "train", "steps": steps, **seen})
         if self.shown is not None:
-            self.shown.step(steps * self._step_cost, seen)
+            self.shown.take(row, replayed)
         if steps > self._trained and (steps % self._row_every == 0 or steps == self._steps):
-            self._write({"kind": "train", "steps": steps, **seen})
+            self._log(row)
             self._trained = steps
         due = self._has_dev and (steps % self._every == 0 or steps == self._steps)
         if due and steps > self._looked:
@@ -122,10 +133,25 @@ class Recorder:
         return self._write(row)
 
     def _write(self, row: dict[str, Any]) -> dict[str, Any]:
-        row |= {"forward_passes": row["steps"] * self._step_cost, "seconds": self.seconds()}
+        self._log(self._counted(row))
+        if self.shown is not None:
+            self.shown.take(row)
+        return row
+
+    def _log(self, row: dict[str, Any]) -> None:
         self.folder.log(row)
         if self.sink is not None:
             self.sink.row(row)
+
+    def _counted(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with what it took to get there."""
+        seconds = self.seconds()
+        if (
+            not self._peak or seconds - self._peak_at >= _PEAK_EVERY
+        ):  # reading it takes the time of a small step
+            self._peak, self._peak_at = memory.peak(self._device), seconds
+        row |= {"forward_passes": row["steps"] * self._step_cost, "seconds": seconds}
+        row["peak_memory_bytes"] = self._peak
         return row
 
 

@@ -23,6 +23,7 @@ from experiments.stopping import StopFlag
 from experiments.tasks.prompts import Example
 from experiments.trackers.choices import choice_of
 from experiments.trackers.opening import sink_of
+from experiments.watching.track import goal_of
 from experiments.ways import Way
 from zo.errors import ConfigError, Diverged, RanksDiverged
 from zo.journal import Copy, Journal
@@ -98,7 +99,9 @@ class _Run:
         self.console = console
         self.snapshots = Snapshots(folder.snapshots)
         self.team = team
-        self.recorder = Recorder(session, folder, team.first(folder.metrics))
+        self._rows = team.first(folder.metrics)  # of earlier processes
+        self.recorder = Recorder(session, folder, self._rows)
+        self.shown = view(console, f"{session.name} seed {self.config['seed']}", goal_of(self.config))
         team.report = lambda: (stop.code(), self.recorder.seconds())
         self.fit = Fit(folder, session.look, self.config["evaluate"]["batch"], self._say)
         self._warned = False
@@ -121,15 +124,19 @@ class _Run:
             self.recorder.sink = sink_of(self.config, self.folder.path, self.folder.metrics(), self._say)
         self.folder.write_status("running", steps=len(self.journal))
         memory.reset_peak(self.session.loaded.device)
-        if self.recorder.before is None:
-            self._before = self._test()
-            self.recorder.note_before(self._before)
         status = "finished"
-        try:
-            done = self._train()
-        except Diverged as error:
-            status, done = "diverged", len(self.journal)
-            self.console.print(str(error), highlight=False)
+        with self.shown as self.recorder.shown:
+            self.stop.farewell = self.shown.farewell
+            self.shown.recall(self._rows)
+            try:
+                if self.recorder.before is None:
+                    self._before = self._test()
+                    self.recorder.note_before(self._before)
+                done = self._train()
+            except Diverged as error:
+                status, done = "diverged", len(self.journal)
+                self.console.print(str(error), highlight=False)
+        self.stop.farewell, self.recorder.shown = b"", None
         if self.stop.asked():
             return self._stopped(done)
         return self._finish(status, done)
@@ -144,29 +151,25 @@ class _Run:
         def rate(t: int) -> float:
             return self.config["optimizer"]["lr"] * session.schedule(self.team.seconds / (60 * minutes))
 
-        total = None if minutes is not None else session.steps * session.step_cost
-        with view(self.console, session.name, total) as shown:
-            recorder.shown = shown
+        def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
+            self._warn_of_idle_steps(t)
+            ended = recorder.step(t, seen, lambda: self._dev(t + 1), replayed)
+            if not replayed and minutes is not None and self.team.seconds >= 60 * minutes:
+                ended = True
+            return ended or (not replayed and self.stop.asked())
 
-            def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
-                self._warn_of_idle_steps(t)
-                ended = recorder.step(t, seen, lambda: self._dev(t + 1))
-                if not replayed and minutes is not None and self.team.seconds >= 60 * minutes:
-                    ended = True
-                return ended or (not replayed and self.stop.asked())
-
-            return train(
-                session.optimizer,
-                session.look,
-                session.batch,
-                session.steps,
-                journal=self.journal,
-                snapshots=self.snapshots,
-                max_replay_seconds=60 * self.config["checkpoint"]["max_replay_minutes"],
-                rate=None if minutes is None else rate,
-                on_step=on_step,
-                team=self.team,
-            )
+        return train(
+            session.optimizer,
+            session.look,
+            session.batch,
+            session.steps,
+            journal=self.journal,
+            snapshots=self.snapshots,
+            max_replay_seconds=60 * self.config["checkpoint"]["max_replay_minutes"],
+            rate=None if minutes is None else rate,
+            on_step=on_step,
+            team=self.team,
+        )
 
     def _warn_of_idle_steps(self, t: int) -> None:
         """Says once that a step made no move; the closing table counts them."""
@@ -193,7 +196,8 @@ class _Run:
 
     def _evaluated(self, examples: Sequence[Example]) -> Evaluation:
         def attempt(batch: int) -> Evaluation:
-            return evaluate(self.session.task, self.session.loaded, examples, batch, team=self.team)
+            with self.shown.doing(f"evaluating {len(examples):,} examples"):
+                return evaluate(self.session.task, self.session.loaded, examples, batch, team=self.team)
 
         if self.team.size > 1:  # the others are in the middle of it, and would wait
             return attempt(self.fit.evaluate)

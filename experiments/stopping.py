@@ -27,6 +27,7 @@ class StopFlag:
         self.folder = folder
         self.team = team or Solo()
         self.reason: str | None = None
+        self.farewell = b""  # what the terminal needs when the process exits at once
         self._code = 0
         self._since = 0.0
         self._before: dict[int, Any] = {}
@@ -43,6 +44,8 @@ class StopFlag:
     def _handle(self, number: int, _: FrameType | None) -> None:
         again = number == signal.SIGINT and self._code == signal.SIGINT
         if again and (self.team.size == 1 or time.monotonic() - self._since > _SAME):
+            if self.farewell:
+                os.write(sys.stdout.fileno(), self.farewell)
             os.write(
                 sys.stderr.fileno(),
                 b"\nStopped at once. The same command goes on from the last whole step.\n",

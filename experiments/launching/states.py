@@ -20,6 +20,7 @@ from experiments.launching.submission import submission
 from experiments.lock import holder_of
 
 OPEN = ("queued", "running", "requeued")  # states of runs that may still change by themselves
+_END = 1 << 14  # bytes at the end of metrics.jsonl that hold two rows
 POLL = 5.0  # seconds between looks while waiting
 
 
@@ -70,10 +71,11 @@ class Scheduler:
         return f"{state} {code}".strip()
 
 
-def states(folders: Sequence[Path]) -> list[State]:
-    """The state of each run."""
+def states(folders: Sequence[Path], scheduler: Scheduler | None = None) -> list[State]:
+    """The state of each run. scheduler: one that was asked about their jobs already."""
     asked = [submission(folder) or {} for folder in folders]
-    scheduler = Scheduler(str(each["job"]) for each in asked if "job" in each)
+    if scheduler is None:
+        scheduler = Scheduler(str(each["job"]) for each in asked if "job" in each)
     return [_state(folder, each, scheduler) for folder, each in zip(folders, asked, strict=True)]
 
 
@@ -126,13 +128,20 @@ def _open(
 def _steps(folder: Path, status: dict[str, Any]) -> int | None:
     """Steps that are noted: of the last row of metrics.jsonl, else of the status."""
     path = folder / "metrics.jsonl"
-    if path.exists() and (lines := path.read_text().splitlines()):
-        for line in reversed(lines[-2:]):
+    if path.exists():
+        for line in reversed(_end(path).splitlines()[-2:]):
             try:
                 return int(json.loads(line)["steps"])
             except (ValueError, KeyError):  # a torn line
                 continue
     return status.get("steps")
+
+
+def _end(path: Path) -> bytes:
+    """Enough of a file to hold its last two lines."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _END))
+        return file.read()
 
 
 def _json(path: Path) -> dict[str, Any] | None:
