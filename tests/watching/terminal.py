@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import termios
@@ -58,9 +59,9 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def until(self, seen: str, seconds: float = 60.0) -> str:
-        """Waits for a text on the screen; returns the screen."""
+        """Waits until the screen has what the pattern says; returns the screen."""
         end = time.monotonic() + seconds
-        while seen not in self.shown:
+        while not re.search(seen, self.shown):
             assert time.monotonic() < end and self._read(), f"no {seen!r} on\n{self.shown}"
         return self.shown
 
