@@ -5,20 +5,27 @@ table as Markdown and LaTeX and all numbers as CSV.
 """
 
 import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from experiments.papers import papers, published
 from experiments.report.comparison import Comparison, comparison
 from experiments.report.figures import write_figures
 from experiments.report.page import write_page
+from experiments.report.papertables import not_run
 from experiments.report.records import records
 from experiments.report.render import comma_separated, latex, markdown, terminal
 from experiments.report.runs import read_runs
+from experiments.report.table import Table
 from experiments.report.tables import tables
 from experiments.report.where import where
 from zo.errors import ConfigError
+
+PACKAGES = ("jinja2", "matplotlib", "scipy")  # of the extra `report`, for --out
 
 
 def add(commands: Any) -> None:
@@ -32,44 +39,78 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--target", type=float, metavar="A", help="forward passes to this metric on dev, as 0.8"
     )
+    command.add_argument(
+        "--beside", action="append", default=[], metavar="PAPER",
+        help=f"lay a paper's published numbers beside: {', '.join(papers())}; repeatable",
+    )  # fmt: skip
     command.add_argument("--out", type=Path, metavar="DIR", help="a folder for the page, figures and tables")
 
 
 def perform(request: argparse.Namespace) -> int:
     """0 done; wrong input as ConfigError, before anything is written."""
-    if request.target is not None and not 0 < request.target <= 1:
-        raise ConfigError(f"--target {request.target:g}: it is a fraction above 0 and up to 1, such as 0.8.")
-    if request.out is not None and (
-        request.out.is_file() or request.out.suffix in (".csv", ".md", ".tex", ".html")
-    ):
-        raise ConfigError(
-            f"--out {request.out}: it names a folder, which gets the page, the figures and the tables."
-        )
+    _check(request)
+    numbers = [number for paper in dict.fromkeys(request.beside) for number in published(paper)]
     runs = where(read_runs(request.runs), request.where)
     title = " ".join([*(str(path) for path in request.runs), *request.where])
-    made = comparison(runs, title=title, target=request.target)
+    made = comparison(runs, title=title, target=request.target, published=numbers)
     console = Console(highlight=False)
     console.print(made.summary)
     if request.out is None:
-        undecided = any(cell.chosen is None and cell.tries > 1 for cell in made.cells)
-        for table in tables(made):
-            if table.name != "settings" or undecided:
-                console.print(terminal(table))
-        console.print("", *made.notes, "All settings, figures and a page: --out DIR.", sep="\n")
+        _show(made, console)
         return 0
     write(made, request.out)
-    console.print(f"The report is {request.out}.")
+    console.print(f"The report is {request.out / 'index.html'}.", soft_wrap=True)
     return 0
 
 
 def write(made: Comparison, folder: Path) -> None:
     """All files of a report."""
-    (folder / "tables").mkdir(parents=True, exist_ok=True)
-    (folder / "comparison.json").write_text(made.to_json())
+    parts: dict[str, list[Table]] = {}
     for table in tables(made):
-        (folder / "tables" / f"{table.name}.md").write_text(markdown(table))
-        (folder / "tables" / f"{table.name}.tex").write_text(latex(table))
-    for name, rows in records(made).items():
-        (folder / "tables" / f"{name}.csv").write_text(comma_separated(rows))
+        parts.setdefault(table.file, []).append(table)
+    texts = {f"{name}.md": "\n".join(markdown(table) for table in group) for name, group in parts.items()}
+    texts |= {f"{name}.tex": "\n".join(latex(table) for table in group) for name, group in parts.items()}
+    texts |= {f"{name}.csv": comma_separated(rows) for name, rows in records(made).items()}
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / "tables" / name).write_text(text, encoding="utf-8")
+    (folder / "comparison.json").write_text(made.to_json(), encoding="utf-8")
     write_figures(made, folder / "figures")
     write_page(made, folder / "index.html")
+
+
+def _check(request: argparse.Namespace) -> None:
+    """Raises ConfigError for all that can be seen before a run is read."""
+    if request.target is not None and not 0 < request.target <= 1:
+        raise ConfigError(f"--target {request.target:g}: it is a fraction above 0 and up to 1, such as 0.8.")
+    out: Path | None = request.out
+    if out is None:
+        return
+    if out.is_file() or out.suffix in (".csv", ".md", ".tex", ".html"):
+        raise ConfigError(f"--out {out}: it names a folder, which gets the page, the figures and the tables.")
+    if lacking := [name for name in PACKAGES if find_spec(name) is None]:
+        raise ConfigError(
+            f"--out {out}: the page and the figures need {', '.join(lacking)}, which {_are(lacking)} not here: "
+            "pip install -e '.[report]'. Without --out the tables are printed."
+        )
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _show(made: Comparison, console: Console) -> None:
+    """The tables that answer: settings only where dev could not choose, papers' only where something was run."""
+    undecided = any(cell.chosen is None and cell.tries > 1 for cell in made.cells)
+    left = []
+    for table in tables(made):
+        if table.file == "published" and not_run(table):
+            left.append(table)
+        elif table.name != "settings" or undecided:
+            console.print(terminal(table))
+    console.print()
+    for note in made.notes:
+        console.print(note)
+    if left:
+        console.print(f"Of {len(left)} published tables nothing was run; --out DIR writes them too.")
+    console.print("All settings, figures and a page: --out DIR.")

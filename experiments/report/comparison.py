@@ -11,7 +11,17 @@ from typing import Any
 from experiments.report.beside import Beside, Published, compare
 from experiments.report.cells import Cell, cells_of, newest
 from experiments.report.runs import Run
-from experiments.report.statistics import BAND, LEVEL, Curve, Difference, Reach, curves, differences, reach
+from experiments.report.statistics import (
+    BAND,
+    HAS_SCIPY,
+    LEVEL,
+    Curve,
+    Difference,
+    Reach,
+    curves,
+    differences,
+    reach,
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,8 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell]) -> Iterator[str]:
         if cell.chosen and (diverged := [run.seed for run in cell.chosen.ended if run.status == "diverged"]):
             seeds = ", ".join(str(seed) for seed in diverged)
             yield f"{where}: seed {seeds} diverged, and counts with the weights that it reported."
+    if not HAS_SCIPY:
+        yield "There are no intervals, for scipy is not here: pip install -e '.[report]'."
     dropout = sorted({run.method for run in runs if run.result and run.result.get("train_mode")})
     if dropout:
         yield f"With dropout in training: {', '.join(dropout)}. All others train in eval mode."

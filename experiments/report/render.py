@@ -10,12 +10,13 @@ from rich import table as rich
 from rich.console import Group
 from rich.text import Text
 
-from experiments.report.tables import Entry, Table
+from experiments.report.table import Entry, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "[": "{[}", "]": "{]}",
-    "±": r"$\pm$", "−": "$-$", "–": "--", "·": r"$\cdot$", "×": r"$\times$", "σ": r"$\sigma$", "ε": r"$\epsilon$",
+    "±": r"$\pm$", "−": "$-$", "–": "--", "·": r"$\cdot$", "×": r"$\times$", "≠": r"$\neq$", "=": "$=$",
+    "σ": r"$\sigma$", "ε": r"$\epsilon$",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ of 28 pairs of equal methods one or two will exclude zero.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from experiments.report.cells import Cell
 from experiments.report.runs import Run
 
+HAS_SCIPY = find_spec("scipy") is not None
 LEVEL = 0.95  # of every interval
 BAND = "lowest to highest run"  # what a curve's band is, for captions
 POINTS = 200  # of a training curve, at most
@@ -97,12 +99,14 @@ class Curve:
 
 
 def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
-    """Mean, deviation and interval of at least one number."""
+    """Mean, deviation and interval of at least one number; no interval without scipy."""
     if len(values) < 2:
         return Spread(len(values), fmean(values), None, None, None)
-    from scipy.stats import t  # late: only intervals need it
-
     mean, deviation = fmean(values), stdev(values)
+    if not HAS_SCIPY:
+        return Spread(len(values), mean, deviation, None, None)
+    from scipy.stats import t  # late: it takes a second
+
     half = float(t.ppf((1 + level) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
     return Spread(len(values), mean, deviation, mean - half, mean + half)
 

@@ -5,47 +5,26 @@ choices      which of the settings tried each of these is
 costs        forward passes, also to a target, seconds, memory
 differences  of every two methods, over common seeds
 settings     everything that was tried
-published    a paper's numbers beside one's own
+published    a paper's tables with one's own numbers beside theirs (experiments.report.papertables)
 
 Bold is the highest mean of a column and every other that prints as the same tenth of a point.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from experiments.report.beside import Beside
 from experiments.report.cells import Cell, Setting
 from experiments.report.comparison import Comparison
-from experiments.report.statistics import Difference, Reach, Spread
+from experiments.report.papertables import papertables
+from experiments.report.statistics import Difference, Reach
+from experiments.report.table import NOTHING, Entry, Table, percent, points, signed, spread, whole
 
 Column = tuple[str, str, str]
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The text of a cell of a table."""
-
-    text: str
-    bold: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """name: of its files. head: of the columns. left: how many of them hold words. notes: sentences below it."""
-
-    name: str
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-    left: int = 1
-    notes: tuple[str, ...] = ()
 
 
 def tables(made: Comparison) -> list[Table]:
     """All tables that have a row."""
-    parts = [results(made), choices(made), costs(made), differences(made), settings(made), published(made)]
-    return [table for table in parts if table.rows]
+    parts = [results(made), choices(made), costs(made), differences(made), settings(made)]
+    return [table for table in [*parts, *papertables(made.published)] if table.rows]
 
 
 def results(made: Comparison) -> Table:
@@ -57,7 +36,7 @@ def results(made: Comparison) -> Table:
         for column in made.columns:
             cell = made.cell(method, column)
             text = NOTHING if cell is None else _result(cell)
-            bold = cell is not None and cell.mean is not None and _points(cell.mean) == best[column]
+            bold = cell is not None and cell.mean is not None and points(cell.mean) == best[column]
             entries.append(Entry(text, bold))
         rows.append(tuple(entries))
     metrics = sorted({cell.metric for cell in made.cells if cell.metric})
@@ -84,9 +63,9 @@ def choices(made: Comparison) -> Table:
             cell.chosen.label if cell.chosen else NOTHING,
             cell.how,
             str(cell.tries),
-            _percent(cell.chosen.dev if cell.chosen else None),
-            _percent(cell.before),
-            _spread(cell.mean, cell.deviation),
+            percent(cell.chosen.dev if cell.chosen else None),
+            percent(cell.before),
+            spread(cell.mean, cell.deviation),
             str(cell.n),
         )
         rows.append(tuple(Entry(text) for text in texts))
@@ -112,10 +91,10 @@ def costs(made: Comparison) -> Table:
         texts = (
             cell.method,
             *_on(made, cell),
-            _whole(cell.forward_passes),
+            whole(cell.forward_passes),
             *(() if made.target is None else (reach_words(reached),)),
             NOTHING if cell.seconds_per_step is None else f"{cell.seconds_per_step:.3g}",
-            _whole(cell.seconds),
+            whole(cell.seconds),
             NOTHING if cell.peak_memory_bytes is None else f"{cell.peak_memory_bytes / 2**20:,.0f}",
         )
         rows.append(tuple(Entry(text) for text in texts))
@@ -165,7 +144,7 @@ def settings(made: Comparison) -> Table:
         for setting in cell.settings:
             bold = setting is cell.chosen
             texts = (cell.method, *_on(made, cell), setting.label, setting.key, _seeds(setting),
-                     _percent(setting.dev), _spread(setting.mean, setting.deviation))  # fmt: skip
+                     percent(setting.dev), spread(setting.mean, setting.deviation))  # fmt: skip
             rows.append(tuple(Entry(text, bold) for text in texts))
     where = _heads(made)
     return Table(
@@ -176,21 +155,6 @@ def settings(made: Comparison) -> Table:
         left=4 + len(where),
         notes=(
             "Bold: chosen, by dev over the seeds that the settings of a cell share. --where setting=KEY.",
-        ),
-    )
-
-
-def published(made: Comparison) -> Table:
-    """A paper's numbers and ours."""
-    return Table(
-        "published",
-        "Published numbers beside these runs, in per cent",
-        ("paper", "table", "model", "task", "peft", "method", "k", "published", "ours", "n", "verdict"),
-        tuple(_published(each) for each in made.published),
-        left=6,
-        notes=(
-            "Reproduced: within two published deviations, else within two points. Not run: no run of that model, "
-            "task, method, peft and k, or none that dev could choose.",
         ),
     )
 
@@ -233,7 +197,7 @@ def _result(cell: Cell) -> str:
         if cell.chosen is None and any(setting.ended for setting in cell.settings):
             others = f"not chosen on dev; {others}".removesuffix("; ")
         return others or NOTHING
-    return f"{_spread(cell.mean, cell.deviation)} ({cell.n})" + (f"; {others}" if others else "")
+    return f"{spread(cell.mean, cell.deviation)} ({cell.n})" + (f"; {others}" if others else "")
 
 
 def _others(cell: Cell) -> str:
@@ -244,28 +208,16 @@ def _others(cell: Cell) -> str:
 
 def _best(made: Comparison, column: Column) -> str | None:
     means = [cell.mean for m in made.methods if (cell := made.cell(m, column)) and cell.mean is not None]
-    return _points(max(means)) if len(means) > 1 else None
+    return points(max(means)) if len(means) > 1 else None
 
 
 def _difference(each: Difference | None) -> Entry:
     if each is None:
         return Entry(NOTHING)
-    spread: Spread = each.spread
-    text = f"{_signed(spread.mean)}"
-    if spread.low is None or spread.high is None:
-        return Entry(f"{text} ({spread.n})")
-    text += f" [{_signed(spread.low)}, {_signed(spread.high)}] ({spread.n})"
-    return Entry(text, spread.n > 2 and (spread.low > 0 or spread.high < 0))
-
-
-def _published(each: Beside) -> tuple[Entry, ...]:
-    number = each.published
-    theirs = f"{number.value:g}" + (f" ± {number.deviation:g}" if number.deviation is not None else "")
-    ours = NOTHING if each.ours is None else f"{each.ours:.1f}"
-    ours += "" if each.deviation is None else f" ± {each.deviation:.1f}"
-    texts = (number.paper, number.table, number.model, number.task, number.peft, number.method,
-             NOTHING if number.k is None else str(number.k), theirs, ours, str(each.n), each.verdict)  # fmt: skip
-    return tuple(Entry(text, each.verdict == "reproduced") for text in texts)
+    mean, low, high, n = each.spread.mean, each.spread.low, each.spread.high, each.spread.n
+    if low is None or high is None:
+        return Entry(f"{signed(mean)} ({n})")
+    return Entry(f"{signed(mean)} [{signed(low)}, {signed(high)}] ({n})", n > 2 and (low > 0 or high < 0))
 
 
 def _seeds(setting: Setting) -> str:
@@ -273,23 +225,3 @@ def _seeds(setting: Setting) -> str:
     return ", ".join(
         f"{run.seed}" if run.status == "finished" else f"{run.seed} {run.status}" for run in setting.runs
     )
-
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
-
-
-def _percent(fraction: float | None) -> str:
-    return NOTHING if fraction is None else _points(fraction)
-
-
-def _spread(mean: float | None, deviation: float | None) -> str:
-    return _percent(mean) + ("" if deviation is None else f" ± {_points(deviation)}")
-
-
-def _signed(fraction: float) -> str:
-    return f"{100 * fraction:+.1f}".replace("-", "−")
-
-
-def _whole(number: float | None) -> str:
-    return NOTHING if number is None else f"{number:,.0f}"

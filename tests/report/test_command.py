@@ -57,6 +57,7 @@ def test_a_report_of_real_runs(real, tmp_path, capsys, monkeypatch):
     assert mezo["mean"] == pytest.approx(scores[max(scores)])
     for name in ("results", "choices", "costs", "differences", "settings"):
         assert (out / "tables" / f"{name}.md").is_file() and (out / "tables" / f"{name}.tex").is_file()
+    assert "<html" in (out / "index.html").read_text() and (out / "figures" / "curves.pdf").is_file()
     for name in ("cells", "settings", "runs", "differences", "curves"):
         assert (out / "tables" / f"{name}.csv").is_file()
 
@@ -111,6 +112,17 @@ def test_wrong_input_ends_with_2_and_writes_nothing(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
 
 
+def test_a_package_that_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, capsys, monkeypatch):
+    run(tmp_path / "runs")
+    monkeypatch.setattr(
+        "experiments.report.command.find_spec", lambda name: None if name == "jinja2" else name
+    )
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "need jinja2, which is not here: pip install -e '.[report]'." in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_runs_that_all_failed_are_a_report_too(tmp_path, capsys):
     run(tmp_path, after=None, status="failed")
     assert main(["report", str(tmp_path)]) == 0
@@ -123,11 +135,11 @@ def test_a_report_needs_neither_torch_nor_the_extra_packages_for_its_tables(tmp_
         run(tmp_path, seed=seed)
     program = (
         "import sys\n"
-        "for name in ('torch', 'transformers', 'pandas', 'matplotlib', 'jinja2'): sys.modules[name] = None\n"
+        "for name in ('torch', 'transformers', 'pandas', 'matplotlib', 'jinja2', 'scipy'): sys.modules[name] = None\n"
         "from experiments.__main__ import main\n"
         f"sys.exit(main(['report', {str(tmp_path)!r}]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "50.0 ± 0.0 (2)" in done.stdout
+    assert "50.0 ± 0.0 (2)" in done.stdout and "no intervals" in done.stdout

@@ -9,10 +9,12 @@ from rich.console import Console
 
 from experiments.report.beside import Published, compare
 from experiments.report.comparison import comparison
+from experiments.report.papertables import not_run, papertables
 from experiments.report.records import records
 from experiments.report.render import comma_separated, in_latex, latex, markdown, terminal
 from experiments.report.runs import read_runs
-from experiments.report.tables import Entry, Table, costs, differences, published, results, tables
+from experiments.report.table import Entry, Table
+from experiments.report.tables import costs, differences, results, tables
 from tests.report.made import dev_rows, run
 
 
@@ -140,8 +142,23 @@ def test_reproduced_is_within_two_deviations_or_two_points(made, published, verd
     assert found.n == (0 if verdict == "not run" else 3)
 
 
-def test_published_numbers_are_a_table(made, tmp_path):
-    beside = comparison(made.runs, published=[number(84.0, 2.0), number(50.0, None, task="rte")])
-    first, second = published(beside).rows
-    assert [entry.text for entry in first][-4:] == ["84 ± 2", "80.0 ± 10.0", "3", "reproduced"]
-    assert [entry.text for entry in second][-4:] == ["50", "–", "0", "not run"]
+def test_a_papers_table_has_our_numbers_beside_its_own(made):
+    numbers = [
+        number(84.0, 2.0),
+        number(50.0, None, task="rte"),
+        number(95.0, None, method="mezo"),
+        number(50.0, None, method="mezo", peft="lora"),
+        number(60.0, None, model="opt-13b"),
+    ]
+    beside = comparison(made.runs, published=numbers)
+    first, second = papertables(beside.published)
+    assert first.head == ("method", "t", "rte")
+    assert [[entry.text for entry in row] for row in first.rows] == [
+        ["fzoo", "84 ± 2 = 80.0 ± 10.0 (3)", "50"],
+        ["mezo", "95 ≠ 79.3 ± 9.8 (3)", "–"],
+        ["mezo lora", "50", "–"],
+    ]
+    assert "1 reproduced, 1 not reproduced, 2 not run" in first.title
+    assert not not_run(first) and not_run(second)
+    assert {table.file for table in (first, second)} == {"published"} and first.name != second.name
+    assert [row["verdict"] for row in records(beside)["published"]].count("not run") == 3
