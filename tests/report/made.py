@@ -41,10 +41,10 @@ def run(
     for key, value in config.items():
         group, _, leaf = key.partition("__")
         made[group][leaf] = value
-    task, peft = made["task"]["name"], made["peft"]["name"]
+    model, task, peft = (made[group]["name"] for group in ("model", "task", "peft"))
     # As with seeds.split: null, where each seed has its own hash.
     hash8 = name or hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
-    folder = runs / "default" / f"m-{task}-{method}-{peft}" / hash8 / f"seed{seed}"
+    folder = runs / "default" / f"{model}-{task}-{method}-{peft}" / hash8 / f"seed{seed}"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(made))
     (folder / "status.json").write_text(
@@ -53,7 +53,7 @@ def run(
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     if after is not None:
         result = {
-            "status": status, "method": method.lower(), "model": "m", "task": task, "peft": peft, "seed": seed,
+            "status": status, "method": method.lower(), "model": model, "task": task, "peft": peft, "seed": seed,
             "config_hash": hash8 * 8, "metric": "accuracy", "before": 0.5, "after": after, "best_dev": dev,
             "steps": 10, "forward_passes": 20, "backward_passes": 0, "forward_passes_per_step": 2,
             "eval_forward_passes": 4, "seconds": 3.0, "peak_memory_bytes": 2**20, "trainable_parameters": 7,

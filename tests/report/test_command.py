@@ -104,12 +104,25 @@ def test_wrong_input_ends_with_2_and_writes_nothing(tmp_path, capsys):
         [str(tmp_path / "nowhere")],
         [runs, "--where", "task=nothing"],
         [runs, "--target", "80"],
+        [runs, "--beside", "nature"],
         [runs, "--out", str(tmp_path / "table.csv")],
         [runs, "--out", str(tmp_path / "out"), "--where", "task=nothing"],
     ):
         assert main(["report", *arguments]) == 2
         assert capsys.readouterr().err.strip().endswith(".")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def test_published_numbers_are_laid_beside(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for seed, after in enumerate((0.915, 0.910, 0.905)):
+        run(tmp_path / "runs", "FZOO", seed, task__name="sst2", model__name="opt-125m", after=after)
+    assert main(["report", str(tmp_path / "runs"), "--beside", "fzoo"]) == 0
+    said = capsys.readouterr().out
+    assert "fzoo, table" in said and "91.0 ± 0.5 (3)" in said and "published tables nothing was run" in said
+    assert main(["report", str(tmp_path / "runs"), "--beside", "mezo", "--out", str(tmp_path / "out")]) == 0
+    assert "not run" in (tmp_path / "out" / "tables" / "published.csv").read_text()
+    assert "≠" in (tmp_path / "out" / "tables" / "published.md").read_text()
 
 
 def test_a_package_that_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, capsys, monkeypatch):

@@ -7,7 +7,8 @@ import re
 import pytest
 from rich.console import Console
 
-from experiments.report.beside import Published, compare
+from experiments.papers import Published
+from experiments.report.beside import compare
 from experiments.report.comparison import comparison
 from experiments.report.papertables import not_run, papertables
 from experiments.report.records import records
@@ -140,6 +141,20 @@ def test_reproduced_is_within_two_deviations_or_two_points(made, published, verd
     assert found.verdict == verdict
     assert (found.ours is None) == (verdict == "not run")
     assert found.n == (0 if verdict == "not run" else 3)
+
+
+def test_a_papers_k_is_that_of_the_runs(tmp_path):
+    run(tmp_path, "FZOO", task__k=16, after=0.9)
+    run(tmp_path, "FZOO", task__k=512, after=0.7)
+    run(tmp_path, "MeZO", task__k=None, after=0.6)
+    cells = comparison(read_runs([tmp_path])).cells
+    asked = [
+        number(90.0, None, k=16),
+        number(70.0, None, k=512),
+        number(90.0, None),
+        number(61.0, None, method="mezo"),
+    ]
+    assert [each.ours and round(each.ours) for each in compare(cells, asked)] == [90, 70, None, 60]
 
 
 def test_a_papers_table_has_our_numbers_beside_its_own(made):
