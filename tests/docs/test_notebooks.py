@@ -23,9 +23,9 @@ def printed(name: str, tmp_path: Path, monkeypatch) -> str:
     monkeypatch.setenv("MPLBACKEND", "agg")
     notebook: Any = nbformat.read(folder / "notebooks" / name, as_version=4)
     place = {"metadata": {"path": str(folder / "notebooks")}}
-    nbclient.NotebookClient(notebook, timeout=280, kernel_name="python3", resources=place).execute()
+    nbclient.NotebookClient(notebook, timeout=550, kernel_name="python3", resources=place).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "".join(o.get("text", o.get("data", {}).get("text/plain", "")) for o in outputs)
+    return "\n".join(o.get("text", o.get("data", {}).get("text/plain", "")) for o in outputs)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -38,6 +38,7 @@ def test_it_is_short_calls_and_has_no_outputs(path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_your_model_and_task(tmp_path, monkeypatch):
     said = printed("your_model_and_task.ipynb", tmp_path, monkeypatch)
     assert "The bits are those of the run." in said
@@ -47,3 +48,16 @@ def test_your_model_and_task(tmp_path, monkeypatch):
     assert result["after"] > max(0.58, result["before"])
     assert re.findall(r"tuned +Tom saw .* It was (\w+)", said) == ["great", "terrible"]
     assert not os.path.exists(ROOT / "conf" / "local" / "task" / "verdict.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compare_methods(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    said = printed("compare_methods.ipynb", tmp_path, monkeypatch)
+    runs = tmp_path / "notebooks" / "runs" / "compare_methods"
+    assert len(list(runs.rglob("result.json"))) == 6
+    for method in ("adamw", "fzoo", "mezo"):
+        assert re.search(rf"^{method} +[01]\.\d+ over 2 seeds", said, re.M)
+    assert "fzoo - mezo: " in said
+    assert (runs / "report" / "comparison.json").exists() and list((runs / "figures").glob("*.png"))
