@@ -65,6 +65,7 @@ STANDS_FOR = [
 ]  # fmt: skip
 RUN_WITH = ("budget.steps=2", "task.train=40", "task.dev=8", "task.test=8", "batch.size=4", "stop.every=1", "threads=1",
             "stop.patience=null")  # fmt: skip
+MACHINE = "conf/local/default.yaml"
 SHIPPED = ("tiny-clm", "tiny-mlm")
 # Rows that stand for a task's real data: their columns, and values that tell which row they are of.
 ROWS = {
@@ -99,6 +100,8 @@ def tree(tmp_path_factory) -> Path:
     shutil.copytree(CONF, folder / "conf", ignore=shutil.ignore_patterns("local"))
     for page in PAGES:
         for name, text in files(page).items():
+            if name == MACHINE:
+                continue  # it would change every run
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
@@ -230,6 +233,18 @@ def test_is_understood(command, understood, monkeypatch, capsys):
         understood(written_out(command))
     except AssertionError as error:
         pytest.fail(f"{command}\n{capsys.readouterr().err}\n{error}")
+
+
+def test_a_machines_own_values_reach_every_run(tree, monkeypatch):
+    (text,) = (found[MACHINE] for page in PAGES if MACHINE in (found := files(page)))
+    monkeypatch.setattr("experiments.cli.compose.CONF", tree / "conf")
+    (tree / MACHINE).write_text(text)
+    try:
+        config = compose(["threads=3"]).config
+    finally:
+        (tree / MACHINE).unlink()
+    assert config is not None
+    assert (config["threads"], config["paths"]["runs"]) == (3, "/scratch/me/runs")
 
 
 def test_there_are_commands():

@@ -103,3 +103,14 @@ def test_keys_and_options_exist(page):
             if key in options and re.match("[a-z]", value) and not {value} <= {*options[key], *own[key]}:
                 wrong.append(f"{page.name}:{line} {key}={value}")
     assert wrong == []
+
+
+def test_every_group_and_key_has_its_line_in_configuration():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    lines = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    fixed = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    assert isinstance(fixed, dict)
+    assert lines == {*groups(), "recipe", "local", *fixed} - {"defaults"}
+    for group in ("schedule", "tracker", "launcher", "debug"):
+        (line,) = re.findall(rf"^\| `{group}` \|.*", page, re.MULTILINE)
+        assert {option for option in groups()[group]} <= set(re.findall(r"`([\w-]+)`", line))
