@@ -113,4 +113,4 @@ def test_every_group_and_key_has_its_line_in_configuration():
     assert lines == {*groups(), "recipe", "local", *fixed} - {"defaults"}
     for group in ("schedule", "tracker", "launcher", "debug"):
         (line,) = re.findall(rf"^\| `{group}` \|.*", page, re.MULTILINE)
-        assert {option for option in groups()[group]} <= set(re.findall(r"`([\w-]+)`", line))
+        assert set(groups()[group]) <= set(re.findall(r"`([\w-]+)`", line))
