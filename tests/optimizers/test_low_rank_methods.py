@@ -42,6 +42,18 @@ def test_lozo_moves_along_u_v_over_root_r(rank):
     assert torch.allclose(step["b"], expected, rtol=1e-5, atol=1e-4)
 
 
+def test_factors_of_earlier_steps_are_forgotten_and_come_back_the_same():
+    weights, kind = matrix(5, 4), LowRank(2, 100)
+    first = kind.u(weights, "w", Key(0, 0, 0)).clone()
+    kept = []
+    for t in range(1, 40):
+        for i in (0, 1):
+            kind.thin(weights, "w", [(Key(0, t, i), 1.0)])
+        kept.append(len(kind._kept))
+    assert kept == [3] * 39  # two U and the V they share, however long the run
+    assert torch.equal(kind.u(weights, "w", Key(0, 0, 0)), first)
+
+
 def test_lozo_m_keeps_its_momentum_on_u_and_carries_it_over_to_a_new_v():
     beta, nu, lr = 0.75, 2, 2.0**-6
     optimizer = LOZOM(matrix(5, 400), lr=lr, eps=0.5, rank=2, nu=nu, beta=beta)

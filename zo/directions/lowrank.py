@@ -68,6 +68,7 @@ class LowRank(Made):
         self.every = every
         self._kept: dict[tuple[str, str, int], Tensor] = {}
         self._size = 0
+        self._step: int | None = None  # whose factors are kept
 
     def thin(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor]:
         left: dict[int, Tensor] = {}  # Σ scale U/√r by the V it goes with
@@ -84,6 +85,9 @@ class LowRank(Made):
 
     def u(self, weights: Theta, name: str, key: Key) -> Tensor:
         """U of one direction, [m, r]; not to be written."""
+        if key.step != self._step:
+            # Thousands of small tensors that outlive a step would pin the heap between the large ones of forwards.
+            self._kept, self._size, self._step = {}, 0, key.step
         return self._factor(weights, name, "A", matrix_shape(weights.source(name))[0], key.word)
 
     def v(self, weights: Theta, name: str, key: Key) -> Tensor:
