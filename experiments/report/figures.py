@@ -68,7 +68,7 @@ def _write(comparison: Comparison, path: Path, panel: Panel) -> list[Path]:
         if panel is _curves:
             _legend(figure, comparison)
         files = [path.with_suffix(".png"), path.with_suffix(".pdf")]
-        figure.savefig(files[0], dpi=200, metadata={"Software": None})
+        figure.savefig(files[0], dpi=160, metadata={"Software": None})
         figure.savefig(files[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
     return files
 
