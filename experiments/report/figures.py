@@ -24,7 +24,7 @@ MARKERS = {
 }
 DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 INK, GREY, RULE = "#1d1f23", "#676c75", "#dcdcd8"
-LOOK = {
+LOOK: Any = {  # matplotlib's types know its settings by name
     "axes.axisbelow": True, "axes.edgecolor": GREY, "axes.grid": True, "axes.labelcolor": INK, "axes.labelsize": 9,
     "axes.spines.right": False, "axes.spines.top": False, "axes.titlelocation": "left", "axes.titlesize": 10,
     "font.size": 9, "grid.color": RULE, "grid.linewidth": 0.6, "legend.frameon": False, "pdf.fonttype": 42,

@@ -92,10 +92,8 @@ def ranked(comparison: Comparison) -> list[str]:
     """The methods in the order of the rows: by mean where there is one column, else by name."""
     if len(comparison.columns) != 1:
         return list(comparison.methods)
-    means = {cell.method: cell.mean for cell in comparison.cells}
-    return sorted(
-        comparison.methods, key=lambda method: -1.0 if means[method] is None else means[method], reverse=True
-    )
+    means = {cell.method: -1.0 if cell.mean is None else cell.mean for cell in comparison.cells}
+    return sorted(comparison.methods, key=lambda method: -means[method])
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def test_each_figure_is_a_png_and_a_pdf(files):
             assert pixels.shape[0] > 500 and 0.01 < (pixels < 250).any(-1).mean() < 0.6
 
 
+@pytest.mark.slow
 def test_equal_numbers_give_equal_bytes(made, files, tmp_path):
     again = write_figures(made, tmp_path)
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
