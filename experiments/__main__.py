@@ -8,6 +8,8 @@ replay RUN            rebuild the weights from the journal, without a forward pa
 export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
 estimate OVERRIDES    memory and GPU-hours of the runs that launch.py would start with them; several values: a table
 prefetch OVERRIDES    their models and data brought to this machine
+sync RUNS             runs given to W&B, TensorBoard or trackio after the fact (experiments.trackers)
+dashboard [RUNS]      a W&B workspace and report that compare methods
 """
 
 import argparse
@@ -18,6 +20,7 @@ from pathlib import Path
 from experiments.launching import after
 from experiments.report import command as report
 from experiments.watching import command as watching
+from experiments.trackers import command as trackers
 from zo.errors import ConfigError, DataError, ZOError
 
 
@@ -49,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
     after.add(commands)
     report.add(commands)
     watching.add(commands)
+    trackers.add(commands)
     request = parser.parse_args(argv)
     if request.command in ahead:
         return _ahead(request)
@@ -60,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
             return report.perform(request)
         if request.command == "watch":
             return watching.watch(lambda: after.found(request.runs), request.once, request.every)
+        if request.command in trackers.COMMANDS:
+            return trackers.perform(request)
         from experiments import replaying  # late: torch and transformers take seconds
 
         if request.command == "replay":

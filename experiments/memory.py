@@ -1,4 +1,4 @@
-"""Peak memory of this process, in bytes: the allocator's on a GPU, resident memory on a CPU."""
+"""Peak memory of this process, in bytes: the allocator's on a GPU, resident memory on a CPU. And how many GPUs."""
 
 import resource
 import sys
@@ -6,6 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import nn
+
+
+def gpus_of(model: nn.Module) -> int:
+    """How many GPUs the weights lie on."""
+    return len({weight.device for weight in model.parameters() if weight.device.type != "cpu"})
 
 
 def reset_peak(device: torch.device) -> None:

@@ -21,21 +21,23 @@ _PEAK_EVERY = 1.0  # seconds between looks at the peak of memory
 
 
 class Recorder:
-    """Rows: `before`, `train`, `dev`, `stop`, `after`; each with steps, forward_passes and seconds so far.
+    """Rows: `before`, `train`, `dev`, `stop`, `after`; each with what it took so far: steps, forward_passes, tokens,
+    seconds, gpu_hours.
 
     And with peak_memory_bytes, of this process, up to a second old.
 
-    rows: those of earlier processes.
+    rows: those of earlier processes. gpus: that the run occupies.
     best_step, best_value: of dev so far (highest metric, then lowest loss, then earliest).
     """
 
-    def __init__(self, session: Session, folder: RunFolder, rows: Sequence[dict[str, Any]]):
+    def __init__(self, session: Session, folder: RunFolder, rows: Sequence[dict[str, Any]], gpus: int = 0):
         stop = session.config["stop"]
         timed = session.config["budget"]["minutes"] is not None
         # The session itself is not kept: its model must be free to go before another is built.
         self.folder = folder
         self._steps, self._step_cost, self._has_dev = session.steps, session.step_cost, bool(session.task.dev)
         self._device, self._peak, self._peak_at = session.loaded.device, 0, 0.0
+        self._tokens, self._gpus = session.token_count(), gpus
         self.shown: View | None = None
         self.sink: Sink | None = None
         self.before: dict[str, Any] | None = None
@@ -75,6 +77,10 @@ class Recorder:
     def seconds(self) -> float:
         """Seconds of training and evaluation so far, earlier processes counted in."""
         return self._seconds + time.monotonic() - self._began
+
+    def gpu_hours(self, seconds: float) -> float:
+        """What so many seconds of the run cost."""
+        return seconds * self._gpus / 3600
 
     def note_before(self, test: Evaluation) -> None:
         """The test metric of the weights one starts from."""
@@ -133,7 +139,8 @@ class Recorder:
         return self._write(row)
 
     def _write(self, row: dict[str, Any]) -> dict[str, Any]:
-        self._log(self._counted(row))
+        row = self._counted(row)
+        self._log(row)
         if self.shown is not None:
             self.shown.take(row)
         return row
@@ -150,9 +157,13 @@ class Recorder:
             not self._peak or seconds - self._peak_at >= _PEAK_EVERY
         ):  # reading it takes the time of a small step
             self._peak, self._peak_at = memory.peak(self._device), seconds
-        row |= {"forward_passes": row["steps"] * self._step_cost, "seconds": seconds}
-        row["peak_memory_bytes"] = self._peak
-        return row
+        return row | {
+            "forward_passes": row["steps"] * self._step_cost,
+            "tokens": self._tokens(row["steps"]),
+            "seconds": seconds,
+            "gpu_hours": self.gpu_hours(seconds),
+            "peak_memory_bytes": self._peak,
+        }
 
 
 def _value(result: Evaluation) -> float:

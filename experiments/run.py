@@ -100,7 +100,8 @@ class _Run:
         self.snapshots = Snapshots(folder.snapshots)
         self.team = team
         self._rows = team.first(folder.metrics)  # of earlier processes
-        self.recorder = Recorder(session, folder, self._rows)
+        gpus = team.size * memory.gpus_of(session.loaded.model)
+        self.recorder = Recorder(session, folder, self._rows, gpus)
         self.shown = view(console, f"{session.name} seed {self.config['seed']}", goal_of(self.config))
         team.report = lambda: (stop.code(), self.recorder.seconds())
         self.fit = Fit(folder, session.look, self.config["evaluate"]["batch"], self._say)
@@ -284,7 +285,9 @@ class _Run:
             "sequential_because": session.look.sequential_because,
             "ranks": self.team.size,
             "fitted": self.fit.found,
+            "tokens": session.token_count()(done),
             "seconds": seconds,
+            "gpu_hours": self.recorder.gpu_hours(seconds),
             "peak_memory_bytes": peak,
             "trainable_parameters": optimizer.weights.numel if session.steps or self._fitted else 0,
             "kernels": optimizer.weights.backend,

@@ -4,6 +4,7 @@ Building twice gives the same objects bit for bit, which is how the weights of a
 again: build, then replay the journal up to it.
 """
 
+import functools
 import importlib
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from experiments.models.placing import check_quantized
 from experiments.objectives import GeneratedLoss
 from experiments.peft import attach
 from experiments.tasks.task import Task, class_count, load_task
+from experiments.tokens import TokenCount
 from experiments.ways import LinearProbe, Way, output_alone
 from zo.errors import ConfigError
 from zo.optimizers import Optimizer, Probing
@@ -72,6 +74,12 @@ class Session:
         places = range(t * size, (t + 1) * size)
         orders = {epoch: _permutation(n, seed, epoch) for epoch in {place // n for place in places}}
         return self.task.collate([self.task.train[orders[place // n][place % n]] for place in places])
+
+    def token_count(self) -> TokenCount:
+        """Tokens after so many steps."""
+        lengths = [self.task.tokens(example) for example in self.task.train]
+        order = functools.partial(_permutation, len(lengths), seed_of(self.config, "order"))
+        return TokenCount(lengths, min(self.config["batch"]["size"], len(lengths)), order, self.step_cost)
 
     def header(self) -> dict[str, Any]:
         """What a journal of this run must agree on to be continued."""

@@ -17,6 +17,7 @@ from experiments.launching.request import Checked, Tally, varied
 from experiments.models.loading import Loaded, outline
 from experiments.session import seed_of, steps_of
 from experiments.tasks.task import Task, load_task
+from experiments.trackers.choices import choice_of
 from zo.errors import ConfigError, DataError
 
 
@@ -53,6 +54,7 @@ class Planner:
         """The run of a complete configuration. Raises ConfigError and DataError for what `build` would refuse
         without the weights.
         """
+        choice_of(config)
         steps = steps_of(config)
         model = json.dumps(config["model"], sort_keys=True)
         if model not in self._models:

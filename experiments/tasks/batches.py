@@ -56,7 +56,12 @@ def option_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
 
 def answer_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
     """input_ids, attention_mask [B, T]; positions, targets [B, K]: the right option, or the model answer."""
-    return row_batch([e.rows[e.golds[0] if e.golds else 0] for e in examples], pad, limit)
+    return row_batch([answer_row(example) for example in examples], pad, limit)
+
+
+def answer_row(example: Example) -> Row:
+    """The row of the right option, or of the model answer."""
+    return example.rows[example.golds[0] if example.golds else 0]
 
 
 def row_batch(rows: Sequence[Row], pad: int, limit: int) -> Batch:

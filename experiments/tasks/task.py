@@ -81,6 +81,15 @@ class Task:
             return self.collate_prompts(examples)
         return self.collate_options(examples)
 
+    def tokens(self, example: Example) -> int:
+        """Tokens that `collate` puts into the model for an example, padding apart."""
+        if isinstance(self.objective, GeneratedLoss):
+            return len(example.prompt)
+        if isinstance(self.objective, AnswerLoss):
+            return len(batches.answer_row(example).ids)
+        rows = example.rows if isinstance(self.prompts, CausalPrompts) else example.rows[:1]
+        return sum(len(row.ids) for row in rows)
+
     def collate_prompts(self, examples: Sequence[Example]) -> Batch:
         """The batch that answers are generated from, on the model's device."""
         return self._placed(batches.prompt_batch(examples, self.pad, self.limit))

@@ -7,6 +7,7 @@ axis, and the result is a last row. A run that is there already is replaced. Upl
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from experiments.trackers.tracker import About
@@ -29,9 +30,10 @@ class Trackio:
             raise ValueError(
                 f"it is used on this machine alone, so unset {away[0]}; trackio sync uploads a project"
             )
-        for run in trackio.Api().runs(self._project):
-            if run.name == about.name:
-                run.delete()
+        with suppress(ValueError):  # a project that does not exist has no runs
+            for run in trackio.Api().runs(self._project):
+                if run.name == about.name:
+                    run.delete()
         described = {"id": about.id, "job_type": about.job_type, "tags": list(about.tags)}
         self._run = trackio.init(
             self._project, about.name, about.group, config={**about.config, **described}, embed=False

@@ -15,13 +15,21 @@ from typing import Any, Literal
 from experiments.trackers.tracker import AXES, LOSSES, SCORES, About
 
 Mode = Literal["online", "offline", "disabled"]
-_FINISH = 40.0  # seconds that W&B may upload after the end, also when the program exits
+
+
+def has_key() -> bool:
+    """Whether W&B finds credentials here: a key in the environment, in netrc, or of wandb login. Asks nobody."""
+    import wandb
+
+    wandb.setup(wandb.Settings(silent=True))
+    return wandb.login(prompt=False, verify=False)
 
 
 class Wandb:
     """A run of W&B. resumed: earlier processes have tracked it. own: this process is the run, not a copy of it.
 
-    strict: raise instead of going offline.
+    timeout_seconds: that the server is waited for at the start. finish_seconds: that W&B may go on uploading at the
+    end, also when the program exits. strict: raise instead of going offline.
     """
 
     def __init__(
@@ -31,6 +39,7 @@ class Wandb:
         entity: str | None = None,
         timeout_seconds: float = 10.0,
         *,
+        finish_seconds: float = 40.0,
         resumed: bool = False,
         own: bool = True,
         strict: bool = False,
@@ -39,6 +48,7 @@ class Wandb:
         self._project = project
         self._entity = entity
         self._timeout = timeout_seconds
+        self._finish = finish_seconds
         self._resumed = resumed
         self._own = own
         self._strict = strict
@@ -66,24 +76,18 @@ class Wandb:
         said = os.environ.get("WANDB_MODE")
         if self.mode == "online" and said in ("offline", "disabled"):
             self.mode = "offline" if said == "offline" else "disabled"
-        if self.mode != "online" or self._has_key():
+        if self.mode != "online" or has_key():
             return ""
         if self._strict:
             raise PermissionError("there is no W&B key here: set WANDB_API_KEY, or log in with wandb login")
         self.mode = "offline"
         return "There is no W&B key here (WANDB_API_KEY, or wandb login), so the run is tracked offline. "
 
-    def _has_key(self) -> bool:
-        import wandb
-
-        wandb.setup(wandb.Settings(silent=True))
-        return wandb.login(prompt=False, verify=False)
-
     def _init(self, about: About) -> Any:
         import wandb
 
-        shutil.rmtree(about.folder / "wandb", ignore_errors=True)
-        return wandb.init(
+        older = list((about.folder / "wandb").glob("*run-*"))
+        run = wandb.init(
             project=self._project,
             entity=self._entity,
             id=about.id,
@@ -100,7 +104,7 @@ class Wandb:
                 silent=True,
                 console="off",
                 init_timeout=self._timeout,
-                finish_timeout=_FINISH,
+                finish_timeout=self._finish,
                 finish_timeout_raises=True,
                 stop_fn=(about.folder / "STOP").touch,  # W&B's button Stop run: at the end of a step
                 x_disable_meta=not self._own,
@@ -109,6 +113,10 @@ class Wandb:
                 disable_git=not self._own,
             ),
         )
+        for path in older:
+            if path != Path(run.dir).parent:
+                shutil.rmtree(path, ignore_errors=True)
+        return run
 
     def _forget(self) -> None:
         """Ends W&B's process, in which an attempt that failed still holds the id."""

@@ -1,0 +1,31 @@
+"""How much text a run has put through its model: a function of the step alone, so a resumed run counts the same."""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+
+class TokenCount:
+    """Tokens of the training's forward passes, padding apart; a backward pass counts as in `forward_passes`.
+
+    lengths: tokens of each training example. size: examples a step. order: of the examples in an epoch.
+    cost: forward passes a step.
+    """
+
+    def __init__(self, lengths: Sequence[int], size: int, order: Callable[[int], Sequence[int]], cost: int):
+        self._lengths = lengths
+        self._size = size
+        self._order = order
+        self._cost = cost
+        self._total = sum(lengths)
+        self._epoch = -1
+        self._sums = [0]  # of the epoch's first examples
+
+    def __call__(self, steps: int) -> int:
+        """Tokens of the first `steps` steps."""
+        if not self._lengths:
+            return 0
+        epoch, place = divmod(steps * self._size, len(self._lengths))
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._sums = [0, *accumulate(self._lengths[number] for number in self._order(epoch))]
+        return self._cost * (epoch * self._total + self._sums[place])
