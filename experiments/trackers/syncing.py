@@ -65,7 +65,7 @@ def _tracker(name: str, mode: Mode, project: str, entity: str | None) -> Tracker
     if name == "tensorboard":
         return TensorBoard()
     if name == "trackio":
-        return Trackio(project)
+        return Trackio(project, own=False)
     return Wandb(mode, project, entity, timeout_seconds=60.0, finish_seconds=_UPLOAD, own=False, strict=True)
 
 

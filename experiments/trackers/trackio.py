@@ -14,10 +14,11 @@ from experiments.trackers.tracker import About
 
 
 class Trackio:
-    """A run of trackio."""
+    """A run of trackio. own: this process is the run, not a copy of it, so the machine's load is of interest."""
 
-    def __init__(self, project: str = "zo"):
+    def __init__(self, project: str = "zo", *, own: bool = True):
         self._project = project
+        self._load = None if own else False
         self._run: Any = None
         self._next = 0
 
@@ -36,7 +37,13 @@ class Trackio:
                     run.delete()
         described = {"id": about.id, "job_type": about.job_type, "tags": list(about.tags)}
         self._run = trackio.init(
-            self._project, about.name, about.group, config={**about.config, **described}, embed=False
+            self._project,
+            about.name,
+            about.group,
+            config={**about.config, **described},
+            embed=False,
+            auto_log_cpu=self._load,
+            auto_log_gpu=self._load,
         )
         return f"trackio shows this run with: trackio show --project {self._project}"
 
