@@ -94,7 +94,7 @@ def build(
     from wandb_workspaces import expr
 
     parts = panels()
-    only = [expr.Metric("ID").isin(list(ids))] if ids else []
+    only: Any = expr.And(expr.Metric("ID").isin(list(ids))) if ids else ""
     workspace = workspaces.Workspace(
         entity=entity,
         project=project,

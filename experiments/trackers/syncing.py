@@ -19,7 +19,7 @@ from experiments.trackers.trackio import Trackio
 from experiments.trackers.wandb import Mode, Wandb
 from zo.errors import ConfigError
 
-_UPLOAD = 600.0  # seconds that W&B may take for one run
+START, UPLOAD = 60.0, 600.0  # seconds that W&B may take to answer, and to upload one run
 
 
 def sync(
@@ -66,7 +66,7 @@ def _tracker(name: str, mode: Mode, project: str, entity: str | None) -> Tracker
         return TensorBoard()
     if name == "trackio":
         return Trackio(project, own=False)
-    return Wandb(mode, project, entity, timeout_seconds=60.0, finish_seconds=_UPLOAD, own=False, strict=True)
+    return Wandb(mode, project, entity, timeout_seconds=START, finish_seconds=UPLOAD, own=False, strict=True)
 
 
 def _copy(folder: Path, config: dict[str, Any], tracker: Tracker) -> str:

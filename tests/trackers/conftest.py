@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-SMALL = ("task.train=48", "task.dev=16", "task.test=32", "batch.size=4", "stop.every=5", "budget.steps=12")
+SMALL = (
+    "task.train=16",
+    "task.dev=8",
+    "task.test=8",
+    "batch.size=4",
+    "stop.every=3",
+    "budget.steps=8",
+    "save=false",
+)
 KEY = "0123456789abcdef" * 2 + "deadbeef"  # of nobody
 
 
@@ -29,18 +37,29 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         wbauth.unauthenticate_session()
 
 
+def run_below(folder: Path, *overrides: str, code: int = 0) -> Path:
+    """Runs with overrides; the newest run's folder."""
+    from experiments.cli import main
+
+    assert main([*SMALL, f"paths.runs={folder}", *overrides]) == code
+    found = list(folder.rglob("status.json"))
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent if found else folder
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Path]:
-    """Runs with overrides; the run's folder. `runs` below tmp_path unless `under` says otherwise."""
+    """The same, `under` tmp_path."""
 
     def one(*overrides: str, under: str = "runs", code: int = 0) -> Path:
-        from experiments.cli import main
-
-        assert main([*SMALL, f"paths.runs={tmp_path / under}", *overrides]) == code
-        found = list((tmp_path / under).rglob("status.json"))
-        return max(found, key=lambda path: path.stat().st_mtime_ns).parent if found else tmp_path
+        return run_below(tmp_path / under, *overrides, code=code)
 
     return one
+
+
+@pytest.fixture(scope="session")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without a tracker that has ended."""
+    return run_below(tmp_path_factory.mktemp("ended"))
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -66,10 +85,14 @@ def summary(folder: Path) -> dict[str, Any]:
     return json.loads(inspected(folder, "--summary"))
 
 
+def records(folder: Path) -> list[dict[str, Any]]:
+    """All records of the run's offline file."""
+    return [json.loads(line) for line in inspected(folder).splitlines()]
+
+
 def history(folder: Path) -> list[dict[str, Any]]:
     """The logged rows without W&B's own clocks."""
-    records = [json.loads(line) for line in inspected(folder).splitlines()]
-    items = [record["history"]["item"] for record in records if record["type"] == "history"]
+    items = [record["history"]["item"] for record in records(folder) if record["type"] == "history"]
     return [
         {key: value for key, value in item.items() if key not in ("_runtime", "_timestamp")} for item in items
     ]
@@ -77,7 +100,5 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 def metrics(folder: Path) -> dict[str, dict[str, Any]]:
     """What define_metric said, by name."""
-    records = [
-        json.loads(line)["metric"] for line in inspected(folder).splitlines() if '"type":"metric"' in line
-    ]
-    return {record.get("name") or record["glob_name"]: record for record in records}
+    defined = [record["metric"] for record in records(folder) if record["type"] == "metric"]
+    return {metric.get("name") or metric["glob_name"]: metric for metric in defined}

@@ -1,7 +1,6 @@
 """Weights & Biases with its own SDK, offline, read back with its own reader."""
 
 import json
-import re
 
 import pytest
 
@@ -9,8 +8,10 @@ pytest.importorskip("wandb", reason="the package wandb is not installed (pip ins
 
 import yaml
 
+from experiments.__main__ import main
+from experiments.trackers import syncing
 from experiments.trackers.tracker import metrics_of
-from tests.trackers.conftest import KEY, history, metrics, rows_of, summary
+from tests.trackers.conftest import KEY, history, metrics, records, rows_of, run_below, summary
 from zo.journal import Journal
 
 OFFLINE = ("tracker=wandb", "tracker.mode=offline")
@@ -21,56 +22,66 @@ def said(folder):
     return [metrics_of(row) | {"_step": number} for number, row in enumerate(rows_of(folder))]
 
 
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A run tracked offline from beginning to end."""
+    return run_below(tmp_path_factory.mktemp("tracked"), *OFFLINE)
+
+
 @pytest.fixture
 def stopping(monkeypatch):
-    """A STOP file is written at step 7."""
+    """A STOP file is written at step 5."""
     append = Journal.append
 
     def append_and_ask(self, losses, lr=None):
         append(self, losses, lr)
-        if len(self) == 7:
+        if len(self) == 5:
             (self.path.parent / "STOP").touch()
 
     monkeypatch.setattr(Journal, "append", append_and_ask)
 
 
-def test_a_run_offline_holds_every_row_the_configuration_and_the_result(run):
-    folder = run(*OFFLINE)
-    assert history(folder) == said(folder)
-    told, result = summary(folder), json.loads((folder / "result.json").read_text())
+def test_a_run_holds_every_row_the_configuration_and_the_result(tracked):
+    assert history(tracked) == said(tracked)
+    told, result = summary(tracked), json.loads((tracked / "result.json").read_text())
     name = f"tiny-clm-sentiment-fzoo-none-{result['config_hash'][:8]}"
     assert (told["project"], told["run_id"], told["name"]) == ("zo", f"{name}-seed0", f"{name}-seed0")
     assert (told["state"], told["exit_code"]) == ("finished", 0)
     assert told["tags"] == ["fzoo", "sentiment", "tiny-clm", "none"]
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = yaml.safe_load((tracked / "config.yaml").read_text())
     del config["tracker"]
     made = told["config"].pop("run")
     assert told["config"] == config
     assert (made["method"], made["config_hash"]) == ("fzoo", result["config_hash"][:8])
-    assert made["commit"] == json.loads((folder / "provenance.json").read_text())["commit"]
-    assert (folder / "wandb").glob("*/files/requirements.txt")
-    for key in ("after", "best_dev", "seconds", "peak_memory_bytes", "model_sha256"):
+    assert made["commit"] == json.loads((tracked / "provenance.json").read_text())["commit"]
+    assert list((tracked / "wandb").glob("*/files/requirements.txt"))
+    for key in ("after", "best_dev", "seconds", "peak_memory_bytes", "model_sha256", "tokens"):
         assert told["summary"][f"result/{key}"] == result[key]
-    dev = [row["value"] for row in rows_of(folder) if row["kind"] == "dev"]
+    dev = [row["value"] for row in rows_of(tracked) if row["kind"] == "dev"]
     assert told["summary"]["eval/dev_score"] == {"last": dev[-1], "max": max(dev)}
     assert told["summary"]["status"] == "finished"
 
 
-def test_forward_passes_are_the_axis_and_the_group_is_the_configuration_without_its_seed(run):
-    folder = run(*OFFLINE, "seed=3")
-    defined = metrics(folder)
+def test_forward_passes_are_the_axis_and_the_group_is_the_configuration_without_its_seed(tracked):
+    defined = metrics(tracked)
     for name in ("train/*", "eval/*", "eval/dev_score", "eval/test_loss"):
         assert defined[name]["step_metric"] == "forward_passes"
     assert {"forward_passes", "seconds", "steps", "tokens", "gpu_hours"} < set(defined)
-    (record,) = re.findall(r'\{"num":2,.*', _records(folder))
-    told = json.loads(record)["run"]
-    assert told["run_id"] == told["run_group"] + "-seed3" and told["job_type"] == "train"
+    told = next(record["run"] for record in records(tracked) if record["type"] == "run")
+    assert told["run_id"] == told["run_group"] + "-seed0" and told["job_type"] == "train"
 
 
-def _records(folder):
-    from tests.trackers.conftest import inspected
-
-    return inspected(folder)
+def test_synced_is_what_direct_tracking_gives_and_replaces_it(tracked):
+    before, told = history(tracked), summary(tracked)
+    assert main(["sync", str(tracked), "--mode", "offline"]) == 0
+    assert history(tracked) == before and metrics(tracked)
+    again = summary(tracked)
+    clocks = {"_runtime", "_timestamp"}
+    assert {k: v for k, v in again["summary"].items() if k not in clocks} == {
+        k: v for k, v in told["summary"].items() if k not in clocks
+    }
+    for key in ("config", "run_id", "name", "project", "tags", "exit_code", "state"):
+        assert again[key] == told[key]
 
 
 def test_a_stopped_run_goes_on_as_one_run_without_a_row_twice(run, stopping):
@@ -78,7 +89,7 @@ def test_a_stopped_run_goes_on_as_one_run_without_a_row_twice(run, stopping):
     assert summary(folder)["summary"]["status"] == "stopped" and len(history(folder)) == len(rows_of(folder))
     assert run(*OFFLINE) == folder
     assert history(folder) == said(folder)  # and there is one fragment
-    assert [row["steps"] for row in rows_of(folder) if row["kind"] == "train"] == list(range(1, 13))
+    assert [row["steps"] for row in rows_of(folder) if row["kind"] == "train"] == list(range(1, 9))
 
 
 def test_no_key_is_written_anywhere(run, monkeypatch, tmp_path, capsys):
@@ -98,6 +109,17 @@ def test_without_a_key_the_run_is_tracked_offline_and_says_so(run, capsys):
     folder = run("tracker=wandb")
     assert "There is no W&B key here" in capsys.readouterr().out
     assert len(history(folder)) == len(rows_of(folder))
+    assert main(["sync", str(folder)]) == 2  # which was asked to upload
+    assert "set WANDB_API_KEY" in capsys.readouterr().err
+    assert len(history(folder)) == len(rows_of(folder))  # nothing was lost by it
+
+
+def test_a_server_that_does_not_answer_fails_the_upload_and_loses_nothing(tracked, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(syncing, "START", 0.5)
+    assert main(["sync", str(tracked)]) == 1
+    assert "not synced: " in capsys.readouterr().out and rows_of(tracked)
 
 
 def test_disabled_is_disabled(run):
@@ -105,6 +127,7 @@ def test_disabled_is_disabled(run):
     assert not list(folder.rglob("*.wandb")) and (folder / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_the_environment_may_take_a_run_offline(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
