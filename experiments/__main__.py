@@ -19,8 +19,8 @@ from pathlib import Path
 
 from experiments.launching import after
 from experiments.report import command as report
-from experiments.watching import command as watching
 from experiments.trackers import command as trackers
+from experiments.watching import command as watching
 from zo.errors import ConfigError, DataError, ZOError
 
 

@@ -43,7 +43,7 @@ def dashboard(
     """
     abouts = [about_run(load_config(folder), folder) for folder in folders]
     owns = [own_tracker(load_config(folder)) for folder in folders]
-    project = project or next((own["project"] for own in owns if "project" in own), "zo")
+    project = project or str(next((own["project"] for own in owns if "project" in own), "zo"))
     entity = entity or next((own["entity"] for own in owns if own.get("entity")), None)
     if save:
         entity = _account(entity)
@@ -152,7 +152,7 @@ def panels() -> dict[str, list[Any]]:
     }
 
 
-_OVER_SEEDS = {"groupby": "Group", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+_OVER_SEEDS: dict[str, Any] = {"groupby": "Group", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
 
 def _lines(title: str, x: str, y: str, log: bool = False) -> Any:

@@ -5,6 +5,7 @@ axis, and the result is a last row. A run that is there already is replaced. Upl
 (`trackio sync` of a project): where the environment names a Space or server, runs of it could not be replaced.
 """
 
+import importlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,8 +25,7 @@ class Trackio:
 
     def start(self, about: About) -> str:
         """Raises ValueError where the environment sends trackio elsewhere."""
-        import trackio
-
+        trackio = importlib.import_module("trackio")  # not this module, for whoever reads the types
         away = [name for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL") if os.environ.get(name)]
         if away:
             raise ValueError(

@@ -12,6 +12,7 @@ from experiments.trackers.sink import EVERY, MOST, SHARE, Sink
 from experiments.trackers.tracker import About, metrics_of, summary_of
 from tests.trackers.conftest import rows_of
 
+VARYING = ("seconds", "gpu_hours", "peak_memory_bytes")
 ABOUT = About("id", "name", "group", "train", (), {}, Path("runs/somewhere"))
 ROW = {
     "kind": "train",
@@ -51,9 +52,7 @@ class Kept:
 
 
 def bits(folder):
-    timeless = [
-        {k: v for k, v in row.items() if k not in ("seconds", "gpu_hours")} for row in rows_of(folder)
-    ]
+    timeless = [{k: v for k, v in row.items() if k not in VARYING} for row in rows_of(folder)]
     return json.loads((folder / "result.json").read_text())["last_sha256"], timeless
 
 
