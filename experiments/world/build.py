@@ -5,7 +5,8 @@
                (from random ones it does not learn polarity in this many steps)
 
 Both read a fresh stream of the world's text, one text a row, in fp32 on one thread; AdamW, linear warm-up,
-cosine decay. The folders are in the Hugging Face layout, weights in fp32.
+cosine decay. Then the label words of the tasks get embeddings that know nothing of the classes (`label_words`). The
+folders are in the Hugging Face layout, weights in fp32.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from experiments.world import card, grammar, tokenizer, words
+from experiments.world import card, grammar, label_words, tokenizer
 
 Name = Literal["clm", "mlm"]
 
@@ -172,19 +173,6 @@ def pretrain(model: PreTrainedModel, batches: Iterator[Batch], steps: int) -> fl
     return sum(last) / len(last)
 
 
-def forget_coin(model: PreTrainedModel, pieces: PreTrainedTokenizerFast) -> None:
-    """Give the label words of a task equal embeddings, in place.
-
-    A fair coin leaves preferences near zero, but of a random sign, and a model that tells the classes apart has
-    one sign for a whole class: it would be 0, 50 or 100 % right untuned, whichever the last steps left.
-    """
-    for options in (words.SENTIMENT_OPTIONS, words.ENTAILMENT_OPTIONS):
-        ids = pieces.convert_tokens_to_ids([f"Ġ{word}" for word in options])
-        for table in model.state_dict().values():
-            if table.shape[0] == len(pieces):  # one row a piece: the embeddings, the bias of a masked model
-                table[ids] = table[ids].mean(dim=0)
-
-
 def save(name: Name, model: PreTrainedModel, pieces: PreTrainedTokenizerFast, loss: float) -> None:
     """Write the model, its tokenizer and its card."""
     folder = FOLDER / f"tiny-{name}"
@@ -199,7 +187,7 @@ def build_clm() -> None:
     pieces = tokenizer.build("causal", SEED)
     model = new_clm(pieces)
     loss = pretrain(model, causal_batches(pieces, SEED), STEPS["clm"])
-    forget_coin(model, pieces)
+    label_words.spread(model, pieces, "causal")
     save("clm", model, pieces, loss)
 
 
@@ -210,7 +198,7 @@ def build_mlm() -> None:
     clm = OPTForCausalLM.from_pretrained(FOLDER / "tiny-clm")
     model = new_mlm(pieces, clm)
     loss = pretrain(model, masked_batches(pieces, SEED), STEPS["mlm"])
-    forget_coin(model, pieces)
+    label_words.spread(model, pieces, "masked")
     save("mlm", model, pieces, loss)
 
 
