@@ -22,10 +22,8 @@ from experiments.world import grammar, tokenizer, words
 
 ROWS = 3000  # of the train split
 BATCH = 250
-DIRECTIONS = (
-    16  # leading principal ones of the rows within their class; no constant one (a layer norm's) is there
-)
-CANDIDATES = 3000  # drawn among them; the most even one is taken
+DIRECTIONS = 16  # leading principal ones of the rows within their class
+CANDIDATES = 3000  # lines or planes drawn in their span; the most even one is taken
 
 OPTIONS: dict[grammar.Task, tuple[str, ...]] = {
     "sentiment": words.SENTIMENT_OPTIONS,
@@ -90,9 +88,7 @@ def neutral_directions(h: Tensor, labels: Tensor, k: int) -> Tensor:
     means leave, the one is taken whose shares of answers, class by class, are nearest to 1 / K.
     """
     means = torch.stack([h[labels == c].mean(dim=0) for c in range(k)])
-    basis = torch.linalg.qr(
-        means.T
-    ).Q  # [D, K]: the classes' means span that of all rows and their differences
+    basis = torch.linalg.qr(means.T).Q  # [D, K], of the classes' means
     within = h - means[labels]
     within = within - within @ basis @ basis.T
     principal = torch.linalg.eigh(within.T @ within).eigenvectors.flip(1)[:, :DIRECTIONS]  # [D, DIRECTIONS]

@@ -2,8 +2,8 @@
 
 The shipped models tell the classes apart so cleanly that, told nonsense, they still answer a whole class
 alike: which one is chance, and the accuracy of a single run may be anything. Chance shows in two other ways: the
-loss on true labels stays at that of guessing, and training on the same labels turned round answers the
-opposite.
+loss on true labels stays at that of guessing, and, where nothing prefers a word at the start, training on the same
+labels turned round answers the opposite.
 """
 
 import json
@@ -11,8 +11,22 @@ import math
 import random
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.world.grammar import examples
+from experiments.world.words import SENTIMENT_OPTIONS
+
+from .conftest import ROOT
+
+WORLD = ROOT / "experiments" / "world"
+COMMON = (
+    "task.train=400",
+    "task.dev=0",
+    "task.test=200",
+    "task.source.world=null",
+    "batch.size=16",
+    "save=false",
+)
 
 
 @pytest.fixture
@@ -43,19 +57,24 @@ def turned(tmp_path):
     ids=["adamw", "fzoo", "mezo", "tiny-mlm"],
 )
 def test_permuted_labels_end_at_chance(runs, turned, choices):
-    common = [
-        "task.train=400",
-        "task.dev=0",
-        "task.test=200",
-        "task.source.world=null",
-        "batch.size=16",
-        "save=false",
-    ]
-    one, other = (runs(*choices, *common, f"task.data_dir={folder}") for folder in turned)
-    for result in (one, other):
+    for folder in turned:
+        result = runs(*choices, *COMMON, f"task.data_dir={folder}")
         # True labels give below 0.1 after as many steps. A coin gives ln 2 = 0.693; 10 % less is what a bias of
         # the 400 permuted labels of two standard errors (0.05 each way) could earn at most.
         assert result["loss_after"] > 0.9 * math.log(2)
-    if "optimizer=adamw" in choices:
-        # The label words start equal, so turning the labels round mirrors the whole run.
-        assert abs(one["after"] + other["after"] - 1.0) < 0.02
+
+
+def test_labels_turned_round_mirror_the_run(runs, turned, tmp_path):
+    """Where the label words start equal, the same labels turned round train a model that answers the opposite."""
+    pieces = AutoTokenizer.from_pretrained(WORLD / "tiny-clm")
+    model = AutoModelForCausalLM.from_pretrained(WORLD / "tiny-clm")
+    table = model.state_dict()["model.decoder.embed_tokens.weight"]
+    words = pieces.convert_tokens_to_ids([f"Ġ{word}" for word in SENTIMENT_OPTIONS])
+    table[words] = table[words].mean(dim=0)
+    for part in (model, pieces):
+        part.save_pretrained(tmp_path / "tied")
+    choices = ["model=hub", f"model.path={tmp_path / 'tied'}", "optimizer=adamw", "optimizer.dropout=false"]
+    sizes = ["optimizer.lr=5e-4", "budget.steps=40", *COMMON]
+    one, other = (runs(*choices, *sizes, f"task.data_dir={folder}") for folder in turned)
+    # Products of mirrored numbers round alike but for the order of sums: a row or two at the border may differ.
+    assert abs(one["after"] + other["after"] - 1.0) < 0.02

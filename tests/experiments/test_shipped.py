@@ -8,6 +8,8 @@ import pytest
     [
         (["task=sentiment", "optimizer=fzoo"], 0.9),
         (["model=tiny-mlm", "task=sentiment", "optimizer=fzoo"], 0.9),
+        (["task=sentiment", "peft=lora", "optimizer.lr=3e-2", "optimizer=fzoo"], 0.9),
+        (["model=tiny-mlm", "task=sentiment", "peft=lora", "optimizer=adamw"], 0.9),
         (["task=sentiment", "optimizer=mezo"], 0.8),
         (["task=sentiment", "optimizer=adamw"], 0.9),
         (["task=entailment", "optimizer=adamw"], 0.6),

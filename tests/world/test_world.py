@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-from experiments.world import grammar, tokenizer, words
+from experiments.world import grammar, label_words, tokenizer, words
 
 WORLD = Path(grammar.__file__).parent
 TASKS: tuple[grammar.Task, ...] = ("sentiment", "entailment", "question")
@@ -230,3 +230,56 @@ def test_untuned_label_words_are_at_chance_and_the_meaning_is_there(model: str, 
     assert (
         by_meaning > 0.75
     )  # where chance would be 1/2 and 1/3: the other replies show what the task asks for
+
+
+@pytest.mark.parametrize(("model", "task"), [("tiny-clm", "sentiment"), ("tiny-mlm", "entailment")])
+def test_label_words_differ_and_no_class_prefers_one(model: str, task: grammar.Task) -> None:
+    """What the embeddings say apart is orthogonal to the mean state of each class of the train split."""
+    pieces = AutoTokenizer.from_pretrained(WORLD / model)
+    family: tokenizer.Family = "causal" if model == "tiny-clm" else "masked"
+    network = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[family].from_pretrained(
+        WORLD / model
+    )
+    head = network.get_output_embeddings()
+    ids = label_words.ids_of(pieces, OPTIONS[task])
+    e = head.weight.detach().double()[ids]
+    u = e - e.mean(dim=0)
+    others = head.weight.detach()[label_words.ids_of(pieces, label_words.OTHER_REPLIES[task])]
+    size = float((others - others.mean(dim=0)).norm(dim=1).mean())
+    # As far from their mean as the other replies are from theirs; fp32 keeps seven digits.
+    assert torch.allclose(u.norm(dim=1), torch.full((len(ids),), size, dtype=torch.float64), rtol=1e-5)
+    if head.bias is not None:
+        assert len(set(head.bias[ids].tolist())) == 1
+    h, labels = label_words.states(network.eval(), pieces, task, family)
+    for label in range(len(ids)):
+        mean = h[labels == label].mean(dim=0)
+        # The states are of fp32, which another machine rounds otherwise: 1e-6 of their length, over 3000 rows.
+        assert float((u @ mean).abs().max()) < 1e-5 * float(mean.norm()) * size
+
+
+def test_corners_stand_evenly_around_zero() -> None:
+    for k in (2, 3):
+        points = label_words.corners(k)
+        assert points.shape == (k, k - 1)
+        # Gram matrix of a regular simplex: 1, and -1 / (k - 1) between two corners.
+        gram = (1 + 1 / (k - 1)) * torch.eye(k, dtype=torch.float64) - 1 / (k - 1)
+        torch.testing.assert_close(points @ points.T, gram)
+
+
+@pytest.mark.parametrize("k", (2, 3))
+def test_neutral_directions_of_states_that_tell_the_classes_apart(k: int) -> None:
+    """Classes ten deviations apart and skewed within: no answer follows the class."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(1200) % k
+    centres = 10 * torch.randn(k, 24, generator=generator, dtype=torch.float64)
+    spread = torch.rand(
+        1200, 24, generator=generator, dtype=torch.float64
+    ).log()  # exponential: median is not mean
+    h = centres[labels] + spread
+    u = label_words.neutral_directions(h, labels, k)
+    means = torch.stack([h[labels == label].mean(dim=0) for label in range(k)])
+    assert float((u @ means.T).abs().max()) < 1e-10
+    torch.testing.assert_close(u.sum(dim=0), torch.zeros(24, dtype=torch.float64), atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(u.norm(dim=1), torch.ones(k, dtype=torch.float64))
+    # Of 3000 draws the best: 0.02 would be two deviations of 1200 / k fair answers, were one line drawn alone.
+    assert float((label_words.shares(h, labels, u) - 1 / k).abs().max()) < 0.04
