@@ -5,7 +5,7 @@ another precision, are other cells: "sst2 (k 16)". Over the settings tried for i
 best on dev, never on test:
 
     S = seeds with which every setting that has a result has one
-    score of a setting = mean over S of its best metric on dev
+    score of a setting = mean over S of the metric on dev of the weights that are reported on test
     chosen = highest score; of equal ones the lower mean dev loss at those best steps; then the first by its label
 
 S is what all tries share, so that a setting that was run again with more seeds is judged by the same seeds as the
@@ -56,7 +56,7 @@ class Setting:
 
     @property
     def devs(self) -> dict[int, float]:
-        """Best metric on dev by seed."""
+        """Metric on dev by seed."""
         return {run.seed: run.dev for run in self.runs if run.dev is not None}
 
     @property
@@ -71,7 +71,7 @@ class Setting:
 
     @property
     def dev(self) -> float | None:
-        """Mean over seeds of the best metric on dev."""
+        """Mean over seeds of the metric on dev."""
         return fmean(self.devs.values()) if self.devs else None
 
 

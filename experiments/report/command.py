@@ -101,7 +101,7 @@ def _are(names: Sequence[str]) -> str:
 
 def _show(made: Comparison, console: Console) -> None:
     """The tables that answer: settings only where dev could not choose, papers' only where something was run."""
-    undecided = any(cell.chosen is None and cell.tries > 1 for cell in made.cells)
+    undecided = any(cell.chosen is None and any(each.ended for each in cell.settings) for cell in made.cells)
     left = []
     for table in tables(made):
         if table.file == "published" and not_run(table):

@@ -58,8 +58,12 @@ class Run:
 
     @property
     def dev(self) -> float | None:
-        """The best metric on dev, a fraction; None without a dev set."""
-        return None if self.result is None else self.result.get("best_dev")
+        """The metric on dev of the reported weights, a fraction: the best, with select=last the last; None without."""
+        best = None if self.result is None else self.result.get("best_dev")
+        if best is None or self.config.get("select") != "last":
+            return best
+        looks = self.rows_of("dev")
+        return looks[-1]["value"] if looks else best
 
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:

@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+import yaml
 
 from experiments.report.cells import cells_of
 from experiments.report.comparison import comparison
@@ -40,6 +41,17 @@ def test_settings_are_judged_by_the_seeds_that_all_of_them_have(tmp_path):
     assert cell.chosen is not None and cell.chosen.label == "lr 0.001, constant"
     assert cell.why.endswith("(seed 0)") and cell.n == 3
     assert (cell.mean, cell.deviation) == (pytest.approx(0.7), pytest.approx(0.1))
+
+
+def test_dev_is_that_of_the_weights_that_are_reported(tmp_path):
+    # One looks better for a moment, the other at the end, and with select=last the end is what test is of.
+    run(tmp_path, optimizer__lr=1e-3, dev=0.9, rows=dev_rows(0.9, 0.5))
+    run(tmp_path, optimizer__lr=1e-4, dev=0.7, rows=dev_rows(0.6, 0.7))
+    for select, lr in (("best", 1e-3), ("last", 1e-4)):
+        for path in tmp_path.rglob("config.yaml"):
+            path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "select": select}))
+        (cell,) = cells(tmp_path)
+        assert cell.chosen is not None and cell.chosen.differs["optimizer.lr"] == lr
 
 
 def test_equal_settings_are_told_apart_by_the_loss_on_dev(tmp_path):
