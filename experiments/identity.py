@@ -75,3 +75,9 @@ def folder_of(config: Config, name: str, decides: str) -> Path:
     """The run's folder; `decides` is its hash."""
     runs = Path(config["paths"]["runs"])
     return runs / config["experiment"] / name / decides[:8] / f"seed{config['seed']}"
+
+
+def seed_of(config: Config, kind: str) -> int:
+    """One of `seeds`; null follows `seed`."""
+    given = config["seeds"][kind]
+    return config["seed"] if given is None else given

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -91,6 +92,12 @@ class Lines:
 
     def doing(self, words: str) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+def show_ended(console: Console, result: dict[str, Any], folder: Path) -> None:
+    """What the same command says again."""
+    console.print(f"This run has ended already; --rerun runs it again. {folder}", highlight=False)
+    console.print(closing_table(result, str(folder)))
 
 
 def closing_table(result: dict[str, Any], folder: str) -> Table:

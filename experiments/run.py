@@ -13,7 +13,7 @@ from experiments.evaluation import Evaluation, evaluate
 from experiments.fitting import Fit
 from experiments.folder import RunFolder
 from experiments.identity import folder_of
-from experiments.progress import closing_table, view
+from experiments.progress import closing_table, show_ended, view
 from experiments.provenance import provenance
 from experiments.ranks import console_of, team_of
 from experiments.recorder import Recorder
@@ -59,10 +59,7 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
         if rerun:
             folder.clear()
         if (result := team.first(folder.result)) is not None:
-            console.print(
-                f"This run has ended already; --rerun runs it again. {folder.path}", highlight=False
-            )
-            console.print(closing_table(result, str(folder.path)))
+            show_ended(console, result, folder.path)
             return 0
         with open_journal(session, folder, team) as journal, StopFlag(folder, team) as stop:
             running: _Run | None = None

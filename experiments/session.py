@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from experiments.fitting import FittingLook
-from experiments.identity import Config, hash_of, method_of, name_of
+from experiments.identity import Config, hash_of, method_of, name_of, seed_of
 from experiments.models.loading import Loaded, load
 from experiments.models.placing import check_quantized
 from experiments.objectives import GeneratedLoss
@@ -235,12 +235,6 @@ def budgeted_steps(config: Config, optimizer: Optimizer) -> int:
             f"{type(optimizer).__name__} costs. Raise it."
         )
     return budget["forward_passes"] // cost
-
-
-def seed_of(config: Config, kind: str) -> int:
-    """One of `seeds`; null follows `seed`."""
-    given = config["seeds"][kind]
-    return config["seed"] if given is None else given
 
 
 def _permutation(n: int, seed: int, epoch: int) -> list[int]:

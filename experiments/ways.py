@@ -16,6 +16,7 @@ does. Its early stopping is tol=0.01 steps=1000.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,9 +52,9 @@ class Way(Optimizer):
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         return {}
 
+    @abstractmethod
     def fit(self, loaded: Loaded, task: Task, size: int) -> int:
         """Changes the model, with `size` examples in it at a time; returns how many forward passes that took."""
-        raise NotImplementedError
 
 
 class Untrained(Way):

@@ -112,18 +112,16 @@ class Weights:
 
     def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
         """fp32 [size]: the stream's numbers of the parameter `name`, a zero byte and the letter."""
-        zeros = torch.zeros(size, device=self.tensors[name].device)
-        return self.kernels(name).perturb(
-            zeros, random.id_of(f"{name}\0{letter}"), stream, [(word, 1.0)], zeros
-        )
+        zeros, pid = torch.zeros(size, device=self.tensors[name].device), random.id_of(f"{name}\0{letter}")
+        return self.kernels(name).perturb(zeros, pid, stream, [(word, 1.0)], zeros)
 
     def warm(self, keys: Sequence[Key], directions: Directions) -> None:
         """Let the eager kernels make all plain noise of a small model's step in one call."""
         words = list(dict.fromkeys(key.word for key in keys))
         if words and self.numel * len(words) <= _SMALL and len(self._kernels) == 1:
             (device, kernels), *_ = self._kernels.items()
-            plain = {name: t for name, t in self.tensors.items() if directions.plain(self, name)}
-            layout = [(self.ids[name], tensor.numel()) for name, tensor in plain.items()]
+            plain = [name for name in self.tensors if directions.plain(self, name)]
+            layout = [(self.ids[name], self.tensors[name].numel()) for name in plain]
             if layout:
                 kernels.warm(words, directions.stream, layout, device)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from experiments.cli.compose import compose, groups
 from experiments.cli.problems import Problem, did_you_mean, listing
@@ -155,12 +156,20 @@ def _is_file(text: str) -> bool:
 
 def _run(config: dict[str, object], rerun: bool) -> int:
     """Runs; refusals of the program are a message, anything unexpected keeps its traceback."""
-    # Late, because torch and transformers take seconds.
-    from experiments.run import run
+    from experiments import early
     from zo.errors import ConfigError, DataError, ZOError
 
     config = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
     try:
+        if problems := early.missing(config):
+            raise ConfigError("\n".join(problems))
+        if not rerun and (found := early.ended(config)) is not None:
+            from experiments.progress import show_ended
+
+            show_ended(Console(), *found)
+            return 0
+        from experiments.run import run  # late, because torch and transformers take seconds
+
         return run(config, rerun=rerun)
     except (ConfigError, DataError) as error:
         sys.stderr.write(f"{error}\n")

@@ -45,5 +45,5 @@ def listing(problems: Sequence[Problem]) -> str:
     head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = [f"{head} with the configuration; nothing was run.", ""]
     for problem in problems:
-        lines += [f"  {problem.where}", f"      {problem.what}"]
+        lines += [f"  {problem.where}", *(f"      {line}" for line in problem.what.splitlines())]
     return "\n".join([*lines, "", HELP])

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from experiments.folder import RunFolder
 from experiments.launching.states import OPEN, State, states
-from experiments.launching.submission import NAME, read_sweep, submission
+from experiments.launching.submission import LOG, NAME, read_sweep, submission
 from zo.errors import ConfigError
 
 COMMANDS = {
@@ -89,9 +89,15 @@ def _name(folder: Path) -> str:
 def _logs(folders: Sequence[Path], lines: int) -> int:
     for folder in folders:
         asked = submission(folder) or {}
-        sys.stdout.write(f"==> {folder / 'log.txt'}\n{_tail(folder / 'log.txt', lines)}")
-        if "scheduler_log" in asked and (said := _tail(Path(asked["scheduler_log"]), lines)):
-            sys.stdout.write(f"==> {asked['scheduler_log']}\n{said}")
+        logs = [folder / LOG, *([Path(asked["scheduler_log"])] if "scheduler_log" in asked else [])]
+        told = [(log, said) for log in logs if (said := _tail(log, lines))]
+        for log, said in told:
+            sys.stdout.write(f"==> {log}\n{said}")
+        if not told:
+            why = (
+                "it has said nothing yet" if asked else "it was started directly, so it spoke to its terminal"
+            )
+            sys.stdout.write(f"==> {folder} has no log: {why}.\n")
     return 0
 
 

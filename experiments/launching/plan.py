@@ -12,10 +12,10 @@ from typing import Any
 
 from experiments.cli.problems import Problem
 from experiments.folder import RunFolder
-from experiments.identity import Config, folder_of, hash_of, name_of
+from experiments.identity import Config, folder_of, hash_of, name_of, seed_of
 from experiments.launching.request import Checked, Tally, varied
 from experiments.models.loading import Loaded, outline
-from experiments.session import seed_of, steps_of
+from experiments.session import steps_of
 from experiments.tasks.task import Task, load_task
 from experiments.trackers.choices import choice_of
 from zo.errors import ConfigError, DataError

@@ -18,10 +18,9 @@ from types import FrameType
 from typing import Any
 
 from experiments.folder import RunFolder, load_config
-from experiments.launching.submission import submission
+from experiments.launching.submission import LOG, submission
 from experiments.launching.work import BUSY
 
-LOG = "log.txt"
 LINES = 1000  # characters at the end of a log in which its last line is looked for
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a job reads this module before it can answer signals, and p
     from experiments.launching.plan import Run
 
 NAME = "submission.json"
+LOG = "log.txt"  # what a launched run said
 
 
 def freeze_run(

@@ -64,6 +64,16 @@ def prefetch(choice: ModelChoice, models: Path = MODELS) -> tuple[Path, str]:
     return folder, done
 
 
+def check_here(choice: ModelChoice) -> None:
+    """Raises ConfigError for a folder that is missing or incomplete; of a hub id it says nothing."""
+    path = choice.path
+    local = (
+        not path or path.startswith(PACKAGE) or not _may_be_hub_id(path) or Path(path).expanduser().is_dir()
+    )
+    if local and (folder := here(choice, MODELS)) is not None:
+        _check_files(folder)
+
+
 def here(choice: ModelChoice, models: Path) -> Path | None:
     """The model's folder on this machine, or None for a hub model that is to be fetched."""
     path = choice.path

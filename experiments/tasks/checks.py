@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from experiments.tasks.functions import FUNCTIONS
+from experiments.tasks.template import Template
 
 if TYPE_CHECKING:
     from experiments.choices import TaskChoice
@@ -109,3 +110,21 @@ def fields_of(choice: "TaskChoice") -> set[str]:
     """The names that templates may hold: of columns, and of what the function makes."""
     made = FUNCTIONS[choice.function].makes if choice.function in FUNCTIONS else ()
     return {*choice.columns, *made}
+
+
+def read_by(choice: "TaskChoice", family: str) -> set[str]:
+    """The names whose text the family's templates read from each example."""
+    templates = choice.templates
+    if family == "causal" and (causal := templates.causal) is not None:
+        said = "option" if choice.options or choice.candidates is not None else "answer"
+        texts = [causal.prompt, *(choice.options or ()), *([causal.sfc] if choice.calibrate else [])]
+        return (_gaps(causal.answer) - {said}).union(*map(_gaps, texts)) - {"eos"}
+    if family == "masked" and templates.masked is not None:
+        return _gaps(templates.masked.text) - {"mask"}
+    if family == "classifier" and templates.classifier is not None:
+        return _gaps(templates.classifier.text) | _gaps(templates.classifier.pair)
+    return set()
+
+
+def _gaps(text: str | None) -> set[str]:
+    return Template(text or "", "task.templates").fields

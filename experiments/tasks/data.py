@@ -63,15 +63,21 @@ def listing(problems: list[str]) -> str:
 
 
 def _from_folder(folder: Path, names: Sequence[str]) -> Table:
+    found = files_of(folder, names)
+    return _read_parquet(found) if found[0].suffix == ".parquet" else _read_jsonl(found[0])
+
+
+def files_of(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files of the folder's first split of these names. Raises DataError where there is none."""
     if not folder.is_dir():
         raise DataError(f"task.data_dir={folder}: there is no such folder.")
     for split in names:
         for name in (f"{split}.jsonl", f"{split}.json"):
             if (folder / name).is_file():
-                return _read_jsonl(folder / name)
+                return [folder / name]
         parts = sorted([*folder.glob(f"{split}.parquet"), *folder.glob(f"{split}-*.parquet")])
         if parts:
-            return _read_parquet(parts)
+            return parts
     there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
     wanted = " or ".join(names)
     raise DataError(

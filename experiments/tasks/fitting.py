@@ -1,13 +1,14 @@
-"""A task fitted to a model: the templates of its family, checked against the task's fields, and its limit."""
+"""A task fitted to a model: its family's templates, checked against the task's fields, its limit, its examples."""
 
 from typing import Any
 
 from experiments.choices import TaskChoice
 from experiments.models.loading import Loaded
 from experiments.tasks.checks import fields_of
-from experiments.tasks.prompts import CausalPrompts, ClassifierPrompts, MaskedPrompts, Prompts
+from experiments.tasks.prompts import CausalPrompts, ClassifierPrompts, Example, MaskedPrompts, Prompts
+from experiments.tasks.splits import Splits
 from experiments.tasks.template import Template
-from zo.errors import ConfigError
+from zo.errors import ConfigError, DataError
 
 # Tokens a row may have where nothing says so: MeZO's limit, and room for LM-BFF's pairs of sentences.
 CAUSAL_LENGTH, ENCODER_LENGTH = 2048, 256
@@ -53,6 +54,26 @@ def prompts_of(choice: TaskChoice, loaded: Loaded, limit: int) -> Prompts:
         # Raises ConfigError for a word that is no single token, before any data are read.
         assert prompts.words
     return prompts
+
+
+def encode(
+    choice: TaskChoice, prompts: Prompts, splits: Splits
+) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]:
+    """Examples of each split. Demonstrations, the first of train, stand before prompts of dev and test alone."""
+    train, dev, test = splits
+    if choice.demonstrations > len(train):
+        raise DataError(
+            f"task.demonstrations={choice.demonstrations}, but train has {len(train)} examples to show. "
+            f"Lower it, or raise task.train."
+        )
+    if isinstance(prompts, CausalPrompts):
+        before = prompts.demonstrations(train[: choice.demonstrations])
+        return (
+            tuple(prompts.encode(train)),
+            tuple(prompts.encode(dev, before)),
+            tuple(prompts.encode(test, before)),
+        )
+    return tuple(prompts.encode(train)), tuple(prompts.encode(dev)), tuple(prompts.encode(test))
 
 
 def _known(choice: TaskChoice) -> set[str]:

@@ -68,13 +68,6 @@ class CausalPrompts:
     blank: Template | None = None
     calibrate: Literal["sfc", "icl_sfc"] | None = None
 
-    @property
-    def fields(self) -> set[str]:
-        """The columns that are read."""
-        templates = (self.prompt, *self.options, *((self.blank,) if self.blank else ()))
-        said = "option" if self.options or self.own else "answer"
-        return self.answer.fields.difference([said]).union(*(t.fields for t in templates)) - {"eos"}
-
     def texts(self, record: Record, blank: bool = False) -> tuple[str, list[str]]:
         """The prompt (or the one without an input) alone, and with each candidate, letter for letter as tokenised."""
         values = {**record.fields, "eos": str(self.tokenizer.eos_token or "")}
@@ -165,11 +158,6 @@ class MaskedPrompts:
     limit: int
     limits: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def fields(self) -> set[str]:
-        """The columns that are read."""
-        return self.text.fields - {"mask"}
-
     @cached_property
     def words(self) -> list[int]:
         """The option words as ids. Raises ConfigError where one is not a single token."""
@@ -230,11 +218,6 @@ class ClassifierPrompts:
     pair: Template | None
     options: tuple[str, ...]
     limit: int
-
-    @property
-    def fields(self) -> set[str]:
-        """The columns that are read."""
-        return self.text.fields | (self.pair.fields if self.pair else set())
 
     def encode(self, rows: Sequence[Record]) -> list[Example]:
         """Examples with one row each; the longer sentence of a pair loses its end first."""

@@ -1,14 +1,12 @@
-"""Train, dev and test of a task: read, drawn under a seed, and made into examples."""
+"""Train, dev and test of a task: read, and drawn under a seed; without torch."""
 
 import hashlib
 import json
 
 from experiments.choices import TaskChoice
 from experiments.tasks.data import read_split, world_split
-from experiments.tasks.prompts import CausalPrompts, Example, Prompts
 from experiments.tasks.records import Record, records
 from experiments.tasks.sampling import draw, k_shot, train_and_dev
-from zo.errors import DataError
 
 TEST_SEED = 42  # LM-BFF's: with task.k, every seed meets the same test examples
 
@@ -33,26 +31,6 @@ def draw_splits(choice: TaskChoice, fields: list[str], seed: int) -> Splits:
     held_out = records(read_split(choice, choice.source.tests), choice, fields)
     test_rows = draw(len(held_out), choice.test, seed if choice.k is None else TEST_SEED)
     return [pool[i] for i in train_rows], [pool[i] for i in dev_rows], [held_out[i] for i in test_rows]
-
-
-def encode(
-    choice: TaskChoice, prompts: Prompts, splits: Splits
-) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]:
-    """Examples of each split. Demonstrations, the first of train, stand before prompts of dev and test alone."""
-    train, dev, test = splits
-    if choice.demonstrations > len(train):
-        raise DataError(
-            f"task.demonstrations={choice.demonstrations}, but train has {len(train)} examples to show. "
-            f"Lower it, or raise task.train."
-        )
-    if isinstance(prompts, CausalPrompts):
-        before = prompts.demonstrations(train[: choice.demonstrations])
-        return (
-            tuple(prompts.encode(train)),
-            tuple(prompts.encode(dev, before)),
-            tuple(prompts.encode(test, before)),
-        )
-    return tuple(prompts.encode(train)), tuple(prompts.encode(dev)), tuple(prompts.encode(test))
 
 
 def fingerprint(splits: Splits) -> str:

@@ -24,10 +24,11 @@ from experiments.objectives import (
 )
 from experiments.tasks import batches
 from experiments.tasks.batches import Batch
-from experiments.tasks.fitting import limit_of, prompts_of
+from experiments.tasks.checks import read_by
+from experiments.tasks.fitting import encode, limit_of, prompts_of
 from experiments.tasks.metrics import METRICS
 from experiments.tasks.prompts import CausalPrompts, Example, MaskedPrompts, Prompts, Row
-from experiments.tasks.splits import draw_splits, encode, fingerprint
+from experiments.tasks.splits import draw_splits, fingerprint
 from zo.errors import DataError
 
 
@@ -144,7 +145,7 @@ def load_task(choice: TaskChoice | dict[str, Any], loaded: Loaded, seed: int = 0
     choice = read(TaskChoice, choice, "task")
     limit = limit_of(choice, loaded)
     prompts = prompts_of(choice, loaded, limit)
-    splits = draw_splits(choice, sorted(prompts.fields), seed)
+    splits = draw_splits(choice, sorted(read_by(choice, loaded.family)), seed)
     train, dev, test = encode(choice, prompts, splits)
     options = tuple(choice.options or ())
     if isinstance(prompts, CausalPrompts) and any(option.fields for option in prompts.options):

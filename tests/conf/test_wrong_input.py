@@ -6,6 +6,7 @@ import pytest
 
 from experiments.cli.compose import CONF, compose
 from experiments.cli.main import main
+from experiments.cli.problems import listing
 
 
 def only(override: str) -> str:
@@ -107,6 +108,11 @@ def test_a_broken_file_of_the_users_own_is_named(tmp_path, monkeypatch):
     ):
         local.write_text(text)
         assert [p.where for p in compose([]).problems] == ["conf/"]
+    local.write_text("# @package _global_\nbatch: {size: 16\nmodel:\n  name: x\n")
+    said = listing(compose([]).problems).splitlines()
+    # Every line of a message of several stands below its place, and its own indentation is kept.
+    assert said[2] == "  conf/" and all(line.startswith("      ") for line in said[3:-2])
+    assert any(line.startswith("        in ") and "line 2, column 8" in line for line in said)
     local.write_text("# @package _global_\nbatch: {sise: 16}\nfoo: 1\n")
     assert {p.where for p in compose([]).problems} == {"batch.sise=16", "foo=1"}
     local.unlink()

@@ -1,10 +1,17 @@
 """Ways to run a model that take no steps: zero-shot, in context, calibrated."""
 
+import inspect
+
 import pytest
 
 from experiments.cli.compose import compose
 from experiments.session import build
 from experiments.tasks.metrics import wilson
+from experiments.ways import LinearProbe, Untrained, Way
+
+
+def test_a_way_is_abstract_and_its_kinds_are_not():
+    assert [inspect.isabstract(kind) for kind in (Way, Untrained, LinearProbe)] == [True, False, False]
 
 
 def test_zero_shot_is_the_evaluation_before_any_training(runs):

@@ -72,6 +72,18 @@ def test_states_come_from_the_files(tmp_path, capsys):
     assert main(["status", str(tmp_path / "nowhere")]) == 2
 
 
+def test_logs_are_those_there_are(tmp_path, capsys):
+    by_hand, waits, launched = (run(tmp_path, name, "running") for name in ("h", "w", "l"))
+    for folder in (waits, launched):
+        RunFolder(folder).write("submission.json", {"overrides": []})
+    (launched / "log.txt").write_text("".join(f"line {i}\n" for i in range(30)))
+    assert main(["logs", str(by_hand), str(waits), str(launched), "--lines", "2"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"==> {by_hand} has no log: it was started directly")
+    assert said[1].startswith(f"==> {waits} has no log: it has said nothing yet")
+    assert said[2:] == [f"==> {launched / 'log.txt'}", "line 28", "line 29"]
+
+
 @pytest.mark.skipif(shutil.which("sbatch") is not None, reason="there is a SLURM here")
 def test_without_slurm_it_is_said_what_is_missing(small, capsys):
     assert launch(["launcher=slurm", *small("optimizer=mezo")]) == 2

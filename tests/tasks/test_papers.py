@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments.choices import Masked, TaskChoice, read
+from experiments.tasks.checks import read_by
 from experiments.tasks.fitting import prompts_of
 from experiments.tasks.records import Record
 from zo.errors import ConfigError, DataError
@@ -229,7 +230,7 @@ OPTION_TASKS = [
 def test_every_task_with_fixed_options_has_a_template_for_classifiers(encoder, name):
     choice = read(TaskChoice, conf("task", name), "task")
     prompts = prompts_of(choice, encoder, 128)
-    fields = dict.fromkeys(prompts.fields, "Some text.")
+    fields = dict.fromkeys(read_by(choice, "classifier"), "Some text.")
     (example,) = prompts.encode([Record(0, fields, (0,), (), "")])
     assert "Some text." in encoder.tokenizer.decode(example.rows[0].ids)
 

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from zo.directions import Directions, Probe
 from zo.look import sites
+from zo.look.affine import add_thin, affine, affine_into
 from zo.look.layout import BATCH, Layout, leading, parts, together
 from zo.look.sites import Site
 from zo.weights import Weights
@@ -153,18 +154,18 @@ class Executor:
         biases = self._each(site, "bias")
         pairs = repeat(None, len(inputs)) if thin is None else iter(thin)
         if len(inputs) == 1 or not carries:
-            affine = (
-                _add_thin(_affine(x, w, b), x, pair)
+            outputs = (
+                add_thin(affine(x, w, b), x, pair)
                 for (x,), w, b, pair in zip(inputs, matrices, biases, pairs, strict=True)
                 if w is not None
             )
-            return self._join(list(affine), carries)
+            return self._join(list(outputs), carries)
         first, width = inputs[0][0], cast(nn.Linear, site.module).out_features
         output = first.new_empty(len(inputs), *first.shape[:-1], width)
         for y, (x,), w, b, pair in zip(output, inputs, matrices, biases, pairs, strict=True):
             assert w is not None
-            _affine_into(y.view(-1, width), x.reshape(-1, x.shape[-1]), w, b)
-            _add_thin(y, x, pair)
+            affine_into(y.view(-1, width), x.reshape(-1, x.shape[-1]), w, b)
+            add_thin(y, x, pair)
         return output.flatten(0, 1)
 
     def _thin(self, site: Site) -> list[tuple[Tensor, Tensor] | None] | None:
@@ -276,30 +277,3 @@ class Watched(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         self.read.add(key)
         return super().__getitem__(key)
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x Wᵀ + b; an fp32 bias beside 16-bit weights is added in fp32."""
-    x = x.contiguous()  # of a slice torch would copy W once a row, when W needs no gradient
-    if bias is None or bias.dtype == x.dtype:
-        return F.linear(x, weight, bias)
-    y = F.linear(x, weight)
-    return torch.add(y, bias, out=y)
-
-
-def _add_thin(y: Tensor, x: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
-    """y ← y + (x B) Aᵀ in place, where y [..., m] is the layer's output for x [..., n]."""
-    if factors is not None:
-        a, b = (factor.to(x.dtype) for factor in factors)
-        y.view(-1, y.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]) @ b, a.T)
-    return y
-
-
-def _affine_into(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """_affine of a matrix x, the same bits, written where the stacked output wants it."""
-    if bias is not None and bias.dtype == x.dtype:
-        torch.addmm(bias, x, weight.T, out=y)
-        return
-    torch.mm(x, weight.T, out=y)
-    if bias is not None:
-        torch.add(y, bias, out=y)
