@@ -29,6 +29,7 @@ OUTSIDE_HASH = {
 }
 OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
 LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
+FILES = ("record",)  # arguments of an optimizer that name a file, which enters by content
 
 
 def hash_of(config: Config, contents: Sequence[str], steps: int) -> str:
@@ -38,6 +39,9 @@ def hash_of(config: Config, contents: Sequence[str], steps: int) -> str:
     trained, and then all that concerns training leaves too.
     """
     kept = decisive(config, steps)
+    kept["optimizer"] = {
+        k: _digest(v) if k in FILES and v is not None else v for k, v in config["optimizer"].items()
+    }
     kept["contents"] = list(contents)
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()
 
@@ -55,6 +59,11 @@ def decisive(config: Config, steps: int) -> dict[str, Any]:
     if steps and config["ranks"]["share"] in ("batch", "both"):
         kept["share"] = config["ranks"]["share"]  # sums over parts of a batch are rounded otherwise
     return kept
+
+
+def _digest(path: str) -> str:
+    """SHA-256 (hex) of a file that the optimizer's constructor has read before."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def method_of(config: Config) -> str:

@@ -2,7 +2,7 @@
 
 Memory is traced: the model is built without numbers, the trained parameters are attached as the run would, and the
 objective's forward (backward too for first-order methods) is run on shapes, every tensor counted while it lives.
-To the weights come what the optimizer says it keeps (`state_copies`), the fp32 copies and low halves of 16-bit
+To the weights come what the optimizer says it keeps (`Optimizer.kept`), the fp32 copies and low halves of 16-bit
 weights, and what the executor makes to perturb a layer.
 
 Two things are assumed: how long a row is, unless it is said, and how fast a GPU computes.

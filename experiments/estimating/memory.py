@@ -74,14 +74,13 @@ class Run:
 
     def state(self, update: str) -> int:
         """What is kept between steps: the optimizer's state, and beside 16-bit weights their copies or low halves."""
-        numbers = sum(t.numel() for t in self.trained.values())
-        own = sum(t.nbytes for t in self.trained.values())
+        kept = self.optimizer.kept(list(self.trained.values()))
         if self.optimizer.backward_passes:
-            return int(self.optimizer.state_copies * own)
+            return kept
         narrow = [t for t in self.trained.values() if t.dtype != torch.float32]
         copies = sum(4 * t.numel() for t in narrow if t.dim() <= 1)
         low = sum(2 * t.numel() for t in narrow if t.dim() > 1) if update == "master" else 0
-        return int(self.optimizer.state_copies * 4 * numbers) + copies + low
+        return kept + copies + low
 
     def training(self, rows: int, probes: int, cpu: bool) -> int:
         """The most that a step holds; for first-order methods with the gradients."""

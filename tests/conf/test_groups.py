@@ -29,9 +29,12 @@ def constructor(target: str) -> Callable[..., Any]:
 
 
 def content(path: Path) -> dict[str, Any]:
-    loaded = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(loaded, dict)
-    return {str(key): value for key, value in loaded.items()}
+    """The file's own keys; what it refers to is as conf/config.yaml has it."""
+    whole: Any = OmegaConf.load(CONF / "config.yaml")
+    del whole["defaults"]
+    whole["here"] = OmegaConf.load(path)
+    loaded: Any = OmegaConf.to_container(whole, resolve=True)
+    return loaded["here"]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -63,6 +66,12 @@ def test_yaml_signature_and_defaults_are_equal(path):
     written = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     assert written == taken
     assert {name: type(value) for name, value in written.items()} == {n: type(d) for n, d in taken.items()}
+
+
+@pytest.mark.parametrize(("more", "batch"), [([], 16), (["batch.size=4"], 4), (["optimizer.batch=8"], 8)])
+def test_helene_is_told_the_batch_size(more, batch):
+    result = compose(["optimizer=helene", *more])
+    assert result.config is not None and result.config["optimizer"]["batch"] == batch
 
 
 @pytest.mark.parametrize("path", CALLS, ids=name_of)

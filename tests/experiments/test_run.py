@@ -11,7 +11,9 @@ import torch
 
 import experiments.run
 from experiments import replaying
+from experiments.cli.compose import compose
 from experiments.folder import load_config
+from experiments.identity import hash_of
 from experiments.modes import MODES
 from zo.errors import ConfigError
 from zo.journal import Journal
@@ -183,6 +185,22 @@ def test_lora_trains_adapters_only(runs):
     result = runs("peft=lora")
     assert result["trainable_parameters"] < 50_000
     assert (result["folder"] / "model" / "adapter_model.safetensors").exists()
+
+
+def test_a_record_enters_the_hash_by_content(tmp_path):
+    """Not by its path; and no record is none."""
+
+    def named(record):
+        composed = compose(["optimizer=mezoswitch", *([f"optimizer.record={record}"] if record else [])])
+        assert composed.config is not None
+        return hash_of(composed.config, ["model", "data"], 2)
+
+    one, moved, other = tmp_path / "one.json", tmp_path / "moved.json", tmp_path / "other.json"
+    one.write_text("[1.0, 2.0]")
+    moved.write_text("[1.0, 2.0]")
+    other.write_text("[1.0, 2.5]")
+    assert named(one) == named(moved)
+    assert len({named(one), named(other), named(None)}) == 3
 
 
 def test_a_run_follows_the_path_of_another(runs, tmp_path, capsys):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from zo import ModuleLook, Weights, train
-from zo.directions import Probe
+from zo.directions import LowRank, Probe
 
 FOLDER = Path(__file__).parents[2] / "conf" / "optimizer"
 # Ways of running that are no methods (no training, a probe) live in experiments and have tests of their own.
@@ -30,8 +30,9 @@ LOOKS_TWICE = {
 
 
 def make(name, params, **changes):
-    """The optimizer of a YAML, with its own arguments but for `changes`."""
-    arguments: Any = OmegaConf.to_container(OmegaConf.load(YAMLS[name]))
+    """The optimizer of a YAML, with its own arguments but for `changes` and what refers to other settings of a run."""
+    written: Any = OmegaConf.to_container(OmegaConf.load(YAMLS[name]))
+    arguments = {key: value for key, value in written.items() if not str(value).startswith("${")}
     module, _, kind = arguments.pop("_target_").rpartition(".")
     return getattr(importlib.import_module(module), kind)(params, **{**arguments, **changes})
 
@@ -97,6 +98,23 @@ def test_descends_a_quadratic(name):
         if reached[lr] < 0.2:
             return
     pytest.fail(str(reached))
+
+
+def test_bytes_kept_are_those_of_what_is_there(name):
+    """State, and the factors that directions keep (of low rank: the most); a few numbers a method may have beside."""
+    model = nn.ModuleDict({"a": nn.Linear(40, 30), "b": nn.Linear(30, 1, bias=False)})
+    optimizer = make(name, model)
+    for t in range(2):
+        optimizer.ask(t)
+        optimizer.tell(t, synthetic(optimizer, t, model))
+    kind = getattr(optimizer, "directions", None)
+    found = sum(t.nbytes for t in optimizer.state().values())
+    found += sum(basis.nbytes for _, basis in getattr(kind, "_bases", {}).values())
+    said = optimizer.kept([torch.empty(p.shape, device="meta") for p in model.parameters()])
+    if isinstance(kind, LowRank):
+        assert kind._size <= 1 << 24
+        said -= 4 << 24
+    assert 0 <= found - said <= 64
 
 
 def test_order_of_the_parameters_does_not_matter(name):

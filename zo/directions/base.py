@@ -86,6 +86,10 @@ class Directions(ABC):
         """Called once, when the optimizer is made; returns fp32 tensors that its snapshots must hold, by slot."""
         return {}
 
+    def kept(self, tensors: Sequence[Tensor]) -> int:
+        """fp32 numbers that this kind keeps between steps for these trained tensors, of which only shapes count."""
+        return 0
+
     def norm2(self, weights: Theta) -> float:
         """E‖z‖²/d over these weights. Optimizers do not rescale silently (docs/directions.md)."""
         return 1.0

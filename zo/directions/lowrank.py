@@ -10,6 +10,7 @@ step // ν, not a state: a direction of an older step can be made again. All dir
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -93,6 +94,10 @@ class LowRank(Made):
     def v(self, weights: Theta, name: str, key: Key) -> Tensor:
         """V of one direction, [n, r]; not to be written."""
         return self._factor(weights, name, "B", matrix_shape(weights.source(name))[1], self._second(key))
+
+    def kept(self, tensors: Sequence[Tensor]) -> int:
+        """The most: factors of past steps stay until there is no room for the next."""
+        return _KEPT if any(is_matrix(tensor) for tensor in tensors) else 0
 
     def _second(self, key: Key) -> int:
         """The 64-bit key of V."""

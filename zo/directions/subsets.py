@@ -8,6 +8,7 @@ LeZO (Wang et al., 2024): in every step a share `drop` of the layers, drawn anew
 """
 
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -45,6 +46,9 @@ class Sparse(Directions):
                 smallest = max(1, round((1.0 - self.sparsity) * source.numel()))
                 self.thresholds[name].copy_(source.abs().float().view(-1).kthvalue(smallest).values)
         return {"threshold": self.thresholds}
+
+    def kept(self, tensors: Sequence[Tensor]) -> int:
+        return len(tensors)
 
     def mask(self, weights: Theta, name: str, rows: Tensor | None = None) -> Tensor:
         """Which entries move now."""

@@ -11,6 +11,8 @@ measure, one answer). They are functions of (seed, step // every), kept while th
 """
 
 import math
+from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +39,13 @@ class Lazy(Made):
         self.rank = rank
         self.every = every
         self._bases: dict[tuple[str, str], tuple[int, Tensor]] = {}
+
+    @abstractmethod
+    def sides(self, tensor: Tensor) -> int:
+        """Columns of the orthonormal factors of a matrix times their length."""
+
+    def kept(self, tensors: Sequence[Tensor]) -> int:
+        return sum(self.sides(tensor) for tensor in tensors if is_matrix(tensor))
 
     def window(self, key: Key) -> int:
         """The 64-bit key of the lazy factors."""
@@ -67,6 +76,10 @@ class Subspace(Lazy):
         side = next(a for a in range(math.isqrt(m * n), 0, -1) if m * n % a == 0)
         return (side, m * n // side) if m <= n else (m * n // side, side)
 
+    def sides(self, tensor: Tensor) -> int:
+        m, n = self.shape(tensor)
+        return min(self.rank, m, n) * (m + n)
+
     def thin(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor]:
         m, n = self.shape(weights.source(name))
         r = min(self.rank, m, n)
@@ -87,6 +100,10 @@ class Projected(Lazy):
 
     def __init__(self, rank: int = 64, every: int = 100):
         super().__init__(rank, every)
+
+    def sides(self, tensor: Tensor) -> int:
+        m, _ = matrix_shape(tensor)
+        return min(self.rank, m) * m
 
     def norm2(self, weights: Theta) -> float:
         total = numel = 0

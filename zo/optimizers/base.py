@@ -62,8 +62,7 @@ class Optimizer(ABC):
     replays_from: "losses" when the told losses determine the weights, "checkpoint" when they do not.
     losses_per_step: how many floats `tell` takes. forward_passes, backward_passes: cost of a step.
     state_copies: numbers kept between steps for each trained weight (2: two moments), of 4 bytes each, or of
-        the weights' dtype in first-order methods; `python -m experiments estimate` reads it. What is not a
-        multiple of the weights (factors of low rank) is given as the fraction it comes to, or left at 0.
+        the weights' dtype in first-order methods. What is no multiple of the weights comes to it in `kept`.
     skipped, idle: steps without a move because of such losses, or because the losses said nothing.
     """
 
@@ -128,6 +127,10 @@ class Optimizer(ABC):
         """
         return look(self.ask(t), batch)
 
+    def kept(self, tensors: Sequence[Tensor]) -> int:
+        """Bytes that this method would keep between steps for these trained tensors, of which only shapes count."""
+        return int(4 * self.state_copies * sum(tensor.numel() for tensor in tensors))
+
     def state(self) -> dict[str, Tensor]:
         """What a snapshot must keep beside the weights: the slots."""
         return {f"{slot}:{name}": t for slot, tensors in self.slots.items() for name, t in tensors.items()}
@@ -179,6 +182,9 @@ class Probing(Optimizer):
     def keys(self, t: int) -> list[Key]:
         """The names of the n directions of step t."""
         return [Key(self.seed, t, i) for i in range(self.n)]
+
+    def kept(self, tensors: Sequence[Tensor]) -> int:
+        return super().kept(tensors) + 4 * self.directions.kept(tensors)
 
     def apply(self, t: int, terms: Sequence[tuple[Key, float]], lr: float) -> None:
         """θ ← (1 − lr λ) θ + Σ c z, one pass."""

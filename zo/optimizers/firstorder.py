@@ -91,6 +91,9 @@ class FirstOrder(Optimizer):
         self.inner.zero_grad(set_to_none=True)
         return {"loss": losses[0], "gradient_norm": norm.item()}
 
+    def kept(self, tensors: Sequence[Tensor]) -> int:
+        return int(self.state_copies * sum(tensor.nbytes for tensor in tensors))
+
     def state(self) -> dict[str, Tensor]:
         """torch's state by parameter number and name."""
         state = self.inner.state_dict()["state"]

@@ -7,7 +7,8 @@
     θ ← θ − η ( m / (γ max(h, λ_i) + δ) + λ θ )           of the data instead of drawn ones
     λ_i = R / (2 √d_i)                                    clipping, one bound a layer i of d_i weights
 
-B is the batch's size, a factor of h alone: an optimizer sees no batch, so it is the argument `batch`. We found no
+B is the batch's size, a factor of h alone: an optimizer sees no batch, so it is the argument `batch`, which
+conf/optimizer/helene.yaml takes from batch.size. We found no
 code of the authors', and what we could read of the paper leaves open what a layer is and the values of T, k, R and γ.
 Built here: a layer is one trained tensor; R is the argument `radius`, and `clip = constant` takes λ_i = R everywhere;
 the decay rates are Sophia's (0.9, 0.99); γ, R and k are 1 by default, k because ĝ ⊙ ĝ costs no pass: on the tests' bowl

@@ -39,9 +39,6 @@ class HiZOOL(Probing):
     """
 
     rule = "element"
-    state_copies = (
-        0.0  # no multiple of the weights: a row and a column of each matrix, 0.1 % of a large model
-    )
 
     def __init__(
         self,
@@ -68,6 +65,9 @@ class HiZOOL(Probing):
             self.rows[name] = torch.ones(height, device=tensor.device)
             self.columns[name] = torch.ones(width, device=tensor.device)
         self.losses_per_step = self.forward_passes = 3
+
+    def kept(self, tensors: Sequence[Tensor]) -> int:
+        return 4 * sum(sum(shape(tensor)) for tensor in tensors)
 
     def state(self) -> dict[str, Tensor]:
         parts = {"R": self.rows, "C": self.columns}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zo.directions import Given, Key, LowRank
-from zo.directions.lowrank import is_matrix
+from zo.directions.lowrank import is_matrix, matrix_shape
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
@@ -92,6 +92,12 @@ class LOZOM(TwoPoint):
         self.kind = cast(LowRank, self.directions)
         self.slots["momentum"] = {name: self._zeros(name) for name in self.weights.tensors}
         self.slots["window"] = {"": torch.full((1,), -1.0)}  # t // ν of the V that N belongs to
+
+    def kept(self, tensors: Sequence[Tensor]) -> int:
+        """N of every matrix and the momentum of the rest, beside the factors."""
+        rank = self.kind.rank
+        numbers = sum(matrix_shape(t)[0] * rank if is_matrix(t) else t.numel() for t in tensors)
+        return super().kept(tensors) + 4 * numbers
 
     def _zeros(self, name: str) -> Tensor:
         source = self.weights.source(name)
