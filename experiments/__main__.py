@@ -8,6 +8,7 @@ replay RUN            rebuild the weights from the journal, without a forward pa
 export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
 estimate OVERRIDES    memory and GPU-hours of the runs that launch.py would start with them; several values: a table
 prefetch OVERRIDES    their models and data brought to this machine
+expected OVERRIDES    what the papers print for them: experiment=fzoo/opt-13b task=boolq,wic (experiments.papers)
 sync RUNS             runs given to W&B, TensorBoard or trackio after the fact (experiments.trackers)
 dashboard [RUNS]      a W&B workspace and report that compare methods
 """
@@ -44,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
         "prefetch": commands.add_parser(
             "prefetch", help="bring models and data here, for nodes without network"
         ),
+        "expected": commands.add_parser("expected", help="what the papers print for such runs"),
     }
     for command in ahead.values():
         command.add_argument("overrides", nargs="*", help="as for launch.py: model=opt-13b,opt-30b task=sst2")
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _ahead(request: argparse.Namespace) -> int:
-    """Estimates or fetches for every configuration that the overrides name; all of them are checked first."""
+    """Estimates, fetches or looks up for every configuration that the overrides name; all of them are checked first."""
     from experiments.cli.compose import compose
     from experiments.cli.problems import listing
     from experiments.launching.expand import expand
@@ -95,6 +97,10 @@ def _ahead(request: argparse.Namespace) -> int:
             from experiments.prefetching import prefetch
 
             return prefetch(configs)
+        if request.command == "expected":
+            from experiments.papers import expected
+
+            return expected.show(configs)
         from experiments.estimating.command import show
 
         return show(configs, request.tokens, request.json)

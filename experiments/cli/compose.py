@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from experiments.choices import read
+from experiments.cli import lookup as lookup  # for ${by:...}
 from experiments.cli.constructor import Unreadable
 from experiments.cli.problems import Problem, did_you_mean, key_meant, one_of
 from experiments.cli.schema import (
@@ -40,7 +41,11 @@ from experiments.cli.schema import (
 from zo.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-HIDDEN = ("local", "recipe")  # chosen by the machine and by the model, not on the command line
+HIDDEN = (
+    "local",
+    "recipe",
+    "protocol",
+)  # chosen by the machine, the model, an experiment, not on the command line
 OPEN = ("experiment", "debug")  # groups of which nothing need be chosen, so that null is a choice
 BUDGETS = ("steps", "forward_passes", "minutes")
 
@@ -216,7 +221,8 @@ def _validate(
         content: Any = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
         key = str(error.full_key or "conf/")
-        problems.append(Problem(written.get(key, key), str(error).splitlines()[0]))
+        said = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
+        problems.append(Problem(written.get(key, key), said.splitlines()[0]))
         return None
     wrong = len(problems)
     try:

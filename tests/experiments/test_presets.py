@@ -1,0 +1,107 @@
+"""conf/experiment: the papers' settings are valid, say where they are from, and run."""
+
+import re
+
+import pytest
+
+from experiments.choices import ModelChoice, read
+from experiments.cli.compose import CONF, compose, groups
+from experiments.identity import method_of
+from experiments.models.source import model_name
+from experiments.papers import published
+from experiments.papers.expected import expected
+
+PRESETS = [name for name in groups()["experiment"] if "/" in name]
+VALUES = sorted((CONF / "recipe" / "papers").glob("*.yaml"))
+ISSUE = {
+    "mezo": "roberta-large opt-125m opt-1.3b opt-2.7b opt-13b opt-30b opt-66b phi-2 llama-3-8b",
+    "fzoo": "roberta-large opt-125m opt-1.3b opt-2.7b opt-13b opt-30b opt-66b phi-2 llama-3-8b",
+    "adamezo": "opt-1.3b llama-3.2-3b roberta-large",
+}
+# One of each protocol; the others differ from it in their model, and are slow tests.
+FIRST = {"mezo/opt-13b", "fzoo/opt-13b", "adamezo/opt-1.3b", "hizoo/opt-13b"} | {
+    f"{paper}/roberta-large" for paper in ISSUE
+}
+# What stands for the models of the hub: the same settings on a model and a task that are part of the repository.
+SMALL = [
+    "task=sentiment", "task.train=4", "task.dev=2", "task.test=2", "task.k=null",
+    "budget.steps=2", "batch.size=2", "save=false",
+]  # fmt: skip
+
+
+def config_of(*overrides):
+    composed = compose(overrides)
+    assert composed.problems == []
+    assert composed.config is not None
+    return composed.config
+
+
+def text_of(preset):
+    return (CONF / "experiment" / f"{preset}.yaml").read_text()
+
+
+def test_the_presets_are_there():
+    assert {f"{paper}/{model}" for paper, models in ISSUE.items() for model in models.split()} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_named_by_its_method_and_model_and_names_the_tables_that_have_them(preset):
+    """Its command composes and has published numbers."""
+    (command,) = re.findall(r"^# .*: python launch\.py (.*)$", text_of(preset), re.MULTILINE)
+    config = config_of(*command.split())
+    model = model_name(read(ModelChoice, config["model"], "model"))
+    assert preset == f"{method_of(config)}/{model}" == config["experiment"]
+    assert expected(config)
+    tables = {f"{n.paper} {n.table}" for n in published() if (n.method, n.model) == tuple(preset.split("/"))}
+    said = re.search(r"^# Published, by python -m experiments expected: (.*)$", text_of(preset), re.MULTILINE)
+    assert said is not None
+    assert set(said[1].split(", ")) == tables
+
+
+@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
+def test_values_are_of_a_protocol_and_a_method_and_say_where_they_are_from(path):
+    protocol, _, optimizer = path.stem.partition("-")
+    assert (CONF / "protocol" / f"{protocol}.yaml").is_file()
+    assert optimizer in groups()["optimizer"]
+    text = path.read_text()
+    assert re.search(r"Table \d|README|code|paper|unpublished", text)
+    if "our choice" in text:
+        assert "unpublished" in text
+
+
+def test_values_follow_the_method_the_mode_and_the_task():
+    lr = {
+        (): 5e-5,
+        ("optimizer=mezo",): 1e-6,
+        ("optimizer=mezo", "task=wsc"): 1e-7,
+        ("optimizer=mezo", "peft=lora"): 1e-4,
+        ("optimizer=mezo", "peft=prefix"): 1e-2,
+        ("optimizer=mezo", "peft=prefix", "optimizer.lr=5e-3"): 5e-3,
+        ("optimizer=adamw",): 1e-5,
+        ("optimizer=hizool",): 1e-6,
+        ("model=opt-125m",): 1e-4,
+    }
+    found = {more: config_of("experiment=fzoo/opt-13b", *more)["optimizer"]["lr"] for more in lr}
+    assert found == lr
+
+
+def test_fine_tuning_has_its_own_budget_and_schedule():
+    config = config_of("experiment=fzoo/opt-13b", "optimizer=adamw")
+    assert config["budget"] == {"steps": 625, "forward_passes": None, "minutes": None}
+    assert config["schedule"]["_target_"] == "zo.schedules.Linear"
+
+
+def test_a_mode_without_a_value_is_refused_unless_one_is_given():
+    (problem,) = compose(["experiment=mezo/opt-13b", "peft=ia3"]).problems[:1]
+    assert problem.where == "optimizer.lr"
+    assert problem.what.startswith("The papers give no value for peft.name=ia3, only for none, lora, prefix.")
+    config_of("experiment=mezo/opt-13b", "peft=ia3", "optimizer.lr=1e-2", "optimizer.eps=1e-2")
+
+
+@pytest.mark.parametrize(
+    "preset", [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
+)
+def test_a_preset_takes_two_steps(preset, runs):
+    model = "tiny-mlm" if preset.endswith("/roberta-large") else "tiny-clm"
+    result = runs(f"experiment={preset}", f"model={model}", *SMALL)
+    assert (result["status"], result["steps"], result["method"]) == ("finished", 2, preset.partition("/")[0])
