@@ -275,6 +275,8 @@ def here(place, found, monkeypatch) -> Path:
 def reduced(words: list[str]) -> list[str] | None:
     """The words of launch.py of a short run of the same kind, or None where the model or the data are elsewhere."""
     given = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    if "/" in given.get("experiment", "") or any(word.startswith("sweeps/papers/") for word in words):
+        return None
     if given.get("model", "tiny-clm") not in SHIPPED and given.get("model.path") != "model":
         return None
     task = given.get("task", "sentiment")
