@@ -97,7 +97,7 @@ def test_keys_and_options_exist(page):
         own.setdefault(name.split("/")[-2], set()).add(Path(name).stem)
     wrong = []
     for line, span in spans(page.read_text()):
-        for key, value in re.findall(r"(?<![\w./-])([a-z_]+(?:\.[a-z_]+)*)=([\w.-]*)", span):
+        for key, value in re.findall(r"(?<![\w./-])([a-z_]+(?:\.[a-z_]+)*)=([\w./-]*)", span):
             if "." in key and key.partition(".")[0] in sections and key not in keys():
                 wrong.append(f"{page.name}:{line} {key}")
             if key in options and re.match("[a-z]", value) and not {value} <= {*options[key], *own[key]}:
@@ -110,7 +110,7 @@ def test_every_group_and_key_has_its_line_in_configuration():
     lines = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     fixed = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
     assert isinstance(fixed, dict)
-    assert lines == {*groups(), "recipe", "local", *fixed} - {"defaults"}
+    assert lines == {*groups(), "recipe", "protocol", "local", *fixed} - {"defaults"}
     for group in ("schedule", "tracker", "launcher", "debug"):
         (line,) = re.findall(rf"^\| `{group}` \|.*", page, re.MULTILINE)
         assert set(groups()[group]) <= set(re.findall(r"`([\w-]+)`", line))
