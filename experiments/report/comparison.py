@@ -108,6 +108,11 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell]) -> Iterator[str]:
         if cell.chosen and (diverged := [run.seed for run in cell.chosen.ended if run.status == "diverged"]):
             seeds = ", ".join(str(seed) for seed in diverged)
             yield f"{where}: seed {seeds} diverged, and counts with the weights that it reported."
+    shown = [run for cell in cells if cell.chosen for run in cell.chosen.ended]
+    commits = Counter(run.commit for run in shown if run.commit)
+    if len(commits) > 1:
+        parts = [f"{commit} ({count})" for commit, count in sorted(commits.items())]
+        yield f"The runs shown are of {len(commits)} commits of zo: {', '.join(parts)}."
     if not HAS_SCIPY:
         yield "There are no intervals, for scipy is not here: pip install -e '.[report]'."
     dropout = sorted({run.method for run in runs if run.result and run.result.get("train_mode")})

@@ -72,6 +72,13 @@ class Run:
         data = path.read_bytes() if path.exists() else b""
         return tuple(json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines())
 
+    @cached_property
+    def commit(self) -> str | None:
+        """Of the code, seven letters, with + where it was edited; None where it is not known."""
+        path = self.folder / "provenance.json"
+        made = json.loads(path.read_text()) if path.exists() else {}
+        return f"{made['commit'][:7]}{'+' if made.get('dirty') else ''}" if made.get("commit") else None
+
     def rows_of(self, kind: str) -> list[Mapping[str, Any]]:
         """Rows of a kind (before, train, dev, after), those of a repeated step once, by steps."""
         return [

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.cli.problems import key_meant, one_of
-from experiments.report.keys import flattened
+from experiments.report.keys import filled, flattened
 from experiments.report.runs import Run
 from zo.errors import ConfigError
 
@@ -34,7 +34,9 @@ def where(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
 
 
 def _fields(run: Run) -> dict[str, Any]:
-    return flattened(run.config) | {name: getattr(run, name) for name in FIELDS}
+    """An argument that an older run does not have is at its constructor's default here too."""
+    config = {**run.config, **filled(run.config)} if "optimizer" in run.config else run.config
+    return flattened(config) | {name: getattr(run, name) for name in FIELDS}
 
 
 def _parsed(text: str, flat: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:

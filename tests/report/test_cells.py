@@ -145,6 +145,14 @@ def test_of_two_runs_of_a_setting_and_seed_the_later_counts(tmp_path):
     assert "2 runs are left out" in comparison(read_runs([tmp_path])).notes[0]
 
 
+def test_runs_of_several_commits_are_told(tmp_path):
+    for seed, (commit, dirty) in enumerate([("a" * 40, False), ("a" * 40, False), ("b" * 40, True)]):
+        folder = run(tmp_path, seed=seed)
+        (folder / "provenance.json").write_text(json.dumps({"commit": commit, "dirty": dirty}))
+    notes = comparison(read_runs([tmp_path])).notes
+    assert "The runs shown are of 2 commits of zo: aaaaaaa (2), bbbbbbb+ (1)." in notes
+
+
 def test_other_examples_and_other_precision_are_other_columns(tmp_path):
     for k in (16, 512):
         for dtype in ("float32", "bfloat16"):

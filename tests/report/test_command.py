@@ -73,6 +73,13 @@ def test_conditions_leave_the_runs_of_which_all_hold(real):
     assert len(where(runs, [f"setting={one.setting}"])) == 2
 
 
+def test_a_condition_on_an_argument_that_came_later_holds_for_older_runs(tmp_path):
+    run(tmp_path, "FZOO", 0)
+    run(tmp_path, "FZOO", 1, optimizer__sides="one")
+    run(tmp_path, "FZOO", 2, optimizer__sides="two")
+    assert [each.seed for each in where(read_runs([tmp_path]), ["optimizer.sides=one"])] in ([0, 1], [1, 0])
+
+
 @pytest.mark.parametrize(
     ("condition", "said"),
     [
