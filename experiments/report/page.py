@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from experiments.report.beside import WORDS
 from experiments.report.cells import Cell
 from experiments.report.colours import DASHES, style
 from experiments.report.comparison import Comparison
@@ -75,6 +76,7 @@ def page(comparison: Comparison) -> str:
             for setting in cell.settings
             for run in setting.runs
         },
+        published=sorted(comparison.published, key=lambda beside: WORDS.index(beside.verdict)),
         verdicts=Counter(beside.verdict for beside in comparison.published),
         scores_of=dev_scores,
         ranked=ranked(comparison),

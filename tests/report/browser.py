@@ -48,6 +48,7 @@ class Browser:
         self._buffer = b""
         self._number = 0
         self._session: str | None = None
+        self._loaded = False
         self.errors: list[str] = []
         self.requests: list[str] = []
         targets = self._ask("Target.getTargets")["targetInfos"]
@@ -59,8 +60,13 @@ class Browser:
     def open(self, path: Path) -> None:
         """Loads a file, with nothing recorded of the one before."""
         self.errors, self.requests = [], []
+        self._loaded = False
         self._ask("Page.navigate", url=path.resolve().as_uri())
-        self.wait("document.readyState === 'complete' && document.querySelector('#chart') !== null")
+        while (
+            not self._loaded
+        ):  # asked for before, a value of the page would be lost with the one it replaces
+            answer = self._read()
+            self._event(answer.get("method"), answer.get("params", {}))
 
     def __call__(self, expression: str) -> Any:
         """The value of an expression in the page."""
@@ -162,7 +168,9 @@ class Browser:
         return json.loads(line)
 
     def _event(self, method: str | None, what: dict[str, Any]) -> None:
-        if method == "Runtime.exceptionThrown":
+        if method == "Page.loadEventFired":
+            self._loaded = True
+        elif method == "Runtime.exceptionThrown":
             self.errors.append(str(what["exceptionDetails"]))
         elif method == "Runtime.consoleAPICalled" and what["type"] in ("error", "warning", "assert"):
             self.errors.append(str(what["args"]))
