@@ -120,3 +120,12 @@ def test_lines_are_named(tmp_path):
         stream.write("one\ntwo, ")
         stream.write("still two\n\n")
     assert (tmp_path / "said").read_text() == "rank 3: one\nrank 3: two, still two\nrank 3: \n"
+
+
+@pytest.mark.slow
+def test_only_the_first_process_tracks(runs):
+    pytest.importorskip("tensorboard", reason="the package tensorboard is not installed")
+    (first, said, _), (second, silent, _) = ended(start(runs, "tracker=tensorboard"))
+    assert (first, second, silent) == (0, 0, "")
+    assert said.count("TensorBoard shows this run") == 1
+    (_,) = runs.folder.rglob("events.out.tfevents.*")

@@ -1,6 +1,7 @@
 """Weights & Biases with its own SDK, offline, read back with its own reader."""
 
 import json
+import time
 
 import pytest
 
@@ -10,7 +11,9 @@ import yaml
 
 from experiments.__main__ import main
 from experiments.trackers import syncing
+from experiments.trackers.sink import Sink
 from experiments.trackers.tracker import metrics_of
+from experiments.trackers.wandb import Wandb
 from tests.trackers.conftest import KEY, history, metrics, records, rows_of, run_below, summary
 from zo.journal import Journal
 
@@ -132,3 +135,40 @@ def test_the_environment_may_take_a_run_offline(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert history(run("tracker=wandb"))
+
+
+@pytest.mark.slow
+def test_tracking_takes_less_than_a_hundredth_of_a_run(tmp_path, monkeypatch):
+    """Start-up and end apart: what the run's thread and the tracker's compute for it, in CPU seconds, and how often
+    rows are handed on, for a row costs W&B's SDK about a third of a millisecond.
+    """
+    spent = {"row": 0.0, "log": 0.0}
+    row, log, close = Sink.row, Wandb.log, Sink.close
+
+    def timed(name, call):
+        def wrapped(*arguments):
+            began = time.thread_time()
+            call(*arguments)
+            spent[name] += time.thread_time() - began
+
+        return wrapped
+
+    def close_then_count(self, *arguments):
+        spent["before the end"] = spent["row"] + spent["log"]
+        close(self, *arguments)
+
+    monkeypatch.setattr(Sink, "row", timed("row", row))
+    monkeypatch.setattr(Wandb, "log", timed("log", log))
+    monkeypatch.setattr(Sink, "close", close_then_count)
+    whole = (
+        "task.train=1000",
+        "task.dev=100",
+        "task.test=100",
+        "batch.size=16",
+        "stop.every=50",
+        "budget.steps=100",
+    )
+    folder = run_below(tmp_path, *OFFLINE, *whole)
+    seconds = json.loads((folder / "result.json").read_text())["seconds"]
+    assert 0 < spent["before the end"] < 0.01 * seconds, (spent, seconds)
+    assert history(folder) == said(folder)
