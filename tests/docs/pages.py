@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("python", "python3", "pip", "make", "torchrun", "srun", "sbatch", "source", "export", "cd", "git", "cp",
-            "jupyter", ".ci/run", ".venv/bin/")  # fmt: skip
+            "jupyter", "tensorboard", "trackio", "wandb", ".ci/run", ".venv/bin/")  # fmt: skip
 SHELLS = ("sh", "bash", "shell", "console")
 
 

@@ -216,6 +216,8 @@ def other(program: str, words: list[str]) -> None:
         assert words == ["freeze"]
     elif program == "source":
         assert words == [".venv/bin/activate"] and "VENV   ?= .venv" in (ROOT / "Makefile").read_text()
+    elif program in ("tensorboard", "trackio", "wandb"):
+        assert re.search(rf"^{program} = \[", project, re.M)
     elif program == ".venv/bin/pre-commit":
         assert (
             words == ["install"]
