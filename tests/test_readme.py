@@ -55,7 +55,7 @@ def test_forward_passes_and_state_are_those_of_the_methods():
             assert (forwards, state) == ("0", "none")  # runs without steps
             continue
         weights = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.LayerNorm(64))
-        arguments = {key: number(value) for key, value in arguments.items()}
+        arguments = {k: number(v) for k, v in arguments.items() if not str(v).startswith("${")}
         optimizer = getattr(zo.optimizers, kind)(weights, **arguments)
         formula = forwards.partition(",")[0].replace("2n", "2*n").replace("N", str(arguments.get("n")))
         said = eval(formula, {"n": arguments.get("n", 1)})
