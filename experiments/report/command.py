@@ -43,6 +43,9 @@ def add(commands: Any) -> None:
         "--beside", action="append", default=[], metavar="PAPER",
         help=f"lay a paper's published numbers beside: {', '.join(papers())}; repeatable",
     )  # fmt: skip
+    command.add_argument(
+        "--title", metavar="TEXT", help="the page's heading; default: the folders and conditions"
+    )
     command.add_argument("--out", type=Path, metavar="DIR", help="a folder for the page, figures and tables")
 
 
@@ -51,7 +54,7 @@ def perform(request: argparse.Namespace) -> int:
     _check(request)
     numbers = [number for paper in dict.fromkeys(request.beside) for number in published(paper)]
     runs = where(read_runs(request.runs), request.where)
-    title = " ".join([*(str(path) for path in request.runs), *request.where])
+    title = request.title or " ".join([*(str(path) for path in request.runs), *request.where])
     made = comparison(runs, title=title, target=request.target, published=numbers)
     console = Console(highlight=False)
     console.print(made.summary)
