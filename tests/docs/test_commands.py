@@ -128,7 +128,8 @@ def understood(found, monkeypatch) -> Callable[..., None]:
         sys.stderr.write(listing(checked.problems))
         return 2 if checked.problems else 0
 
-    monkeypatch.setattr("experiments.early.missing", lambda config: [])  # the data that a page names are not here
+    # The data that a page names are not here.
+    monkeypatch.setattr("experiments.early.missing", lambda config: [])
     monkeypatch.setitem(sys.modules, "experiments.run", types.SimpleNamespace(run=lambda config, rerun: 0))
     monkeypatch.setitem(sys.modules, "experiments.launching.command", types.SimpleNamespace(sweep=refuse))
     parse = argparse.ArgumentParser.parse_args
