@@ -13,9 +13,10 @@ has a preferred word on average, nor has the whole task; what decides is how row
 """
 
 import math
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from experiments.world import grammar, tokenizer, words
@@ -37,7 +38,13 @@ OTHER_REPLIES: dict[grammar.Task, tuple[str, ...]] = {
 
 def ids_of(pieces: PreTrainedTokenizerFast, some: tuple[str, ...]) -> list[int]:
     """The pieces of words inside a text; each word of the world is one."""
-    return pieces.convert_tokens_to_ids([f"Ġ{word}" for word in some])
+    vocabulary = pieces.get_vocab()
+    return [vocabulary[f"Ġ{word}"] for word in some]
+
+
+def head_of(model: PreTrainedModel) -> nn.Linear:
+    """The layer that makes logits of states; its weight is the embeddings'."""
+    return cast(nn.Linear, model.get_output_embeddings())
 
 
 @torch.no_grad()
@@ -48,7 +55,7 @@ def states(
     rows = grammar.examples(task, "train", ROWS, seed=0)
     template = grammar.TEMPLATES[task][family]
     read: list[Tensor] = []
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    hook = head_of(model).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     found = []
     for start in range(0, ROWS, BATCH):
         prompts = [
@@ -110,13 +117,13 @@ def spread(model: PreTrainedModel, pieces: PreTrainedTokenizerFast, family: toke
     δ is the mean distance of the other replies' embeddings from their mean. The words stand at the ends of prompts
     alone, so what the embeddings are as inputs changes no state that the tasks read.
     """
-    embeddings = model.get_output_embeddings().weight
+    head = head_of(model)
+    embeddings = head.weight
     for task, options in OPTIONS.items():
         u = neutral_directions(*states(model, pieces, task, family), len(options))
         others = embeddings[ids_of(pieces, OTHER_REPLIES[task])]
         size = (others - others.mean(dim=0)).norm(dim=1).mean()
         ids = ids_of(pieces, options)
         embeddings[ids] = embeddings[ids].mean(dim=0) + size * u.float()
-        bias = model.get_output_embeddings().bias
-        if bias is not None:
-            bias[ids] = bias[ids].mean()
+        if head.bias is not None:
+            head.bias[ids] = head.bias[ids].mean()
