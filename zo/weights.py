@@ -10,7 +10,7 @@ what is to be added there.
 
     def rule(block):                                    # momentum: m ← β m + p z, θ ← θ − η m
         m = block.state["m"].mul_(beta).add_(block.noise[0], alpha=p)
-        return -lr * m
+        return torch.mul(m, -lr, out=block.noise[0])
 
     weights.elementwise(rule, [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from zo import random
 from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe, Terms
-from zo.directions.base import words_of
+from zo.directions.base import two_sides, words_of
 from zo.errors import JournalError
 from zo.names import Parameters, trained
 from zo.random import eager, rounding
@@ -42,7 +42,7 @@ class Block:
     """Elements start .. start + n of one trained tensor, as an element-wise rule sees them; all fp32 [n].
 
     w: the weights before the move, not to be written.
-    noise: z of each key asked for, in the order asked; not to be written.
+    noise: z of each key asked for, in the order asked; the rule may write into them, to need no memory of its own.
     state: the same elements of each state tensor; what the rule writes into them stays.
     """
 
@@ -144,6 +144,10 @@ class Weights:
     ) -> Sequence[Tensor]:
         """`at` for several probes on the same keys, whose noise is made once."""
         if not directions.plain(self, name):
+            if two_sides(probes) and (one := directions.terms(self, name, probes[0].terms)):
+                total = directions.total(self, name, one)
+                minus = torch.sub(self.source(name), total, out=outs[1])
+                return [_plus(total, self.source(name)), minus]
             return [self.at(name, probe, directions) for probe in probes]
         terms = [words_of(directions.terms(self, name, probe.terms)) for probe in probes]
         if not any(terms):
@@ -234,14 +238,13 @@ class Weights:
             if fused is not None and fused(rule, *place, directions.stream, words, *how):  # pyright: ignore
                 self._show(name)
                 continue
-            noise_of = self._noise(name, keys, directions)
+            noise_of = self._noise(name, keys, directions, min(BLOCK, source.numel()))
             for start in range(0, source.numel(), BLOCK):
                 here = slice(start, start + BLOCK)
                 part, lower = source[here], None if lows is None else lows[here]
-                w = eager.read(part, lower)
-                noise = noise_of(start, part.numel())
+                w, noise = eager.read(part, lower), noise_of(start, part.numel())
                 step = rule(Block(name, start, w, noise, {slot: t[here] for slot, t in flat.items()}))
-                new = (w if keep == 1.0 else w * f32(keep)) + step
+                new = (w if keep == 1.0 else w.mul_(f32(keep))).add_(step)  # where part is fp32, w is part
                 eager.write(part, new, self.ids[name], start, self.update, word, lower)
             self._show(name)
 
@@ -253,13 +256,14 @@ class Weights:
         return [key.word for key in keys]
 
     def _noise(
-        self, name: str, keys: Sequence[Key], directions: Directions
+        self, name: str, keys: Sequence[Key], directions: Directions, most: int
     ) -> Callable[[int, int], Sequence[Tensor]]:
-        """(start, count) → z of each key over those elements; what a kind makes itself is made whole, once."""
+        """(start, count at most `most`) → z of each key there, until the next call; a kind's own is made whole."""
         words, device = self._plain_words(name, keys, directions), self.tensors[name].device
         if words is not None:
             kernels, pid, stream = self.kernels(name), self.ids[name], directions.stream
-            return lambda start, n: kernels.noise(words, pid, stream, start, n, device) if words else ()
+            room = torch.empty(len(words), most, device=device)
+            return lambda start, n: kernels.noise(words, pid, stream, start, n, device, room) if words else ()
         whole = [self.direction(name, key, directions).view(-1) for key in keys]
         return lambda start, count: [z[start : start + count] for z in whole]
 

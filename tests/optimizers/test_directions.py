@@ -155,6 +155,19 @@ def test_rows_and_several_probes_are_those_of_the_whole(spec):
         assert torch.equal(dict(noise)[name], weights.direction(name, Key(0, 0, 0), kind).flatten())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spec", KINDS)
+def test_both_sides_are_made_at_once_with_the_bits_of_each(spec, dtype):
+    weights, kind = Weights(Small().to(dtype)), directions(spec)
+    kind.bind(weights)
+    terms = ((Key(0, 0, 0), 0.3), (Key(0, 0, 1), -0.07))
+    sides = [Probe(terms), Probe(tuple((key, -scale) for key, scale in terms))]
+    for name in weights.tensors:
+        outs = [torch.empty_like(weights.source(name)) for _ in sides]
+        many = weights.at_many(name, sides, kind, outs)
+        assert all(torch.equal(weights.at(name, s, kind), m) for s, m in zip(sides, many, strict=True))
+
+
 def test_sparse_probes_and_moves_the_small_weights_alone():
     model = Small()
     optimizer = SparseMeZO(model, lr=0.1, eps=1e-2, sparsity=0.6)

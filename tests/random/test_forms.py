@@ -139,6 +139,12 @@ def test_noise(form, stream):
             same_bits(z, expected[start : start + count])
     form.warm(keys, stream, [(PID, 6000)], CPU)
     same_bits(form.noise(keys[:1], PID, stream, 5, 100, CPU)[0], whole[0, 5:105])
+    room = torch.empty(len(keys), 200)
+    for z in form.noise(keys, PID, stream, 5, 100, CPU, room):  # may be written, whatever was kept
+        z.zero_()
+    assert not room[:, :100].any()
+    for z, expected in zip(form.noise(keys, PID, stream, 5, 100, CPU, room), whole, strict=True):
+        same_bits(z, expected[5:105])
 
 
 @STREAMS

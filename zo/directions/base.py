@@ -44,6 +44,11 @@ class Probe:
     terms: tuple[tuple[Key, float], ...] = ()
 
 
+def two_sides(probes: Sequence[Probe]) -> bool:
+    """Whether these are θ + Δ and θ − Δ."""
+    return len(probes) == 2 and probes[1].terms == tuple((key, -scale) for key, scale in probes[0].terms)
+
+
 def words_of(terms: Terms) -> list[tuple[int, float]]:
     """The terms as the kernels of zo.random take them."""
     return [(key.word, scale) for key, scale in terms]
@@ -105,6 +110,7 @@ class Directions(ABC):
     def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
         """Σ scale · z of this tensor, a new fp32 tensor of its shape, or of some rows: [len(rows), width].
 
+        With the sign of every scale it changes its own and no other bit, so that two sides are made at once.
         terms: at least one, as `terms` gave them. rows: of a tensor of two dimensions.
         """
         return weights.numbers(name, self.stream, terms, rows)

@@ -21,6 +21,7 @@ the first gradients their full weight. State: m and h, two fp32 copies.
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from zo.directions import Spec
@@ -93,7 +94,8 @@ class HELENE(TwoPoint):
             h = block.state["h"]
             if t % self.refresh == 0:
                 h.mul_(beta2).addcmul_(g, g, value=(1 - beta2) * self.batch)
-            return m / h.clamp(min=self.bounds[block.name]).mul_(self.gamma).add_(self.delta) * -lr
+            divisor = torch.clamp(h, min=self.bounds[block.name], out=g).mul_(self.gamma).add_(self.delta)
+            return torch.div(m, divisor, out=g).mul_(-lr)
 
         self.check_size(lr * max(abs(p) for p in slopes))
         self.apply_rule(t, rule, self.keys(t), lr)

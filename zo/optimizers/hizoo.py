@@ -23,6 +23,7 @@ H + H (α c s − α) and rounded once; below α = 3e-8 the −α alone is under
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from zo.directions import Gaussian, Probe
@@ -89,7 +90,7 @@ class HiZOO(Probing):
             (z,), H = block.noise, block.state["H"]
             s = squares(z, self.estimator)
             H.addcmul_(H, s.mul_(f32(alpha * curvature)).sub_(f32(alpha))).clamp_(LEAST, MOST)
-            return z / H.sqrt() * f32(-lr * slope)
+            return z.div_(torch.sqrt(H, out=s)).mul_(f32(-lr * slope))
 
         self.check_size(lr * abs(slope))
         self._pass(t, rule, lr)

@@ -100,7 +100,7 @@ class HiZOOL(Probing):
 
         def rule(block: Block) -> Tensor:
             part = slice(block.start, block.start + block.w.numel())
-            return block.noise[0] / self._root(block.name, part) * f32(-lr * slope)
+            return block.noise[0].div_(self._root(block.name, part)).mul_(f32(-lr * slope))
 
         self.check_size(lr * abs(slope))
         self.weights.elementwise(rule, keys, self.normal, **self.pass_options(t, lr))
@@ -115,7 +115,7 @@ class HiZOOL(Probing):
             part = slice(start, min(start + BLOCK, tensor.numel()))
             count, pid, stream = part.stop - start, self.weights.ids[name], self.normal.stream
             (z,) = kernels.noise([key.word], pid, stream, start, count, tensor.device)
-            seen = squares(z, self.estimator).mul_(self.hessian(name, part)).double() * curvature
+            seen = squares(z, self.estimator).mul_(self.hessian(name, part)).double().mul_(curvature)
             begin = 0
             for i, j in pieces(part, down.numel()):
                 height, width = i.stop - i.start, j.stop - j.start

@@ -17,6 +17,7 @@ here z is one direction over all weights.
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from zo.directions import Spec
@@ -64,9 +65,10 @@ class RAdaZO(TwoPoint):
         beta1, beta2 = self.betas
 
         def rule(block: Block) -> Tensor:
-            m = block.state["m"].mul_(beta1).add_(self.gradient(block, slopes), alpha=1 - beta1)
+            g = self.gradient(block, slopes)
+            m = block.state["m"].mul_(beta1).add_(g, alpha=1 - beta1)
             v = block.state["v"].mul_(beta2).addcmul_(m, m, value=1 - beta2)
-            return m * (v + self.zeta).rsqrt_() * -lr
+            return torch.add(v, self.zeta, out=g).rsqrt_().mul_(m).mul_(-lr)
 
         self.check_size(lr)
         self.apply_rule(t, rule, self.keys(t), lr)

@@ -72,8 +72,8 @@ class TwoPoint(Probing):
         return tuple((key, scale * p / self.n) for key, p in zip(self.keys(t), slopes, strict=True))
 
     def gradient(self, block: Block, slopes: Sequence[float]) -> Tensor:
-        """ĝ in one block, fp32, a tensor of its own."""
-        g = block.noise[0] * f32(slopes[0] / self.n)
+        """ĝ in one block, in the place of its noise, which is gone then."""
+        g = block.noise[0].mul_(f32(slopes[0] / self.n))
         for z, p in zip(block.noise[1:], slopes[1:], strict=True):
-            g += z * f32(p / self.n)
+            g += z.mul_(f32(p / self.n))
         return g

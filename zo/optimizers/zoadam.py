@@ -64,7 +64,8 @@ class ZOAdam(TwoPoint):
             g = self.gradient(block, slopes)
             m = block.state["m"].mul_(beta1).add_(g, alpha=1 - beta1)
             v = block.state["v"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            return m / v.sqrt().div_(root).add_(self.adam_eps) * -size
+            divisor = torch.sqrt(v, out=g).div_(root).add_(self.adam_eps)
+            return torch.div(m, divisor, out=g).mul_(-size)
 
         self.check_size(lr)
         self.apply_rule(t, rule, self.keys(t), lr)

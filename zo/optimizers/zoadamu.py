@@ -20,6 +20,7 @@ ends, at 20,000 steps, near α 0.01, β1 0.13 and β2 0.01, from step 1024 to 16
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from zo.directions import Gaussian, Probe
@@ -102,11 +103,12 @@ class ZOAdaMU(Probing):
         def rule(block: Block) -> Tensor:
             m = block.state["m"]
             z0, z1 = block.noise
-            first, second = z0 * uncertain, m + z1 * rest
-            mixed = first * beta1 + second * (1.0 - beta1)
+            first, second = z0.mul_(uncertain), z1.mul_(rest).add_(m)
+            mixed = torch.mul(first, beta1, out=m).add_(second * (1.0 - beta1))
             v = first.square_().mul_(beta2).add_(second.square_().mul_(1.0 - beta2))
-            m.copy_(mixed * kept)
-            return mixed * v.add_(self.sigma).rsqrt_() * f32(-lr * slope)
+            step = v.add_(self.sigma).rsqrt_().mul_(mixed).mul_(f32(-lr * slope))
+            m.mul_(kept)
+            return step
 
         self.check_size(lr * abs(slope))
         keys = [key for one in self.keys(t) for key in (one, beside(one))]

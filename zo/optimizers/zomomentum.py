@@ -10,6 +10,7 @@ through m).
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from zo.directions import Spec
@@ -53,8 +54,9 @@ class ZOMomentum(TwoPoint):
         slopes = self.slopes(losses)
 
         def rule(block: Block) -> Tensor:
-            m = block.state["m"].mul_(self.momentum).add_(self.gradient(block, slopes))
-            return m * -lr
+            g = self.gradient(block, slopes)
+            m = block.state["m"].mul_(self.momentum).add_(g)
+            return torch.mul(m, -lr, out=g)
 
         self.check_size(lr * max(abs(p) for p in slopes))
         self.apply_rule(t, rule, self.keys(t), lr)

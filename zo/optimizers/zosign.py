@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from zo.directions import Spec
@@ -59,7 +58,7 @@ class ZOSign(TwoPoint):
             return self.seen(losses, slopes)
 
         def rule(block: Block) -> Tensor:
-            return torch.sign(self.gradient(block, slopes)) * -lr
+            return self.gradient(block, slopes).sign_().mul_(-lr)
 
         self.check_size(lr)
         self.apply_rule(t, rule, self.keys(t), lr)

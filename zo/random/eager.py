@@ -26,7 +26,14 @@ class Kernels(Protocol):
     ) -> None: ...
 
     def noise(
-        self, keys: Sequence[int], pid: int, stream: int, start: int, count: int, device: torch.device
+        self,
+        keys: Sequence[int],
+        pid: int,
+        stream: int,
+        start: int,
+        count: int,
+        device: torch.device,
+        room: Tensor | None = None,
     ) -> Sequence[Tensor]: ...
 
     def perturb(
@@ -98,9 +105,22 @@ class Eager:
         return _accumulate(self.noise([key for key, _ in terms], pid, stream, start, count, device), terms)
 
     def noise(
-        self, keys: Sequence[int], pid: int, stream: int, start: int, count: int, device: torch.device
+        self,
+        keys: Sequence[int],
+        pid: int,
+        stream: int,
+        start: int,
+        count: int,
+        device: torch.device,
+        room: Tensor | None = None,
     ) -> Sequence[Tensor]:
-        """z of each key over elements start .. start + count of one parameter, fp32 [count]; not to be written."""
+        """z of each key over elements start .. start + count of one parameter, fp32 [count].
+
+        Not to be written, unless it is made in `room`, fp32 [len(keys), count or more].
+        """
+        if room is not None:
+            made = self.noise(keys, pid, stream, start, count, device)
+            return [place[:count].copy_(z) for place, z in zip(room, made, strict=True)]
         kept = self._kept.get((stream, pid))
         if kept is not None and all(key in self._kept_keys for key in keys):
             return [kept[self._kept_keys[key], start : start + count] for key in keys]

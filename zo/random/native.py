@@ -55,12 +55,19 @@ class Native:
             self._eager.warm(keys, stream, layout, device)
 
     def noise(
-        self, keys: Sequence[int], pid: int, stream: int, start: int, count: int, device: torch.device
+        self,
+        keys: Sequence[int],
+        pid: int,
+        stream: int,
+        start: int,
+        count: int,
+        device: torch.device,
+        room: Tensor | None = None,
     ) -> Sequence[Tensor]:
-        """z of each key over elements start .. start + count of one parameter, fp32 [count]; not to be written."""
+        """z of each key over elements start .. start + count of one parameter, fp32 [count]."""
         if self._library is None or device.type != "cpu" or stream == philox.ROUNDING:
-            return self._eager.noise(keys, pid, stream, start, count, device)
-        out = torch.empty(len(keys), count)
+            return self._eager.noise(keys, pid, stream, start, count, device, room)
+        out = torch.empty(len(keys), count) if room is None else room[:, :count]
         for key, row in zip(keys, out, strict=True):
             self._library.zo_noise(stream, key, pid, start, count, row.data_ptr())
         return out.unbind()

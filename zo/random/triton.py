@@ -81,10 +81,17 @@ class Triton:
             self._eager.warm(keys, stream, layout, device)
 
     def noise(
-        self, keys: Sequence[int], pid: int, stream: int, start: int, count: int, device: torch.device
+        self,
+        keys: Sequence[int],
+        pid: int,
+        stream: int,
+        start: int,
+        count: int,
+        device: torch.device,
+        room: Tensor | None = None,
     ) -> Sequence[Tensor]:
-        """z of each key over elements start .. start + count of one parameter, fp32 [count]; not to be written."""
-        return self._eager.noise(keys, pid, stream, start, count, device)
+        """z of each key over elements start .. start + count of one parameter, fp32 [count]."""
+        return self._eager.noise(keys, pid, stream, start, count, device, room)
 
     def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
