@@ -224,7 +224,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
 
 
 def status_counts(runs: Sequence[Run]) -> dict[str, int]:
-    """How many runs have each status, the frequent order of `STATUSES`."""
+    """How many runs have each status, in the order of `STATUSES`; what is none of them comes last."""
     counts = Counter(run.status for run in runs)
     known = [status for status in STATUSES if counts[status]]
     return {status: counts[status] for status in [*known, *sorted(counts.keys() - set(STATUSES))]}
