@@ -73,6 +73,7 @@ ROWS = {
     "sst2": lambda n: {"sentence": f"a film {n}", "label": n % 2},
     "sst5": lambda n: {"text": f"a film {n}", "label": n % 5},
     "trec": lambda n: {"text": f"Who wrote book {n} ?", "label": n % 6},
+    "tickets": lambda n: {"body": f"parcel {n}", "queue": ("shipping", "billing", "technical")[n % 3]},
     "squad": lambda n: {"title": "t", "context": f"Film {n} .", "question": "?", "answers": {"text": [f"film {n}"]}},
 }  # fmt: skip
 SRUN = {"-n", "--ntasks-per-node", "--nodes", "--kill-on-bad-exit"}
@@ -232,8 +233,8 @@ def other(program: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ALL, ids=str)
-def test_is_understood(command, understood, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)  # sweeps/FILE.yaml
+def test_is_understood(command, understood, place, monkeypatch, capsys):
+    monkeypatch.chdir(place)  # what is named must be there
     try:
         understood(written_out(command))
     except AssertionError as error:
@@ -267,6 +268,8 @@ def place(tmp_path_factory, tree) -> Path:
         for split in ("train", "validation", "test"):
             text = "".join(json.dumps(row(n)) + "\n" for n in range(60))
             (folder / "data" / task / f"{split}.jsonl").write_text(text)
+    shutil.copytree(folder / "data", folder / "shared" / "data")
+    shutil.copytree(folder / "model", folder / "shared" / "models" / "stories260K")
     return folder
 
 
