@@ -11,7 +11,7 @@ from zo import Key, Weights
 
 ROOT = Path(__file__).parents[2]
 # MeZO's fp32 operations are the authors' one by one. The order of those in AdaMeZO's moments is not known: of some
-# 290 orders none gave the published length on TF1 to better than 1.1e-9. Adam's are of another torch.
+# 260 orders none gave the published length on TF1 to better than 1.1e-9. Adam's are of another torch.
 TOLERANCES = {
     "TF1": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-8},
     "TF2": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-3},
