@@ -107,7 +107,7 @@ class _Run:
         self._fitted = 0  # forward passes of a way that takes no steps
 
     def _say(self, words: str) -> None:
-        self.console.print(words, highlight=False, soft_wrap=True)
+        self.console.print(words, highlight=False, soft_wrap=True, markup=False)
 
     def end_tracking(self, status: str, result: dict[str, Any] | None = None) -> None:
         """Lets the tracker finish, now that all files are written."""

@@ -33,7 +33,7 @@ def perform(request: argparse.Namespace) -> int:
     from experiments.launching.after import found  # late, as what follows
 
     folders = found(request.runs) if request.runs else []
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     if request.command == "sync":
         from experiments.trackers.syncing import sync
 
