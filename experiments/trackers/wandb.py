@@ -82,9 +82,13 @@ class Wandb:
         if self.mode != "online" or has_key():
             return ""
         if self._strict:
-            raise PermissionError("there is no valid W&B key here: set WANDB_API_KEY, or log in with wandb login")
+            raise PermissionError(
+                "there is no valid W&B key here: set WANDB_API_KEY, or log in with wandb login"
+            )
         self.mode = "offline"
-        return "There is no valid W&B key here (WANDB_API_KEY, or wandb login), so the run is tracked offline. "
+        return (
+            "There is no valid W&B key here (WANDB_API_KEY, or wandb login), so the run is tracked offline. "
+        )
 
     def _init(self, about: About) -> Any:
         import wandb
