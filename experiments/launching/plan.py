@@ -47,7 +47,7 @@ class Planner:
     """Names runs; what several of them share is read once."""
 
     def __init__(self) -> None:
-        self._models: dict[str, Loaded] = {}
+        self._models: dict[str, Loaded | ConfigError | DataError] = {}
         self._tasks: dict[str, Task] = {}
 
     def name(self, config: Config, overrides: Sequence[str]) -> Run:
@@ -58,8 +58,13 @@ class Planner:
         steps = steps_of(config)
         model = json.dumps(config["model"], sort_keys=True)
         if model not in self._models:
-            self._models[model] = outline(config["model"], Path(config["paths"]["models"]))
+            try:
+                self._models[model] = outline(config["model"], Path(config["paths"]["models"]))
+            except (ConfigError, DataError) as error:  # a hub that does not answer is asked once
+                self._models[model] = error
         loaded = self._models[model]
+        if not isinstance(loaded, Loaded):
+            raise loaded
         seed = seed_of(config, "split")
         task = json.dumps([model, config["task"], seed], sort_keys=True)
         if task not in self._tasks:

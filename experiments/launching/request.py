@@ -1,6 +1,7 @@
 """From a command line with several values to checked configurations, without torch, and all that is wrong at once."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from experiments.launching.space import Space, read_space
 # One step of each run, with its own model, batch and prompts, and as little evaluation as there can be.
 SMOKE = ("debug=step", "budget.steps=1", "task.dev=2", "task.test=2", "select=last", "save=false")
 SHARED = ("launcher", "cluster", "paths")  # of a sweep, not of its runs
+_PLACES = 4  # where one sentence is said at most
 
 
 @dataclass(frozen=True)
@@ -91,22 +93,28 @@ def _expanded(asked: Asked) -> tuple[str, list[list[str]], list[Problem], Space 
 
 
 class Tally:
-    """Problems of the runs of a sweep, each once, in the order of their first appearance."""
+    """Problems of the runs of a sweep, each sentence once, in the order of their first appearance."""
 
     def __init__(self, of: int):
         self._of = of
-        self._found: dict[tuple[str, str], int] = {}
+        self._found: dict[str, list[str]] = {}  # sentence → where, a run each
 
     def note(self, where: str, what: str) -> None:
         """One run has it."""
-        self._found[where, what] = self._found.get((where, what), 0) + 1
+        self._found.setdefault(what, []).append(where)
 
     def problems(self) -> list[Problem]:
-        """With how many runs have each, unless all do."""
-        return [
-            Problem(where, what if count == self._of else f"{what} ({count} of {self._of} runs)")
-            for (where, what), count in self._found.items()
-        ]
+        """With how many runs have each, unless all do; of many places the first alone."""
+        found = []
+        for what, wheres in self._found.items():
+            places = Counter(wheres)
+            if len(places) > _PLACES:
+                places = Counter({f"{wheres[0]} and {len(places) - 1} more": len(wheres)})
+            found += [
+                Problem(where, what if count == self._of else f"{what} ({count} of {self._of} runs)")
+                for where, count in places.items()
+            ]
+        return found
 
 
 def varied(overrides: Sequence[str], sweep: Sequence[Sequence[str]]) -> list[str]:

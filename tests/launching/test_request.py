@@ -5,7 +5,7 @@ import pytest
 from experiments.cli import main
 from experiments.launching.expand import expand, replaced
 from experiments.launching.files import FOLDER, read_sweep, text_of
-from experiments.launching.request import Asked, check
+from experiments.launching.request import Asked, Tally, check
 from experiments.launching.space import Interval, Values
 
 
@@ -130,3 +130,17 @@ def test_a_search_draws_from_intervals_and_values_and_repeats_seeds():
     wrong = check(Asked(["optimizer.lr=tag(log,interval(0,1))", "optimizer.eps=interval(-1,1e-3)"], trials=1))
     assert [problem.where for problem in wrong.problems] == ["optimizer.lr=tag(log,interval(0,1))"]
     assert [p.where for p in check(Asked(["task=sst2"], trials=1)).problems] == ["--trials"]
+
+
+def test_one_sentence_of_many_runs_is_said_once():
+    few, many = Tally(8), Tally(8)
+    for place in range(8):
+        few.note(f"seed={place % 2}", "no such file")
+        many.note(f"seed={place}", "no such file")
+    assert [(problem.where, problem.what) for problem in few.problems()] == [
+        ("seed=0", "no such file (4 of 8 runs)"),
+        ("seed=1", "no such file (4 of 8 runs)"),
+    ]
+    assert [(problem.where, problem.what) for problem in many.problems()] == [
+        ("seed=0 and 7 more", "no such file")
+    ]
