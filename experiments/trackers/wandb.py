@@ -20,11 +20,12 @@ Mode = Literal["online", "offline", "disabled"]
 def has_key() -> bool:
     """Whether W&B finds credentials here: a key in the environment, in netrc, or of wandb login. Asks nobody."""
     import wandb
+    from wandb.errors import AuthenticationError
 
     wandb.setup(wandb.Settings(silent=True))
     try:
         return wandb.login(prompt=False, verify=False)
-    except wandb.errors.AuthenticationError:  # of a form that no key has
+    except AuthenticationError:  # of a form that no key has
         return False
 
 
