@@ -51,9 +51,9 @@ $(VENV)/pip.done:
 	@touch $@
 
 $(VENV)/experiments.done: pyproject.toml constraints.txt | $(VENV)/pip.done
-	@echo "Installing PyTorch, then what experiments need"
+	@echo "Installing PyTorch, then what experiments and their reports need"
 	@$(PIP) $(TORCH)
-	@$(PIP) --editable '.[experiments]'
+	@$(PIP) --editable '.[experiments,report]'
 	@touch $@
 
 $(VENV)/dev.done: pyproject.toml constraints.txt | $(VENV)/experiments.done
