@@ -1,5 +1,6 @@
 """Whatever a tracker does, the run has the same bits and all its numbers."""
 
+import importlib.util
 import json
 import threading
 import time
@@ -135,7 +136,8 @@ def test_a_run_without_a_result_has_a_status():
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard", "trackio"])
 def test_a_missing_package_is_refused_before_anything_is_written(run, monkeypatch, capsys, tmp_path, name):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    there = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda wanted: None if wanted == name else there(wanted))
     run(f"tracker={name}", code=2)
     said = capsys.readouterr().err
     assert f"tracker={name} needs the package {name}" in said and "pip install" in said
