@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from experiments.choices import ModelChoice, TaskChoice, read
-from experiments.identity import Config, folder_of, hash_of, name_of, seed_of
+from experiments.identity import Config, folder_of, hash_of, name_of, seed_of, trains
 from experiments.models.source import check_here, fingerprint, here, infer_family, model_name, read_config
 from experiments.tasks.checks import read_by
 from experiments.tasks.data import files_of
@@ -46,9 +46,7 @@ def ended(config: Config) -> tuple[dict[str, Any], Path] | None:
         return None
     model = read(ModelChoice, config["model"], "model")
     name = name_of(config, model_name(model))
-    steps = (
-        0 if config["optimizer"]["_target_"].startswith("experiments.ways.") else 1
-    )  # whether there are any
+    steps = int(trains(config))  # whether there are any
     above = folder_of(config, name, "").parents[0]
     own = hash_of(config, [], steps)
     for result in sorted(above.glob(f"*/seed{config['seed']}/result.json")):

@@ -74,6 +74,11 @@ def method_of(config: Config) -> str:
     return target.rpartition(".")[2].lower()
 
 
+def trains(config: Config) -> bool:
+    """Whether the optimizer makes steps; the ways of experiments.ways make none."""
+    return not config["optimizer"]["_target_"].startswith("experiments.ways.")
+
+
 def name_of(config: Config, model: str) -> str:
     """<model>-<task>-<optimizer>-<peft>."""
     parts = (model, config["task"]["name"], method_of(config), config["peft"]["name"])

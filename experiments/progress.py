@@ -11,7 +11,7 @@ from rich.table import Table
 
 from experiments.tasks.metrics import wilson
 from experiments.watching.panel import Panel
-from experiments.watching.track import Goal, Track, clock, number
+from experiments.watching.track import Goal, Track, clock, number, percent
 
 _LINES = 20  # at most so many plain lines a run, apart from evaluations
 
@@ -108,8 +108,8 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
     rows = {
         f"{metric} before": _scored(result["before"], n),
         f"{metric} after": _scored(result["after"], n),
-        "majority baseline": _percent(result["majority"]),
-        "random baseline": _percent(result["random"]),
+        "majority baseline": percent(result["majority"]),
+        "random baseline": percent(result["random"]),
         "forward passes": f"{result['forward_passes']:,} in {result['steps']:,} steps"
         + (f", {result['backward_passes']:,} backward" if result["backward_passes"] else "")
         + f"; {result['eval_forward_passes']:,} to evaluate",
@@ -133,8 +133,4 @@ def _scored(fraction: float | None, n: int) -> str:
     if fraction is None:
         return "-"
     low, high = wilson(fraction, n)
-    return f"{_percent(fraction)} (95 % interval {100 * low:.1f} to {100 * high:.1f}; n = {n:,})"
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f} %"
+    return f"{percent(fraction)} (95 % interval {100 * low:.1f} to {100 * high:.1f}; n = {n:,})"

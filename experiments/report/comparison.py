@@ -66,6 +66,11 @@ class Comparison:
         """The cell of a method in a column."""
         return self._cells.get((method, *column))
 
+    def means(self, column: tuple[str, str, str]) -> list[float]:
+        """The mean of every cell of a column that has one."""
+        cells = [self.cell(method, column) for method in self.methods]
+        return [cell.mean for cell in cells if cell is not None and cell.mean is not None]
+
     @cached_property
     def _cells(self) -> Mapping[tuple[str, str, str, str], Cell]:
         return {(cell.method, cell.model, cell.peft, cell.task): cell for cell in self.cells}

@@ -33,6 +33,7 @@ from experiments.report.drawn import (
 )
 from experiments.report.runs import Run
 from experiments.report.statistics import Curve
+from experiments.report.table import NOTHING, best, percent
 
 WEB = Path(__file__).parent / "web"
 STATUSES = ("finished", "diverged", "failed", "running", "queued", "requeued", "stopped", "new", "missing")
@@ -109,11 +110,8 @@ class _ColumnView:
 
     @classmethod
     def of(cls, comparison: Comparison, column: Column) -> "_ColumnView":
-        means = [
-            cell.mean for cell in comparison.cells if column_of(cell) == column and cell.mean is not None
-        ]
-        best = percent(max(means)) if means else None
-        return cls(column, comparison.columns.index(column), metric_of(comparison, column), best)
+        highest = best(comparison.means(column))
+        return cls(column, comparison.columns.index(column), metric_of(comparison, column), highest)
 
 
 def payload(comparison: Comparison) -> dict[str, Any]:
@@ -230,15 +228,10 @@ def status_counts(runs: Sequence[Run]) -> dict[str, int]:
     return {status: counts[status] for status in [*known, *sorted(counts.keys() - set(STATUSES))]}
 
 
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction in per cent without the sign; a dash for none."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
-
-
 def number(value: float | None) -> str:
     """Three digits, thousands with commas; a dash for none."""
     if value is None:
-        return "–"
+        return NOTHING
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -1,5 +1,6 @@
 """A table as text in cells, and how numbers are written in one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 NOTHING = "–"
@@ -32,19 +33,19 @@ class Table:
         return self.name.partition("-")[0]
 
 
-def points(fraction: float) -> str:
-    """In per cent, to a tenth."""
-    return f"{100 * fraction:.1f}"
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """In per cent, to a tenth, without the sign; a dash for none."""
+    return NOTHING if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
-def percent(fraction: float | None) -> str:
-    """The same, where there may be none."""
-    return NOTHING if fraction is None else points(fraction)
+def best(fractions: Sequence[float]) -> str | None:
+    """The highest of a column as it is printed, which is what is bold; None where there are not two."""
+    return percent(max(fractions)) if len(fractions) > 1 else None
 
 
 def spread(mean: float | None, deviation: float | None) -> str:
     """80.0 ± 10.0; the mean alone where there is no deviation."""
-    return percent(mean) + ("" if deviation is None else f" ± {points(deviation)}")
+    return percent(mean) + ("" if deviation is None else f" ± {percent(deviation)}")
 
 
 def signed(fraction: float) -> str:

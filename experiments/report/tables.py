@@ -16,7 +16,7 @@ from experiments.report.cells import Cell, Setting
 from experiments.report.comparison import Comparison
 from experiments.report.papertables import papertables
 from experiments.report.statistics import Difference, Reach
-from experiments.report.table import NOTHING, Entry, Table, percent, points, signed, spread, whole
+from experiments.report.table import NOTHING, Entry, Table, best, percent, signed, spread, whole
 
 Column = tuple[str, str, str]
 
@@ -29,14 +29,14 @@ def tables(made: Comparison) -> list[Table]:
 
 def results(made: Comparison) -> Table:
     """Method × task."""
-    best = {column: _best(made, column) for column in made.columns}
+    highest = {column: best(made.means(column)) for column in made.columns}
     rows = []
     for method in made.methods:
         entries = [Entry(method)]
         for column in made.columns:
             cell = made.cell(method, column)
             text = NOTHING if cell is None else _result(cell)
-            bold = cell is not None and cell.mean is not None and points(cell.mean) == best[column]
+            bold = cell is not None and cell.mean is not None and percent(cell.mean) == highest[column]
             entries.append(Entry(text, bold))
         rows.append(tuple(entries))
     metrics = sorted({cell.metric for cell in made.cells if cell.metric})
@@ -204,11 +204,6 @@ def _others(cell: Cell) -> str:
     """What is to be known of runs that are not plain results: 1 diverged, 2 missing."""
     counts = {status: count for status, count in cell.counts.items() if status != "finished"}
     return ", ".join(f"{count} {status}" for status, count in counts.items())
-
-
-def _best(made: Comparison, column: Column) -> str | None:
-    means = [cell.mean for m in made.methods if (cell := made.cell(m, column)) and cell.mean is not None]
-    return points(max(means)) if len(means) > 1 else None
 
 
 def _difference(each: Difference | None) -> Entry:
