@@ -228,11 +228,11 @@ def choose(settings: Sequence[Setting]) -> tuple[Setting | None, str, str]:
         return judged[0], f"the only one with a result of {len(settings)} tried", "only result"
     if any(run.dev is None for each in judged for run in each.ended if run.status == "finished"):
         return None, f"not chosen on dev: of {len(judged)} settings some have runs without dev", "no dev"
-    shared = sorted(reduce(set.intersection, ({run.seed for run in each.ended} for each in judged)))
+    shared = shared_seeds(judged)
     if not shared:
         return None, f"not chosen on dev: the {len(judged)} settings have no seed in common", "no common seed"
-    scores = {each.key: fmean(each.devs.get(seed, float("-inf")) for seed in shared) for each in judged}
-    best = max(scores.values())
+    scores = {each.key: dev_score(each, shared) for each in judged}
+    best = max((score for score in scores.values() if score is not None), default=None)
     equal = [each for each in judged if scores[each.key] == best]
     if len(equal) > 1:
         equal.sort(key=lambda each: fmean(_dev_loss(run) for run in each.ended if run.seed in shared))
@@ -240,6 +240,18 @@ def choose(settings: Sequence[Setting]) -> tuple[Setting | None, str, str]:
     without = len(settings) - len(judged)
     more = f", {without} more without a result" if without else ""
     return equal[0], f"best on dev of {len(judged)} settings ({seeds}){more}", f"dev, {seeds}"
+
+
+def shared_seeds(settings: Sequence[Setting]) -> list[int]:
+    """Seeds with which every setting that has a result has one."""
+    seeds = [{run.seed for run in each.ended} for each in settings if each.ended]
+    return sorted(reduce(set.intersection, seeds)) if seeds else []
+
+
+def dev_score(setting: Setting, seeds: Sequence[int]) -> float | None:
+    """Mean over the seeds of its best metric on dev; None where one of them has none, as after a divergence."""
+    devs = [setting.devs[seed] for seed in seeds if seed in setting.devs]
+    return fmean(devs) if devs and len(devs) == len(seeds) else None
 
 
 def _dev_loss(run: Run) -> float:

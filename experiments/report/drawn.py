@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from experiments.report.cells import Cell
+from experiments.report.cells import Cell, dev_score, shared_seeds
 from experiments.report.comparison import Comparison
 from experiments.report.statistics import Curve, Reach
 
@@ -42,13 +42,8 @@ def dev_scores(cell: Cell) -> dict[str, float | None]:
 
     Over their own seeds where none is shared; None without dev.
     """
-    seeds = [{run.seed for run in setting.ended} for setting in cell.settings if setting.ended]
-    shared = set.intersection(*seeds) if seeds else set()
-    scores: dict[str, float | None] = {}
-    for setting in cell.settings:
-        devs = [value for seed, value in setting.devs.items() if seed in shared or not shared]
-        scores[setting.key] = fmean(devs) if devs else None
-    return scores
+    shared = shared_seeds(cell.settings)
+    return {setting.key: dev_score(setting, shared or list(setting.devs)) for setting in cell.settings}
 
 
 def first_order(cell: Cell) -> bool:
