@@ -150,11 +150,10 @@ class Weights:
                 return [_plus(total, self.source(name)), minus]
             return [self.at(name, probe, directions) for probe in probes]
         terms = [words_of(directions.terms(self, name, probe.terms)) for probe in probes]
+        source = self.source(name)
         if not any(terms):
-            return [self.source(name)] * len(probes)
-        return self.kernels(name).perturb_many(
-            self.source(name), self.ids[name], directions.stream, terms, outs
-        )
+            return [source] * len(probes)
+        return self.kernels(name).perturb_many(source, self.ids[name], directions.stream, terms, outs)
 
     def rows_at(self, name: str, rows: Tensor, probe: Probe, directions: Directions) -> Tensor:
         """Rows of a matrix at the probe, [len(rows), width]."""
@@ -251,9 +250,8 @@ class Weights:
     def _plain_words(self, name: str, keys: Sequence[Key], directions: Directions) -> list[int] | None:
         """The Philox keys, where each key's z of this tensor is the stream's numbers as they are; else None."""
         alone = [[(key, 1.0)] for key in keys]
-        if not directions.plain(self, name) or [directions.terms(self, name, one) for one in alone] != alone:
-            return None
-        return [key.word for key in keys]
+        whole = directions.plain(self, name) and [directions.terms(self, name, one) for one in alone] == alone
+        return [key.word for key in keys] if whole else None
 
     def _noise(
         self, name: str, keys: Sequence[Key], directions: Directions, most: int

@@ -96,7 +96,7 @@ class LowRank(Made):
         return self._factor(weights, name, "B", matrix_shape(weights.source(name))[1], self._second(key))
 
     def kept(self, tensors: Sequence[Tensor]) -> int:
-        """The most: factors of past steps stay until there is no room for the next."""
+        """The most: the factors of one step are kept, as far as there is room, and their number is the method's."""
         return _KEPT if any(is_matrix(tensor) for tensor in tensors) else 0
 
     def _second(self, key: Key) -> int:

@@ -13,45 +13,30 @@ from torch import Tensor
 
 from zo.random import philox, rounding
 from zo.random.eager import Eager, Terms
-from zo.random.moments import Moments
 
 
-class Compiled:
-    """Eager's interface through inductor; the first call of each kind compiles for some seconds.
+class Compiled(Eager):
+    """Through inductor; the first call of each kind compiles for some seconds. What is not here is the eager form's.
 
-    block: elements of one call of the compiled function, a multiple of 128.
+    block: elements of one call, a multiple of 128.
     """
 
     name = "compiled"
 
     def __init__(self, block: int = 1 << 16):
-        self.block = block
-        self._eager = Eager()
+        super().__init__(block)
 
     def warm(
         self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
     ) -> None:
         """Whole small models at once, for what the eager form does."""
         if stream != philox.SIGNS:
-            self._eager.warm(keys, stream, layout, device)
-
-    def noise(
-        self,
-        keys: Sequence[int],
-        pid: int,
-        stream: int,
-        start: int,
-        count: int,
-        device: torch.device,
-        room: Tensor | None = None,
-    ) -> Sequence[Tensor]:
-        """z of each key over elements start .. start + count of one parameter, fp32 [count]."""
-        return self._eager.noise(keys, pid, stream, start, count, device, room)
+            super().warm(keys, stream, layout, device)
 
     def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
         if stream != philox.SIGNS or not terms:
-            return self._eager.perturb(w, pid, stream, terms, out)
+            return super().perturb(w, pid, stream, terms, out)
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
         self._walk(w.reshape(-1), out.view(-1), None, pid, terms, 1.0, "nearest", 0)
         return out
@@ -61,13 +46,9 @@ class Compiled:
     ) -> list[Tensor]:
         """One result of perturb for each list of terms."""
         if stream != philox.SIGNS:
-            return self._eager.perturb_many(w, pid, stream, lists, outs)
+            return super().perturb_many(w, pid, stream, lists, outs)
         places = [None] * len(lists) if outs is None else outs
         return [self.perturb(w, pid, stream, terms, out) for terms, out in zip(lists, places, strict=True)]
-
-    def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor:
-        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
-        return self._eager.perturb_rows(w, pid, stream, terms, rows)
 
     def move(
         self,
@@ -82,26 +63,11 @@ class Compiled:
     ) -> None:
         """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
         if stream != philox.SIGNS or not terms:
-            self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
+            super().move(w, pid, stream, terms, keep, update, rounding_key, low)
             return
         how = "master" if low is not None else "nearest" if w.dtype == torch.float32 else update
         flat = w.view(-1)
         self._walk(flat, flat, None if low is None else low.view(-1), pid, terms, keep, how, rounding_key)
-
-    def moments(
-        self,
-        rule: Moments,
-        w: Tensor,
-        pid: int,
-        stream: int,
-        keys: Sequence[int],
-        keep: float,
-        update: str,
-        rounding_key: int,
-        low: Tensor | None,
-    ) -> bool:
-        """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
-        return False
 
     def _walk(
         self,

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from zo.random import philox
 from zo.random.eager import Eager, Terms
-from zo.random.moments import Moments
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _BLOCK = 4096  # elements of one program, a multiple of 128
@@ -65,38 +64,22 @@ def _apply(  # noqa: ANN202  Triton's own types
         tl.store(out_ptr + place, new.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-class Triton:
-    """Eager's interface for CUDA tensors (or any, under Triton's interpreter)."""
+class Triton(Eager):
+    """For CUDA tensors, or any under Triton's interpreter. What is not here is the eager form's."""
 
     name = "triton"
-
-    def __init__(self) -> None:
-        self._eager = Eager()
 
     def warm(
         self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
     ) -> None:
         """Whole small models at once, for what the eager form does."""
         if stream != philox.SIGNS:
-            self._eager.warm(keys, stream, layout, device)
-
-    def noise(
-        self,
-        keys: Sequence[int],
-        pid: int,
-        stream: int,
-        start: int,
-        count: int,
-        device: torch.device,
-        room: Tensor | None = None,
-    ) -> Sequence[Tensor]:
-        """z of each key over elements start .. start + count of one parameter, fp32 [count]."""
-        return self._eager.noise(keys, pid, stream, start, count, device, room)
+            super().warm(keys, stream, layout, device)
 
     def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
         if stream != philox.SIGNS or not terms or w.dtype not in _DTYPES:
-            return self._eager.perturb(w, pid, stream, terms, out)
+            return super().perturb(w, pid, stream, terms, out)
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
         self._run(w.contiguous(), out.view(-1), pid, terms, 1.0)
         return out
@@ -106,13 +89,9 @@ class Triton:
     ) -> list[Tensor]:
         """One result of perturb for each list of terms."""
         if stream != philox.SIGNS:
-            return self._eager.perturb_many(w, pid, stream, lists, outs)
+            return super().perturb_many(w, pid, stream, lists, outs)
         places = [None] * len(lists) if outs is None else outs
         return [self.perturb(w, pid, stream, terms, out) for terms, out in zip(lists, places, strict=True)]
-
-    def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor:
-        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
-        return self._eager.perturb_rows(w, pid, stream, terms, rows)
 
     def move(
         self,
@@ -128,25 +107,10 @@ class Triton:
         """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
         nearest = low is None and (update != "stochastic" or w.dtype == torch.float32)
         if stream != philox.SIGNS or not terms or not nearest or w.dtype not in _DTYPES:
-            self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
+            super().move(w, pid, stream, terms, keep, update, rounding_key, low)
             return
         flat = w.view(-1)
         self._run(flat, flat, pid, terms, keep)
-
-    def moments(
-        self,
-        rule: Moments,
-        w: Tensor,
-        pid: int,
-        stream: int,
-        keys: Sequence[int],
-        keep: float,
-        update: str,
-        rounding_key: int,
-        low: Tensor | None,
-    ) -> bool:
-        """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
-        return False
 
     def _run(self, w: Tensor, out: Tensor, pid: int, terms: Terms, keep: float) -> None:
         keys = torch.tensor([key - (key >> 63 << 64) for key, _ in terms], dtype=torch.int64, device=w.device)
