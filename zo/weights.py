@@ -276,9 +276,7 @@ class Weights:
         for name in sorted(mine.keys() | state.keys()):
             one, other = mine.get(name), state.get(name)
             if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
-                raise JournalError(
-                    f"The snapshot does not fit the model at {name!r}. It belongs to another run."
-                )
+                raise JournalError(f"The snapshot does not fit the model at {name!r}: it is of another run.")
         for name, tensor in mine.items():
             tensor.copy_(state[name])
 
