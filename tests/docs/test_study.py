@@ -26,7 +26,7 @@ def rows(name, task):
 def table(heading):
     """The cells of the first table under a heading, its head apart."""
     section = PAGE.split(f"{heading}\n", 1)[1]
-    lines = re.search(r"\n((?:\|.*\n)+)", section).group(1).splitlines()
+    lines = re.findall(r"\n((?:\|.*\n)+)", section)[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
