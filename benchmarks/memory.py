@@ -23,15 +23,19 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "6553
 
 
 def peaks(case: Case) -> dict[str, Any]:
-    """Bytes above the weights of a forward and of a step, and the ratio of the whole peaks."""
+    """Bytes above weights and state of a forward and of a step, and the ratio of the whole peaks.
+
+    A forward needs no state, so the ratio is what a method takes over inference.
+    """
     forward, step = (_alone(case, what) for what in ("forward", "step"))
-    weights, leaf = step["weights"], step["largest"]
+    weights, state, leaf = step["weights"], step["state"], step["largest"]
     return {
         "weight_bytes": weights,
+        "state_bytes": state,
         "forward_peak_bytes": forward["peak"],
         "step_peak_bytes": step["peak"],
         "largest_leaf_bytes": leaf,
-        "peak_memory_over_forward": round((weights + step["peak"]) / (weights + forward["peak"]), 4),
+        "peak_memory_over_forward": round((weights + state + step["peak"]) / (weights + forward["peak"]), 4),
         "peak_memory_over_allowed": round((weights + step["peak"]) / (weights + forward["peak"] + leaf), 4),
     }
 
@@ -44,7 +48,7 @@ def _alone(case: Case, what: str) -> dict[str, int]:
 
 
 def measure(case: Case, what: str) -> dict[str, int]:
-    """In this process: bytes by which resident memory rises at most, size of all weights and of the largest."""
+    """In this process: bytes by which resident memory rises at most; of all weights, the state and the largest."""
     import torch
 
     from benchmarks import cases
@@ -67,7 +71,9 @@ def measure(case: Case, what: str) -> dict[str, int]:
         method.tell(t + 1, method.step(t + 1, inputs, look))
     else:
         cases.plain_forward(network, inputs)
-    return {"peak": _status("VmHWM") - before, "weights": sum(sizes), "largest": max(sizes)}
+    rise = _status("VmHWM") - before
+    state = sum(tensor.nbytes for tensor in method.state().values())
+    return {"peak": rise, "weights": sum(sizes), "state": state, "largest": max(sizes)}
 
 
 def _settled() -> int:

@@ -1,37 +1,27 @@
 """docs/benchmarks.md from the JSON rows."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import TARGETS
 
+Row = dict[str, Any]
+Rows = list[Row]
 _HEAD = """# Benchmarks
 
 Written by `make bench` from `benchmarks/results/*.json`; do not edit.
 
-A step of zo, and the same step by the published recipe (`benchmarks/recipe.py`: weights walked in place,
-torch's generator, a pass a direction), each over as many plain forwards with the same positions and loss
-head as the step has. 1.00 is the price of the forwards alone. Medians of interleaved rounds, quartiles in
-brackets. Random-weight OPT, all weights trained, loss over all positions. On one CPU thread the times are
-the process's own CPU seconds, which other programs disturb least, but not little: they share caches and
-memory. Targets are those of the project's plan.
+A step of zo over as many plain forwards, with the same positions and loss head, as the step has: 1.00 is the price
+of the forwards alone. Medians of interleaved rounds; where a bracket follows, the quartiles. Random-weight OPT, all
+weights trained, loss over all positions. On one CPU thread the times are the process's own CPU seconds, which other
+programs disturb least, but not little: they share caches and memory. Targets are those of the project's plan; recipe is
+the same step as published (`benchmarks/recipe.py`: weights walked in place, torch's generator, a pass a direction).
 
 """
 _SLACK = 0.5  # MiB
-_COLUMNS = (
-    "method",
-    "noise",
-    "model",
-    "tokens",
-    "dtype",
-    "passes",
-    "forward",
-    "zo / forwards",
-    "target",
-    "recipe / forwards",
-    "pairs",
-)
+_GPU_TARGET = 1.10  # of FZOO's step on a GPU
 
 
 def write(results: Path, page: Path) -> None:
@@ -40,114 +30,138 @@ def write(results: Path, page: Path) -> None:
     text = _HEAD
     for device in dict.fromkeys(row["device"] for row in rows):
         mine = [row for row in rows if row["device"] == device]
-        text += f"## {device}\n\n" + _speeds(mine) + "\n" + _memory(mine) + "\n"
+        parts = (_targets(mine), _methods(mine), _adamezo(mine), _memory(mine), _made(mine))
+        text += f"## {device}\n\n" + "\n".join(part for part in parts if part) + "\n"
     page.write_text(text.rstrip("\n") + "\n")
 
 
-def _speeds(rows: list[dict[str, Any]]) -> str:
-    lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
-    for row in rows:
+def _targets(rows: Rows) -> str:
+    """The rows that have a target, or the published recipe beside them."""
+    aimed = [row for row in rows if _target(row) or "baseline_over_forwards" in row]
+    lines = _head("method", "noise", "model", "tokens", "dtype", "forward", "zo", "target", "recipe")
+    for row in sorted(aimed, key=_order):
         recipe = "baseline_over_forwards"
-        cells = (
-            row["method"],
-            row["directions"] or "its own",
-            row["model"],
-            row["tokens"],
-            row["dtype"],
-            str(row["forward_passes"]),
-            f"{row['forward_seconds'] * 1e3:.1f} ms",
-            _with_quartiles(row, "step_over_forwards"),
-            _target(row),
-            _with_quartiles(row, recipe) if recipe in row else "",
-            str(row["pairs"]),
+        lines.append(
+            _line(
+                row["method"],
+                _noise(row),
+                *_where(row),
+                f"{row['forward_seconds'] * 1e3:.1f} ms",
+                _with_quartiles(row, "step_over_forwards"),
+                _target(row),
+                _with_quartiles(row, recipe) if recipe in row else "",
+            )
         )
-        lines.append(_line(cells))
-    kernels = sorted(
-        {f"{row['kernels']} kernels, {row['threads']} thread(s), torch {row['torch']}" for row in rows}
-    )
-    return "\n".join(lines) + "\n\n" + "; ".join(kernels) + ".\n" + _adamezo(rows)
+    return "\n".join(lines) + "\n" if aimed else ""
 
 
-def _target(row: dict[str, Any]) -> str:
+def _target(row: Row) -> str:
     target = TARGETS.get((row["method"], row["directions"], row["tokens"], row["dtype"]))
     if row["device"].startswith("cuda"):
-        target = 1.10 if row["method"] == "fzoo" else None
+        target = _GPU_TARGET if row["method"] == "fzoo" else None
     if target is None:
         return ""
     return f"{target:.2f} {'met' if row['step_over_forwards'] <= target else 'missed'}"
 
 
-def _adamezo(rows: list[dict[str, Any]]) -> str:
-    """AdaMeZO's step beside MeZO's: both cost two forwards."""
-    text = ""
-    for row in rows:
-        if row["method"] != "adamezo":
-            continue
-        same = ("model", "tokens", "dtype")
-        others = [
-            r
-            for r in rows
-            if (r["method"], r["directions"]) == ("mezo", "gaussian")
-            and all(r[key] == row[key] for key in same)
-        ]
-        for other in others:
-            ratio = row["step_over_forwards"] / other["step_over_forwards"]
-            text += f"- {row['model']} {row['tokens']} {row['dtype']}: {ratio:.2f}"
-            if "peak_memory_over_forward" in row and "peak_memory_over_forward" in other:
-                memory = row["peak_memory_over_forward"] / other["peak_memory_over_forward"]
-                text += f", memory {memory:.3f}"
-            text += "\n"
-    head = "\nAdaMeZO's step over MeZO's with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
-    return head + text if text else ""
+def _methods(rows: Rows) -> str:
+    """Every method's step over its forwards: a line a method, a column a model, batch and dtype."""
+    return "Every method with its own directions and defaults:\n\n" + _pivot(
+        rows, ("method", "noise", "passes"), _method, lambda row: f"{row['step_over_forwards']:.2f}"
+    )
 
 
-def _memory(rows: list[dict[str, Any]]) -> str:
+def _method(row: Row) -> tuple[str, ...]:
+    passes = str(row["forward_passes"])
+    return row["method"], _noise(row), passes if passes != "1" else "1 and a gradient"
+
+
+def _memory(rows: Rows) -> str:
+    """Peaks of memory over a forward's."""
     rows = [row for row in rows if "step_peak_bytes" in row]
     if not rows:
         return ""
-    head = (
-        "method",
-        "noise",
-        "model",
-        "tokens",
-        "dtype",
-        "weights",
-        "forward",
-        "step",
-        "allowed",
-        "peak / forward's",
+    text = (
+        "Peak memory of a step over that of a forward, weights and what the method keeps between steps included, one"
+        " probe after another.\nA star: the step needs more beside these than the forward and the largest tensor.\n\n"
     )
-    lines = [
-        "Memory above the weights in MiB, one probe after another; allowed is a forward's and the largest tensor:\n"
-    ]
-    lines += [_line(head), _line(["---"] * len(head))]
-    for row in rows:
-        sizes = [row[f"{name}_bytes"] for name in ("weight", "forward_peak", "step_peak", "largest_leaf")]
-        weights, forward, step, leaf = (size / 2**20 for size in sizes)
-        allowed = f"{forward + leaf:.1f} {'met' if step <= forward + leaf + _SLACK else 'missed'}"
-        numbers = (
-            f"{weights:.1f}",
-            f"{forward:.1f}",
-            f"{step:.1f}",
-            allowed,
-            f"{row['peak_memory_over_forward']:.3f}",
-        )
-        lines.append(
-            _line(
-                (
-                    *(row[k] or "its own" for k in ("method", "directions", "model", "tokens", "dtype")),
-                    *numbers,
-                )
-            )
-        )
+    return text + _pivot(rows, ("method", "noise"), lambda row: (row["method"], _noise(row)), _peak)
+
+
+def _peak(row: Row) -> str:
+    forward, step, leaf = (
+        row[f"{name}_bytes"] / 2**20 for name in ("forward_peak", "step_peak", "largest_leaf")
+    )
+    return f"{row['peak_memory_over_forward']:.3f}" + ("" if step <= forward + leaf + _SLACK else "\\*")
+
+
+def _pivot(
+    rows: Rows, names: tuple[str, ...], line_of: Callable[[Row], tuple[str, ...]], cell: Callable[[Row], str]
+) -> str:
+    rows = sorted(rows, key=_order)
+    columns = list(dict.fromkeys(_where(row) for row in rows))
+    cells = {(line_of(row), _where(row)): cell(row) for row in rows}
+    lines = _head(
+        *names, *(" ".join(column).replace("float", "fp").replace("bfp", "bf") for column in columns)
+    )
+    for of in sorted({line_of(row) for row in rows}):
+        lines.append(_line(*of, *(cells.get((of, column), "") for column in columns)))
+    return "\n".join(lines) + "\n"
+
+
+def _adamezo(rows: Rows) -> str:
+    """AdaMeZO's step beside MeZO's: both cost two forwards."""
+    mezo = {_where(row): row for row in rows if (row["method"], row["directions"]) == ("mezo", "gaussian")}
+    lines = []
+    for row in sorted(rows, key=_order):
+        other = mezo.get(_where(row))
+        if row["method"] != "adamezo" or other is None:
+            continue
+        line = f"- {' '.join(_where(row))}: {row['step_over_forwards'] / other['step_over_forwards']:.2f}"
+        if "peak_memory_over_forward" in row and "peak_memory_over_forward" in other:
+            line += f", memory {row['peak_memory_over_forward'] / other['peak_memory_over_forward']:.3f}"
+        lines.append(line + "\n")
+    head = "AdaMeZO's step over MeZO's with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
+    return head + "".join(lines) if lines else ""
+
+
+def _made(rows: Rows) -> str:
+    """How the rows were made, and what a journal takes."""
     journal = ", ".join(sorted({f"{row['method']} {row['journal_bytes_per_step']}" for row in rows}))
-    return "\n".join(lines) + f"\n\nJournal, bytes a step: {journal}.\n"
+    kernels = {f"{row['kernels']} kernels, {row['threads']} thread(s), torch {row['torch']}" for row in rows}
+    dates = sorted({row["date"] for row in rows})
+    rounds = sorted({row["pairs"] for row in rows})
+    return (
+        f"Journal, bytes a step: {journal}.\n\n"
+        f"{'; '.join(sorted(kernels))}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; "
+        f"{' to '.join(map(str, dict.fromkeys((rounds[0], rounds[-1]))))} rounds a row.\n"
+    )
 
 
-def _with_quartiles(row: dict[str, Any], name: str) -> str:
+def _order(row: Row) -> tuple[Any, ...]:
+    """By size of the model, then the larger batch, then fp32 first, then method and noise."""
+    size = row["model"].removeprefix("opt-")
+    number = float(size[:-1]) * (1000 if size.endswith("b") else 1)
+    tokens = -int(row["tokens"].partition("x")[0]), row["tokens"]
+    return number, *tokens, row["dtype"] != "float32", row["method"], _noise(row)
+
+
+def _where(row: Row) -> tuple[str, str, str]:
+    return row["model"], row["tokens"], row["dtype"]
+
+
+def _noise(row: Row) -> str:
+    return row["directions"] or "its own"
+
+
+def _with_quartiles(row: Row, name: str) -> str:
     low, high = row[f"{name}_quartiles"]
     return f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _line(cells: Any) -> str:
+def _head(*names: str) -> list[str]:
+    return [_line(*names), _line(*["---"] * len(names))]
+
+
+def _line(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"

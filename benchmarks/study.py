@@ -1,0 +1,161 @@
+"""The rows and tables of docs/study.md from the folders of its runs.
+
+python -m benchmarks.study RUNS… --out docs/results/study-trec.json [--task trec]
+
+Rows of other runs in the file stay; then the tables of all its rows are printed: the setting of each method that dev
+chose on seed 0 (of equal ones the constant schedule), settings apart from a method's rate and schedule one by one,
+and the mean metric on dev along the runs of the chosen settings.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from experiments.cli.constructor import arguments
+from experiments.report.runs import Run, read_runs
+
+Row = dict[str, Any]
+Rows = list[Row]
+KEPT = (
+    *(
+        "method",
+        "model",
+        "task",
+        "peft",
+        "seed",
+        "metric",
+        "before",
+        "after",
+        "n_test",
+        "majority",
+        "best_dev",
+    ),
+    *("selected_step", "steps", "forward_passes", "backward_passes", "peak_memory_bytes", "seconds"),
+    *("loss_before", "loss_after"),
+)
+SAME = ("task", "model", "method", "options", "dtype", "update", "schedule", "lr", "seed")
+
+
+def row_of(run: Run) -> Row:
+    """What the study keeps of a run with a result; dev: [forward passes, metric, loss] of each look."""
+    assert run.result is not None
+    optimizer = run.config["optimizer"]
+    return {
+        **{key: run.result[key] for key in KEPT},
+        "dtype": run.result.get("dtype") or "float32",
+        "update": run.config["update"],
+        "lr": optimizer["lr"],
+        "schedule": run.config["schedule"]["_target_"].rpartition(".")[2].lower(),
+        "options": options_of(optimizer),
+        "dev": [
+            [look["forward_passes"], look["value"], round(look["loss"], 5)] for look in run.rows_of("dev")
+        ],
+    }
+
+
+def options_of(optimizer: Mapping[str, Any]) -> Row:
+    """The arguments of a method, its rate apart, that are not the constructor's defaults."""
+    usual = {each.name: each.default for each in arguments(optimizer["_target_"])}
+    return {
+        key: value for key, value in optimizer.items() if key in usual and key != "lr" and value != usual[key]
+    }
+
+
+def merged(old: Iterable[Row], new: Iterable[Row]) -> Rows:
+    """Rows by what they are of, those of `new` in place of equal ones."""
+    rows = {json.dumps([row[key] for key in SAME]): row for row in [*old, *new]}
+    return [row for _, row in sorted(rows.items())]
+
+
+def chosen(rows: Rows) -> dict[str, tuple[int, Rows]]:
+    """For each method the number of its tries, and the rows, by seed, of the one that was best on dev on seed 0."""
+    tries: dict[str, dict[tuple[str, float], Rows]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if not row["options"] and row["dtype"] == "float32":
+            tries[row["method"]][row["schedule"], row["lr"]].append(row)
+    best = {}
+    for method, settings in tries.items():
+        scores = {key: row["best_dev"] for key, runs in settings.items() for row in runs if row["seed"] == 0}
+        key = max(scores, key=lambda key: (scores[key], key[0] == "constant"))
+        best[method] = len(settings), sorted(settings[key], key=lambda row: row["seed"])
+    return best
+
+
+def tables(rows: Rows) -> str:
+    """Markdown: the chosen settings, the others, and the curves of the chosen ones."""
+    best = chosen(rows)
+    order = sorted(best, key=lambda method: -fmean(row["after"] for row in best[method][1]))
+    lines = _head("method", "tries", "learning rate, schedule", "dev", "test", "seeds", "peak memory")
+    for method in order:
+        tries, runs = best[method]
+        seeds = ", ".join(f"{100 * row['after']:.1f}" for row in runs)
+        memory = max(row["peak_memory_bytes"] for row in runs) / 2**20
+        lines.append(_line(method, tries, _setting(runs[0]), *_scores(runs), seeds, f"{memory:,.0f} MiB"))
+    lines += [
+        "",
+        *_head("method", "options", "dtype, update", "learning rate, schedule", "dev", "test", "seeds"),
+    ]
+    others: dict[str, Rows] = defaultdict(list)
+    for row in rows:
+        others[json.dumps([row[key] for key in SAME if key != "seed"])].append(row)
+    for _, runs in sorted(others.items()):
+        row = runs[0]
+        options = ", ".join(f"{key} {value}" for key, value in row["options"].items())
+        weights = f"{row['dtype']}, {row['update']}"
+        lines.append(_line(row["method"], options, weights, _setting(row), *_scores(runs), len(runs)))
+    passes = [60 * k for k in range(1, 11)]
+    lines += ["", *_head("method", *map(str, passes))]
+    lines += [_line(method, *_curve(best[method][1], passes)) for method in sorted(best)]
+    return "\n".join(lines)
+
+
+def _setting(row: Row) -> str:
+    return f"{row['lr']:g}, {row['schedule']}"
+
+
+def _scores(runs: Rows) -> list[str]:
+    return [_spread([row[key] for row in runs]) for key in ("best_dev", "after")]
+
+
+def _spread(values: list[float]) -> str:
+    return f"{100 * fmean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _curve(runs: Rows, passes: list[int]) -> list[str]:
+    """Mean over seeds of the metric on dev at the look nearest to so many forward passes, in per cent."""
+    nearest = [
+        [min(row["dev"], key=lambda look: abs(look[0] - wanted))[1] for row in runs] for wanted in passes
+    ]
+    return [f"{100 * fmean(values):.1f}" for values in nearest]
+
+
+def _head(*cells: str) -> list[str]:
+    return [_line(*cells), "|" + "---|" * len(cells)]
+
+
+def _line(*cells: Any) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of runs")
+    parser.add_argument("--task", help="runs of this task alone")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file that the rows are added to")
+    options = parser.parse_args()
+    runs = read_runs(options.runs) if options.runs else []
+    new = [row_of(run) for run in runs if run.result is not None and options.task in (None, run.task)]
+    rows = merged(json.loads(options.out.read_text()) if options.out.exists() else [], new)
+    options.out.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    print(tables(rows))
+
+
+if __name__ == "__main__":
+    main()
