@@ -46,7 +46,7 @@ def row_of(run: Run) -> Row:
     optimizer = run.config["optimizer"]
     return {
         **{key: run.result[key] for key in KEPT},
-        "dtype": run.result.get("dtype") or "float32",
+        "dtype": run.config["model"]["dtype"],
         "update": run.config["update"],
         "lr": optimizer["lr"],
         "schedule": run.config["schedule"]["_target_"].rpartition(".")[2].lower(),
@@ -59,15 +59,17 @@ def row_of(run: Run) -> Row:
 
 def options_of(optimizer: Mapping[str, Any]) -> Row:
     """The arguments of a method, its rate apart, that are not the constructor's defaults."""
-    usual = {each.name: each.default for each in arguments(optimizer["_target_"])}
+    usual = {each.name: each.default for each in arguments(optimizer["_target_"]) if each.name != "lr"}
     return {
-        key: value for key, value in optimizer.items() if key in usual and key != "lr" and value != usual[key]
+        key: value
+        for key, value in optimizer.items()
+        if key in usual and value != (list(usual[key]) if isinstance(usual[key], tuple) else usual[key])
     }
 
 
 def merged(old: Iterable[Row], new: Iterable[Row]) -> Rows:
     """Rows by what they are of, those of `new` in place of equal ones."""
-    rows = {json.dumps([row[key] for key in SAME]): row for row in [*old, *new]}
+    rows = {_named(row, SAME): row for row in [*old, *new]}
     return [row for _, row in sorted(rows.items())]
 
 
@@ -101,7 +103,7 @@ def tables(rows: Rows) -> str:
     ]
     others: dict[str, Rows] = defaultdict(list)
     for row in rows:
-        others[json.dumps([row[key] for key in SAME if key != "seed"])].append(row)
+        others[_named(row, SAME[:-1])].append(row)
     for _, runs in sorted(others.items()):
         row = runs[0]
         options = ", ".join(f"{key} {value}" for key, value in row["options"].items())
@@ -111,6 +113,10 @@ def tables(rows: Rows) -> str:
     lines += ["", *_head("method", *map(str, passes))]
     lines += [_line(method, *_curve(best[method][1], passes)) for method in sorted(best)]
     return "\n".join(lines)
+
+
+def _named(row: Row, keys: Iterable[str]) -> str:
+    return json.dumps([row[key] for key in keys], sort_keys=True)
 
 
 def _setting(row: Row) -> str:

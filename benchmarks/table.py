@@ -20,6 +20,15 @@ programs disturb least, but not little: they share caches and memory. Targets ar
 the same step as published (`benchmarks/recipe.py`: weights walked in place, torch's generator, a pass a direction).
 
 """
+_NO_GPU = """## GPU
+
+Not run: none was at hand. Ready to run, and tried on a CPU only:
+
+    python -m benchmarks.run --device cuda --sizes 1.3b 13b --tokens 16x64 16x300 --dtypes bfloat16 --only fzoo mezo
+    python -m benchmarks.gpu bits       # signs are the CPU's
+    python -m benchmarks.gpu split      # a model over CPU and GPU has the directions of one on the CPU
+    python -m benchmarks.gpu large      # steps of OPT-66B, all weights trained in bfloat16
+"""
 _SLACK = 0.5  # MiB
 _GPU_TARGET = 1.10  # of FZOO's step on a GPU
 
@@ -32,6 +41,8 @@ def write(results: Path, page: Path) -> None:
         mine = [row for row in rows if row["device"] == device]
         parts = (_targets(mine), _methods(mine), _adamezo(mine), _memory(mine), _made(mine))
         text += f"## {device}\n\n" + "\n".join(part for part in parts if part) + "\n"
+    if not any(row["device"].startswith("cuda") for row in rows):
+        text += _NO_GPU
     page.write_text(text.rstrip("\n") + "\n")
 
 
