@@ -8,6 +8,7 @@ from torch import nn
 
 from zo import AdaMeZO, ConfigError, JournalError, MeZO, Weights, ZOAdam
 from zo.random import philox
+from zo.random.moments import f32
 
 EPS = 2.0**-10
 BETAS = (0.7, 0.9)
@@ -50,6 +51,61 @@ def test_without_a_window_it_is_mezo(options, n):
     assert torch.equal(
         after(made(n=n, weight_decay=0.1, **options), 6), after(made(MeZO, n=n, weight_decay=0.1), 6)
     )
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 3])
+def test_no_more_than_the_window_is_kept(horizon):
+    one = made(horizon=horizon, n=2)
+    after(one, 6)
+    assert [step for step, _ in one.window.steps] == list(range(6 - horizon, 6))
+    assert one.state()["window:slopes"].shape == (horizon, 2)
+
+
+@pytest.mark.parametrize("beta2", [0.9, 0.0])
+def test_the_papers_form(beta2):
+    """(1 − β1) m over √((1 − β2) v + ε), and √(1 + ε) where β2 = 0, beside a decoupled decay."""
+    b1, horizon, eps, lr, decay = 0.7, 3, 1e-2, 1e-3, 0.5
+    root = math.sqrt(1 - beta2)
+    one = made(
+        betas=(b1, beta2), horizon=horizon, warmup=0, eps_inside=True, lr=lr, weight_decay=decay,
+        update_scale=(1 - b1) / root, adam_eps=eps / (1 - beta2),
+    )  # fmt: skip
+    theta = parameters()[0][1].detach().double()
+    for t in range(6):
+        one.tell(t, told(t))
+        gradients = [gradient(one, k) for k in range(max(0, t - horizon + 1), t + 1)]
+        powers = list(reversed(range(len(gradients))))
+        m = (1 - b1) * sum(b1**k * g for k, g in zip(powers, gradients, strict=True))
+        v = (1 - beta2) * sum(beta2**k * g**2 for k, g in zip(powers, gradients, strict=True))
+        theta = (1 - lr * decay) * theta - lr * m / ((v + eps).sqrt() if beta2 else math.sqrt(1 + eps))
+    # Steps of up to 0.6 (β2 = 0) of fp32 products, and roundings of weights below 4.
+    torch.testing.assert_close(one.weights.tensors["w"].double(), theta, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("block", [1 << 16, 1000])
+@pytest.mark.parametrize("kernels", ["eager", "native"])
+def test_blocks_of_any_size_are_the_whole_window(kernels, block, monkeypatch):
+    """z of H whole tensors kept, and the sums from the oldest step on, with explicit powers, in fp32: the same bits."""
+    monkeypatch.setattr("zo.weights.BLOCK", block)
+    horizon, d = 4, 40_000
+    try:
+        weights = Weights(parameters(d=d), kernels=kernels)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    one = AdaMeZO(weights, lr=2.0**-10, eps=EPS, horizon=horizon, warmup=0)
+    theta, kept = weights.tensors["w"].detach().clone(), []
+    for t in range(6):
+        losses = told(t)
+        one.tell(t, losses)
+        z = weights.direction("w", one.keys(t)[0], one.directions)
+        kept = [*kept, z * f32((losses[0] - losses[1]) / (2 * EPS))][-horizon:]
+        m, v = torch.zeros(d, 2), torch.zeros(d, 2)
+        for k, g in zip(reversed(range(len(kept))), kept, strict=True):
+            m += g * f32(BETAS[0] ** k)
+            v += g * g * f32(BETAS[1] ** k)
+        root = v.double().sqrt().float()  # IEEE's, which torch's fp32 root is not everywhere
+        theta += m / (root + f32(1e-5)) * f32(-(2.0**-10) * 100.0)
+    assert torch.equal(weights.tensors["w"].detach(), theta)
 
 
 def test_without_betas_it_is_mezo():

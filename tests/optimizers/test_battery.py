@@ -153,6 +153,27 @@ def test_equal_perturbed_losses_move_nothing(name):
     assert equal([p.detach() for p in model.parameters()], [p.detach() for p in Bowl().parameters()])
 
 
+def test_decay_is_beside_the_move(name):
+    """θ ← (1 − η λ) θ + move, with η the step's rate; biases and norms are spared."""
+
+    def told(decay):
+        model = Bowl()
+        tensors = {"matrix": model.matrix, "norm.weight": model.vector, "head.bias": model.scale}
+        optimizer = make(name, Weights(tensors.items()), lr=2.0**-7, weight_decay=decay)
+        # The last loss is the lowest, so that the best of three points is not θ.
+        seen = optimizer.tell(0, sorted(synthetic(optimizer, 0, model), reverse=True))
+        return {key: tensor.detach().double() for key, tensor in tensors.items()}, seen
+
+    (plain, seen), (decayed, _), start = told(0.0), told(0.5), Bowl().matrix.detach().double()
+    assert not torch.equal(plain["matrix"], start)
+    rate = seen.get("rate", seen["lr"])
+    scale = plain["matrix"].abs().max().item()
+    difference = decayed["matrix"] - plain["matrix"]
+    torch.testing.assert_close(difference, -rate * 0.5 * start, rtol=1e-5, atol=4 * 2**-24 * (2 + scale))
+    for key in ("norm.weight", "head.bias"):
+        assert torch.equal(plain[key], decayed[key])
+
+
 def test_resumes_to_the_same_bits(name):
     whole = Bowl()
     expected = run(make(name, whole, lr=0.01), whole, 0, 9)

@@ -222,6 +222,54 @@ def test_every_optimizer_takes_every_kind_or_says_why_not(name, spec):
     assert all(torch.isfinite(p).all() for p in after)
 
 
+@pytest.mark.parametrize("name", FREE)
+def test_what_a_kind_keeps_is_in_the_snapshot_of_every_optimizer(name):
+    """Thresholds of the weights at the start, when a run is resumed with others in the model."""
+
+    def run(optimizer, steps):
+        for t in steps:
+            g = torch.Generator().manual_seed(t)
+            optimizer.tell(t, (1 + torch.rand(optimizer.losses_per_step, generator=g)).tolist())
+
+    kind, other = {"kind": "sparse", "sparsity": 0.5}, Small()
+    try:
+        whole, first = (make(name, Small(), directions=kind, lr=1e-2) for _ in range(2))
+    except ConfigError:
+        return  # refuses kinds that keep something
+    run(whole, range(4))
+    run(first, range(2))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(10)
+    second = make(name, other, directions=kind, lr=1e-2)
+    second.weights.load({key: tensor.clone() for key, tensor in first.weights.state().items()})
+    second.load({key: tensor.clone() for key, tensor in first.state().items()})
+    run(second, range(2, 4))
+    assert second.weights.sha256() == whole.weights.sha256()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("spec", KINDS)
+def test_what_is_probed_is_what_is_moved_along(spec, dtype):
+    """z of the probe, of `move` and of an element-wise rule, in value and in how it is added: the same bits."""
+    key, c = Key(0, 3, 1), 2.0**-5
+    ends = []
+    for way in ("at", "move", "rule"):
+        weights, kind = Weights(Small().to(dtype)), directions(spec)
+        kind.bind(weights)
+        if way == "at":
+            ends.append({n: weights.at(n, Probe(((key, c),)), kind).clone() for n in weights.tensors})
+            continue
+        if way == "move":
+            weights.move([(key, c)], kind)
+        else:
+            weights.elementwise(lambda block: block.noise[0].mul_(c), [key], kind)
+        ends.append({n: weights.source(n) for n in weights.tensors})
+    for name, point in ends[0].items():
+        assert torch.equal(point, ends[1][name]), name
+        assert torch.equal(point, ends[2][name]), name
+
+
 def test_a_kind_that_follows_the_weights_is_refused_where_they_walk():
     with pytest.raises(ConfigError, match="sparse"):
         InPlace(Small(), losses, MeZO(Small(), directions="sparse"))

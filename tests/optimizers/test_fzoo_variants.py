@@ -185,6 +185,17 @@ def test_what_is_kept_survives_a_snapshot(kind, options):
         made().load(first.state())
 
 
+@pytest.mark.parametrize("kind, options", [(FZOO, {"running": 0.5}), (FZOOR, {})])
+def test_a_skipped_step_leaves_what_is_kept(kind, options):
+    one, other = (made(kind, on_nan="skip", **options) for _ in range(2))
+    for optimizer in (one, other):
+        optimizer.tell(0, told(optimizer.losses_per_step, 0))
+    one.tell(1, [math.nan] * one.losses_per_step)
+    for optimizer in (one, other):
+        optimizer.tell(2, told(optimizer.losses_per_step, 2))
+    assert torch.equal(at(one), at(other))
+
+
 @pytest.mark.parametrize(
     "kind, options, message",
     [

@@ -90,7 +90,8 @@ def test_the_window_of_the_momentum_is_in_snapshots():
 
 
 def test_a_factor_is_a_rate():
-    one, other = MeZOSwitch(model(), lr=0.25, factor=2.0), MeZO(model(), lr=0.5)
+    one = MeZOSwitch(model(), lr=0.25, factor=2.0, weight_decay=0.1)
+    other = MeZO(model(), lr=0.5, weight_decay=0.1)
     for t in range(3):
         one.tell(t, told(t, 1))
         other.tell(t, told(t, 1))

@@ -10,8 +10,9 @@ The moments are truncated to the last H steps, whose directions are made again f
 Paper and code: the paper has (1 − β1) and (1 − β2) before the sums and ε under the root; the authors' code, whose
 published learning rates are used here, has neither factor, ε beside the root (`eps_inside` puts it under) and
 s = 100 (`update_scale`), so that a step after the warm-up is about a hundred times one of the warm-up when
-slopes are of order 1. With β2 = 0 the code takes v = 1: momentum over the window, s · m / (1 + ε_A); taking the
-formula at its word would be the sign of the slope instead. H below 2 is MeZO.
+slopes are of order 1. The paper's form is `eps_inside`, s = (1 − β1)/√(1 − β2) and ε_A = ε/(1 − β2). With β2 = 0
+the code takes v = 1: momentum over the window, s · m / (1 + ε_A), or / √(1 + ε_A) with `eps_inside`; taking the formula
+at its word would be the sign of the slope instead. H below 2 is MeZO.
 
 Steps skipped for a loss that is no number do not enter the window. With n > 1, v is the square of the sum of a
 step's directions, not the sum of squares. With one Rademacher direction a step z² = 1, and v is one number.
@@ -107,9 +108,10 @@ class AdaMeZO(TwoPoint):
 
     def _move_by_momentum(self, t: int, lr: float) -> None:
         """v = 1: a sum of directions."""
+        divisor = math.sqrt(1.0 + self.adam_eps) if self.eps_inside else 1.0 + self.adam_eps
         terms: list[tuple[Key, float]] = []
         for (step, slopes), power in zip(self.window.steps, self.window.powers(self.betas[0]), strict=True):
-            factor = self.update_scale * power / (1.0 + self.adam_eps)
+            factor = self.update_scale * power / divisor
             terms += [(key, c * factor) for key, c in self.terms(step, slopes, -lr)]
         self.apply(t, terms, lr)
 

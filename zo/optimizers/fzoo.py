@@ -33,7 +33,7 @@ from torch import Tensor
 
 from zo.directions import Probe, Spec
 from zo.directions import directions as kind
-from zo.errors import ConfigError, JournalError
+from zo.errors import ConfigError
 from zo.estimators import deviation
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate, warn
@@ -139,16 +139,8 @@ class FZOO(Probing):
         return [factor * (x - mean) for x in shifted], deviation(losses, self.ddof)
 
     def state(self) -> dict[str, Tensor]:
-        """The running spread, where one is kept."""
-        return {"spread": self._spread} if self.running else {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        if state.keys() != self.state().keys():
-            raise JournalError(
-                f"The snapshot holds {sorted(state)[:4]}, FZOO with running = {self.running} keeps "
-                f"{sorted(self.state())}: it belongs to another method."
-            )
-        self._spread = state.get("spread", self._spread).clone()
+        """What the directions keep, and the running spread, where one is kept."""
+        return super().state() | ({"spread": self._spread} if self.running else {})
 
 
 def check_spread(n: int, ddof: int, floor: float, clip: float | None) -> None:

@@ -96,8 +96,10 @@ class FZOOR(Probing):
         return seen
 
     def state(self) -> dict[str, Tensor]:
-        """The step before."""
-        return self._before.state()
+        """What the directions keep, and the step before."""
+        return super().state() | self._before.state()
 
     def load(self, state: dict[str, Tensor]) -> None:
-        self._before.load(state)
+        mine = self._before.state().keys()
+        self._before.load({name: tensor for name, tensor in state.items() if name in mine})
+        super().load(state)

@@ -8,7 +8,8 @@
 
 With `momentum` β the gradient is Σ_{k<H} β^k g_{t−k}, g_t = (1/n) Σ p_i z_i: the paper's moments, made again from
 names and slopes as it proposes and as AdaMeZO's Algorithm 1 truncates them, so that only H · n slopes are kept. (A
-moment that is kept, for ever and in fp32: `zomomentum`.) What is cut off weighs β^H.
+moment that is kept, for ever and in fp32: `zomomentum`.) What is cut off weighs β^H. As in torch's SGD there is no
+1 − β before the sum, which Algorithm 1 has: its η is 1/(1 − β) times the one here.
 
 The authors' code differs: it walks the weights in place (+ε, −2ε, +ε), which in 16 bits does not come
 back to where it started; losses are differenced in the logits' dtype; it reports L(θ + εz) as the loss.
@@ -75,8 +76,8 @@ class MeZO(TwoPoint):
         return self.seen(losses, slopes)
 
     def state(self) -> dict[str, Tensor]:
-        """The window of the momentum."""
-        return self.window.state() if self.momentum else {}
+        """The window of the momentum, whose directions keep nothing; without it what they keep."""
+        return self.window.state() if self.momentum else super().state()
 
     def load(self, state: dict[str, Tensor]) -> None:
         if self.momentum:

@@ -21,7 +21,7 @@ class Window:
 
     def push(self, step: int, slopes: tuple[float, ...]) -> None:
         """Takes a step in and drops what is older than H."""
-        self.steps = [*self.steps, (step, slopes)][-self.horizon :]
+        self.steps = [*self.steps, (step, slopes)][-self.horizon :] if self.horizon else []
 
     def powers(self, beta: float) -> tuple[float, ...]:
         """β^k of each step, k = 0 for the newest; 0⁰ = 1."""
