@@ -52,7 +52,8 @@ class Optimizer(ABC):
 
     params: Weights, a module, or named parameters.
     lr: learning rate, a number or a function of the step (zo.schedules).
-    weight_decay: λ; tensors whose name contains one of NO_DECAY are spared, as in MeZO.
+    weight_decay: λ; tensors whose name contains one of NO_DECAY are spared. The first three of them are those of
+        MeZO's code for decoders; the others are the norms of Llama and RoBERTa, which its names miss.
     seed: names all random numbers together with step and index.
     on_nan: "stop" raises Diverged at losses that are no finite numbers; "skip" makes no move and goes on.
 

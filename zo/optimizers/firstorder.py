@@ -145,7 +145,7 @@ class AdamW(FirstOrder):
 
 
 class SGD(FirstOrder):
-    """Stochastic gradient descent, with momentum if asked."""
+    """Stochastic gradient descent, with momentum if asked; weight decay is torch's, a part of the gradient."""
 
     def __init__(
         self,

@@ -11,8 +11,9 @@ B is the batch's size, a factor of h alone: an optimizer sees no batch, so it is
 conf/optimizer/helene.yaml takes from batch.size. We found no
 code of the authors', and what we could read of the paper leaves open what a layer is and the values of T, k, R and γ.
 Built here: a layer is one trained tensor; R is the argument `radius`, and `clip = constant` takes λ_i = R everywhere;
-the decay rates are Sophia's (0.9, 0.99); γ, R and k are 1 by default, k because ĝ ⊙ ĝ costs no pass: on the tests' bowl
-k = 10 diverged at a third of the learning rate that k = 1 takes.
+the decay rates are 0.9 and 0.99 (Sophia's, of which the method is made, are 0.965 and 0.99); γ, R and k are 1 by
+default, k because ĝ ⊙ ĝ costs no pass: on the tests' bowl k = 10 diverged at a third of the learning rate that k = 1
+takes.
 
 h starts at 0 and is updated before the first move. There is no bias correction: α_t, which falls from 1 to β1, gives
 the first gradients their full weight. State: m and h, two fp32 copies.

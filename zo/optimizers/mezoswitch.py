@@ -11,8 +11,9 @@ is 1.7e-7 for MeZO beside 1e-7 for AdaMeZO. Or by a record of the other run's pa
 the least rate, 0 to follow exactly. Without a record r_t = 0.
 
 r_t is told and journaled behind the losses of the step. ‖g_t‖ is a sum over the weights in fp64, one more pass
-over the noise. Lengths are those of the move without decay and rounding; a step whose slopes are all 0 has none
-and counts as idle.
+over the noise. η_t makes the move r_t long without decay and rounding; what `replay` measures has both in it. A step
+whose slopes are all 0 has no length and counts as idle. The record of the authors' code for RoBERTa begins after
+AdaMeZO's warm-up, so that step t follows its step t + H + 1; here it follows step t.
 """
 
 import json
