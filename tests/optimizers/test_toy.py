@@ -10,16 +10,17 @@ from experiments.toy import PUBLISHED, TOYS, Generator, run
 from zo import Key, Weights
 
 ROOT = Path(__file__).parents[2]
-# MeZO's fp32 operations are the authors' one by one. The order of those in AdaMeZO's moments is not known: of some
-# 260 orders none gave the published length on TF1 to better than 1.1e-9. Adam's are of another torch.
+# The fp32 operations of MeZO and AdaMeZO are the authors' one by one, but for AdaMeZO's root, whose last bit depends on
+# the processor: 6e-10. On TF3 AdaMeZO's sixth decimal is a 3 where the notes have a 6: 1.6e-6. Adam's operations are of
+# another torch.
 TOLERANCES = {
-    "TF1": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-8},
-    "TF2": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-3},
-    "TF3": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-3},
+    "TF1": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-9},
+    "TF2": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-9},
+    "TF3": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 2e-6},
 }
 LOSSES = {
     "TF1": {"mezo": 1.2345, "adam": 1.0e-3, "adamezo": 1.3e-4},
-    "TF2": {"mezo": 0.586, "adam": 2.4868e-3, "adamezo": 1.05e-3},
+    "TF2": {"mezo": 0.586, "adam": 2.4868e-3, "adamezo": 1.0e-3},
     "TF3": {"mezo": 0.489, "adam": 1.8e-15, "adamezo": 1.35e-3},
 }
 
