@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from tests.optimizers.test_battery import YAMLS, make
-from zo import FZOO, ConfigError, InPlace, Key, LeZO, MeZO, ModuleLook, Probe, SparseMeZO, Weights
-from zo.directions import KINDS, LowRank, Projected, Subspace, directions
+from zo import FZOO, FZOOR, ConfigError, InPlace, Key, LeZO, MeZO, ModuleLook, Probe, SparseMeZO, Weights
+from zo.directions import KINDS, Layers, LowRank, Projected, Subspace, directions
 from zo.directions.lowrank import is_matrix
 
 KERNELS = Weights([("w", nn.Parameter(torch.zeros(1)))]).backend
@@ -113,10 +113,23 @@ def test_a_subspace_has_orthonormal_factors_and_the_norm_of_its_core(m, n, rank)
     z = weights.direction("w", Key(0, 7, 1), kind)
     core = weights.factor("w", "Z", r * r, kind.stream, Key(0, 7, 1).word)
     assert z.norm().item() == pytest.approx(core.norm().item() * math.sqrt(m * n) / r, rel=1e-5)
+    expected = math.sqrt(m * n) / r * u.double() @ core.view(r, r).double() @ v.double().T
+    assert torch.allclose(z.view(a, b).double(), expected, atol=1e-5)  # fp32 products of numbers up to 10
     # The same bits from another instance, in another order.
     again = Subspace(rank, every=5)
     weights.direction("w", Key(0, 20, 0), again)
     assert torch.equal(weights.direction("w", Key(0, 7, 1), again), z)
+
+
+@pytest.mark.parametrize("kind", [Subspace(3, every=5), Projected(3, every=5)])
+def test_a_subspace_stays_for_its_steps_and_then_is_another(kind):
+    weights = matrix(9, 7)
+    z = torch.stack([weights.direction("w", Key(0, t, i), kind) for t in range(15) for i in (0, 1)]).double()
+    for start in (0, 10, 20):  # two directions a step, five steps: all of a window's columns lie in one space
+        columns = z[start : start + 10].transpose(0, 1).reshape(9, -1)
+        assert torch.linalg.matrix_rank(columns, rtol=1e-5) == 3  # fp32 numbers
+        across = z[max(0, start - 1) : start + 11].transpose(0, 1).reshape(9, -1)
+        assert torch.linalg.matrix_rank(across, rtol=1e-5) > 3  # with the window before or behind
 
 
 @pytest.mark.parametrize("spec", KINDS)
@@ -185,6 +198,56 @@ def test_sparse_probes_and_moves_the_small_weights_alone():
             assert probed[name].all()
 
 
+def test_sparse_thresholds_stay_and_a_weight_that_grows_beyond_its_own_stops():
+    optimizer = SparseMeZO([("w", nn.Parameter(torch.linspace(-1, 1, 40).view(8, 5)))], lr=1.0, eps=0.5)
+    w = optimizer.weights.tensors["w"].detach()
+    h = w.abs().flatten().sort().values[9]  # ten of forty, at s = 0.75
+    stopped = w.abs() > h
+    for t in range(6):
+        before, within = w.clone(), w.abs() <= h
+        optimizer.tell(t, [1.0, 0.9])
+        assert torch.equal(w != before, within)
+        stopped |= ~within
+    assert optimizer.state()["threshold:w"] == h
+    assert stopped.sum() > 30  # some of the ten grew beyond h
+
+
+def test_a_matrix_that_begins_at_zero_is_not_masked():
+    """An adapter's B, a new head: with a threshold of 0 it would move once and never again."""
+    model = Small()
+    with torch.no_grad():
+        model.head.weight.zero_()
+    optimizer = SparseMeZO(model, lr=0.1, eps=1e-2)
+    for t in range(3):
+        before = model.head.weight.detach().clone()
+        optimizer.tell(t, [1.5, 1.0])
+        assert (model.head.weight != before).all()
+    assert optimizer.directions.norm2(optimizer.weights) < 0.6  # the others are masked as ever
+
+
+def test_a_layer_is_named_by_what_comes_up_to_the_first_number():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    assert Layers().layers(Weights(model)) == {
+        "0.bias": 0, "0.weight": 0,
+        "1.0.bias": 1, "1.0.weight": 1, "1.1.bias": 1, "1.1.weight": 1,
+    }  # fmt: skip
+    many = Weights([(f"model.h.{i}.w.1.k", nn.Parameter(torch.zeros(1))) for i in range(12)])
+    assert [Layers().layers(many)[f"model.h.{i}.w.1.k"] for i in range(12)] == list(range(12))
+    assert len(Layers(0.75).chosen(many, 0, 3)) == 3
+    assert len(Layers(0.99).chosen(many, 0, 3)) == 1
+
+
+def test_a_layer_left_out_is_not_moved():
+    model = Small()
+    optimizer = LeZO(model, lr=0.1, eps=1e-2, drop=0.5)
+    for t in range(4):
+        before = {name: tensor.detach().clone() for name, tensor in optimizer.weights.tensors.items()}
+        (out,) = {0, 1} - optimizer.directions.chosen(optimizer.weights, 0, t)  # type: ignore[attr-defined]
+        optimizer.tell(t, [1.5, 1.0])
+        for name, tensor in optimizer.weights.tensors.items():
+            assert torch.equal(tensor, before[name]) == name.startswith(f"layers.{out}."), name
+
+
 def test_layers_are_left_out_whole_and_each_as_often():
     model = Small()
     optimizer = LeZO(model, drop=0.5)
@@ -202,17 +265,20 @@ def test_layers_are_left_out_whole_and_each_as_often():
 FREE = [
     name for name, path in YAMLS.items() if "directions" in OmegaConf.load(path)
 ]  # the others have their own
+REFUSED = {
+    ("adamezo", "sparse")
+}  # makes old directions again; so do MeZO with momentum and FZOO-R on request
 
 
 @pytest.mark.parametrize("spec", KINDS)
 @pytest.mark.parametrize("name", FREE)
 def test_every_optimizer_takes_every_kind_or_says_why_not(name, spec):
     model = Small()
-    try:
-        optimizer = make(name, model, directions=spec, lr=1e-2)
-    except ConfigError as error:
-        assert spec in str(error)
+    if (name, spec) in REFUSED:
+        with pytest.raises(ConfigError, match=spec):
+            make(name, model, directions=spec)
         return
+    optimizer = make(name, model, directions=spec, lr=1e-2)
     look = ModuleLook(model, losses, optimizer, probes_per_forward="all")
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for t in range(3):
@@ -268,6 +334,15 @@ def test_what_is_probed_is_what_is_moved_along(spec, dtype):
     for name, point in ends[0].items():
         assert torch.equal(point, ends[1][name]), name
         assert torch.equal(point, ends[2][name]), name
+
+
+@pytest.mark.parametrize(
+    "make_one", [lambda: MeZO(Small(), momentum=0.9, directions="sparse"),
+                 lambda: FZOOR(Small(), reuse="directions", directions="sparse")], ids=["mezo", "fzoor"]
+)  # fmt: skip
+def test_a_kind_that_follows_the_weights_is_refused_where_old_directions_are_made_again(make_one):
+    with pytest.raises(ConfigError, match="'sparse'"):
+        make_one()
 
 
 def test_a_kind_that_follows_the_weights_is_refused_where_they_walk():

@@ -2,7 +2,8 @@
 
 Sparse-MeZO (Liu et al., NeurIPS 2025): z is zero where |θ| is above its matrix's threshold, the (1 − sparsity)
 quantile of |θ| when the optimizer is made. The mask is a function of the weights as they are, which are not written
-between a look and its move, so both see the same one. Vectors are not masked.
+between a look and its move, so both see the same one. Vectors are not masked, nor are matrices whose quantile is 0 (a
+new head, an adapter's B): where |θ| ≤ 0 decides, the first move would be the last.
 
 LeZO (Wang et al., 2024): in every step a share `drop` of the layers, drawn anew, has z = 0.
 """
@@ -19,7 +20,7 @@ from zo.errors import ConfigError
 from zo.random import GAUSSIANS, SIGNS, key_of
 
 _STREAMS = {"gaussian": GAUSSIANS, "rademacher": SIGNS}
-_LAYER = re.compile(r"^(.*?\.\d+)\.")
+_LAYER = re.compile(r"^((?:.*?\.)??\d+)\.")
 _FIRST = -2  # indices of a step's keys from here down name its layers; -1 names rounding
 
 
@@ -41,10 +42,12 @@ class Sparse(Directions):
     def bind(self, weights: Theta) -> dict[str, dict[str, Tensor]]:
         for name in weights.ids:
             source = weights.source(name)
-            self.thresholds[name] = torch.full((1,), torch.inf, device=source.device)  # of a vector
+            self.thresholds[name] = torch.full((1,), torch.inf, device=source.device)  # of what is not masked
             if is_matrix(source):
                 smallest = max(1, round((1.0 - self.sparsity) * source.numel()))
-                self.thresholds[name].copy_(source.abs().float().view(-1).kthvalue(smallest).values)
+                quantile = source.abs().float().view(-1).kthvalue(smallest).values
+                if quantile > 0.0:
+                    self.thresholds[name].copy_(quantile)
         return {"threshold": self.thresholds}
 
     def kept(self, tensors: Sequence[Tensor]) -> int:

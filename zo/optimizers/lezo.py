@@ -3,7 +3,8 @@
     each step:  a share ρ of the layers is left out, drawn anew
     z_i ~ N(0, I) in the others, 0 in these;   then as MeZO, 2n forward passes
 
-Layers left out are neither perturbed nor moved: their forward uses the weights as they are. No state. Tensors outside
+Layers left out are not perturbed and get no ĝ: their forward uses the weights as they are. Weight decay, where there
+is one, acts on all. No state. Tensors outside
 the layers (embeddings, the last norm, a head) are in every step. The released repository holds no code; ρ = 0.75 is
 our choice. E‖z‖²/d is about 1 − ρ; nothing is rescaled.
 """

@@ -6,7 +6,8 @@
 
 Small weights move, large ones stay. The mask follows θ while h does not: a weight that grows beyond h stops. Probe and
 move see the same mask because θ is not written in between. State: one threshold a matrix. Biases and gains are not
-masked. s = 0.75 is quoted for the paper; we could not check it against its text. E‖z‖²/d is about 1 − s, and nothing is
+masked, nor is a matrix whose h would be 0: one that starts at zero, as an adapter's B, would stop after its first
+move. s = 0.75 is quoted for the paper; we could not check it against its text. E‖z‖²/d is about 1 − s, and nothing is
 rescaled.
 """
 
