@@ -74,6 +74,17 @@ def test_helene_is_told_the_batch_size(more, batch):
     assert result.config is not None and result.config["optimizer"]["batch"] == batch
 
 
+@pytest.mark.parametrize("path", [p for p in CALLS if "directions" in content(p)], ids=name_of)
+def test_directions_are_a_name_or_a_mapping_with_options(path):
+    for given, value in (
+        ("lowrank", "lowrank"),
+        ("{kind: lowrank, rank: 4}", {"kind": "lowrank", "rank": 4}),
+    ):
+        result = compose([f"optimizer={path.stem}", f"optimizer.directions={given}"])
+        assert result.problems == [] and result.config is not None
+        assert result.config["optimizer"]["directions"] == value
+
+
 @pytest.mark.parametrize("path", CALLS, ids=name_of)
 def test_the_constructor_read_from_source_is_the_one_python_calls(path):
     target = content(path)["_target_"]

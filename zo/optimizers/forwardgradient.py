@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from zo.directions import Probe
+from zo.directions import Probe, Spec
 from zo.directions import directions as kind
 from zo.names import Parameters
 from zo.optimizers.base import Looker, Probing, Rate
@@ -31,7 +31,7 @@ class ForwardGradient(Probing):
         params: Weights | Parameters,
         lr: Rate = 1e-6,
         n: int = 1,
-        directions: str = "gaussian",
+        directions: Spec = "gaussian",
         weight_decay: float = 0.0,
         *,
         seed: int = 0,
