@@ -4,10 +4,13 @@
     s_k = −L_k;   ŝ_k = (s_k − mean s) / std s                                       over all members
     θ ← θ + η √N ((1/N) Σ_i (ŝ_i⁺ − ŝ_i⁻) A_i B_iᵀ/√r) − η λ θ
 
-The factors are fresh in every step and pair; the authors' code can keep them (noise_reuse), and takes any first-order
-rule from there on: this is plain SGD. The √N is theirs. std has ddof 0. Vectors get dense Gaussians; embeddings, which
-their code leaves out, get low rank like every matrix. Losses that spread less than `floor` make no move. All members
-are evaluated in one stacked forward as x Wᵀ + σ/√r (x B) Aᵀ. No state.
+The factors are fresh in every step and pair; the authors' code can keep them (noise_reuse; its 0 keeps them for good),
+and takes any first-order rule from there on: this is plain SGD. The √N is theirs. Their sum also keeps the σ of the
+members, so a rate of theirs for SGD is to be multiplied by σ here. std has ddof 0 in both, but theirs is √(var + 1e-5),
+which is hardly the losses' where they spread less than 3e-3; here losses that spread less than `floor` make no move,
+and with the others a step's length does not depend on their scale. Vectors get dense Gaussians (their scripts for
+language models freeze them); embeddings, which their code leaves out, get low rank like every matrix. All members are
+evaluated in one stacked forward as x Wᵀ + σ/√r (x B) Aᵀ. No state.
 """
 
 import math

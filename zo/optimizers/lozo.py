@@ -64,7 +64,8 @@ class LOZOM(TwoPoint):
         when V is drawn anew:  N ← N V_oldᵀ V_new / n      n: the width, so that N Vᵀ stays what it was on average
 
     Vectors keep a dense momentum of the same β. State: r·m numbers a matrix. The paper's N is r times this one, as its
-    step is divided by r. Published for RoBERTa alone (r = 4, ν = 50, β = 0.9, η = 1e-6: the defaults).
+    step is divided by r. The authors' code has it for RoBERTa alone, with r = 4, ν = 50, β = 0.9 and, as it leaves 1/r
+    out, a learning rate of 1e-6 that is 4e-6 here: the defaults. It begins with N = p U; here N begins at 0.
     """
 
     rule = "matrix"
@@ -72,7 +73,7 @@ class LOZOM(TwoPoint):
     def __init__(
         self,
         params: Weights | Parameters,
-        lr: Rate = 1e-6,
+        lr: Rate = 4e-6,
         eps: float = 1e-3,
         n: int = 1,
         rank: int = 4,

@@ -1,4 +1,4 @@
-"""MEAZO: memory-efficient adaptive zeroth-order optimization (arXiv 2605.03869).
+"""MEAZO, of "On adaptivity in zeroth-order optimization" (Dbouk et al., arXiv 2605.03869).
 
     p_i = (L(θ + ε z_i) − L(θ − ε z_i)) / 2ε,   g = (1/n) Σ p_i          2n forward passes
     v ← β v + (1 − β) g²,   v̂ = v/(1 − β^k),   k the number of updates so far

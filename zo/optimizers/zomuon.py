@@ -10,7 +10,8 @@ the same length whatever the losses' scale; losses that are all equal make no mo
 Vectors have no msign: they take a step of plain SGD on a dense Gaussian estimate. The authors' code gives them a fixed
 learning rate of 1e-7; here `vectors` is its ratio to η, so that a schedule holds for both (1e-2 · 1e-5 = 1e-7).
 Their code keeps the Ψ_i; here they are made again by name, and the state is none: P is a function of the seed and
-step // ν, r·m numbers a matrix kept while it serves.
+step // ν, r·m numbers a matrix kept while it serves. In the step that refreshes P their code draws another one for
+every direction and moves along the last; here all directions of a step share it.
 """
 
 import math
