@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tests import tiny
-from zo import EGGROLL, FZOO, LOZO, LeZO, ModuleLook, SparseMeZO, SubZero, Weights, ZOMuon
-from zo.directions import Layers, LowRank
+from zo import EGGROLL, FZOO, LOZO, LOZOM, LeZO, ModuleLook, SparseMeZO, SubZero, Weights, ZOMuon
+from zo.directions import Layers
+from zo.directions.lowrank import Made
 
 CASES = [
     ("opt", False), ("opt-350m", False), ("llama-tied", False), ("bert-classifier", False), ("gpt2", False),
@@ -67,15 +68,22 @@ def test_every_method_looks_the_same_stacked_in_both_dtypes(method):
             assert many(optimizer.ask(t), batch) == one(optimizer.ask(t), batch)
 
 
-def test_no_matrix_is_formed_where_layers_are_linear_or_embeddings():
-    class Thin(LowRank):
-        def total(self, weights, name, terms, rows=None):
-            assert rows is not None or self.plain(weights, name), f"{name} was formed"
-            return super().total(weights, name, terms, rows)
+@pytest.mark.parametrize(
+    "method", [lambda w: FZOO(w, n=4, directions={"kind": "lowrank", "rank": 2}), LOZO, LOZOM,
+               lambda w: SubZero(w, rank=4), lambda w: ZOMuon(w, rank=4), lambda w: EGGROLL(w, n=3)],
+    ids=["fzoo", "lozo", "lozom", "subzero", "zomuon", "eggroll"],
+)  # fmt: skip
+def test_no_matrix_is_formed_where_layers_are_linear_or_embeddings(method, monkeypatch):
+    """And the probes of a step are one call of the model, but for the first of a new shape."""
+    total = Made.total
 
+    def thin(self, weights, name, terms, rows=None):
+        assert rows is not None or self.plain(weights, name), f"{name} was formed"
+        return total(self, weights, name, terms, rows)
+
+    monkeypatch.setattr(Made, "total", thin)
     model = tiny.build("llama-tied")  # of OPT's modules one is swapped: its position embedding
-    optimizer = FZOO(Weights(model), n=4)
-    optimizer.directions = Thin(2)
+    optimizer = method(Weights(model))
     many = looks(model, "llama-tied", optimizer)[1]
     rows = []
     model.register_forward_hook(
@@ -83,7 +91,8 @@ def test_no_matrix_is_formed_where_layers_are_linear_or_embeddings():
     )
     for t in range(2):
         many(optimizer.ask(t), tiny.batch("llama-tied", 3, 8, seed=t))
-    assert rows == [3, 12, 15]  # the first probe alone, then all in one call
+    asked = len(optimizer.ask(0))
+    assert rows == [3, 3 * (asked - 1), 3 * asked]  # the first probe alone, then all in one call
 
 
 def test_layers_left_out_keep_their_weights_in_the_forward():

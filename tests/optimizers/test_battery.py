@@ -24,6 +24,7 @@ DESCENT = {
     "sparsemezo": {"sparsity": 0.0},  # at its own 0.75 most of the matrix stays where it is
     "zomuon": {"vectors": 1.0},  # at its own 1e-5 the vectors hardly move
 }
+LEAVES_OUT = {"lezo"}  # a step moves some tensors alone
 LOOKS_TWICE = {
     "zoconservative"
 }  # where it looks the second time follows from the first, so `ask` cannot say it
@@ -203,6 +204,38 @@ def test_replays_from_its_losses(name):
         optimizer.ask(t)  # asking changes nothing, and need not happen
         optimizer.tell(t, torch.tensor(told, dtype=torch.float32).tolist())
     assert equal([p.detach() for p in again.parameters()], expected)
+
+
+@pytest.mark.parametrize(
+    "dtype, update",
+    [(torch.bfloat16, "nearest"), (torch.bfloat16, "stochastic"), (torch.bfloat16, "master"),
+     (torch.float16, "nearest"), (torch.float16, "stochastic")],
+)  # fmt: skip
+def test_sixteen_bits(name, dtype, update):
+    """Looks write nothing, moves move, the dtype stays, and losses rebuild the bits."""
+
+    def start():
+        model = Bowl().to(dtype)
+        radius = {"eps": 0.0625} if "eps" in OmegaConf.load(YAMLS[name]) and name not in CHECKPOINTED else {}
+        return model, make(name, Weights(model, update=update), lr=0.05, **radius, **DESCENT.get(name, {}))
+
+    model, optimizer = start()
+    look, told = ModuleLook(model, objective, optimizer), []
+    for t in range(3):  # odd: equal steps up and down do not cancel
+        before = optimizer.weights.sha256()
+        told.append(optimizer.step(t, batches(t), look))
+        assert optimizer.weights.sha256() == before
+        optimizer.tell(t, told[-1])
+    pairs = list(zip(model.parameters(), Bowl().parameters(), strict=True))
+    assert all(parameter.dtype == dtype and parameter.isfinite().all() for parameter, _ in pairs)
+    moved = [not torch.equal(parameter, first.to(dtype)) for parameter, first in pairs]
+    assert all(moved) or (name in LEAVES_OUT and any(moved))
+    if name in CHECKPOINTED:
+        return
+    _, again = start()
+    for t, losses in enumerate(told):
+        again.tell(t, losses)
+    assert again.weights.checksum() == optimizer.weights.checksum()
 
 
 def test_asking_is_a_function_of_the_step(name):

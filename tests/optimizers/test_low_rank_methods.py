@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.optimizers.test_battery import Bowl, equal, run, synthetic
-from zo import EGGROLL, FZOO, LOZO, LOZOM, MEAZO, Key, SubZero, Weights, ZOMuon
+from tests.optimizers.test_battery import Bowl, equal, make, run, synthetic
+from zo import EGGROLL, FZOO, LOZO, LOZOM, MEAZO, Key, ModuleLook, SubZero, Weights, ZOMuon
 from zo.directions import LowRank
 from zo.optimizers.zomuon import msign
 
@@ -73,6 +73,45 @@ def test_lozo_m_keeps_its_momentum_on_u_and_carries_it_over_to_a_new_v():
     assert (
         sum(tensor.numel() for tensor in optimizer.state().values()) == 5 * 2 + 3 + 1
     )  # N, the vector, the window
+
+
+@pytest.mark.parametrize("method", [LOZO, LOZOM])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_a_rate_of_the_authors_code_is_r_times_as_much_here(method, rank):
+    """Their step is η p U Vᵀ (of LOZO-M η (1 − β) p U Vᵀ), with p along U Vᵀ and no 1/r."""
+    theirs, eps, told = 2.0**-5, 0.5, [1.0, 0.25]
+    optimizer = method(matrix(5, 4), lr=rank * theirs, eps=eps * math.sqrt(rank), rank=rank)
+    keep = 1 - getattr(optimizer, "beta", 0.0)
+    u = optimizer.directions.u(optimizer.weights, "w", Key(0, 0, 0)).double()
+    v = optimizer.directions.v(optimizer.weights, "w", Key(0, 0, 0)).double()
+    expected = -theirs * keep * (told[0] - told[1]) / (2 * eps) * u @ v.T
+    assert torch.allclose(moved(optimizer, (0, told))["w"], expected, atol=1e-6)  # fp32 weights near 1
+
+
+# Of a matrix [40, 30] and a vector of 40. Kept: numbers in snapshots. Made: those of orthonormal factors beside.
+# What a method of any directions keeps for each weight is in test_zobench.py.
+COSTS = {
+    "mezo": (2, 0, 0), "mezoswitch": (2, 0, 0), "fzoo": (9, 0, 0), "fzoor": (5, 4, 0), "adamezo": (2, 10, 0),
+    "hizool": (3, 40 + 30 + 40, 0),
+    "lozo": (2, 0, 0), "lozom": (2, 4 * 40 + 40, 0), "subzero": (2, 0, 24 * (40 + 30)), "zomuon": (5, 0, 40 * 40),
+    "meazo": (2, 1, 0), "sparsemezo": (2, 1, 0), "lezo": (2, 0, 0), "eggroll": (16, 0, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_passes_and_state_are_the_papers(name):
+    passes, kept, made = COSTS[name]
+    model = nn.Linear(30, 40)
+    optimizer = make(name, model)
+    look = ModuleLook(model, lambda m, x: m(x).square().mean(1), optimizer)
+    for t in range(12):
+        before = look.forward_passes
+        optimizer.tell(t, optimizer.step(t, torch.ones(2, 30), look))
+        assert look.forward_passes - before == optimizer.forward_passes == passes
+    numbers = sum(tensor.numel() for tensor in optimizer.state().values() if tensor.is_floating_point())
+    assert kept <= numbers <= kept + 1  # a count, a window, the threshold of the vector
+    bases = getattr(optimizer.directions, "_bases", {})  # type: ignore[attr-defined]
+    assert sum(basis.numel() for _, basis in bases.values()) == made
 
 
 @pytest.mark.parametrize("method", [LOZO, LOZOM, ZOMuon])
@@ -146,6 +185,21 @@ def test_losses_times_a_power_of_two_change_nothing(method, factor):
             optimizer.tell(t, [loss * by for loss in synthetic(optimizer, t, model)])
         results.append([parameter.detach() for parameter in model.parameters()])
     assert equal(*results)
+
+
+def test_meazo_of_several_directions_squares_the_mean_of_their_slopes():
+    beta, lr, eps, zeta, v = 0.5, 0.25, 0.5, 0.125, 0.0
+    optimizer = MEAZO(matrix(4, 3), lr=lr, eps=eps, n=2, beta=beta, zeta=zeta, on_nan="skip")
+    optimizer.tell(0, [math.nan] * 4)  # no update, and none counted
+    for k, (a, b, c, d) in enumerate([(1.0, 0.5, 0.25, 1.0), (2.0, 0.5, 1.0, 0.75)], start=1):
+        p = [a - b, c - d]  # 2 ε is 1
+        v = beta * v + (1 - beta) * ((p[0] + p[1]) / 2) ** 2
+        z = [
+            optimizer.weights.direction("w", key, optimizer.directions).double() for key in optimizer.keys(k)
+        ]
+        step = moved(optimizer, (k, [a, b, c, d]))
+        root = math.sqrt(v / (1 - beta**k)) + zeta
+        assert torch.allclose(step["w"], -lr / root * (p[0] * z[0] + p[1] * z[1]) / 2, atol=1e-6)
 
 
 def test_meazo_is_mezo_over_the_root_of_a_bias_corrected_second_moment():
