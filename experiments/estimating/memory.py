@@ -69,8 +69,8 @@ class Run:
         """How many probes share a model call."""
         wanted = len(self.optimizer.ask(0)) if isinstance(self.optimizer, Probing) else 1
         numbers = max(leaf.numel() for leaf in self.batch(rows, not self.answer).values())
-        parameters = sum(p.numel() for p in self.loaded.model.parameters())
-        return min(wanted, stack_size(setting, wanted, numbers, parameters if cpu else 0))
+        size = sum(p.nbytes for p in self.loaded.model.parameters())
+        return min(wanted, stack_size(setting, wanted, numbers, size if cpu else 0))
 
     def state(self, update: str) -> int:
         """What is kept between steps: the optimizer's state, and beside 16-bit weights their copies or low halves."""

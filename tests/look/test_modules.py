@@ -11,6 +11,7 @@ from torch import nn
 
 from tests.look.test_point import moved_copy, plain_loss
 from zo import FZOO, LookError, MeZO, ModuleLook
+from zo.look.module import stack_size
 
 
 def check(model, objective, batches, n=4, stacks=True, trained=None, eps=1e-2):
@@ -464,3 +465,26 @@ def test_a_copied_model_can_be_looked_at_after_a_look():
     ModuleLook(model, lambda model, x: model(x)[:, 0], optimizer)(optimizer.ask(0), rand(2, 3))
     twin = copy.deepcopy(model)
     assert torch.equal(twin(rand(2, 3)), model(rand(2, 3)))
+
+
+def calls_of(probes, numbers, cpu_bytes, setting: int | str = "auto"):
+    """Sizes of the calls that a step's probes are looked at in."""
+    sizes = []
+    while left := probes - sum(sizes):
+        sizes.append(min(left, stack_size(setting, left, numbers, cpu_bytes)))
+    return sizes
+
+
+def test_auto_stacks_what_the_limits_allow_in_calls_of_about_one_size():
+    opt_10m = 40_409_600  # bytes in fp32
+    assert calls_of(9, 4 * 32, opt_10m) == [3, 3, 3]
+    assert calls_of(9, 4 * 32, opt_10m // 2) == [5, 4]  # in 16 bits twice as many
+    assert calls_of(9, 16 * 64, opt_10m) == [1] * 9
+    assert calls_of(9, 16 * 64, 0) == [9]  # no CPU
+    assert calls_of(33, 16 * 300, 0) == [3] * 11  # 16,384 numbers a call
+    assert calls_of(9, 10**6, 0) == [1] * 9
+    assert calls_of(9, 4 * 32, opt_10m, "all") == [9]
+    assert calls_of(9, 4 * 32, opt_10m, 4) == [4, 4, 1]  # a number is taken at its word
+    for probes in range(1, 40):
+        sizes = calls_of(probes, 4 * 32, opt_10m)
+        assert sum(sizes) == probes and max(sizes) <= 4 and max(sizes) - min(sizes) <= 1

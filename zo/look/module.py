@@ -1,5 +1,6 @@
 """The module executor as a look: any model, one by one or stacked, weights never written."""
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,9 +18,10 @@ from zo.look.layout import Ambiguous, Layout, Unstackable, leading, shapes
 from zo.optimizers import Optimizer, Probing
 
 _AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "auto" allows
-# On a CPU also this many parameters × numbers of input: where a call is long, stacking saves nothing and the
-# stack's activations leave the cache (OPT 10m at 16x64 tokens: 1.05 of its forwards alone, 1.2 by threes).
-_AUTO_CPU = 16e9
+# On a CPU also this many bytes of weights × numbers of input: where a call is long, stacking saves nothing and the
+# stack's activations leave the cache. FZOO on OPT 10m over its forwards, one by one, by threes, by fives, all nine: at
+# 4x32 tokens in fp32 1.17, 1.11, 1.15, 1.16 and in bf16 1.34, 1.25, 1.22, 1.23; at 16x64 1.05 alone, 1.2 by threes.
+_AUTO_CPU = 22e9
 
 
 class ModuleLook(ModelLook):
@@ -27,8 +29,8 @@ class ModuleLook(ModelLook):
 
     optimizer: whose probes will be looked at; its weights must be the model's.
     probes_per_forward: how many probes share a model call: a number, "all", or "auto" (as many as keep
-        rows × tokens within 16,384; on a CPU also, times the model's parameters, within 16e9). 1 is
-        sequential. On a CPU the losses are the same bits.
+        rows × tokens within 16,384; on a CPU also, times the bytes of the model's weights, within 22e9; the
+        calls are then about equally large). 1 is sequential. On a CPU the losses are the same bits.
     micro: examples evaluated at a time.
     materialise: for objectives that call the model many times, as text generation does: each probe's weights
         are made once a call of the objective, not once a call of the model. Probes then go one by one, and their
@@ -104,7 +106,7 @@ class ModuleLook(ModelLook):
         """(number of the first, probes) of every model call."""
         start = 0
         while start < len(probes):
-            size = self._group_size(len(probes), chunk)
+            size = self._group_size(len(probes) - start, chunk)
             if size > 1 and shapes(chunk) not in self._layouts:
                 size = 1
             yield start, probes[start : start + size]
@@ -115,8 +117,8 @@ class ModuleLook(ModelLook):
             return 1
         numbers = max(leaf.numel() for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, torch.Tensor))
         cpu = all(tensor.is_cpu for tensor in self.weights.tensors.values())
-        parameters = sum(p.numel() for p in self.model.parameters())
-        return stack_size(self.probes_per_forward, probes, numbers, parameters if cpu else 0)
+        size = sum(p.nbytes for p in self.model.parameters())
+        return stack_size(self.probes_per_forward, probes, numbers, size if cpu else 0)
 
     def _evaluate(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
         """(losses, weights) of every example, for each probe."""
@@ -176,19 +178,20 @@ class ModuleLook(ModelLook):
         self._checked = True
 
 
-def stack_size(probes_per_forward: int | str, probes: int, numbers: int, cpu_parameters: int) -> int:
-    """How many of a step's probes share a model call; "auto" as ModuleLook says.
+def stack_size(probes_per_forward: int | str, probes: int, numbers: int, cpu_bytes: int) -> int:
+    """How many of the probes that are left share the next model call; "auto" as ModuleLook says.
 
-    numbers: of input, in the batch. cpu_parameters: of the model on a CPU, 0 elsewhere.
+    numbers: of input, in the batch. cpu_bytes: of the weights of a model on a CPU, 0 elsewhere.
     """
     if probes_per_forward == "all":
         return probes
     if isinstance(probes_per_forward, int):
         return probes_per_forward
     limit = _AUTO // numbers
-    if cpu_parameters:
-        limit = min(limit, int(_AUTO_CPU / (numbers * cpu_parameters)))
-    return max(1, min(probes, limit))
+    if cpu_bytes:
+        limit = min(limit, int(_AUTO_CPU / (numbers * cpu_bytes)))
+    calls = math.ceil(probes / max(1, limit))
+    return math.ceil(probes / calls)
 
 
 def _rows(batch: Any) -> int:
