@@ -1,6 +1,7 @@
 """What every optimizer of conf/optimizer must do. A new YAML is tested without a line here."""
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,19 @@ def test_sixteen_bits(name, dtype, update):
     for t, losses in enumerate(told):
         again.tell(t, losses)
     assert again.weights.checksum() == optimizer.weights.checksum()
+
+
+def test_a_move_that_sixteen_bits_lose_is_warned_of(name):
+    if name in CHECKPOINTED:
+        pytest.skip("does not know how far its optimizer moves an entry")
+    model = nn.Linear(64, 64).bfloat16()
+    radius = {"eps": 0.0625} if "eps" in OmegaConf.load(YAMLS[name]) else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(name, model, lr=1.0, **radius)
+        optimizer = make(name, model, lr=1e-9, **radius)
+    with pytest.warns(UserWarning, match="under a tenth of the spacing .* of weight"):
+        optimizer.tell(0, torch.linspace(2.0, 1.0, optimizer.losses_per_step).tolist())
 
 
 def test_asking_is_a_function_of_the_step(name):

@@ -114,9 +114,10 @@ def test_passes_and_state_are_the_papers(name):
     assert sum(basis.numel() for _, basis in bases.values()) == made
 
 
-@pytest.mark.parametrize("method", [LOZO, LOZOM, ZOMuon])
+@pytest.mark.parametrize("method", [LOZO, LOZOM, SubZero, ZOMuon])
 def test_resumes_over_a_refresh_to_the_same_bits(method):
-    options = {"lr": 0.01, "nu": 3}
+    options = {"lr": 0.01, "refresh" if method is SubZero else "nu": 3}
+    assert method(Bowl(), **options).directions.every == 3
     whole = Bowl()
     expected = run(method(whole, **options), whole, 0, 9)
     for stop in (5, 6):
@@ -152,6 +153,15 @@ def test_msign_keeps_the_singular_vectors_and_makes_their_values_near_one(m, n):
     assert ((values[near] > 0.65) & (values[near] < 1.25)).all()
     assert torch.equal(msign(x * 2**10), y)
     assert torch.equal(msign(torch.zeros(3, 2)), torch.zeros(3, 2))
+
+
+def test_msign_is_five_steps_of_muons_quintic():
+    """On a diagonal every entry goes its own way, from s / ‖s‖ through a s + b s³ + c s⁵."""
+    s = torch.tensor([3.0, 1.0, 0.5, 0.05]).double()
+    y = s / s.norm()
+    for _ in range(5):
+        y = 3.4445 * y - 4.7750 * y**3 + 2.0315 * y**5
+    assert torch.allclose(msign(s.diag().float()).double(), y.diag(), atol=1e-5)  # fp32 products
 
 
 def test_zomuon_moves_along_p_msign_of_the_core():

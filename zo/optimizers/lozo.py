@@ -123,7 +123,7 @@ class LOZOM(TwoPoint):
                 g = self.weights.numbers(name, self.kind.stream, self.terms(t, slopes, 1.0))
             momentum.mul_(self.beta).add_(g, alpha=1.0 - self.beta)
         self.slots["window"][""].fill_(t // self.nu)
-        self.check_size(lr * math.sqrt(math.fsum(p * p for p in slopes)) * (1.0 - self.beta))
+        self.check_size(lr * math.sqrt(math.fsum(p * p for p in slopes)) / self.n * (1.0 - self.beta))
         given = Given(lambda name: self._direction(name, t))
         self.weights.move([(Key(self.seed, t, 0), -lr)], given, **self.pass_options(t, lr))
         return self.seen(losses, slopes)

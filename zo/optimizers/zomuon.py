@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from zo.directions import Given, Key, Projected
-from zo.directions.lowrank import is_matrix
+from zo.directions.lowrank import is_matrix, matrix_shape
 from zo.errors import ConfigError
 from zo.estimators import forward_difference
 from zo.names import Parameters
@@ -59,6 +59,9 @@ class ZOMuon(Probing):
         super().__init__(params, lr, eps, n, Projected(rank, nu), weight_decay, seed, on_nan)
         self.kind = cast(Projected, self.directions)
         self.vectors = vectors
+        shapes = [matrix_shape(t) for t in self.weights.tensors.values() if is_matrix(t)]
+        # The root mean square entry of P msign(ĝ), where it is largest: ‖P msign(ĝ)‖² is about the rank.
+        self._entry = max((math.sqrt(min(rank, m, n) / (m * n)) for m, n in shapes), default=0.0)
         self.losses_per_step = self.forward_passes = n + 1
 
     def ask(self, t: int) -> list[Probe]:
@@ -78,6 +81,7 @@ class ZOMuon(Probing):
             core = msign(self.kind.core(self.weights, name, terms))
             return self.kind.projection(self.weights, name, terms[0][0]), core.T
 
+        self.check_size(lr * self._entry)
         self.weights.move([(Key(self.seed, t, 0), -lr)], Given(direction), **self.pass_options(t, lr))
         return seen
 
