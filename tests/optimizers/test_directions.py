@@ -235,6 +235,7 @@ def test_a_layer_is_named_by_what_comes_up_to_the_first_number():
     assert [Layers().layers(many)[f"model.h.{i}.w.1.k"] for i in range(12)] == list(range(12))
     assert len(Layers(0.75).chosen(many, 0, 3)) == 3
     assert len(Layers(0.99).chosen(many, 0, 3)) == 1
+    assert len(LeZO(many, drop=0.5).directions.chosen(many, 0, 3)) == 6  # type: ignore[attr-defined]
 
 
 def test_a_layer_left_out_is_not_moved():
