@@ -117,7 +117,7 @@ def test_passes_and_state_are_the_papers(name):
 @pytest.mark.parametrize("method", [LOZO, LOZOM, SubZero, ZOMuon])
 def test_resumes_over_a_refresh_to_the_same_bits(method):
     options = {"lr": 0.01, "refresh" if method is SubZero else "nu": 3}
-    assert method(Bowl(), **options).directions.every == 3
+    assert method(Bowl(), **options).directions.every == 3  # type: ignore[attr-defined]
     whole = Bowl()
     expected = run(method(whole, **options), whole, 0, 9)
     for stop in (5, 6):
