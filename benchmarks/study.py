@@ -3,8 +3,8 @@
 python -m benchmarks.study RUNS… --out docs/results/study-trec.json [--task trec]
 
 Rows of other runs in the file stay; then the tables of all its rows are printed: the setting of each method that dev
-chose on seed 0 (of equal ones the constant schedule), settings apart from a method's rate and schedule one by one,
-and the mean metric on dev along the runs of the chosen settings.
+chose on seed 0 (of equal ones the constant schedule, then the lower loss), all settings one by one, and the mean metric
+on dev along the runs of the chosen settings.
 """
 
 import argparse
@@ -81,14 +81,16 @@ def chosen(rows: Rows) -> dict[str, tuple[int, Rows]]:
             tries[row["method"]][row["schedule"], row["lr"]].append(row)
     best = {}
     for method, settings in tries.items():
-        scores = {key: row["best_dev"] for key, runs in settings.items() for row in runs if row["seed"] == 0}
-        key = max(scores, key=lambda key: (scores[key], key[0] == "constant"))
+        firsts = {key: row for key, runs in settings.items() for row in runs if row["seed"] == 0}
+        key = max(
+            firsts, key=lambda key: (firsts[key]["best_dev"], key[0] == "constant", -_loss(firsts[key]))
+        )
         best[method] = len(settings), sorted(settings[key], key=lambda row: row["seed"])
     return best
 
 
 def tables(rows: Rows) -> str:
-    """Markdown: the chosen settings, the others, and the curves of the chosen ones."""
+    """Markdown: the chosen settings, all settings, and the curves of the chosen ones."""
     best = chosen(rows)
     order = sorted(best, key=lambda method: -fmean(row["after"] for row in best[method][1]))
     lines = _head("method", "tries", "learning rate, schedule", "dev", "test", "seeds", "peak memory")
@@ -113,6 +115,11 @@ def tables(rows: Rows) -> str:
     lines += ["", *_head("method", *map(str, passes))]
     lines += [_line(method, *_curve(best[method][1], passes)) for method in sorted(best)]
     return "\n".join(lines)
+
+
+def _loss(row: Row) -> float:
+    """On dev at the best look."""
+    return min(loss for _, value, loss in row["dev"] if value == row["best_dev"])
 
 
 def _named(row: Row, keys: Iterable[str]) -> str:
