@@ -64,6 +64,8 @@ class Duals:
 
     def _forward(self, site: Site, original: Any, key: Key, *args: Any, **kwargs: Any) -> Any:
         """The site's own forward with dual weights."""
+        if site.kind == "linear":  # where rows lie apart, torch would copy the matrix for each of them
+            args = tuple(each.contiguous() if isinstance(each, Tensor) else each for each in args)
         held = {id(owner): (owner, owner._parameters) for owner, _, _ in site.slots}
         shown = {number: Watched(parameters) for number, (_, parameters) in held.items()}
         for owner, attribute, name in site.slots:
