@@ -13,13 +13,13 @@ PAGE = (ROOT / "docs" / "study.md").read_text()
 PLAIN = "{}"
 
 
-def rows(name, task):
-    """Test metric, and that on dev, by (method, options), (schedule, rate) and seed."""
+def rows(name, task, dtype="float32", update="nearest"):
+    """Rows by (method, options), (schedule, rate) and seed."""
     found = defaultdict(lambda: defaultdict(dict))
     for row in json.loads((ROOT / "docs" / "results" / name).read_text()):
-        if row["task"] == task:
+        if (row["task"], row["dtype"], row["update"]) == (task, dtype, update):
             setting = (row["schedule"], f"{row['lr']:g}")
-            found[row["method"], json.dumps(row["options"])][setting][row["seed"]] = row
+            found[row["method"], json.dumps(row["options"], sort_keys=True)][setting][row["seed"]] = row
     return found
 
 
@@ -39,19 +39,33 @@ def setting_of(text):
     return schedule, f"{float(rate):g}"
 
 
-def test_sst2():
-    found = rows("study-sst2.json", "sst2")
-    shown = table("## SST-2")
+@pytest.mark.parametrize(("heading", "task"), [("## SST-2", "sst2"), ("## TREC", "trec")])
+def test_tries(heading, task):
+    found = rows(f"study-{task}.json", task)
+    shown = table(heading)
     assert {cells[0] for cells in shown} == {method for method, options in found if options == PLAIN}
-    for method, tries, setting, dev, test, seeds, _ in shown:
+    for method, tries, setting, dev, test, seeds, memory in shown:
         mine = found[method, PLAIN]
         chosen = [row for _, row in sorted(mine[setting_of(setting)].items())]
         assert len(mine) == int(tries) and [row["seed"] for row in chosen] == [0, 1, 2]
         assert dev == spread([row["best_dev"] for row in chosen])
         assert test == spread([row["after"] for row in chosen])
         assert seeds == ", ".join(f"{100 * row['after']:.1f}" for row in chosen)
+        assert memory == f"{max(row['peak_memory_bytes'] for row in chosen) / 2**20:,.0f} MiB"
         # Chosen on dev, on the seed that all tries share, never on test.
         assert chosen[0]["best_dev"] == max(runs[0]["best_dev"] for runs in mine.values() if 0 in runs)
+
+
+def test_updates():
+    shown = table("### Accuracy by update")
+    assert [cells[3] for cells in shown] == ["nearest", "stochastic", "master"] * 2
+    for method, rate, dtype, update, dev, test, seeds in shown:
+        found = rows("study-sst2.json", "sst2", dtype, update)
+        chosen = [row for _, row in sorted(found[method, PLAIN][setting_of(rate)].items())]
+        assert [row["seed"] for row in chosen] == [0, 1, 2]
+        assert seeds == ", ".join(f"{100 * row['after']:.1f}" for row in chosen)
+        assert dev == spread([row["best_dev"] for row in chosen])
+        assert test == spread([row["after"] for row in chosen])
 
 
 def test_built_in():
@@ -93,7 +107,7 @@ def test_ablation(heading, name, task):
     assert len(shown) == len(OPTIONS)
     for variant, setting, dev, test, seeds, *_ in shown:
         method, options = OPTIONS[re.split("[ :]", variant)[0]]
-        chosen = list(found[method, json.dumps(options)][setting_of(setting)].values())
+        chosen = list(found[method, json.dumps(options, sort_keys=True)][setting_of(setting)].values())
         assert len(chosen) == int(seeds)
         assert (dev, test) == (
             spread([row["best_dev"] for row in chosen]),
