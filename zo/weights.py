@@ -19,12 +19,12 @@ size and order on every device, so a sum over them is always the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zo import random
+from zo.blocks import BLOCK, Block, Rule
 from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe, Terms
 from zo.directions.base import two_sides, words_of
@@ -33,27 +33,7 @@ from zo.names import Parameters, trained
 from zo.random import eager, rounding
 from zo.random.moments import Moments, f32
 
-BLOCK = 1 << 16  # elements that an element-wise rule gets at a time
 _SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
-
-
-@dataclass(frozen=True)
-class Block:
-    """Elements start .. start + n of one trained tensor, as an element-wise rule sees them; all fp32 [n].
-
-    w: the weights before the move, not to be written.
-    noise: z of each key asked for, in the order asked; the rule may write into them, to need no memory of its own.
-    state: the same elements of each state tensor; what the rule writes into them stays.
-    """
-
-    name: str
-    start: int
-    w: Tensor
-    noise: Sequence[Tensor]
-    state: dict[str, Tensor]
-
-
-Rule = Callable[[Block], Tensor]
 
 
 class Weights:
@@ -101,14 +81,19 @@ class Weights:
         """The tensor that is perturbed: the parameter, or the fp32 copy of a 16-bit vector."""
         return self.copies.get(name, self.tensors[name].detach())
 
-    def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
-        """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
+    def numbers(
+        self, name: str, stream: int, terms: Terms, rows: Tensor | None = None, under: Tensor | None = None
+    ) -> Tensor:
+        """Σ scale · (the stream's numbers of this tensor), / √under, fp32, in its shape or [len(rows), width]."""
         zeros = torch.zeros(self.tensors[name].shape, device=self.tensors[name].device)
         if not terms:
             return zeros if rows is None else zeros[rows]
-        if rows is None:
-            return self.kernels(name).perturb(zeros, self.ids[name], stream, words_of(terms), zeros)
-        return self.kernels(name).perturb_rows(zeros, self.ids[name], stream, words_of(terms), rows)
+        place, words, kernels = (zeros, self.ids[name], stream), words_of(terms), self.kernels(name)
+        if rows is not None:
+            return kernels.perturb_rows(*place, words, rows, under)
+        if under is not None:
+            return kernels.perturb_many(*place, [words], [zeros], under)[0]
+        return kernels.perturb(*place, words, zeros)
 
     def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
         """fp32 [size]: the stream's numbers of the parameter `name`, a zero byte and the letter."""
@@ -132,6 +117,8 @@ class Weights:
             return source
         if directions.plain(self, name):
             return self.kernels(name).perturb(source, self.ids[name], directions.stream, words_of(terms), out)
+        if directions.under(name) is not None:
+            return self.at_many(name, [probe], directions, None if out is None else [out])[0]
         return _plus(directions.total(self, name, terms), source)
 
     def direction(self, name: str, key: Key, directions: Directions) -> Tensor:
@@ -140,31 +127,32 @@ class Weights:
         return directions.total(self, name, terms) if terms else self.numbers(name, directions.stream, [])
 
     def at_many(
-        self, name: str, probes: Sequence[Probe], directions: Directions, outs: Sequence[Tensor]
+        self, name: str, probes: Sequence[Probe], directions: Directions, outs: Sequence[Tensor] | None
     ) -> Sequence[Tensor]:
         """`at` for several probes on the same keys, whose noise is made once."""
-        if not directions.plain(self, name):
+        under = directions.under(name)
+        if under is None and not directions.plain(self, name):
             if two_sides(probes) and (one := directions.terms(self, name, probes[0].terms)):
                 total = directions.total(self, name, one)
-                minus = torch.sub(self.source(name), total, out=outs[1])
+                minus = torch.sub(self.source(name), total, out=None if outs is None else outs[1])
                 return [_plus(total, self.source(name)), minus]
             return [self.at(name, probe, directions) for probe in probes]
         terms = [words_of(directions.terms(self, name, probe.terms)) for probe in probes]
         source = self.source(name)
         if not any(terms):
             return [source] * len(probes)
-        return self.kernels(name).perturb_many(source, self.ids[name], directions.stream, terms, outs)
+        return self.kernels(name).perturb_many(source, self.ids[name], directions.stream, terms, outs, under)
 
     def rows_at(self, name: str, rows: Tensor, probe: Probe, directions: Directions) -> Tensor:
         """Rows of a matrix at the probe, [len(rows), width]."""
         source, terms = self.source(name), directions.terms(self, name, probe.terms)
         if not terms:
             return source[rows]
-        if not directions.plain(self, name):
+        under = directions.under(name)
+        if under is None and not directions.plain(self, name):
             return _plus(directions.total(self, name, terms, rows), source[rows])
-        return self.kernels(name).perturb_rows(
-            source, self.ids[name], directions.stream, words_of(terms), rows
-        )
+        place = (source, self.ids[name], directions.stream)
+        return self.kernels(name).perturb_rows(*place, words_of(terms), rows, under)
 
     def factors_at(self, name: str, probe: Probe, directions: Directions) -> tuple[Tensor, Tensor] | None:
         """(A, B) with θ_name + A Bᵀ the matrix at the probe; None where no term touches it."""

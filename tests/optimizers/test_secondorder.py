@@ -12,9 +12,10 @@ from tests import tiny
 from tests.optimizers.test_battery import Bowl, equal, run
 from tests.optimizers.test_zobench import EPS, close, parameters, told, values
 from zo import AdaMeZO, ConfigError, HiZOO, HiZOOL, Key, MeZO, ModuleLook, Weights, ZOAdaMU
-from zo.directions import Gaussian
+from zo.directions import Directions, Gaussian
 from zo.optimizers.hizoo import SCHEDULES, smoothing, squares
 from zo.optimizers.hizool import mean, pieces
+from zo.random.moments import f32
 
 HIZOOS: list[Any] = [HiZOO, HiZOOL]
 
@@ -26,6 +27,48 @@ def normal(optimizer, index=0, t=0):
 
 
 # HiZOO
+
+
+@pytest.mark.parametrize(
+    ("dtype", "update"),
+    [(torch.float32, "nearest"), (torch.bfloat16, "master"), (torch.float16, "stochastic")],
+)
+def test_probes_and_moves_divide_by_the_same_root(monkeypatch, dtype, update):
+    """IEEE's of H, whoever computes: whole tensors, rows, one probe or several, with no direction formed."""
+    made = []
+    for kernels in ("eager", "auto"):
+        weights = Weights(
+            parameters(dtype, {"matrix": (130, 7), "vector": (17,)}), update=update, kernels=kernels
+        )
+        optimizer = HiZOO(weights, lr=0.01, eps=EPS, alpha=1e-3)
+        for t in range(3):
+            optimizer.tell(t, [1.0, 1.5, 1.25])
+        H, probes, rows = optimizer.slots["H"], optimizer.ask(3)[1:], torch.tensor([129, 0, 3])
+        z = {name: direction.float() for name, direction in normal(optimizer, t=3).items()}
+        for name in weights.ids:
+            source, root = weights.source(name), H[name].double().sqrt().float()
+            found = weights.direction(name, probes[0].terms[0][0], optimizer.directions)
+            assert torch.equal(found, z[name] / root)
+            with monkeypatch.context() as patch:
+                patch.setattr(Directions, "total", None)
+                outs = [torch.empty_like(source) for _ in probes]
+                sides = weights.at_many(name, probes, optimizer.directions, outs)
+                for probe, side in zip(probes, sides, strict=True):
+                    scaled = z[name] * f32(probe.terms[0][1])
+                    assert torch.equal(side, (source.float() + scaled / root).to(source.dtype))
+                    assert torch.equal(side, weights.at(name, probe, optimizer.directions))
+                    if source.dim() == 2:
+                        found = weights.rows_at(name, rows, probe, optimizer.directions)
+                        assert torch.equal(found, side[rows])
+        before = {name: weights.source(name).clone() for name in weights.ids}
+        optimizer.tell(3, losses := [1.0, 1.5, 1.25])
+        if dtype == torch.float32:
+            step = f32(-0.01 * (losses[1] - losses[2]) / (2 * EPS))
+            for name, old in before.items():
+                moved = old + z[name] / H[name].double().sqrt().float() * step
+                assert torch.equal(weights.source(name), moved)
+        made.append(weights.sha256())
+    assert made[0] == made[1]
 
 
 @pytest.mark.parametrize("kind", HIZOOS)

@@ -1,6 +1,7 @@
 """Every fast form gives the bits of the eager one."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from zo.errors import ConfigError
-from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, eager, native, philox
+from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, build, eager, philox
 from zo.random.moments import Moments, f32
 from zo.weights import Block
 
@@ -190,6 +191,78 @@ def test_many_are_each_alone(form, stream):
         same_bits(out, Eager().perturb(w, PID, stream, terms))
 
 
+def hessian(count):
+    """Positive numbers over all sizes that HiZOO's H may have."""
+    return torch.logspace(-12, 12, count)[torch.randperm(count, generator=torch.Generator().manual_seed(3))]
+
+
+def by_hand(w, stream, terms, under, at=slice(None)):
+    """w + (Σ scale z) / √under of the elements wanted, each operation a whole tensor's, the root in fp64."""
+    total = Eager().perturb(torch.zeros_like(w, dtype=torch.float32), PID, stream, terms)
+    return (w.float() + total / under.double().sqrt().float()).to(w.dtype)[at]
+
+
+@STREAMS
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 511, 513, 70000])
+def test_sums_under_a_root(form, stream, dtype, count):
+    w, under = weights(count, dtype), hessian(count)
+    lists = [ONE, [(key, -scale) for key, scale in ONE], NINE]
+    outs = [torch.empty_like(w) for _ in lists]
+    for result, out, terms in zip(
+        form.perturb_many(w, PID, stream, lists, outs, under), outs, lists, strict=True
+    ):
+        assert result.data_ptr() == out.data_ptr()
+        same_bits(result, by_hand(w, stream, terms, under))
+        same_bits(form.perturb_many(w, PID, stream, [terms], None, under)[0], result)
+    same_bits(w, weights(count, dtype))
+    same_bits(under, hessian(count))
+
+
+@STREAMS
+def test_under_ones_nothing_is_divided(form, stream):
+    for dtype in DTYPES:
+        w, rows = weights(5003 * 3, dtype).view(5003, 3), torch.tensor([5002, 0, 7])
+        ones = torch.ones(w.shape)
+        same_bits(
+            form.perturb_many(w, PID, stream, [NINE], None, ones)[0], form.perturb(w, PID, stream, NINE)
+        )
+        same_bits(
+            form.perturb_rows(w, PID, stream, NINE, rows, ones), form.perturb_rows(w, PID, stream, NINE, rows)
+        )
+
+
+@STREAMS
+@pytest.mark.parametrize("width", [1, 3, 15, 64, 130, 513])
+def test_rows_under_a_root(form, stream, width):
+    rows, under = torch.tensor([29, 0, 7, 7, 12]), hessian(30 * width).view(30, width)
+    for dtype in DTYPES:
+        w = weights(30 * width, dtype).view(30, width)
+        for terms in (ONE, NINE):
+            found = form.perturb_rows(w, PID, stream, terms, rows, under)
+            same_bits(found, by_hand(w, stream, terms, under, rows))
+
+
+@STREAMS
+def test_a_root_of_another_order_in_memory(form, stream):
+    w, under = weights(35, torch.float32).view(5, 7), hessian(35).view(7, 5).T
+    same_bits(
+        form.perturb_many(w, PID, stream, [ONE], None, under)[0], by_hand(w, stream, ONE, under.contiguous())
+    )
+    wide = torch.arange(35.0, dtype=torch.float64).view(5, 7)  # no dtype of the fast forms
+    one, other = (f.perturb_many(wide, PID, stream, [ONE], None, under)[0] for f in (form, Eager()))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 5003])
+def test_roots(form, count):
+    """As IEEE has them, in the memory of the numbers too; torch's own differ on some processors."""
+    x = hessian(count) if count else torch.empty(0)
+    expected = torch.tensor([math.sqrt(number) for number in x.tolist()])
+    same_bits(form.roots(x, torch.empty_like(x)), expected)
+    same_bits(form.roots(x, x), expected)
+
+
 @STREAMS
 def test_shapes_and_places(form, stream):
     scalar = torch.tensor(0.5)
@@ -238,10 +311,12 @@ def test_threads_share_the_work_and_not_the_bits(stream):
         results = []
         for n in (1, 3):
             torch.set_num_threads(n)
-            results.append(Native().perturb(w, PID, stream, ONE))
+            both = Native().perturb_many(w, PID, stream, [ONE, NINE], None, hessian(300_001))
+            results.append(torch.cat([Native().perturb(w, PID, stream, ONE), *both]))
     finally:
         torch.set_num_threads(threads)
     same_bits(*results)
+    same_bits(results[0][-300_001:], by_hand(w, stream, NINE, hessian(300_001)))
 
 
 @compiler
@@ -265,7 +340,7 @@ def test_best_takes_what_there_is():
 def test_without_a_compiler_the_eager_form_works(monkeypatch, tmp_path, cxx, said):
     monkeypatch.setenv("CXX", cxx)
     monkeypatch.setenv("ZO_CACHE", str(tmp_path))
-    native._load.cache_clear()
+    build.load.cache_clear()
     try:
         form = Native()
         assert said in form.reason
@@ -275,7 +350,7 @@ def test_without_a_compiler_the_eager_form_works(monkeypatch, tmp_path, cxx, sai
         w = weights(500, torch.float32)
         same_bits(form.perturb(w, PID, SIGNS, ONE), Eager().perturb(w, PID, SIGNS, ONE))
     finally:
-        native._load.cache_clear()
+        build.load.cache_clear()
 
 
 @compiler

@@ -1,9 +1,10 @@
 """What a direction is: a key that names it, and a kind that says how its numbers are made.
 
-A kind makes z of a key tensor by tensor, in one of three ways:
+A kind makes z of a key tensor by tensor, in one of four ways:
 
     plain     independent numbers of a stream of zo.random; the kernels add them without ever forming z
-    total     numbers the kind makes itself from named noise and from what it keeps (a mask, a Hessian)
+    under     the same, each divided by the root of a number that the kind keeps (a Hessian), by the kernels too
+    total     numbers the kind makes itself from named noise and from what it keeps (a mask, a momentum)
     factors   z = A Bᵀ with thin A and B: the executor evaluates x Wᵀ + (x B) Aᵀ without forming the matrix
 
 Weights (zo/weights.py) is the one place that asks for them; looks and moves go through it.
@@ -66,8 +67,10 @@ class Theta(Protocol):
         """The tensor that is perturbed."""
         ...
 
-    def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
-        """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
+    def numbers(
+        self, name: str, stream: int, terms: Terms, rows: Tensor | None = None, under: Tensor | None = None
+    ) -> Tensor:
+        """Σ scale · (the stream's numbers of this tensor), / √under, fp32, in its shape or [len(rows), width]."""
         ...
 
     def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
@@ -107,13 +110,17 @@ class Directions(ABC):
         """Whether this tensor's numbers are those of the stream as they are."""
         return True
 
+    def under(self, name: str) -> Tensor | None:
+        """H, fp32 of the tensor's shape, where its z is the stream's numbers divided by √H; else None."""
+        return None
+
     def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
         """Σ scale · z of this tensor, a new fp32 tensor of its shape, or of some rows: [len(rows), width].
 
         With the sign of every scale it changes its own and no other bit, so that two sides are made at once.
         terms: at least one, as `terms` gave them. rows: of a tensor of two dimensions.
         """
-        return weights.numbers(name, self.stream, terms, rows)
+        return weights.numbers(name, self.stream, terms, rows, self.under(name))
 
     def factors(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor] | None:
         """(A [m, R], B [n, R]), fp32, with Σ scale · z = A Bᵀ for a tensor [m, n]; None where it has none."""

@@ -10,11 +10,32 @@ _BLOCK = 1 << 16  # numbers scaled at a time: √H never exists as a whole
 
 
 class Scaled(Directions):
-    """z ~ N(0, H⁻¹): the numbers of a plain kind, each divided by `divisor` there.
+    """z ~ N(0, H⁻¹): the numbers of a plain kind, each divided by the root of H there.
 
-    divisor: (tensor's name, part) → fp32; a slice asks for elements of the flattened tensor [n], a tensor of row
-        numbers for those rows of a matrix [n, width].
+    hessian: tensor's name → H, fp32 of its shape.
     It reads what H is when it is asked, so the z of an older step cannot be made again.
+    """
+
+    name = "scaled"
+    stateful = True
+
+    def __init__(self, base: Directions, hessian: Callable[[str], Tensor]):
+        self.base = base
+        self.stream = base.stream
+        self.hessian = hessian
+
+    def plain(self, weights: Theta, name: str) -> bool:
+        return False
+
+    def under(self, name: str) -> Tensor | None:
+        return self.hessian(name)
+
+
+class ScaledByParts(Directions):
+    """The same where no tensor holds H, but √H of any part can be made.
+
+    divisor: (tensor's name, part) → √H, fp32; a slice asks for elements of the flattened tensor [n], a tensor of row
+        numbers for those rows of a matrix [n, width].
     """
 
     name = "scaled"

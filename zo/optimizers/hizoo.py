@@ -23,7 +23,6 @@ H + H (α c s − α) and rounded once; below α = 3e-8 the −α alone is under
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from zo.directions import Gaussian, Probe
@@ -64,17 +63,15 @@ class HiZOO(Probing):
     ):
         check_smoothing(alpha, smooth, smooth_steps, estimator)
         self.normal = Gaussian()
-        super().__init__(params, lr, eps, 1, Scaled(self.normal, self._root), weight_decay, seed, on_nan)
+        super().__init__(params, lr, eps, 1, Scaled(self.normal, self._hessian), weight_decay, seed, on_nan)
         self.alpha, self.smooth, self.smooth_steps, self.estimator = alpha, smooth, smooth_steps, estimator
         self.slots["H"] = self.weights.zeros()
         for tensor in self.slots["H"].values():
             tensor.fill_(1.0)
         self.losses_per_step = self.forward_passes = 3
 
-    def _root(self, name: str, part: slice | Tensor) -> Tensor:
-        """√H of elements or of rows."""
-        H = self.slots["H"][name]
-        return (H.view(-1)[part] if isinstance(part, slice) else H[part]).sqrt()
+    def _hessian(self, name: str) -> Tensor:
+        return self.slots["H"][name]
 
     def ask(self, t: int) -> list[Probe]:
         (key,) = self.keys(t)
@@ -90,7 +87,7 @@ class HiZOO(Probing):
             (z,), H = block.noise, block.state["H"]
             s = squares(z, self.estimator)
             H.addcmul_(H, s.mul_(f32(alpha * curvature)).sub_(f32(alpha))).clamp_(LEAST, MOST)
-            return z.div_(torch.sqrt(H, out=s)).mul_(f32(-lr * slope))
+            return z.div_(self.weights.kernels(block.name).roots(H, s)).mul_(f32(-lr * slope))
 
         self.check_size(lr * abs(slope))
         self._pass(t, rule, lr)

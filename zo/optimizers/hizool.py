@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from zo.directions import Gaussian, Key, Probe
-from zo.directions.scaled import Scaled
+from zo.directions.scaled import ScaledByParts
 from zo.estimators import central_difference, second_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
@@ -56,7 +56,9 @@ class HiZOOL(Probing):
     ):
         check_smoothing(alpha, smooth, smooth_steps, estimator)
         self.normal = Gaussian()
-        super().__init__(params, lr, eps, 1, Scaled(self.normal, self._root), weight_decay, seed, on_nan)
+        super().__init__(
+            params, lr, eps, 1, ScaledByParts(self.normal, self._root), weight_decay, seed, on_nan
+        )
         self.alpha, self.smooth, self.smooth_steps, self.estimator = alpha, smooth, smooth_steps, estimator
         self.rows: dict[str, Tensor] = {}
         self.columns: dict[str, Tensor] = {}
@@ -81,7 +83,8 @@ class HiZOOL(Probing):
         return torch.cat([torch.outer(R[i], C[j]).flatten() for i, j in pieces(part, C.numel())])
 
     def _root(self, name: str, part: slice | Tensor) -> Tensor:
-        return self.hessian(name, part).sqrt_()
+        H = self.hessian(name, part)
+        return self.weights.kernels(name).roots(H, H)
 
     def ask(self, t: int) -> list[Probe]:
         (key,) = self.keys(t)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zo.random import philox, rounding
-from zo.random.moments import Moments, f32
+from zo.random.moments import Moments, f32, roots
 
 Terms = Sequence[tuple[int, float]]
 
@@ -41,10 +41,20 @@ class Kernels(Protocol):
     ) -> Tensor: ...
 
     def perturb_many(
-        self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        lists: Sequence[Terms],
+        outs: Sequence[Tensor] | None = None,
+        under: Tensor | None = None,
     ) -> list[Tensor]: ...
 
-    def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor: ...
+    def perturb_rows(
+        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, under: Tensor | None = None
+    ) -> Tensor: ...
+
+    def roots(self, x: Tensor, out: Tensor) -> Tensor: ...
 
     def move(
         self,
@@ -137,9 +147,18 @@ class Eager:
         return out
 
     def perturb_many(
-        self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        lists: Sequence[Terms],
+        outs: Sequence[Tensor] | None = None,
+        under: Tensor | None = None,
     ) -> list[Tensor]:
-        """One result of perturb for each list of terms; the noise of each distinct key is made once."""
+        """One result of perturb for each list of terms; the noise of each distinct key is made once.
+
+        under: fp32 numbers, of w's shape, by whose roots the sums are divided.
+        """
         results = (
             [torch.empty_like(w, memory_format=torch.contiguous_format) for _ in lists]
             if outs is None
@@ -150,19 +169,29 @@ class Eager:
         for start in range(0, flat.numel(), self.block):
             part = flat[start : start + self.block]
             noise = self.noise(list(row), pid, stream, start, part.numel(), w.device)
+            root = None if under is None else roots(under.reshape(-1)[start : start + self.block])
             for terms, target in zip(lists, targets, strict=True):
                 total = _accumulate([noise[row[key]] for key, _ in terms], terms)
+                if root is not None:
+                    total.div_(root)
                 target[start : start + self.block] = part.float() + total
         return list(results)
 
-    def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor:
+    def perturb_rows(
+        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, under: Tensor | None = None
+    ) -> Tensor:
         """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
         kept = self._kept.get((stream, pid))
         if kept is not None and all(key in self._kept_keys for key, _ in terms):
             noise = [kept[self._kept_keys[key]].view(w.shape)[rows] for key, _ in terms]
         else:
             noise = philox.noise_rows([key for key, _ in terms], pid, stream, rows, w.shape[1]).unbind()
-        return (w[rows].float() + _accumulate(noise, terms)).to(w.dtype)
+        total = _accumulate(noise, terms)
+        return (w[rows].float() + (total if under is None else total.div_(roots(under[rows])))).to(w.dtype)
+
+    def roots(self, x: Tensor, out: Tensor) -> Tensor:
+        """√x of fp32 numbers as IEEE has it, in `out`, which may be x."""
+        return out.copy_(roots(x))
 
     def move(
         self,

@@ -57,10 +57,14 @@ class Moments:
         return m.div_(self._divisor(v)).mul_(f32(self.scale))
 
     def _divisor(self, v: Tensor) -> Tensor:
-        # Through fp64, because torch's fp32 root is not the IEEE one everywhere (zo/random/philox.py).
         if self.inside:
-            return v.add_(f32(self.eps)).double().sqrt().float().clamp_(min=TINY)
-        return v.double().sqrt().float().add_(f32(self.eps)).clamp_(min=TINY)
+            return roots(v.add_(f32(self.eps))).clamp_(min=TINY)
+        return roots(v).add_(f32(self.eps)).clamp_(min=TINY)
+
+
+def roots(x: Tensor) -> Tensor:
+    """√x of fp32 numbers as IEEE has it, which torch's own fp32 root is not everywhere (zo/random/philox.py)."""
+    return x.double().sqrt_().float()
 
 
 def f32(x: float) -> float:

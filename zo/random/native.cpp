@@ -157,8 +157,29 @@ template <int STREAM> struct Sum {
 struct Each {
     static int results(const Plan& plan) { return plan.lists; }
     template <int STREAM> struct Total : Sum<STREAM> {
-        Total(const Plan& plan, const Each&, int list, const std::vector<const char*>& made)
+        Total(const Plan& plan, const Each&, int list, const std::vector<const char*>& made, int64_t, int64_t)
             : Sum<STREAM>(plan, list, made) {}
+    };
+};
+
+// Each, with every sum divided by the root of H, which has a number for every weight.
+struct Under {
+    const float* H;
+
+    static int results(const Plan& plan) { return plan.lists; }
+    template <int STREAM> struct Total {
+        const Sum<STREAM> sum;
+        const float* H;  // of the tile's n elements
+        const int64_t n;
+        Total(const Plan& plan, const Under& rule, int list, const std::vector<const char*>& made, int64_t e, int64_t n)
+            : sum(plan, list, made), H(rule.H + e), n(n) {}
+        template <int V> inline void at(int64_t i, F (&total)[V]) const {
+            float copy[16 * V] = {};
+            const float* h = H + i;
+            if (V == 1 && n - i < 16) memcpy(copy, h, (n - i) * 4), h = copy;
+            sum.at(i, total);
+            for (int v = 0; v < V; v++) total[v] = total[v] / root(widen(h + 16 * v));
+        }
     };
 };
 
@@ -172,7 +193,8 @@ struct Moments {
         const Plan plan;
         const Moments& rule;
         const std::vector<const char*>& made;
-        Total(const Plan& p, const Moments& r, int, const std::vector<const char*>& z) : plan(p), rule(r), made(z) {}
+        Total(const Plan& p, const Moments& r, int, const std::vector<const char*>& z, int64_t, int64_t)
+            : plan(p), rule(r), made(z) {}
         template <int V> inline void at(int64_t i, F (&total)[V]) const {
             F m[V], v[V], g[V];
             for (int k = 0; k < plan.lists; k++) {
@@ -222,7 +244,7 @@ static void range(const Head& head, const Plan& plan, const KIND& kind, const st
         for (int l = 0; l < KIND::results(plan); l++) {
             T* out = (T*)head.outs[l] + place + done;
             int16_t* low = UPDATE == MASTER ? head.low + place + done : nullptr;
-            const typename KIND::template Total<STREAM> sum(plan, kind, l, space.noise);
+            const typename KIND::template Total<STREAM> sum(plan, kind, l, space.noise, e + done, m);
             const bool decays = head.decays;
             const float keep = head.keep;
             int64_t i = 0;
@@ -275,6 +297,15 @@ static void run(const Head& head, const Plan& plan, const KIND& kind) {
     }
 }
 
+template <int STREAM> static int dispatch(const Head& head, const Plan& plan, const Under& rule) {
+    switch (head.dtype) {
+        case FLOAT32: run<STREAM, NEAREST, float>(head, plan, rule); return 0;
+        case BFLOAT16: run<STREAM, NEAREST, Bf16>(head, plan, rule); return 0;
+        case FLOAT16: run<STREAM, NEAREST, Fp16>(head, plan, rule); return 0;
+    }
+    return 2;
+}
+
 template <int STREAM, class KIND> static int dispatch(const Head& head, const Plan& plan, const KIND& kind) {
     switch (head.dtype * 3 + head.update) {
         case FLOAT32 * 3 + NEAREST: run<STREAM, NEAREST, float>(head, plan, kind); return 0;
@@ -298,13 +329,19 @@ static Plan unpack(const char* packed) {
     return plan;
 }
 
+template <class KIND> static int apply(const Head& head, const Plan& plan, const KIND& kind) {
+    if (head.rows)
+        for (int64_t i = 0; i < head.n; i++)
+            if (head.rows[i] < 0 || head.rows[i] >= head.height) return 1;
+    return head.stream == SIGNS ? dispatch<SIGNS>(head, plan, kind) : dispatch<GAUSSIANS>(head, plan, kind);
+}
+
 // 0; 1 when a row number is outside the matrix; 2 when the combination does not exist.
-extern "C" int zo_apply(const Head* head, const char* packed) {
-    const Plan plan = unpack(packed);
-    if (head->rows)
-        for (int64_t i = 0; i < head->n; i++)
-            if (head->rows[i] < 0 || head->rows[i] >= head->height) return 1;
-    return head->stream == SIGNS ? dispatch<SIGNS>(*head, plan, Each()) : dispatch<GAUSSIANS>(*head, plan, Each());
+extern "C" int zo_apply(const Head* head, const char* packed) { return apply(*head, unpack(packed), Each()); }
+
+// The same with every sum divided by the root of H; nothing but probes, whose update is nearest.
+extern "C" int zo_under(const Head* head, const char* packed, const float* H) {
+    return apply(*head, unpack(packed), Under{H});
 }
 
 // All weights; packed has a list of terms a step, oldest first. ratio: scale, eps, inside, a and b of each step.
@@ -333,4 +370,14 @@ template <int STREAM> static void noise(const Schedule& s, uint64_t id, int64_t 
 extern "C" void zo_noise(int stream, uint64_t key, uint64_t id, int64_t start, int64_t n, float* out) {
     if (stream == SIGNS) noise<SIGNS>(schedule(key), id, start, n, out);
     else noise<GAUSSIANS>(schedule(key), id, start, n, out);
+}
+
+// n roots as IEEE has them; out may be x.
+extern "C" void zo_roots(const float* x, int64_t n, float* out) {
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) narrow(out + i, root(widen(x + i)));
+    float copy[16] = {};
+    memcpy(copy, x + i, (n - i) * 4);
+    narrow(copy, root(widen(copy)));
+    memcpy(out + i, copy, (n - i) * 4);
 }

@@ -1,33 +1,21 @@
 """The operations of eager.py in C++ (native.cpp), for CPU tensors; the same bits.
 
-Compiled on first use by the machine's own g++ (or $CXX), about four seconds, and kept under $ZO_CACHE or
-~/.cache/zo by the hash of source, options, compiler and processor. Works in torch's own OpenMP threads when
-torch ships its libgomp, else in one thread. Whatever it cannot do (no compiler, another device or dtype)
-it hands to the eager form; `reason` then says why.
+Compiled on first use (zo/random/build.py). Works in torch's own OpenMP threads when torch ships its libgomp,
+else in one thread. Whatever it cannot do (no compiler, another device or dtype) it hands to the eager form;
+`reason` then says why.
 """
 
-import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
 import struct
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from zo.random import philox
+from zo.random import build, philox
 from zo.random.eager import Eager, Terms
 from zo.random.moments import Moments
 
-_SOURCE = Path(__file__).with_name("native.cpp")
-_HEADER = Path(__file__).with_name("native_noise.h")
-_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fPIC")
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _HEAD = struct.Struct("@PPPqqqQQiiiifi")
 _HEAD_AND_ONE = struct.Struct("@PPPqqqQQiiiifiP")
@@ -45,7 +33,7 @@ class Native:
 
     def __init__(self, portable: bool = False):
         self._eager = Eager()
-        self._library, self.threaded, self.reason = _load(portable)
+        self._library, self.threaded, self.reason = build.load(portable)
 
     def warm(
         self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
@@ -87,24 +75,42 @@ class Native:
         return out
 
     def perturb_many(
-        self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        lists: Sequence[Terms],
+        outs: Sequence[Tensor] | None = None,
+        under: Tensor | None = None,
     ) -> list[Tensor]:
-        """One result of perturb for each list of terms; the noise of each distinct key is made once."""
-        if not self._takes(w, stream) or (outs is not None and not all(_like(out, w) for out in outs)):
-            return self._eager.perturb_many(w, pid, stream, lists, outs)
+        """One result of perturb for each list of terms; the noise of each distinct key is made once.
+
+        under: fp32 numbers, of w's shape, by whose roots the sums are divided.
+        """
+        if not self._takes(w, stream, under) or (outs is not None and not all(_like(out, w) for out in outs)):
+            return self._eager.perturb_many(w, pid, stream, lists, outs, under)
         w = w.contiguous()
         results = [torch.empty_like(w) for _ in lists] if outs is None else list(outs)
-        plan = _pack(tuple(map(tuple, lists)))
-        self._run(w, pid, stream, plan, [out.data_ptr() for out in results], w.numel(), work=len(results))
+        plan, places = _pack(tuple(map(tuple, lists))), [out.data_ptr() for out in results]
+        self._run(w, pid, stream, plan, places, w.numel(), work=len(results), under=under)
         return results
 
-    def perturb_rows(self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor) -> Tensor:
+    def perturb_rows(
+        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, under: Tensor | None = None
+    ) -> Tensor:
         """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
-        if not self._takes(w, stream) or rows.device != w.device:
-            return self._eager.perturb_rows(w, pid, stream, terms, rows)
+        if not self._takes(w, stream, under) or rows.device != w.device:
+            return self._eager.perturb_rows(w, pid, stream, terms, rows, under)
         w, rows = w.contiguous(), rows.to(torch.int64).contiguous()
-        out = torch.empty(rows.numel(), w.shape[1], dtype=w.dtype)
-        self._run(w, pid, stream, _pack_one(tuple(terms)), (out.data_ptr(),), rows.numel(), w.shape[1], rows)
+        out, plan = torch.empty(rows.numel(), w.shape[1], dtype=w.dtype), _pack_one(tuple(terms))
+        self._run(w, pid, stream, plan, (out.data_ptr(),), rows.numel(), w.shape[1], rows, under=under)
+        return out
+
+    def roots(self, x: Tensor, out: Tensor) -> Tensor:
+        """√x of fp32 numbers as IEEE has it, in `out`, which may be x."""
+        if self._library is None or not (x.is_cpu and x.is_contiguous() and _like(out, x)):
+            return self._eager.roots(x, out)
+        self._library.zo_roots(x.data_ptr(), x.numel(), out.data_ptr())
         return out
 
     def move(
@@ -151,8 +157,9 @@ class Native:
         self._library.zo_moments(head + struct.pack("@P", w.data_ptr()), _pack(lists), ratio)
         return True
 
-    def _takes(self, w: Tensor, stream: int) -> bool:
+    def _takes(self, w: Tensor, stream: int, under: Tensor | None = None) -> bool:
         known = w.dtype in _DTYPES and stream != philox.ROUNDING
+        known = known and (under is None or (under.dtype is torch.float32 and _plain(under, w)))
         return known and self._library is not None and w.is_cpu and w.numel() > 0
 
     def _moves(self, w: Tensor, stream: int, low: Tensor | None) -> bool:
@@ -173,10 +180,13 @@ class Native:
         rounding_key: int = 0,
         low: Tensor | None = None,
         work: int = 1,
+        under: Tensor | None = None,
     ) -> None:
         head = self._head(w, n, width, rows, pid, stream, update, keep, rounding_key, low, work)
         assert self._library is not None
-        code = self._library.zo_apply(head + struct.pack(f"@{len(outs)}P", *outs), plan)
+        head += struct.pack(f"@{len(outs)}P", *outs)
+        zo = self._library
+        code = zo.zo_apply(head, plan) if under is None else zo.zo_under(head, plan, under.data_ptr())
         if code == 1:
             raise IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
 
@@ -234,66 +244,8 @@ def _pack_one(terms: tuple[tuple[int, float], ...]) -> bytes:
 
 
 def _like(out: Tensor, w: Tensor) -> bool:
-    return out.dtype is w.dtype and out.is_contiguous() and out.is_cpu and out.shape == w.shape
+    return out.dtype is w.dtype and _plain(out, w)
 
 
-@functools.cache
-def _load(portable: bool) -> tuple[ctypes.CDLL | None, bool, str]:
-    """The compiled functions, whether it has threads, and a sentence when there is none."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or ""
-    if not shutil.which(compiler):
-        return None, False, "There is no C++ compiler: g++ is not on the PATH and CXX names none."
-    runtime = _openmp()
-    options = [*_OPTIONS, *(["-DZO_PORTABLE"] if portable else []), *(["-fopenmp"] if runtime else [])]
-    try:
-        path = _build(compiler, options, runtime)
-        library = ctypes.CDLL(str(path))
-    except subprocess.CalledProcessError as error:
-        return None, False, f"{compiler} cannot compile {_SOURCE.name}: {error.stderr.strip()[-500:]}"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return None, False, f"The compiled form of {_SOURCE.name} cannot be made or loaded: {error}"
-    library.zo_apply.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
-    library.zo_moments.argtypes = [ctypes.c_char_p] * 3
-    library.zo_noise.argtypes = [ctypes.c_int, *[ctypes.c_uint64] * 2, *[ctypes.c_int64] * 2, ctypes.c_void_p]
-    return library, runtime is not None, ""
-
-
-def _openmp() -> Path | None:
-    """The libgomp that torch itself loads: a second one in the process would fight it for the cores."""
-    folder = Path(torch.__file__).parent
-    found = sorted([*folder.glob("lib/libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")])
-    return found[0] if found else None
-
-
-def _build(compiler: str, options: list[str], runtime: Path | None) -> Path:
-    """The shared library, from the cache or compiled into it; complete whenever it is there at all."""
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    facts = [_HEADER.read_text(), _SOURCE.read_text(), *options, version, _processor(), str(runtime)]
-    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
-    folder = Path(os.environ.get("ZO_CACHE") or Path.home() / ".cache" / "zo")
-    path = folder / f"native-{digest}.so"
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as scratch:
-        objects, library = Path(scratch, "native.o"), Path(scratch, "native.so")
-        # Compiled with -fopenmp but linked without it, so that the library asks for torch's runtime alone.
-        link = [] if runtime is None else [str(runtime)]
-        for command in (
-            [compiler, *options, "-w", "-c", str(_SOURCE), "-o", str(objects)],
-            [compiler, "-shared", str(objects), "-o", str(library), *link],
-        ):
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-        os.replace(library, path)
-    return path
-
-
-def _processor() -> str:
-    """What -march=native depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine() + platform.processor()
-    return "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
+def _plain(one: Tensor, w: Tensor) -> bool:
+    return one.is_contiguous() and one.is_cpu and one.shape == w.shape

@@ -85,11 +85,17 @@ class Triton(Eager):
         return out
 
     def perturb_many(
-        self, w: Tensor, pid: int, stream: int, lists: Sequence[Terms], outs: Sequence[Tensor] | None = None
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        lists: Sequence[Terms],
+        outs: Sequence[Tensor] | None = None,
+        under: Tensor | None = None,
     ) -> list[Tensor]:
-        """One result of perturb for each list of terms."""
-        if stream != philox.SIGNS:
-            return super().perturb_many(w, pid, stream, lists, outs)
+        """One result of perturb for each list of terms; sums that are divided are the eager form's."""
+        if stream != philox.SIGNS or under is not None:
+            return super().perturb_many(w, pid, stream, lists, outs, under)
         places = [None] * len(lists) if outs is None else outs
         return [self.perturb(w, pid, stream, terms, out) for terms, out in zip(lists, places, strict=True)]
 
