@@ -21,22 +21,9 @@ from experiments.report.runs import Run, read_runs
 Row = dict[str, Any]
 Rows = list[Row]
 KEPT = (
-    *(
-        "method",
-        "model",
-        "task",
-        "peft",
-        "seed",
-        "metric",
-        "before",
-        "after",
-        "n_test",
-        "majority",
-        "best_dev",
-    ),
-    *("selected_step", "steps", "forward_passes", "backward_passes", "peak_memory_bytes", "seconds"),
-    *("loss_before", "loss_after"),
-)
+    "method model task peft seed metric before after n_test majority best_dev selected_step steps forward_passes "
+    "backward_passes peak_memory_bytes seconds loss_before loss_after"
+).split()
 SAME = ("task", "model", "method", "options", "dtype", "update", "schedule", "lr", "seed")
 
 
