@@ -71,12 +71,24 @@ def test_the_page_says_what_the_rows_say(tmp_path):
         "forward_passes": 9, "forward_seconds": 0.1,
         "step_over_forwards": 1.07, "step_over_forwards_quartiles": [1.05, 1.09],
         "baseline_over_forwards": 1.9, "baseline_over_forwards_quartiles": [1.8, 2.0],
+        "date": "2026-01-01", "journal_bytes_per_step": 44,
     }  # fmt: skip
-    (tmp_path / "a.json").write_text(json.dumps([row]))
+    small = {"tokens": "4x32", "dtype": "bfloat16", "step_over_forwards": 1.3}
+    sizes = {
+        "weight_bytes": 100 << 20, "state_bytes": 100 << 20, "forward_peak_bytes": 50 << 20,
+        "largest_leaf_bytes": 10 << 20, "step_peak_bytes": 61 << 20, "peak_memory_over_forward": 1.74,
+    }  # fmt: skip
+    other = {"method": "hizoo", "directions": None, "forward_passes": 3, "step_over_forwards": 1.5}
+    (tmp_path / "a.json").write_text(json.dumps([row | small, row, row | other | sizes]))
     table.write(tmp_path, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
-    assert "## cpu Test" in page
-    assert "| 1.070 [1.050, 1.090] | 1.08 met | 1.900 [1.800, 2.000] | 7 |" in page
+    assert "## cpu Test" in page and "## GPU\n\nNot run" in page
+    assert "| 1.070 [1.050, 1.090] | 1.08 met | 1.900 [1.800, 2.000] |" in page
+    assert "| 1.300 [1.050, 1.090] | 1.20 missed |" in page
+    assert "| method | noise | passes | opt-10m 16x64 fp32 | opt-10m 4x32 bf16 |" in page
+    assert "| fzoo | rademacher | 9 | 1.07 | 1.30 |" in page
+    assert "| hizoo | its own | 3 | 1.50 |  |" in page
+    assert "| hizoo | its own | 1.740\\* |" in page  # 11 MiB above a forward, the largest tensor has 10
 
 
 @pytest.mark.parametrize("method", cases.methods())
