@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from zo.random import philox, rounding
-from zo.random.eager import Eager, Terms
+from zo.random.eager import Terms
+from zo.random.onebyone import OneByOne
 
 
-class Compiled(Eager):
+class Compiled(OneByOne):
     """Through inductor; the first call of each kind compiles for some seconds. What is not here is the eager form's.
 
     block: elements of one call, a multiple of 128.
@@ -40,21 +41,6 @@ class Compiled(Eager):
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
         self._walk(w.reshape(-1), out.view(-1), None, pid, terms, 1.0, "nearest", 0)
         return out
-
-    def perturb_many(
-        self,
-        w: Tensor,
-        pid: int,
-        stream: int,
-        lists: Sequence[Terms],
-        outs: Sequence[Tensor] | None = None,
-        under: Tensor | None = None,
-    ) -> list[Tensor]:
-        """One result of perturb for each list of terms; sums that are divided are the eager form's."""
-        if stream != philox.SIGNS or under is not None:
-            return super().perturb_many(w, pid, stream, lists, outs, under)
-        places = [None] * len(lists) if outs is None else outs
-        return [self.perturb(w, pid, stream, terms, out) for terms, out in zip(lists, places, strict=True)]
 
     def move(
         self,

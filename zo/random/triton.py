@@ -12,7 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from zo.random import philox
-from zo.random.eager import Eager, Terms
+from zo.random.eager import Terms
+from zo.random.onebyone import OneByOne
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _BLOCK = 4096  # elements of one program, a multiple of 128
@@ -64,7 +65,7 @@ def _apply(  # noqa: ANN202  Triton's own types
         tl.store(out_ptr + place, new.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-class Triton(Eager):
+class Triton(OneByOne):
     """For CUDA tensors, or any under Triton's interpreter. What is not here is the eager form's."""
 
     name = "triton"
@@ -83,21 +84,6 @@ class Triton(Eager):
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
         self._run(w.contiguous(), out.view(-1), pid, terms, 1.0)
         return out
-
-    def perturb_many(
-        self,
-        w: Tensor,
-        pid: int,
-        stream: int,
-        lists: Sequence[Terms],
-        outs: Sequence[Tensor] | None = None,
-        under: Tensor | None = None,
-    ) -> list[Tensor]:
-        """One result of perturb for each list of terms; sums that are divided are the eager form's."""
-        if stream != philox.SIGNS or under is not None:
-            return super().perturb_many(w, pid, stream, lists, outs, under)
-        places = [None] * len(lists) if outs is None else outs
-        return [self.perturb(w, pid, stream, terms, out) for terms, out in zip(lists, places, strict=True)]
 
     def move(
         self,
