@@ -1,11 +1,13 @@
 """Measure and write benchmarks/results/<device>-<model>.json and docs/benchmarks.md.
 
-python -m benchmarks.run [--quick] [--sizes 10m 125m] [--threads 1] [--only fzoo mezo]
+python -m benchmarks.run [--quick] [--sizes 10m 125m] [--threads 1] [--only fzoo mezo] [--missing]
 
-A row is written as soon as it is measured; rows of other methods in the file stay.
+A row is written as soon as it is measured; rows of other methods in the file stay, and of the row itself what is
+not measured now.
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import platform
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+_SIGN = {"times": "step_over_forwards", "memory": "step_peak_bytes"}  # what a row has once it is measured
 
 
 def main() -> None:
@@ -30,22 +33,35 @@ def main() -> None:
     for size in options.sizes:
         name = re.sub(r"[^a-z0-9]+", "-", f"{_device_name(device)}-{size}".lower()).strip("-")
         path = options.results / f"{name}.json"
-        rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+        path.parent.mkdir(parents=True, exist_ok=True)
         for case in cases.cases(size, options.tokens, options.dtypes):
             if options.only and case.method not in options.only:
                 continue
-            row = _row(case, device, options)
+            old = _rows(path).get(_name(dataclasses.asdict(case)), {})
+            wanted = [part for part in options.measure if not (options.missing and _SIGN[part] in old)]
+            if not wanted:
+                continue
+            new = _row(case, device, options, wanted)
+            # Read again: a series of times and one of memory can run at once. One that is cut off keeps its rows.
+            rows = _rows(path)
+            row = rows.pop(_name(new), {}) | new
+            path.write_text(json.dumps([*rows.values(), row], indent=1) + "\n")
             _say(row)
-            same = ("method", "directions", "tokens", "dtype")
-            rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(rows, indent=1) + "\n")  # a long series that is cut off keeps its rows
     if options.results == ROOT / "benchmarks" / "results":
         table.write(options.results, ROOT / "docs" / "benchmarks.md")
 
 
-def _row(case: Any, device: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """All that is measured of one case."""
+def _rows(path: Path) -> dict[str, dict[str, Any]]:
+    """What the file has, by what it is of."""
+    return {_name(row): row for row in json.loads(path.read_text())} if path.exists() else {}
+
+
+def _name(case: dict[str, Any]) -> str:
+    return " ".join(str(case[key]) for key in ("method", "directions", "tokens", "dtype"))
+
+
+def _row(case: Any, device: Any, options: argparse.Namespace, wanted: list[str]) -> dict[str, Any]:
+    """What is wanted of one case: times, memory or both."""
     import torch
 
     from benchmarks import cases, gpu, measure, memory
@@ -62,17 +78,18 @@ def _row(case: Any, device: Any, options: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
     }
-    row |= measure.times(
-        case,
-        pairs=options.pairs,
-        device=device,
-        kernels=options.kernels,
-        probes_per_forward=options.probes_per_forward,
-    )
-    row["journal_bytes_per_step"] = _journal_bytes(row["forward_passes"])
-    if device.type == "cuda":
+    if "times" in wanted:
+        row |= measure.times(
+            case,
+            pairs=options.pairs,
+            device=device,
+            kernels=options.kernels,
+            probes_per_forward=options.probes_per_forward,
+        )
+        row["journal_bytes_per_step"] = _journal_bytes(row["forward_passes"])
+    if "memory" in wanted and device.type == "cuda":
         row |= gpu.peaks(case, device)
-    elif sys.platform == "linux" and not options.no_memory:
+    elif "memory" in wanted and sys.platform == "linux":
         row |= memory.peaks(case)
     return row
 
@@ -97,7 +114,8 @@ def _options() -> argparse.Namespace:
         "--probes-per-forward", default="auto", type=lambda text: int(text) if text.isdigit() else text
     )
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="only these methods; other rows stay")
-    parser.add_argument("--no-memory", action="store_true", help="times only")
+    parser.add_argument("--measure", nargs="+", choices=tuple(_SIGN), default=list(_SIGN))
+    parser.add_argument("--missing", action="store_true", help="only what the files do not have yet")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     options.sizes = options.sizes or (["10m"] if options.quick else ["10m", "125m"])
@@ -131,14 +149,19 @@ def _journal_bytes(losses: int) -> int:
 
 
 def _say(row: dict[str, Any]) -> None:
-    low, high = row["step_over_forwards_quartiles"]
-    sys.stdout.write(
-        f"{row['method']} {row['directions']} {row['model']} {row['tokens']} {row['dtype']}: "
-        f"step {row['step_over_forwards']:.3f} [{low:.3f}, {high:.3f}] of which looks {row['look_over_forwards']:.3f}, "
-        f"recipe {row.get('baseline_over_forwards', float('nan')):.3f}, forward {row['forward_seconds'] * 1e3:.1f} ms, "
-        f"memory {row.get('peak_memory_over_allowed', float('nan')):.3f} of what is allowed\n"
-    )
-    sys.stdout.flush()
+    parts = []
+    if _SIGN["times"] in row:
+        low, high = row["step_over_forwards_quartiles"]
+        looks = row["look_over_forwards"]
+        recipe = row.get("baseline_over_forwards", float("nan"))
+        parts += [
+            f"step {row['step_over_forwards']:.3f} [{low:.3f}, {high:.3f}] of which looks {looks:.3f}",
+            f"recipe {recipe:.3f}",
+            f"forward {row['forward_seconds'] * 1e3:.1f} ms",
+        ]
+    if "peak_memory_over_allowed" in row:
+        parts.append(f"memory {row['peak_memory_over_allowed']:.3f} of what is allowed")
+    print(f"{row['model']} {_name(row)}: {', '.join(parts)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def write(results: Path, page: Path) -> None:
     text = _HEAD
     for device in dict.fromkeys(row["device"] for row in rows):
         mine = [row for row in rows if row["device"] == device]
-        parts = (_targets(mine), _methods(mine), _adamezo(mine), _memory(mine), _made(mine))
+        timed = [row for row in mine if "step_over_forwards" in row]
+        parts = (_targets(timed), _methods(timed), _adamezo(timed), _memory(mine), _made(timed))
         text += f"## {device}\n\n" + "\n".join(part for part in parts if part) + "\n"
     if not any(row["device"].startswith("cuda") for row in rows):
         text += _NO_GPU

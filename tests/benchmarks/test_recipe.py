@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("transformers")
 
-from benchmarks import cases, gpu, measure, table
+from benchmarks import cases, gpu, measure, run, table
 from benchmarks.cases import Case
 from benchmarks.recipe import Recipe
 from zo.look import ModuleLook
@@ -97,6 +97,25 @@ def test_every_method_is_measured(method):
     row = measure.times(case, pairs=2, device=CPU, kernels="auto", probes_per_forward="auto")
     assert row["step_over_forwards"] > 0 and row["forward_passes"] >= 1
     assert ("baseline_over_forwards" in row) == (method in cases.RECIPES)
+
+
+def test_rows_keep_what_is_not_measured_now(tmp_path, monkeypatch):
+    def measured(*more):
+        arguments = (
+            "--sizes 10m --tokens 2x8 --dtypes float32 --only mezo --pairs 2 --measure times --results"
+        )
+        monkeypatch.setattr("sys.argv", ["run", *arguments.split(), str(tmp_path), *more])
+        run.main()
+        (path,) = tmp_path.glob("*.json")
+        return path, {row["directions"]: row for row in json.loads(path.read_text())}
+
+    path, rows = measured()
+    assert rows.keys() == {"gaussian"}  # 2x8 has no target, so no other noise
+    path.write_text(json.dumps([row | {"step_peak_bytes": 7} for row in rows.values()]))
+    written = path.read_text()
+    assert measured("--missing")[0].read_text() == written
+    path, again = measured()
+    assert again["gaussian"]["step_peak_bytes"] == 7 and path.read_text() != written
 
 
 def test_what_is_for_a_gpu_runs_on_a_cpu_too():
