@@ -17,7 +17,7 @@ from experiments.identity import LOCAL, decisive
 
 # Keys that make another problem of a task or a model, to be answered in a column of its own; all others are tried.
 PROBLEM = {
-    "task": ("k", "train", "test", "data_dir", "source", "labels", "metric"),
+    "task": ("k", "train", "test", "data_dir", "source", "labels", "objective", "metric"),
     "model": ("path", "revision", "dtype", "quantization"),
     "seeds": ("split",),
 }

@@ -168,6 +168,14 @@ def test_other_examples_and_other_precision_are_other_columns(tmp_path):
     assert all(cell.tries == 1 for cell in made.cells)
 
 
+def test_what_is_trained_on_is_no_hyper_parameter(tmp_path):
+    for objective in ("options", "metric"):
+        run(tmp_path, task__objective=objective)
+    assert set(comparison(read_runs([tmp_path])).columns) == {
+        ("m", "none", f"t (objective {objective})") for objective in ("options", "metric")
+    }
+
+
 def test_the_order_of_the_runs_does_not_matter(tmp_path):
     numbers = random.Random(0)
     for method in ("MeZO", "FZOO"):
