@@ -81,18 +81,14 @@ class Weights:
         """The tensor that is perturbed: the parameter, or the fp32 copy of a 16-bit vector."""
         return self.copies.get(name, self.tensors[name].detach())
 
-    def numbers(
-        self, name: str, stream: int, terms: Terms, rows: Tensor | None = None, under: Tensor | None = None
-    ) -> Tensor:
-        """Σ scale · (the stream's numbers of this tensor), / √under, fp32, in its shape or [len(rows), width]."""
+    def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
+        """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
         zeros = torch.zeros(self.tensors[name].shape, device=self.tensors[name].device)
         if not terms:
             return zeros if rows is None else zeros[rows]
         place, words, kernels = (zeros, self.ids[name], stream), words_of(terms), self.kernels(name)
         if rows is not None:
-            return kernels.perturb_rows(*place, words, rows, under)
-        if under is not None:
-            return kernels.perturb_many(*place, [words], [zeros], under)[0]
+            return kernels.perturb_rows(*place, words, rows)
         return kernels.perturb(*place, words, zeros)
 
     def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
@@ -117,21 +113,26 @@ class Weights:
             return source
         if directions.plain(self, name):
             return self.kernels(name).perturb(source, self.ids[name], directions.stream, words_of(terms), out)
-        if directions.under(name) is not None:
+        if directions.entries(self, name, [probe.terms]) is not None:
             return self.at_many(name, [probe], directions, None if out is None else [out])[0]
         return _plus(directions.total(self, name, terms), source)
 
     def direction(self, name: str, key: Key, directions: Directions) -> Tensor:
         """z of one tensor, fp32, in its shape."""
-        terms = directions.terms(self, name, [(key, 1.0)])
-        return directions.total(self, name, terms) if terms else self.numbers(name, directions.stream, [])
+        alone = [(key, 1.0)]
+        terms, entries = directions.terms(self, name, alone), directions.entries(self, name, [alone])
+        if entries is None:
+            return directions.total(self, name, terms) if terms else self.numbers(name, directions.stream, [])
+        zeros, words = self.numbers(name, directions.stream, []), [words_of(terms)]
+        place = (zeros, self.ids[name], directions.stream)
+        return self.kernels(name).perturb_many(*place, words, [zeros], entries)[0]
 
     def at_many(
         self, name: str, probes: Sequence[Probe], directions: Directions, outs: Sequence[Tensor] | None
     ) -> Sequence[Tensor]:
         """`at` for several probes on the same keys, whose noise is made once."""
-        under = directions.under(name)
-        if under is None and not directions.plain(self, name):
+        entries = directions.entries(self, name, [probe.terms for probe in probes])
+        if entries is None and not directions.plain(self, name):
             if two_sides(probes) and (one := directions.terms(self, name, probes[0].terms)):
                 total = directions.total(self, name, one)
                 minus = torch.sub(self.source(name), total, out=None if outs is None else outs[1])
@@ -141,18 +142,20 @@ class Weights:
         source = self.source(name)
         if not any(terms):
             return [source] * len(probes)
-        return self.kernels(name).perturb_many(source, self.ids[name], directions.stream, terms, outs, under)
+        return self.kernels(name).perturb_many(
+            source, self.ids[name], directions.stream, terms, outs, entries
+        )
 
     def rows_at(self, name: str, rows: Tensor, probe: Probe, directions: Directions) -> Tensor:
         """Rows of a matrix at the probe, [len(rows), width]."""
         source, terms = self.source(name), directions.terms(self, name, probe.terms)
         if not terms:
             return source[rows]
-        under = directions.under(name)
-        if under is None and not directions.plain(self, name):
+        entries = directions.entries(self, name, [probe.terms])
+        if entries is None and not directions.plain(self, name):
             return _plus(directions.total(self, name, terms, rows), source[rows])
         place = (source, self.ids[name], directions.stream)
-        return self.kernels(name).perturb_rows(*place, words_of(terms), rows, under)
+        return self.kernels(name).perturb_rows(*place, words_of(terms), rows, entries)
 
     def factors_at(self, name: str, probe: Probe, directions: Directions) -> tuple[Tensor, Tensor] | None:
         """(A, B) with θ_name + A Bᵀ the matrix at the probe; None where no term touches it."""
@@ -181,10 +184,11 @@ class Weights:
                 continue
             how = (keep, self.update, word, self.low.get(name))
             source, pid = self.source(name), self.ids[name]
-            if mine and not directions.plain(self, name):
+            entries = directions.entries(self, name, [wanted]) if mine else None
+            if mine and entries is None and not directions.plain(self, name):
                 eager.add(source, directions.total(self, name, mine), pid, *how)
             else:
-                self.kernels(name).move(source, pid, directions.stream, words_of(mine), *how)
+                self.kernels(name).move(source, pid, directions.stream, words_of(mine), *how, entries)
             self._show(name)
 
     def _show(self, name: str) -> None:

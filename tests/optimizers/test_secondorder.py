@@ -146,7 +146,7 @@ def test_the_hessian_moves_in_a_16_bit_model(kind):
     optimizer = kind(Weights([("w", nn.Parameter(torch.ones(64, 64).half()))]), lr=0.0, estimator="code")
     for t in range(200):
         optimizer.tell(t, [1.0, 1.0, 1.0 + 1e-2])
-    found = optimizer.hessian("w", slice(0, 4096)) if kind is HiZOOL else optimizer.slots["H"]["w"]
+    found = optimizer.hessian("w").at(slice(0, 4096)) if kind is HiZOOL else optimizer.slots["H"]["w"]
     assert found.mean().item() == pytest.approx(
         (1 + 5e-5) ** 200, abs=5e-5
     )  # 1.01; ± 1e-2 · √(2 / 4096 / 200)
@@ -209,7 +209,7 @@ def test_hizool_by_hand():
         optimizer.tell(t, losses)
     for name in theta:
         H = torch.outer(R[name], C[name]) / R[name].mean()
-        mine = optimizer.hessian(name, slice(0, theta[name].numel())).view(H.shape).double()
+        mine = optimizer.hessian(name).at(slice(0, theta[name].numel())).view(H.shape).double()
         torch.testing.assert_close(mine, H, rtol=2e-6, atol=0)
         # The factoring keeps what was put in: row and column means.
         torch.testing.assert_close(mine.mean(1), R[name], rtol=1e-5, atol=0)
@@ -224,12 +224,12 @@ def test_a_hessian_of_rank_one_is_kept_whole():
     optimizer = HiZOOL([("w", nn.Parameter(torch.zeros(7, 5)))])
     # One update from H = 1 with α → 1 would set R and C to these means.
     optimizer._settle("w", 1.0, H.double().sum(1), H.double().sum(0))
-    torch.testing.assert_close(optimizer.hessian("w", slice(0, 35)).view(7, 5), H, rtol=1e-6, atol=0)
+    torch.testing.assert_close(optimizer.hessian("w").at(slice(0, 35)).view(7, 5), H, rtol=1e-6, atol=0)
     rows = torch.tensor([6, 0, 3])
-    torch.testing.assert_close(optimizer.hessian("w", rows), H[rows], rtol=1e-6, atol=0)
+    torch.testing.assert_close(optimizer.hessian("w").at(rows), H[rows], rtol=1e-6, atol=0)
     for start, stop in itertools.combinations(range(0, 36, 3), 2):
-        run_ = optimizer.hessian("w", slice(start, stop))
-        assert torch.equal(run_, optimizer.hessian("w", slice(0, 35))[start:stop])
+        run_ = optimizer.hessian("w").at(slice(start, stop))
+        assert torch.equal(run_, optimizer.hessian("w").at(slice(0, 35))[start:stop])
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 16])

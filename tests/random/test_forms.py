@@ -12,6 +12,7 @@ import torch
 
 from zo.errors import ConfigError
 from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, build, eager, philox
+from zo.random.entries import Plus, Under, UnderProduct, Within
 from zo.random.moments import Moments, f32
 from zo.weights import Block
 
@@ -196,61 +197,109 @@ def hessian(count):
     return torch.logspace(-12, 12, count)[torch.randperm(count, generator=torch.Generator().manual_seed(3))]
 
 
-def by_hand(w, stream, terms, under):
-    """w + (Σ scale z) / √under, each operation a whole tensor's, the root in fp64."""
+def entries_of(kind, w, scales):
+    """Of a weight [m, n] or [d], and what they make of a sum: whole tensors, the root in fp64."""
+    shape = w.shape if w.dim() == 2 else (w.numel(), 1)
+    if kind == "under":
+        H = hessian(w.numel()).view(w.shape)
+        return Under(H), lambda total, i: total / H.double().sqrt().float()
+    if kind == "product":
+        R, C = hessian(shape[0]), hessian(shape[1]).sqrt()
+        H = (R[:, None] * C).view(w.shape)
+        return UnderProduct(R, C), lambda total, i: total / H.double().sqrt().float()
+    if kind == "within":
+        most = torch.tensor([0.02])
+        return Within(w, most), lambda total, i: total * (w.float().abs() <= most)
+    m = torch.randn(w.shape, generator=torch.Generator().manual_seed(4))
+    return Plus(m, scales), lambda total, i: total + m * f32(scales[i])
+
+
+def by_hand(w, stream, terms, become, i=0):
+    """w + what becomes of Σ scale z, each operation a whole tensor's."""
     total = Eager().perturb(torch.zeros_like(w, dtype=torch.float32), PID, stream, terms)
-    return (w.float() + total / under.double().sqrt().float()).to(w.dtype)
+    return (w.float() + become(total, i)).to(w.dtype)
+
+
+ENTRIES = pytest.mark.parametrize("kind", ["under", "product", "within", "plus"])
 
 
 @STREAMS
+@ENTRIES
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("count", [1, 15, 16, 17, 511, 513, 70000])
-def test_sums_under_a_root(form, stream, dtype, count):
-    w, under = weights(count, dtype), hessian(count)
+@pytest.mark.parametrize("shape", [(1,), (16,), (17,), (513,), (37, 111), (1300, 3), (33001,), (301, 111)])
+def test_what_becomes_of_sums(form, stream, kind, dtype, shape):
+    if isinstance(form, Eager) and math.prod(shape) > 5000:
+        pytest.skip("five blocks are as good as many")
+    w = weights(math.prod(shape), dtype).view(shape)
     lists = [ONE, [(key, -scale) for key, scale in ONE], NINE]
+    entries, become = entries_of(kind, w, (0.25, -0.25, 3.0))
     outs = [torch.empty_like(w) for _ in lists]
-    for result, out, terms in zip(
-        form.perturb_many(w, PID, stream, lists, outs, under), outs, lists, strict=True
-    ):
+    made = form.perturb_many(w, PID, stream, lists, outs, entries)
+    for i, (result, out, terms) in enumerate(zip(made, outs, lists, strict=True)):
         assert result.data_ptr() == out.data_ptr()
-        same_bits(result, by_hand(w, stream, terms, under))
-        same_bits(form.perturb_many(w, PID, stream, [terms], None, under)[0], result)
-    same_bits(w, weights(count, dtype))
-    same_bits(under, hessian(count))
+        same_bits(result, by_hand(w, stream, terms, become, i))
+    same_bits(form.perturb_many(w, PID, stream, [ONE], None, entries)[0], outs[0])
+    same_bits(w, weights(math.prod(shape), dtype).view(shape))
 
 
 @STREAMS
-def test_under_ones_nothing_is_divided(form, stream):
+@ENTRIES
+@pytest.mark.parametrize("width", [1, 3, 15, 64, 130, 513])
+def test_rows_of_what_becomes_of_sums(form, stream, kind, width):
+    rows = torch.tensor([29, 0, 7, 7, 12])
+    for dtype in DTYPES:
+        w = weights(30 * width, dtype).view(30, width)
+        entries, become = entries_of(kind, w, (-2.0,))
+        for terms in (ONE, NINE):
+            found = form.perturb_rows(w, PID, stream, terms, rows, entries)
+            same_bits(found, by_hand(w, stream, terms, become)[rows])
+
+
+@STREAMS
+@ENTRIES
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("update", "keep"), UPDATES)
+def test_moves_by_what_becomes_of_sums(form, stream, kind, dtype, update, keep):
+    """As whole tensors; with Within the weights that decide are those before the move."""
+    if update == "master" and dtype == torch.float16:
+        pytest.skip("master is for bfloat16")
+    for shape in ((13,), (5003,), (61, 83)):
+        one = weights(math.prod(shape), dtype).view(shape)
+        low = (
+            torch.zeros(shape, dtype=torch.int16) if update == "master" and dtype == torch.bfloat16 else None
+        )
+        other, lower = one.clone(), None if low is None else low.clone()
+        total = Eager().perturb(torch.zeros(shape), PID, stream, NINE)
+        eager.add(other, entries_of(kind, one.clone(), (7.0,))[1](total, 0), PID, keep, update, 999, lower)
+        form.move(one, PID, stream, NINE, keep, update, 999, low, entries_of(kind, one, (7.0,))[0])
+        same_bits(one, other)
+        if low is not None and lower is not None:
+            assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
+
+
+@STREAMS
+def test_entries_that_change_nothing(form, stream):
     for dtype in DTYPES:
         w, rows = weights(5003 * 3, dtype).view(5003, 3), torch.tensor([5002, 0, 7])
         ones = torch.ones(w.shape)
-        same_bits(
-            form.perturb_many(w, PID, stream, [NINE], None, ones)[0], form.perturb(w, PID, stream, NINE)
-        )
-        same_bits(
-            form.perturb_rows(w, PID, stream, NINE, rows, ones), form.perturb_rows(w, PID, stream, NINE, rows)
-        )
+        usual, there = form.perturb(w, PID, stream, NINE), ~w.isnan()
+        for entries in (Under(ones), UnderProduct(ones[:, 0].contiguous(), ones[0]),
+                        Within(w, torch.tensor([torch.inf])), Plus(ones, (0.0,))):  # fmt: skip
+            found = form.perturb_many(w, PID, stream, [NINE], None, entries)[0]
+            same_bits(found[there], usual[there])
+            same_bits(form.perturb_rows(w, PID, stream, NINE, rows, entries), usual[rows])
 
 
 @STREAMS
-@pytest.mark.parametrize("width", [1, 3, 15, 64, 130, 513])
-def test_rows_under_a_root(form, stream, width):
-    rows, under = torch.tensor([29, 0, 7, 7, 12]), hessian(30 * width).view(30, width)
-    for dtype in DTYPES:
-        w = weights(30 * width, dtype).view(30, width)
-        for terms in (ONE, NINE):
-            found = form.perturb_rows(w, PID, stream, terms, rows, under)
-            same_bits(found, by_hand(w, stream, terms, under)[rows])
-
-
-@STREAMS
-def test_a_root_of_another_order_in_memory(form, stream):
-    w, under = weights(35, torch.float32).view(5, 7), hessian(35).view(7, 5).T
+def test_entries_that_only_the_reference_takes(form, stream):
+    """Of another order in memory, and of a dtype that the fast forms do not know."""
+    w, H = weights(35, torch.float32).view(5, 7), hessian(35).view(7, 5).T
     same_bits(
-        form.perturb_many(w, PID, stream, [ONE], None, under)[0], by_hand(w, stream, ONE, under.contiguous())
+        form.perturb_many(w, PID, stream, [ONE], None, Under(H))[0],
+        by_hand(w, stream, ONE, lambda total, i: total / H.contiguous().double().sqrt().float()),
     )
-    wide = torch.arange(35.0, dtype=torch.float64).view(5, 7)  # no dtype of the fast forms
-    one, other = (f.perturb_many(wide, PID, stream, [ONE], None, under)[0] for f in (form, Eager()))
+    wide = torch.arange(35.0, dtype=torch.float64).view(5, 7)
+    one, other = (f.perturb_many(wide, PID, stream, [ONE], None, Under(H))[0] for f in (form, Eager()))
     assert torch.equal(one, other)
 
 
@@ -311,12 +360,12 @@ def test_threads_share_the_work_and_not_the_bits(stream):
         results = []
         for n in (1, 3):
             torch.set_num_threads(n)
-            both = Native().perturb_many(w, PID, stream, [ONE, NINE], None, hessian(300_001))
+            both = Native().perturb_many(w, PID, stream, [ONE, NINE], None, Under(hessian(300_001)))
             results.append(torch.cat([Native().perturb(w, PID, stream, ONE), *both]))
     finally:
         torch.set_num_threads(threads)
     same_bits(*results)
-    same_bits(results[0][-300_001:], by_hand(w, stream, NINE, hessian(300_001)))
+    same_bits(results[0][-300_001:], by_hand(w, stream, NINE, entries_of("under", w, ())[1]))
 
 
 @compiler

@@ -3,8 +3,9 @@
 A kind makes z of a key tensor by tensor, in one of four ways:
 
     plain     independent numbers of a stream of zo.random; the kernels add them without ever forming z
-    under     the same, each divided by the root of a number that the kind keeps (a Hessian), by the kernels too
-    total     numbers the kind makes itself from named noise and from what it keeps (a mask, a momentum)
+    entries   the same, but that something becomes of every sum entry by entry (zo/random/entries.py: divided by the
+              root of a Hessian, left out where a weight is large), by the kernels too
+    total     numbers the kind makes itself
     factors   z = A Bᵀ with thin A and B: the executor evaluates x Wᵀ + (x B) Aᵀ without forming the matrix
 
 Weights (zo/weights.py) is the one place that asks for them; looks and moves go through it.
@@ -19,6 +20,7 @@ from typing import Protocol
 from torch import Tensor
 
 from zo.random import key_of
+from zo.random.entries import Entries
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,8 @@ class Theta(Protocol):
         """The tensor that is perturbed."""
         ...
 
-    def numbers(
-        self, name: str, stream: int, terms: Terms, rows: Tensor | None = None, under: Tensor | None = None
-    ) -> Tensor:
-        """Σ scale · (the stream's numbers of this tensor), / √under, fp32, in its shape or [len(rows), width]."""
+    def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
+        """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
         ...
 
     def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
@@ -103,24 +103,28 @@ class Directions(ABC):
         return 1.0
 
     def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
-        """The terms as they apply to this tensor: left out where z is zero there, or rescaled."""
+        """The terms as they apply to this tensor: left out where z is zero there, rescaled, or of more keys."""
         return terms
 
     def plain(self, weights: Theta, name: str) -> bool:
         """Whether this tensor's numbers are those of the stream as they are."""
         return True
 
-    def under(self, name: str) -> Tensor | None:
-        """H, fp32 of the tensor's shape, where its z is the stream's numbers divided by √H; else None."""
+    def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> Entries | None:
+        """What becomes of sums of the stream's numbers of this tensor to make those of z; None where `total` does.
+
+        lists: of several sums at once, before `terms`.
+        """
         return None
 
     def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
         """Σ scale · z of this tensor, a new fp32 tensor of its shape, or of some rows: [len(rows), width].
 
-        With the sign of every scale it changes its own and no other bit, so that two sides are made at once.
-        terms: at least one, as `terms` gave them. rows: of a tensor of two dimensions.
+        Asked for where there are no `entries`. With the sign of every scale it changes its own and no other bit, so
+        that two sides are made at once. terms: at least one, as `terms` gave them. rows: of a tensor of two
+        dimensions.
         """
-        return weights.numbers(name, self.stream, terms, rows, self.under(name))
+        return weights.numbers(name, self.stream, terms, rows)
 
     def factors(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor] | None:
         """(A [m, R], B [n, R]), fp32, with Σ scale · z = A Bᵀ for a tensor [m, n]; None where it has none."""

@@ -1,10 +1,11 @@
 """Directions that lean to where earlier ones went: a ż + b (m + s z̈), with a momentum m that an optimizer keeps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
 from zo.directions.base import Directions, Key, Terms, Theta
+from zo.random.entries import Plus
 
 
 class Mixed(Directions):
@@ -31,14 +32,16 @@ class Mixed(Directions):
     def plain(self, weights: Theta, name: str) -> bool:
         return False
 
-    def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
-        noise, lean = [], 0.0
+    def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
+        noise = []
         for key, scale in terms:
             a, b, s = self.mix(key.step)
             noise += [(key, scale * a), (beside(key), scale * b * s)]
-            lean += scale * b
-        made = weights.numbers(name, self.stream, noise, rows)
-        return made.add_(self.m[name] if rows is None else self.m[name][rows], alpha=lean)
+        return noise
+
+    def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> Plus:
+        leans = (sum(scale * self.mix(key.step)[1] for key, scale in terms) for terms in lists)
+        return Plus(self.m[name], tuple(leans))
 
 
 def beside(key: Key) -> Key:

@@ -18,6 +18,7 @@ from zo.directions.base import Directions, Terms, Theta
 from zo.directions.lowrank import is_matrix
 from zo.errors import ConfigError
 from zo.random import GAUSSIANS, SIGNS, key_of
+from zo.random.entries import Within
 
 _STREAMS = {"gaussian": GAUSSIANS, "rademacher": SIGNS}
 _LAYER = re.compile(r"^((?:.*?\.)??\d+)\.")
@@ -53,21 +54,16 @@ class Sparse(Directions):
     def kept(self, tensors: Sequence[Tensor]) -> int:
         return len(tensors)
 
-    def mask(self, weights: Theta, name: str, rows: Tensor | None = None) -> Tensor:
-        """Which entries move now."""
-        source = weights.source(name)
-        return (source if rows is None else source[rows]).abs() <= self.thresholds[name]
-
     def norm2(self, weights: Theta) -> float:
-        moving = sum(self.mask(weights, name).sum().item() for name in weights.ids)
-        return moving / sum(weights.source(name).numel() for name in weights.ids)
+        sources = {name: weights.source(name) for name in weights.ids}
+        moving = sum((w.abs() <= self.thresholds[name]).sum().item() for name, w in sources.items())
+        return moving / sum(w.numel() for w in sources.values())
 
     def plain(self, weights: Theta, name: str) -> bool:
         return not is_matrix(weights.source(name))
 
-    def total(self, weights: Theta, name: str, terms: Terms, rows: Tensor | None = None) -> Tensor:
-        total = weights.numbers(name, self.stream, terms, rows)
-        return total if self.plain(weights, name) else total.mul_(self.mask(weights, name, rows))
+    def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> Within | None:
+        return None if self.plain(weights, name) else Within(weights.source(name), self.thresholds[name])
 
 
 class Layers(Directions):

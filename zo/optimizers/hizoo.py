@@ -31,6 +31,7 @@ from zo.errors import ConfigError
 from zo.estimators import central_difference, second_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
+from zo.random.entries import Under
 from zo.random.moments import f32
 from zo.weights import Block, Rule, Weights
 
@@ -70,8 +71,8 @@ class HiZOO(Probing):
             tensor.fill_(1.0)
         self.losses_per_step = self.forward_passes = 3
 
-    def _hessian(self, name: str) -> Tensor:
-        return self.slots["H"][name]
+    def _hessian(self, name: str) -> Under:
+        return Under(self.slots["H"][name])
 
     def ask(self, t: int) -> list[Probe]:
         (key,) = self.keys(t)

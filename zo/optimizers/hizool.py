@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from zo.directions import Gaussian, Key, Probe
-from zo.directions.scaled import ScaledByParts
+from zo.directions.scaled import Scaled
 from zo.estimators import central_difference, second_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
 from zo.optimizers.hizoo import LEAST, MOST, check_smoothing, smoothing, squares
-from zo.random.moments import f32
-from zo.weights import BLOCK, Block, Weights
+from zo.random.entries import UnderProduct
+from zo.weights import BLOCK, Weights
 
 
 class HiZOOL(Probing):
@@ -56,9 +56,7 @@ class HiZOOL(Probing):
     ):
         check_smoothing(alpha, smooth, smooth_steps, estimator)
         self.normal = Gaussian()
-        super().__init__(
-            params, lr, eps, 1, ScaledByParts(self.normal, self._root), weight_decay, seed, on_nan
-        )
+        super().__init__(params, lr, eps, 1, Scaled(self.normal, self.hessian), weight_decay, seed, on_nan)
         self.alpha, self.smooth, self.smooth_steps, self.estimator = alpha, smooth, smooth_steps, estimator
         self.rows: dict[str, Tensor] = {}
         self.columns: dict[str, Tensor] = {}
@@ -75,16 +73,9 @@ class HiZOOL(Probing):
         parts = {"R": self.rows, "C": self.columns}
         return {f"{letter}:{name}": t for letter, part in parts.items() for name, t in part.items()}
 
-    def hessian(self, name: str, part: slice | Tensor) -> Tensor:
-        """H of elements of the flattened tensor, [n], or of rows, [n, width]."""
-        R, C = self.rows[name], self.columns[name]
-        if isinstance(part, Tensor):
-            return torch.outer(R[part], C)
-        return torch.cat([torch.outer(R[i], C[j]).flatten() for i, j in pieces(part, C.numel())])
-
-    def _root(self, name: str, part: slice | Tensor) -> Tensor:
-        H = self.hessian(name, part)
-        return self.weights.kernels(name).roots(H, H)
+    def hessian(self, name: str) -> UnderProduct:
+        """H of a tensor, as the probes and the move divide by its root."""
+        return UnderProduct(self.rows[name], self.columns[name])
 
     def ask(self, t: int) -> list[Probe]:
         (key,) = self.keys(t)
@@ -100,29 +91,24 @@ class HiZOOL(Probing):
         if alpha > 0.0:
             for name in self.weights.tensors:
                 self._smooth(name, keys[0], alpha, curvature)
-
-        def rule(block: Block) -> Tensor:
-            part = slice(block.start, block.start + block.w.numel())
-            return block.noise[0].div_(self._root(block.name, part)).mul_(f32(-lr * slope))
-
-        self.check_size(lr * abs(slope))
-        self.weights.elementwise(rule, keys, self.normal, **self.pass_options(t, lr))
+        self.apply(t, [(keys[0], -lr * slope)], lr)
         return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
 
     def _smooth(self, name: str, key: Key, alpha: float, curvature: float) -> None:
         """R and C of one tensor take α of the row and column means of Ĥ."""
         tensor, kernels = self.weights.tensors[name], self.weights.kernels(name)
+        R, C = self.rows[name], self.columns[name]
         across = torch.zeros_like(self.rows[name], dtype=torch.float64)
         down = torch.zeros_like(self.columns[name], dtype=torch.float64)
         for start in range(0, tensor.numel(), BLOCK):
             part = slice(start, min(start + BLOCK, tensor.numel()))
             count, pid, stream = part.stop - start, self.weights.ids[name], self.normal.stream
             (z,) = kernels.noise([key.word], pid, stream, start, count, tensor.device)
-            seen = squares(z, self.estimator).mul_(self.hessian(name, part)).double().mul_(curvature)
-            begin = 0
+            seen, begin = squares(z, self.estimator), 0
             for i, j in pieces(part, down.numel()):
                 height, width = i.stop - i.start, j.stop - j.start
                 piece = seen[begin : begin + height * width].view(height, width)
+                piece = piece.mul_(torch.outer(R[i], C[j])).double().mul_(curvature)
                 across[i] += piece.sum(1)
                 down[j] += piece.sum(0)
                 begin += height * width

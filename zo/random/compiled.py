@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zo.random import philox, rounding
 from zo.random.eager import Terms
+from zo.random.entries import Entries
 from zo.random.onebyone import OneByOne
 
 
@@ -52,10 +53,11 @@ class Compiled(OneByOne):
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> None:
         """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
-        if stream != philox.SIGNS or not terms:
-            super().move(w, pid, stream, terms, keep, update, rounding_key, low)
+        if stream != philox.SIGNS or not terms or entries is not None:
+            super().move(w, pid, stream, terms, keep, update, rounding_key, low, entries)
             return
         how = "master" if low is not None else "nearest" if w.dtype == torch.float32 else update
         flat = w.view(-1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zo.random import philox, rounding
+from zo.random.entries import Entries
 from zo.random.moments import Moments, f32, roots
 
 Terms = Sequence[tuple[int, float]]
@@ -47,11 +48,11 @@ class Kernels(Protocol):
         stream: int,
         lists: Sequence[Terms],
         outs: Sequence[Tensor] | None = None,
-        under: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> list[Tensor]: ...
 
     def perturb_rows(
-        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, under: Tensor | None = None
+        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
     ) -> Tensor: ...
 
     def roots(self, x: Tensor, out: Tensor) -> Tensor: ...
@@ -66,6 +67,7 @@ class Kernels(Protocol):
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> None: ...
 
     def moments(
@@ -153,11 +155,11 @@ class Eager:
         stream: int,
         lists: Sequence[Terms],
         outs: Sequence[Tensor] | None = None,
-        under: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> list[Tensor]:
         """One result of perturb for each list of terms; the noise of each distinct key is made once.
 
-        under: fp32 numbers, of w's shape, by whose roots the sums are divided.
+        entries: what becomes of the sums before they are added.
         """
         results = (
             [torch.empty_like(w, memory_format=torch.contiguous_format) for _ in lists]
@@ -169,16 +171,15 @@ class Eager:
         for start in range(0, flat.numel(), self.block):
             part = flat[start : start + self.block]
             noise = self.noise(list(row), pid, stream, start, part.numel(), w.device)
-            root = None if under is None else roots(under.reshape(-1)[start : start + self.block])
-            for terms, target in zip(lists, targets, strict=True):
+            here = slice(start, start + part.numel())
+            for i, (terms, target) in enumerate(zip(lists, targets, strict=True)):
                 total = _accumulate([noise[row[key]] for key, _ in terms], terms)
-                if root is not None:
-                    total.div_(root)
-                target[start : start + self.block] = part.float() + total
+                total = total if entries is None else entries.of(total, here, i)
+                target[here] = part.float() + total
         return list(results)
 
     def perturb_rows(
-        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, under: Tensor | None = None
+        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
     ) -> Tensor:
         """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
         kept = self._kept.get((stream, pid))
@@ -187,7 +188,7 @@ class Eager:
         else:
             noise = philox.noise_rows([key for key, _ in terms], pid, stream, rows, w.shape[1]).unbind()
         total = _accumulate(noise, terms)
-        return (w[rows].float() + (total if under is None else total.div_(roots(under[rows])))).to(w.dtype)
+        return (w[rows].float() + (total if entries is None else entries.of(total, rows))).to(w.dtype)
 
     def roots(self, x: Tensor, out: Tensor) -> Tensor:
         """√x of fp32 numbers as IEEE has it, in `out`, which may be x."""
@@ -203,6 +204,7 @@ class Eager:
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> None:
         """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
         flat = w.view(-1)
@@ -211,6 +213,7 @@ class Eager:
             part = flat[start : start + self.block]
             lower = None if lows is None else lows[start : start + self.block]
             total = self._sum(terms, pid, stream, start, part.numel(), w.device)
+            total = total if entries is None else entries.of(total, slice(start, start + part.numel()))
             old = read(part, lower)
             new = (old if keep == 1.0 else old * f32(keep)) + total
             write(part, new, pid, start, update, rounding_key, lower)

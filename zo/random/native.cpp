@@ -162,23 +162,70 @@ struct Each {
     };
 };
 
-// Each, with every sum divided by the root of H, which has a number for every weight.
-struct Under {
-    const float* H;
+// Each, with what becomes of every sum by a number of its entry: entries.py.
+enum How { UNDER, UNDER_PRODUCT, WITHIN, PLUS };
+
+struct Entries {
+    int32_t how, dtype;   // dtype: of the numbers
+    const void* numbers;  // H, R, the weights or m
+    const float* columns; // C
+    int64_t width;        // of C
+    float most;
+    float scale[1];       // of each list
+};
+
+struct Entrywise {
+    const Entries& entries;
 
     static int results(const Plan& plan) { return plan.lists; }
     template <int STREAM> struct Total {
         const Sum<STREAM> sum;
-        const float* H;  // of the tile's n elements
+        const int how;
+        const float most, scale;
         const int64_t n;
-        Total(const Plan& plan, const Under& rule, int list, const std::vector<const char*>& made, int64_t e, int64_t n)
-            : sum(plan, list, made), H(rule.H + e), n(n) {}
+        const float* x;                        // numbers of the tile's n elements
+        float made[Tile<STREAM>::size + 64];  // the place of those that are no fp32 tensor
+
+        Total(const Plan& plan, const Entrywise& rule, int list, const std::vector<const char*>& noise, int64_t e, int64_t n)
+            : sum(plan, list, noise), how(rule.entries.how), most(rule.entries.most),
+              scale(how == PLUS ? rule.entries.scale[list] : 0.0f), n(n), x(made) {
+            const Entries& of = rule.entries;
+            if (how == UNDER_PRODUCT) {
+                const float* R = (const float*)of.numbers;
+                int64_t i = e / of.width, j = e % of.width;
+                for (int64_t done = 0, m; done < n; done += m, i++, j = 0) {
+                    m = of.width - j < n - done ? of.width - j : n - done;
+                    for (int64_t k = 0; k < m; k++) made[done + k] = R[i] * of.columns[j + k];
+                }
+            } else if (of.dtype == FLOAT32) {
+                x = (const float*)of.numbers + e;
+            } else if (of.dtype == BFLOAT16) {
+                copy((const Bf16*)of.numbers + e);
+            } else {
+                copy((const Fp16*)of.numbers + e);
+            }
+        }
+        template <class T> void copy(const T* from) {
+            int64_t i = 0;
+            for (; i + 16 <= n; i += 16) narrow(made + i, widen(from + i));
+            T rest[16] = {};
+            memcpy(rest, from + i, (n - i) * sizeof(T));
+            narrow(made + i, widen(rest));
+        }
         template <int V> inline void at(int64_t i, F (&total)[V]) const {
-            float copy[16 * V] = {};
-            const float* h = H + i;
-            if (V == 1 && n - i < 16) memcpy(copy, h, (n - i) * 4), h = copy;
+            float rest[16 * V] = {};
+            const float* here = x + i;
+            if (V == 1 && n - i < 16) memcpy(rest, here, (n - i) * 4), here = rest;
             sum.at(i, total);
-            for (int v = 0; v < V; v++) total[v] = total[v] / root(widen(h + 16 * v));
+            for (int v = 0; v < V; v++) {
+                F number = widen(here + 16 * v);
+                if (how == WITHIN) {
+                    I over = (I)splat(most) - ((I)number & 0x7FFFFFFF);  // negative where |w| > most
+                    total[v] = (F)((U)total[v] & ((U) ~(over >> 31) | 0x80000000u));
+                } else {
+                    total[v] = how == PLUS ? total[v] + number * scale : total[v] / root(number);
+                }
+            }
         }
     };
 };
@@ -297,15 +344,6 @@ static void run(const Head& head, const Plan& plan, const KIND& kind) {
     }
 }
 
-template <int STREAM> static int dispatch(const Head& head, const Plan& plan, const Under& rule) {
-    switch (head.dtype) {
-        case FLOAT32: run<STREAM, NEAREST, float>(head, plan, rule); return 0;
-        case BFLOAT16: run<STREAM, NEAREST, Bf16>(head, plan, rule); return 0;
-        case FLOAT16: run<STREAM, NEAREST, Fp16>(head, plan, rule); return 0;
-    }
-    return 2;
-}
-
 template <int STREAM, class KIND> static int dispatch(const Head& head, const Plan& plan, const KIND& kind) {
     switch (head.dtype * 3 + head.update) {
         case FLOAT32 * 3 + NEAREST: run<STREAM, NEAREST, float>(head, plan, kind); return 0;
@@ -339,9 +377,9 @@ template <class KIND> static int apply(const Head& head, const Plan& plan, const
 // 0; 1 when a row number is outside the matrix; 2 when the combination does not exist.
 extern "C" int zo_apply(const Head* head, const char* packed) { return apply(*head, unpack(packed), Each()); }
 
-// The same with every sum divided by the root of H; nothing but probes, whose update is nearest.
-extern "C" int zo_under(const Head* head, const char* packed, const float* H) {
-    return apply(*head, unpack(packed), Under{H});
+// The same, but for what becomes of every sum.
+extern "C" int zo_entries(const Head* head, const char* packed, const Entries* entries) {
+    return apply(*head, unpack(packed), Entrywise{*entries});
 }
 
 // All weights; packed has a list of terms a step, oldest first. ratio: scale, eps, inside, a and b of each step.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zo.random import build, philox
 from zo.random.eager import Eager, Terms
+from zo.random.entries import Entries, Plus, Under, UnderProduct, Within
 from zo.random.moments import Moments
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -81,29 +82,30 @@ class Native:
         stream: int,
         lists: Sequence[Terms],
         outs: Sequence[Tensor] | None = None,
-        under: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> list[Tensor]:
         """One result of perturb for each list of terms; the noise of each distinct key is made once.
 
-        under: fp32 numbers, of w's shape, by whose roots the sums are divided.
+        entries: what becomes of the sums before they are added.
         """
-        if not self._takes(w, stream, under) or (outs is not None and not all(_like(out, w) for out in outs)):
-            return self._eager.perturb_many(w, pid, stream, lists, outs, under)
+        takes = self._takes(w, stream) and _has(entries, w)
+        if not takes or (outs is not None and not all(_like(out, w) for out in outs)):
+            return self._eager.perturb_many(w, pid, stream, lists, outs, entries)
         w = w.contiguous()
         results = [torch.empty_like(w) for _ in lists] if outs is None else list(outs)
         plan, places = _pack(tuple(map(tuple, lists))), [out.data_ptr() for out in results]
-        self._run(w, pid, stream, plan, places, w.numel(), work=len(results), under=under)
+        self._run(w, pid, stream, plan, places, w.numel(), work=len(results), entries=entries)
         return results
 
     def perturb_rows(
-        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, under: Tensor | None = None
+        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
     ) -> Tensor:
         """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
-        if not self._takes(w, stream, under) or rows.device != w.device:
-            return self._eager.perturb_rows(w, pid, stream, terms, rows, under)
+        if not (self._takes(w, stream) and _has(entries, w)) or rows.device != w.device:
+            return self._eager.perturb_rows(w, pid, stream, terms, rows, entries)
         w, rows = w.contiguous(), rows.to(torch.int64).contiguous()
         out, plan = torch.empty(rows.numel(), w.shape[1], dtype=w.dtype), _pack_one(tuple(terms))
-        self._run(w, pid, stream, plan, (out.data_ptr(),), rows.numel(), w.shape[1], rows, under=under)
+        self._run(w, pid, stream, plan, (out.data_ptr(),), rows.numel(), w.shape[1], rows, entries=entries)
         return out
 
     def roots(self, x: Tensor, out: Tensor) -> Tensor:
@@ -123,14 +125,18 @@ class Native:
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> None:
         """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
-        if not self._moves(w, stream, low):
-            self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low)
+        if not (self._moves(w, stream, low) and _has(entries, w)):
+            self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low, entries)
             return
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
         plan = _pack_one(tuple(terms))
-        self._run(w, pid, stream, plan, (w.data_ptr(),), w.numel(), 0, None, how, keep, rounding_key, low)
+        place = (w.data_ptr(),)
+        self._run(
+            w, pid, stream, plan, place, w.numel(), 0, None, how, keep, rounding_key, low, entries=entries
+        )
 
     def moments(
         self,
@@ -157,9 +163,8 @@ class Native:
         self._library.zo_moments(head + struct.pack("@P", w.data_ptr()), _pack(lists), ratio)
         return True
 
-    def _takes(self, w: Tensor, stream: int, under: Tensor | None = None) -> bool:
+    def _takes(self, w: Tensor, stream: int) -> bool:
         known = w.dtype in _DTYPES and stream != philox.ROUNDING
-        known = known and (under is None or (under.dtype is torch.float32 and _plain(under, w)))
         return known and self._library is not None and w.is_cpu and w.numel() > 0
 
     def _moves(self, w: Tensor, stream: int, low: Tensor | None) -> bool:
@@ -180,13 +185,13 @@ class Native:
         rounding_key: int = 0,
         low: Tensor | None = None,
         work: int = 1,
-        under: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> None:
         head = self._head(w, n, width, rows, pid, stream, update, keep, rounding_key, low, work)
         assert self._library is not None
         head += struct.pack(f"@{len(outs)}P", *outs)
         zo = self._library
-        code = zo.zo_apply(head, plan) if under is None else zo.zo_under(head, plan, under.data_ptr())
+        code = zo.zo_apply(head, plan) if entries is None else zo.zo_entries(head, plan, _packed(entries))
         if code == 1:
             raise IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
 
@@ -241,6 +246,39 @@ def _pack(lists: tuple[tuple[tuple[int, float], ...], ...]) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _pack_one(terms: tuple[tuple[int, float], ...]) -> bytes:
     return _pack((terms,))
+
+
+def _has(entries: Entries | None, w: Tensor) -> bool:
+    """Whether the entries, if any, are tensors that the loops can read."""
+    if isinstance(entries, UnderProduct):
+        R, C = entries.R, entries.C
+        return _vector(R) and _vector(C) and R.numel() * C.numel() == w.numel()
+    if isinstance(entries, Within):
+        return _like(entries.w, w) and _vector(entries.most)
+    if isinstance(entries, (Under, Plus)):
+        numbers = entries.H if isinstance(entries, Under) else entries.m
+        return numbers.dtype is torch.float32 and _plain(numbers, w)
+    return entries is None
+
+
+def _packed(entries: Entries) -> bytes:
+    """The Entries of native.cpp."""
+    how, numbers, columns, width, most, scales = 0, None, None, 1, 0.0, (0.0,)
+    if isinstance(entries, Under):
+        numbers = entries.H
+    elif isinstance(entries, UnderProduct):
+        how, numbers, columns, width = 1, entries.R, entries.C, entries.C.numel()
+    elif isinstance(entries, Within):
+        how, numbers, most = 2, entries.w, entries.most.item()
+    else:
+        assert isinstance(entries, Plus)
+        how, numbers, scales = 3, entries.m, entries.scales
+    places = (numbers.data_ptr(), 0 if columns is None else columns.data_ptr(), width)
+    return struct.pack(f"@iiPPqf{len(scales)}f", how, _DTYPES[numbers.dtype], *places, most, *scales)
+
+
+def _vector(numbers: Tensor) -> bool:
+    return numbers.dtype is torch.float32 and numbers.is_cpu and numbers.is_contiguous()
 
 
 def _like(out: Tensor, w: Tensor) -> bool:

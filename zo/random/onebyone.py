@@ -6,6 +6,7 @@ from torch import Tensor
 
 from zo.random import philox
 from zo.random.eager import Eager, Terms
+from zo.random.entries import Entries
 
 
 class OneByOne(Eager):
@@ -18,10 +19,10 @@ class OneByOne(Eager):
         stream: int,
         lists: Sequence[Terms],
         outs: Sequence[Tensor] | None = None,
-        under: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> list[Tensor]:
-        """One result of perturb for each list of terms; sums that are divided are the eager form's."""
-        if stream != philox.SIGNS or under is not None:
-            return super().perturb_many(w, pid, stream, lists, outs, under)
+        """One result of perturb for each list of terms; sums of which something becomes are the eager form's."""
+        if stream != philox.SIGNS or entries is not None:
+            return super().perturb_many(w, pid, stream, lists, outs, entries)
         places = [None] * len(lists) if outs is None else outs
         return [self.perturb(w, pid, stream, terms, out) for terms, out in zip(lists, places, strict=True)]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zo.random import philox
 from zo.random.eager import Terms
+from zo.random.entries import Entries
 from zo.random.onebyone import OneByOne
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -95,11 +96,18 @@ class Triton(OneByOne):
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
+        entries: Entries | None = None,
     ) -> None:
         """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
         nearest = low is None and (update != "stochastic" or w.dtype == torch.float32)
-        if stream != philox.SIGNS or not terms or not nearest or w.dtype not in _DTYPES:
-            super().move(w, pid, stream, terms, keep, update, rounding_key, low)
+        if (
+            stream != philox.SIGNS
+            or not terms
+            or entries is not None
+            or not nearest
+            or w.dtype not in _DTYPES
+        ):
+            super().move(w, pid, stream, terms, keep, update, rounding_key, low, entries)
             return
         flat = w.view(-1)
         self._run(flat, flat, pid, terms, keep)
