@@ -31,6 +31,7 @@ from zo.directions.base import two_sides, words_of
 from zo.errors import JournalError
 from zo.names import Parameters, trained
 from zo.random import eager, rounding
+from zo.random.formulas import Formula
 from zo.random.moments import Moments, f32
 
 _SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
@@ -202,7 +203,7 @@ class Weights:
 
     def elementwise(
         self,
-        rule: Rule | Moments,
+        rule: Rule | Moments | Formula,
         keys: Sequence[Key],
         directions: Directions,
         state: Mapping[str, Mapping[str, Tensor]] | None = None,
@@ -225,8 +226,7 @@ class Weights:
             flat = {slot: tensors[name].view(-1) for slot, tensors in (state or {}).items()}
             words = self._plain_words(name, keys, directions)
             place, how = (source, self.ids[name]), (keep, self.update, word, lows)
-            fused = self.kernels(name).moments if isinstance(rule, Moments) and words is not None else None
-            if fused is not None and fused(rule, *place, directions.stream, words, *how):  # pyright: ignore
+            if words is not None and self._fused(rule, name, flat, place, directions.stream, words, how):
                 self._show(name)
                 continue
             noise_of = self._noise(name, keys, directions, min(BLOCK, source.numel()))
@@ -234,10 +234,32 @@ class Weights:
                 here = slice(start, start + BLOCK)
                 part, lower = source[here], None if lows is None else lows[here]
                 w, noise = eager.read(part, lower), noise_of(start, part.numel())
-                step = rule(Block(name, start, w, noise, {slot: t[here] for slot, t in flat.items()}))
+                parts = {slot: t[here] for slot, t in flat.items()}
+                step = (
+                    rule.work_out(name, noise, parts)
+                    if isinstance(rule, Formula)
+                    else rule(Block(name, start, w, noise, parts))
+                )
                 new = (w if keep == 1.0 else w.mul_(f32(keep))).add_(step)  # where part is fp32, w is part
                 eager.write(part, new, self.ids[name], start, self.update, word, lower)
             self._show(name)
+
+    def _fused(
+        self,
+        rule: Rule | Moments | Formula,
+        name: str,
+        state: Mapping[str, Tensor],
+        place: tuple[Tensor, int],
+        stream: int,
+        words: Sequence[int],
+        how: tuple[float, str, int, Tensor | None],
+    ) -> bool:
+        """Whether the kernels have made the move in one pass."""
+        if isinstance(rule, Moments):
+            return self.kernels(name).moments(rule, *place, stream, words, *how)
+        if isinstance(rule, Formula):
+            return self.kernels(name).formula(rule, name, state, *place, stream, words, *how)
+        return False
 
     def _plain_words(self, name: str, keys: Sequence[Key], directions: Directions) -> list[int] | None:
         """The Philox keys, where each key's z of this tensor is the stream's numbers as they are; else None."""

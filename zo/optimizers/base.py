@@ -21,6 +21,7 @@ from zo.directions import Directions, Key, Probe
 from zo.errors import ConfigError, Diverged, JournalError
 from zo.names import Parameters
 from zo.precision import check_eps, check_move
+from zo.random.formulas import Formula
 from zo.random.moments import Moments
 from zo.weights import Rule, Weights, as_weights
 
@@ -194,7 +195,7 @@ class Probing(Optimizer):
         self.weights.warm([key for key, _ in terms], self.directions)
         self.weights.move(terms, self.directions, **self.pass_options(t, lr))
 
-    def apply_rule(self, t: int, rule: Rule | Moments, keys: Sequence[Key], lr: float) -> None:
+    def apply_rule(self, t: int, rule: Rule | Moments | Formula, keys: Sequence[Key], lr: float) -> None:
         """θ ← (1 − lr λ) θ + rule(block), one pass over θ and the slots; the rule gets the noise of the keys."""
         self.weights.warm(keys, self.directions)
         self.weights.elementwise(rule, keys, self.directions, self.slots, **self.pass_options(t, lr))

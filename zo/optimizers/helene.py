@@ -22,16 +22,14 @@ the first gradients their full weight. State: m and h, two fp32 copies.
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.optimizers.zoadam import two_betas
-from zo.weights import Block, Weights
+from zo.random.formulas import Elements, Formula, Value, within
+from zo.weights import Weights
 
 
 class HELENE(TwoPoint):
@@ -89,15 +87,13 @@ class HELENE(TwoPoint):
         beta1, beta2 = self.betas
         alpha = beta1 + (1 - beta1) * math.exp(-t / self.anneal)
 
-        def rule(block: Block) -> Tensor:
-            g = self.gradient(block, slopes)
-            m = block.state["m"].mul_(beta1).add_(g, alpha=alpha)
-            h = block.state["h"]
+        def step(at: Elements) -> Value:
+            g = self.gradient(at, slopes)
+            m = at.state["m"] = at.state["m"] * beta1 + g * alpha
             if t % self.refresh == 0:
-                h.mul_(beta2).addcmul_(g, g, value=(1 - beta2) * self.batch)
-            divisor = torch.clamp(h, min=self.bounds[block.name], out=g).mul_(self.gamma).add_(self.delta)
-            return torch.div(m, divisor, out=g).mul_(-lr)
+                at.state["h"] = at.state["h"] * beta2 + g * g * ((1 - beta2) * self.batch)
+            return m / (within(at.state["h"], self.bounds[at.name]) * self.gamma + self.delta) * -lr
 
         self.check_size(lr * max(abs(p) for p in slopes))
-        self.apply_rule(t, rule, self.keys(t), lr)
+        self.apply_rule(t, Formula(step, by_name=True), self.keys(t), lr)
         return self.seen(losses, slopes) | {"annealing": alpha}

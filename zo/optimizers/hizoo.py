@@ -13,7 +13,7 @@ With the −1 and without the absolute value the estimate is unbiased; with it t
 The authors' code differs further: it keeps H in the weights' dtype, where with the published α of 1e-8 in 16 bits every
 update rounds away and H stays 1 (MeZO at twice the passes); a fourth pass serves a log; α's schedule counts epochs;
 weight decay falls on all tensors; H is not saved. Here H is fp32 and part of every snapshot. An update is formed as
-H + H (α c s − α) and rounded once; below α = 3e-8 the −α alone is under fp32's resolution, which over 20,000 steps at
+H + H (α c s − α); below α = 3e-8 the −α alone is under fp32's resolution, which over 20,000 steps at
 1e-8 makes 0.02 %. H is held in [1e-12, 1e12], which the paper does not do.
 
 α_t: `smooth = constant`, α; `drop`, α until step `smooth_steps` and α / 100 after it (the code's constant_decay1, with
@@ -22,8 +22,7 @@ H + H (α c s − α) and rounded once; below α = 3e-8 the −α alone is under
 
 import math
 from collections.abc import Sequence
-
-from torch import Tensor
+from typing import Any
 
 from zo.directions import Gaussian, Probe
 from zo.directions.scaled import Scaled
@@ -32,8 +31,8 @@ from zo.estimators import central_difference, second_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
 from zo.random.entries import Under
-from zo.random.moments import f32
-from zo.weights import Block, Rule, Weights
+from zo.random.formulas import Elements, Formula, Value, root, within
+from zo.weights import Weights
 
 SCHEDULES = ("constant", "drop", "linear", "cosine")
 LEAST, MOST = 1e-12, 1e12  # bounds of H
@@ -84,26 +83,22 @@ class HiZOO(Probing):
         curvature = abs(second_difference(plus, base, minus, self.eps)) / 2
         alpha = smoothing(t, self.alpha, self.smooth, self.smooth_steps)
 
-        def rule(block: Block) -> Tensor:
-            (z,), H = block.noise, block.state["H"]
-            s = squares(z, self.estimator)
-            H.addcmul_(H, s.mul_(f32(alpha * curvature)).sub_(f32(alpha))).clamp_(LEAST, MOST)
-            return z.div_(self.weights.kernels(block.name).roots(H, s)).mul_(f32(-lr * slope))
+        def step(at: Elements) -> Value:
+            (z,), H = at.noise, at.state["H"]
+            change = squares(z, self.estimator) * (alpha * curvature) - alpha
+            H = at.state["H"] = within(H + H * change, LEAST, MOST)
+            return z / root(H) * (-lr * slope)
 
         self.check_size(lr * abs(slope))
-        self._pass(t, rule, lr)
+        keys = self.keys(t)
+        self.weights.warm(keys, self.normal)  # z itself: the directions of the probes are z / √H
+        self.weights.elementwise(Formula(step), keys, self.normal, self.slots, **self.pass_options(t, lr))
         return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
 
-    def _pass(self, t: int, rule: Rule, lr: float) -> None:
-        """The element-wise pass, on z itself: the directions of the probes are z / √H."""
-        keys = self.keys(t)
-        self.weights.warm(keys, self.normal)
-        self.weights.elementwise(rule, keys, self.normal, self.slots, **self.pass_options(t, lr))
 
-
-def squares(z: Tensor, estimator: str) -> Tensor:
-    """|z² − 1| as in the paper, z² as in the code; a tensor of its own."""
-    return z.square().sub_(1.0).abs_() if estimator == "paper" else z.square()
+def squares(z: Any, estimator: str) -> Any:
+    """|z² − 1| as in the paper, z² as in the code."""
+    return abs(z * z - 1.0) if estimator == "paper" else z * z
 
 
 def smoothing(t: int, alpha: float, smooth: str, steps: int) -> float:

@@ -17,16 +17,14 @@ here z is one direction over all weights.
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.optimizers.zoadam import two_betas
-from zo.weights import Block, Weights
+from zo.random.formulas import Elements, Formula, Value, root
+from zo.weights import Weights
 
 
 class RAdaZO(TwoPoint):
@@ -64,12 +62,12 @@ class RAdaZO(TwoPoint):
         slopes = self.slopes(losses)
         beta1, beta2 = self.betas
 
-        def rule(block: Block) -> Tensor:
-            g = self.gradient(block, slopes)
-            m = block.state["m"].mul_(beta1).add_(g, alpha=1 - beta1)
-            v = block.state["v"].mul_(beta2).addcmul_(m, m, value=1 - beta2)
-            return torch.add(v, self.zeta, out=g).rsqrt_().mul_(m).mul_(-lr)
+        def step(at: Elements) -> Value:
+            g = self.gradient(at, slopes)
+            m = at.state["m"] = at.state["m"] * beta1 + g * (1 - beta1)
+            v = at.state["v"] = at.state["v"] * beta2 + m * m * (1 - beta2)
+            return m / root(v + self.zeta) * -lr
 
         self.check_size(lr)
-        self.apply_rule(t, rule, self.keys(t), lr)
+        self.apply_rule(t, Formula(step), self.keys(t), lr)
         return self.seen(losses, slopes)

@@ -12,16 +12,14 @@ direction alone; here ĝ is the mean.
 import math
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from zo.directions import Key, Probe, Spec
 from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import central_difference, forward_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
-from zo.random.moments import f32
-from zo.weights import Block, Weights
+from zo.random.formulas import Elements, Value
+from zo.weights import Weights
 
 
 class TwoPoint(Probing):
@@ -71,9 +69,9 @@ class TwoPoint(Probing):
         """scale · ĝ as a sum of directions."""
         return tuple((key, scale * p / self.n) for key, p in zip(self.keys(t), slopes, strict=True))
 
-    def gradient(self, block: Block, slopes: Sequence[float]) -> Tensor:
-        """ĝ in one block, in the place of its noise, which is gone then."""
-        g = block.noise[0].mul_(f32(slopes[0] / self.n))
-        for z, p in zip(block.noise[1:], slopes[1:], strict=True):
-            g += z.mul_(f32(p / self.n))
+    def gradient(self, at: Elements, slopes: Sequence[float]) -> Value:
+        """ĝ in a formula."""
+        g = at.noise[0] * (slopes[0] / self.n)
+        for z, p in zip(at.noise[1:], slopes[1:], strict=True):
+            g = g + z * (p / self.n)
         return g

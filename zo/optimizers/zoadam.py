@@ -19,7 +19,8 @@ from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Block, Weights
+from zo.random.formulas import Elements, Formula, Value, root
+from zo.weights import Weights
 
 
 class ZOAdam(TwoPoint):
@@ -58,17 +59,16 @@ class ZOAdam(TwoPoint):
         slopes = self.slopes(losses)
         self.moves += 1
         (beta1, beta2), k = self.betas, self.moves.item()
-        size, root = lr / (1 - beta1**k), math.sqrt(1 - beta2**k)
+        size, whole = lr / (1 - beta1**k), math.sqrt(1 - beta2**k)
 
-        def rule(block: Block) -> Tensor:
-            g = self.gradient(block, slopes)
-            m = block.state["m"].mul_(beta1).add_(g, alpha=1 - beta1)
-            v = block.state["v"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            divisor = torch.sqrt(v, out=g).div_(root).add_(self.adam_eps)
-            return torch.div(m, divisor, out=g).mul_(-size)
+        def step(at: Elements) -> Value:
+            g = self.gradient(at, slopes)
+            m = at.state["m"] = at.state["m"] * beta1 + g * (1 - beta1)
+            v = at.state["v"] = at.state["v"] * beta2 + g * g * (1 - beta2)
+            return m / (root(v) / whole + self.adam_eps) * -size
 
         self.check_size(lr)
-        self.apply_rule(t, rule, self.keys(t), lr)
+        self.apply_rule(t, Formula(step), self.keys(t), lr)
         return self.seen(losses, slopes)
 
     def state(self) -> dict[str, Tensor]:

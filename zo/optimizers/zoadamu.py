@@ -20,7 +20,6 @@ ends, at 20,000 steps, near α 0.01, β1 0.13 and β2 0.01, from step 1024 to 16
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from zo.directions import Gaussian, Probe
@@ -29,8 +28,8 @@ from zo.errors import ConfigError
 from zo.estimators import central_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
-from zo.random.moments import f32
-from zo.weights import Block, Weights
+from zo.random.formulas import Elements, Formula, Value, root
+from zo.weights import Weights
 
 
 class ZOAdaMU(Probing):
@@ -97,23 +96,20 @@ class ZOAdaMU(Probing):
         plus, minus = losses
         slope = central_difference(plus, minus, self.eps)
         alpha, beta1, beta2 = (self.anneal(t, end) for end in (self.alpha, self.beta1, self.beta2))
-        uncertain, rest = f32(math.sqrt(alpha)), f32(math.sqrt(1.0 - alpha))
         kept = math.copysign(1.0, slope) if self.signed else 1.0
 
-        def rule(block: Block) -> Tensor:
-            m = block.state["m"]
-            z0, z1 = block.noise
-            first, second = z0.mul_(uncertain), z1.mul_(rest).add_(m)
-            mixed = torch.mul(first, beta1, out=m).add_(second * (1.0 - beta1))
-            v = first.square_().mul_(beta2).add_(second.square_().mul_(1.0 - beta2))
-            step = v.add_(self.sigma).rsqrt_().mul_(mixed).mul_(f32(-lr * slope))
-            m.mul_(kept)
-            return step
+        def step(at: Elements) -> Value:
+            z0, z1 = at.noise
+            first, second = z0 * math.sqrt(alpha), at.state["m"] + z1 * math.sqrt(1.0 - alpha)
+            m = first * beta1 + second * (1.0 - beta1)
+            v = first * first * beta2 + second * second * (1.0 - beta2)
+            at.state["m"] = m * kept
+            return m / root(v + self.sigma) * (-lr * slope)
 
         self.check_size(lr * abs(slope))
         keys = [key for one in self.keys(t) for key in (one, beside(one))]
         self.weights.warm(keys, self.normal)
-        self.weights.elementwise(rule, keys, self.normal, self.slots, **self.pass_options(t, lr))
+        self.weights.elementwise(Formula(step), keys, self.normal, self.slots, **self.pass_options(t, lr))
         return {
             "loss": (plus + minus) / 2,
             "projected_gradient": abs(slope),

@@ -10,15 +10,13 @@ through m).
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Block, Weights
+from zo.random.formulas import Elements, Formula, Value
+from zo.weights import Weights
 
 
 class ZOMomentum(TwoPoint):
@@ -53,11 +51,10 @@ class ZOMomentum(TwoPoint):
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
 
-        def rule(block: Block) -> Tensor:
-            g = self.gradient(block, slopes)
-            m = block.state["m"].mul_(self.momentum).add_(g)
-            return torch.mul(m, -lr, out=g)
+        def step(at: Elements) -> Value:
+            m = at.state["m"] = at.state["m"] * self.momentum + self.gradient(at, slopes)
+            return m * -lr
 
         self.check_size(lr * max(abs(p) for p in slopes))
-        self.apply_rule(t, rule, self.keys(t), lr)
+        self.apply_rule(t, Formula(step), self.keys(t), lr)
         return self.seen(losses, slopes)

@@ -12,14 +12,13 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor
-
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Block, Weights
+from zo.random.formulas import Elements, Formula, Value, sign
+from zo.weights import Weights
 
 
 class ZOSign(TwoPoint):
@@ -57,9 +56,9 @@ class ZOSign(TwoPoint):
             self.apply(t, self.terms(t, signs, -lr), lr)
             return self.seen(losses, slopes)
 
-        def rule(block: Block) -> Tensor:
-            return self.gradient(block, slopes).sign_().mul_(-lr)
+        def step(at: Elements) -> Value:
+            return sign(self.gradient(at, slopes)) * -lr
 
         self.check_size(lr)
-        self.apply_rule(t, rule, self.keys(t), lr)
+        self.apply_rule(t, Formula(step), self.keys(t), lr)
         return self.seen(losses, slopes)

@@ -4,7 +4,7 @@ A term is (key, scale): 64 bits of Philox key and a number. Sums of terms are fo
 given; every product and sum is rounded by itself (no fused multiply-add). A sum of no terms is 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zo.random import philox, rounding
 from zo.random.entries import Entries
+from zo.random.formulas import Formula
 from zo.random.moments import Moments, f32, roots
 
 Terms = Sequence[tuple[int, float]]
@@ -73,6 +74,21 @@ class Kernels(Protocol):
     def moments(
         self,
         rule: Moments,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        keys: Sequence[int],
+        keep: float,
+        update: str,
+        rounding_key: int,
+        low: Tensor | None,
+    ) -> bool: ...
+
+    def formula(
+        self,
+        rule: Formula,
+        name: str,
+        state: Mapping[str, Tensor],
         w: Tensor,
         pid: int,
         stream: int,
@@ -231,6 +247,23 @@ class Eager:
         low: Tensor | None,
     ) -> bool:
         """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
+        return False
+
+    def formula(
+        self,
+        rule: Formula,
+        name: str,
+        state: Mapping[str, Tensor],
+        w: Tensor,
+        pid: int,
+        stream: int,
+        keys: Sequence[int],
+        keep: float,
+        update: str,
+        rounding_key: int,
+        low: Tensor | None,
+    ) -> bool:
+        """The same for a formula; state: fp32, of w's size, written into; all flat."""
         return False
 
 

@@ -263,6 +263,72 @@ struct Moments {
     };
 };
 
+// The step is what a program makes of the noise and the state: formulas.py.
+enum What { ADD, SUB, MUL, DIV, ROOT, ABS, SIGN, LEAST, MOST };
+
+struct Op {
+    int32_t what, to, a, b;  // b -1: c in its place
+    float c;
+};
+
+struct Formula {
+    static constexpr int registers = 40;
+    static constexpr int64_t chunk = 256;  // elements, so that all registers stay in the first cache
+
+    int32_t ops, states, step;
+    const int32_t* result;  // register of each state's new value
+    float* const* state;
+    const Op* op;
+
+    static int results(const Plan&) { return 1; }
+
+    template <class BINARY> static void each(const float* a, const float* b, float c, float* to, int64_t n, BINARY f) {
+        if (b)
+            for (int64_t i = 0; i < n; i++) to[i] = f(a[i], b[i]);
+        else
+            for (int64_t i = 0; i < n; i++) to[i] = f(a[i], c);
+    }
+    static void work(int what, const float* a, const float* b, float c, float* to, int64_t n) {
+        switch (what) {
+            case ADD: each(a, b, c, to, n, [](float x, float y) { return x + y; }); break;
+            case SUB: each(a, b, c, to, n, [](float x, float y) { return x - y; }); break;
+            case MUL: each(a, b, c, to, n, [](float x, float y) { return x * y; }); break;
+            case DIV: each(a, b, c, to, n, [](float x, float y) { return x / y; }); break;
+            case ROOT: for (int64_t i = 0; i < n; i++) to[i] = sqrtf(a[i]); break;
+            case ABS: for (int64_t i = 0; i < n; i++) to[i] = fabsf(a[i]); break;
+            case SIGN: for (int64_t i = 0; i < n; i++) to[i] = (float)(a[i] > 0) - (float)(a[i] < 0); break;
+            case LEAST: each(a, b, c, to, n, [](float x, float y) { return x < y ? y : x; }); break;
+            case MOST: each(a, b, c, to, n, [](float x, float y) { return x > y ? y : x; }); break;
+        }
+    }
+
+    template <int STREAM> struct Total {
+        float made[Tile<STREAM>::size + 64];  // the step of the tile's n elements
+
+        Total(const Plan& plan, const Formula& rule, int, const std::vector<const char*>& noise, int64_t e, int64_t n) {
+            alignas(64) float room[registers][chunk];
+            const float* reg[registers];
+            for (int k = 0; k < registers; k++) reg[k] = room[k];
+            for (int64_t done = 0; done < n; done += chunk) {
+                const int64_t m = n - done < chunk ? n - done : chunk;
+                for (int k = 0; k < plan.keys; k++) {
+                    if constexpr (STREAM == GAUSSIANS) reg[k] = (const float*)noise[k] + done;
+                    else for (int64_t i = 0; i < m; i += 16) narrow(room[k] + i, Tile<STREAM>::scaled(noise[k], done + i, 1.0f));
+                }
+                for (int s = 0; s < rule.states; s++) reg[plan.keys + s] = rule.state[s] + e + done;
+                for (const Op* op = rule.op; op < rule.op + rule.ops; op++)
+                    work(op->what, reg[op->a], op->b < 0 ? nullptr : reg[op->b], op->c, room[op->to], m);
+                for (int s = 0; s < rule.states; s++)
+                    if (rule.result[s] != plan.keys + s) memcpy(rule.state[s] + e + done, reg[rule.result[s]], m * 4);
+                memcpy(made + done, reg[rule.step], m * 4);
+            }
+        }
+        template <int V> inline void at(int64_t i, F (&total)[V]) const {
+            for (int v = 0; v < V; v++) total[v] = widen(made + i + 16 * v);
+        }
+    };
+};
+
 // V vectors of weights: w takes the place its new value has in `out`.
 template <int UPDATE, class T, int V>
 static inline void finish(bool decays, float keep, const T* w, T* out, int16_t* low, const uint16_t* half, F (&total)[V]) {
@@ -388,6 +454,18 @@ extern "C" int zo_moments(const Head* head, const char* packed, const char* rati
     Moments rule;
     memcpy(&rule, ratio, 12);
     rule.pairs = ratio + 12;
+    return head->stream == SIGNS ? dispatch<SIGNS>(*head, plan, rule) : dispatch<GAUSSIANS>(*head, plan, rule);
+}
+
+// All weights, flattened; packed has a key a list. formula: int32 ops, states, step, 0, result[states], padded to eight
+// bytes, float* state[states], ops.
+extern "C" int zo_formula(const Head* head, const char* packed, const char* formula) {
+    const Plan plan = unpack(packed);
+    int32_t counts[4];
+    memcpy(counts, formula, 16);
+    const int32_t* result = (const int32_t*)(formula + 16);
+    float* const* state = (float* const*)(result + (counts[1] + 1) / 2 * 2);
+    const Formula rule = {counts[0], counts[1], counts[2], result, state, (const Op*)(state + counts[1])};
     return head->stream == SIGNS ? dispatch<SIGNS>(*head, plan, rule) : dispatch<GAUSSIANS>(*head, plan, rule);
 }
 

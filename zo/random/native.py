@@ -7,7 +7,7 @@ else in one thread. Whatever it cannot do (no compiler, another device or dtype)
 
 import functools
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from zo.random import build, philox
 from zo.random.eager import Eager, Terms
 from zo.random.entries import Entries, Plus, Under, UnderProduct, Within
+from zo.random.formulas import Formula
 from zo.random.moments import Moments
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -163,6 +164,38 @@ class Native:
         self._library.zo_moments(head + struct.pack("@P", w.data_ptr()), _pack(lists), ratio)
         return True
 
+    def formula(
+        self,
+        rule: Formula,
+        name: str,
+        state: Mapping[str, Tensor],
+        w: Tensor,
+        pid: int,
+        stream: int,
+        keys: Sequence[int],
+        keep: float,
+        update: str,
+        rounding_key: int,
+        low: Tensor | None,
+    ) -> bool:
+        """The same for a formula; state: fp32, of w's size, written into; all flat."""
+        if not self._moves(w, stream, low) or len(set(keys)) < len(keys):
+            return False
+        program = rule.program(name, len(keys), tuple(state))
+        if program is None or not all(_vector(numbers) for numbers in state.values()):
+            return False
+        how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
+        head = self._head(w, w.numel(), 0, None, pid, stream, how, keep, rounding_key, low, len(keys))
+        places = [numbers.data_ptr() for numbers in state.values()]
+        counts = (len(program.ops), len(places), program.step, 0)
+        packed = struct.pack(f"@4i{len(places)}i0q{len(places)}P", *counts, *program.states, *places)
+        assert self._library is not None
+        plan = _pack(tuple(((key, 1.0),) for key in keys))
+        self._library.zo_formula(
+            head + struct.pack("@P", w.data_ptr()), plan, packed + _operations(program.ops)
+        )
+        return True
+
     def _takes(self, w: Tensor, stream: int) -> bool:
         known = w.dtype in _DTYPES and stream != philox.ROUNDING
         return known and self._library is not None and w.is_cpu and w.numel() > 0
@@ -246,6 +279,11 @@ def _pack(lists: tuple[tuple[tuple[int, float], ...], ...]) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _pack_one(terms: tuple[tuple[int, float], ...]) -> bytes:
     return _pack((terms,))
+
+
+@functools.lru_cache(maxsize=64)
+def _operations(ops: tuple[tuple[int, int, int, int, float], ...]) -> bytes:
+    return b"".join(struct.pack("@iiiif", *op) for op in ops)
 
 
 def _has(entries: Entries | None, w: Tensor) -> bool:

@@ -1,0 +1,155 @@
+"""An element-wise step that is written once: torch works it out in blocks, native.cpp in registers.
+
+    def step(at):                                        # momentum: m ← β m + p z, θ ← θ − η m
+        m = at.state["m"] = at.state["m"] * beta + at.noise[0] * p
+        return m * -lr
+
+    weights.elementwise(Formula(step), [key], directions, {"m": m})
+
+It may use + − · / between such values and numbers, abs, and `root`, `sign` and `within` of this module. Numbers are
+rounded to fp32 and every operation is rounded by itself, so whoever works it out gets the same bits (on a CPU).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from zo.random.moments import f32, roots
+
+REGISTERS = 40  # of native.cpp
+_CODE = {name: i for i, name in enumerate(("add sub mul div root abs sign least most").split())}
+
+
+class Value(Protocol):
+    """fp32 numbers of some elements: a tensor, or a symbol of one."""
+
+    def __add__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+    def __truediv__(self, other: Any, /) -> Any: ...
+    def __abs__(self) -> Any: ...
+
+
+@dataclass
+class Elements:
+    """What a step sees. name: of the tensor. noise: z of each key. state: by its own name; what is assigned stays."""
+
+    name: str
+    noise: Sequence[Any]
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Formula:
+    """step: Elements → what is to be added to the weights. by_name: whether it asks for the tensor's name."""
+
+    step: Callable[[Elements], Any]
+    by_name: bool = False
+    _programs: dict[Any, "Program | None"] = field(default_factory=dict)
+
+    def work_out(self, name: str, noise: Sequence[Tensor], state: dict[str, Tensor]) -> Tensor:
+        """In torch, for one block; the state's tensors are written into."""
+        at = Elements(name, noise, dict(state))
+        step = self.step(at)
+        for key, value in at.state.items():
+            if value is not state[key]:
+                state[key].copy_(value)
+        return step
+
+    def program(self, name: str, keys: int, states: Sequence[str]) -> "Program | None":
+        """The operations; None where they need more registers than there are."""
+        case = (name if self.by_name else "", keys, *states)
+        if case not in self._programs:
+            tape = Tape(keys + len(states))
+            symbols = [Symbol(tape, place) for place in range(tape.inputs)]
+            at = Elements(name, symbols[:keys], dict(zip(states, symbols[keys:], strict=True)))
+            step = self.step(at)
+            self._programs[case] = tape.program(step.place, [at.state[key].place for key in states])
+        return self._programs[case]
+
+
+@dataclass(frozen=True)
+class Program:
+    """ops: (code, to, a, b, c): register `to` becomes a ∘ b, or a ∘ c where b is -1. step, states: of the results.
+
+    Registers 0 … are the noise of each key, then each state; only those after them are written.
+    """
+
+    ops: tuple[tuple[int, int, int, int, float], ...]
+    step: int
+    states: tuple[int, ...]
+
+
+@dataclass
+class Tape:
+    """Operations in the order they were asked for, each with a place of its own behind the inputs."""
+
+    inputs: int
+    ops: list[tuple[int, int, int, float]] = field(default_factory=list)
+
+    def put(self, name: str, a: "Symbol", b: "Symbol | float" = 0.0) -> "Symbol":
+        other, number = (b.place, 0.0) if isinstance(b, Symbol) else (-1, f32(b))
+        self.ops.append((_CODE[name], a.place, other, number))
+        return Symbol(self, self.inputs + len(self.ops) - 1)
+
+    def program(self, step: int, states: list[int]) -> Program | None:
+        """With a register free again once its value is wanted no more."""
+        last = {place: i for i, (_, a, b, _) in enumerate(self.ops) for place in (a, b)}
+        last |= dict.fromkeys((step, *states), len(self.ops))
+        where = {place: place for place in range(self.inputs)}
+        free, used, ops = [], self.inputs, []
+        for i, (code, a, b, number) in enumerate(self.ops):
+            sides = where[a], -1 if b < 0 else where[b]
+            free += {where[place] for place in (a, b) if place >= self.inputs and last[place] == i}
+            if not free:
+                free.append(used)
+                used += 1
+            where[self.inputs + i] = to = free.pop()
+            ops.append((code, to, *sides, number))
+        if used > REGISTERS:
+            return None
+        return Program(tuple(ops), where[step], tuple(where[place] for place in states))
+
+
+@dataclass(frozen=True, eq=False)
+class Symbol:
+    """A value that is not there yet."""
+
+    tape: Tape
+    place: int
+
+    def __add__(self, other: "Symbol | float") -> "Symbol":
+        return self.tape.put("add", self, other)
+
+    def __sub__(self, other: "Symbol | float") -> "Symbol":
+        return self.tape.put("sub", self, other)
+
+    def __mul__(self, other: "Symbol | float") -> "Symbol":
+        return self.tape.put("mul", self, other)
+
+    def __truediv__(self, other: "Symbol | float") -> "Symbol":
+        return self.tape.put("div", self, other)
+
+    def __abs__(self) -> "Symbol":
+        return self.tape.put("abs", self)
+
+
+def root(x: Any) -> Any:
+    """√x as IEEE has it."""
+    return x.tape.put("root", x) if isinstance(x, Symbol) else roots(x)
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1."""
+    return x.tape.put("sign", x) if isinstance(x, Symbol) else torch.sign(x)
+
+
+def within(x: Any, least: float | None = None, most: float | None = None) -> Any:
+    """x, or the bound that it is beyond."""
+    if isinstance(x, Symbol):
+        x = x if least is None else x.tape.put("least", x, least)
+        return x if most is None else x.tape.put("most", x, most)
+    return torch.clamp(x, None if least is None else f32(least), None if most is None else f32(most))
