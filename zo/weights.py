@@ -5,17 +5,17 @@ Only `move`, `elementwise` and `load` write to them. A weight of 16 bits takes m
 1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype.
 
 A move that is a sum of directions is `move`. One whose entries depend on the noise in another way (a moment,
-a sign, a curvature) is `elementwise`: a rule is called with one Block of one tensor after another and returns
-what is to be added there.
+a sign, a curvature) is `elementwise`, by a Formula (zo/random/formulas.py), which the kernels work out in registers:
 
-    def rule(block):                                    # momentum: m ← β m + p z, θ ← θ − η m
-        m = block.state["m"].mul_(beta).add_(block.noise[0], alpha=p)
-        return torch.mul(m, -lr, out=block.noise[0])
+    def step(at):                                       # momentum: m ← β m + p z, θ ← θ − η m
+        m = at.state["m"] = at.state["m"] * beta + at.noise[0] * p
+        return m * -lr
 
-    weights.elementwise(rule, [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
+    weights.elementwise(Formula(step), [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
 
-with m = weights.zeros(), which the optimizer keeps (Optimizer.slots puts it into snapshots). Blocks have a fixed
-size and order on every device, so a sum over them is always the same.
+with m = weights.zeros(), which the optimizer keeps (Optimizer.slots puts it into snapshots). What no formula can say is
+a rule, any function of one Block of one tensor after another to what is to be added there. Blocks have a fixed size
+and order on every device, so a sum over them is always the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -212,7 +212,7 @@ class Weights:
         no_decay: Sequence[str] = (),
         rounding_key: Key | None = None,
     ) -> None:
-        """θ ← (1 − decay) θ + rule(block), block by block; read once, written once, rounded as by `move`.
+        """θ ← (1 − decay) θ + the rule's step; read once, written once, rounded as by `move`.
 
         keys: whose noise the rule gets, in this order; none is allowed.
         state: fp32 tensors that the rule reads and writes, by its own name and then the tensor's (`zeros`).
