@@ -235,11 +235,7 @@ class Weights:
                 part, lower = source[here], None if lows is None else lows[here]
                 w, noise = eager.read(part, lower), noise_of(start, part.numel())
                 parts = {slot: t[here] for slot, t in flat.items()}
-                step = (
-                    rule.work_out(name, noise, parts)
-                    if isinstance(rule, Formula)
-                    else rule(Block(name, start, w, noise, parts))
-                )
+                step = rule(Block(name, start, w, noise, parts))
                 new = (w if keep == 1.0 else w.mul_(f32(keep))).add_(step)  # where part is fp32, w is part
                 eager.write(part, new, self.ids[name], start, self.update, word, lower)
             self._show(name)

@@ -20,7 +20,7 @@ from torch import Tensor
 from zo.random.moments import f32, roots
 
 REGISTERS = 40  # of native.cpp
-_CODE = {name: i for i, name in enumerate(("add sub mul div root abs sign least most").split())}
+_CODE = {name: i for i, name in enumerate(("add sub mul div root abs sign least most inverse").split())}
 
 
 class Value(Protocol):
@@ -42,26 +42,38 @@ class Elements:
     state: dict[str, Any]
 
 
+class Stateful(Protocol):
+    """A block of one tensor (zo.weights.Block)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def noise(self) -> Sequence[Tensor]: ...
+    @property
+    def state(self) -> dict[str, Tensor]: ...
+
+
 @dataclass(frozen=True)
 class Formula:
-    """step: Elements → what is to be added to the weights. by_name: whether it asks for the tensor's name."""
+    """step: Elements → what is to be added to the weights. by_name: the step is told the tensor's name, else ""."""
 
     step: Callable[[Elements], Any]
     by_name: bool = False
     _programs: dict[Any, "Program | None"] = field(default_factory=dict)
 
-    def work_out(self, name: str, noise: Sequence[Tensor], state: dict[str, Tensor]) -> Tensor:
-        """In torch, for one block; the state's tensors are written into."""
-        at = Elements(name, noise, dict(state))
+    def __call__(self, block: Stateful) -> Tensor:
+        """In torch, for one block, whose state is written into."""
+        at = Elements(block.name if self.by_name else "", block.noise, dict(block.state))
         step = self.step(at)
         for key, value in at.state.items():
-            if value is not state[key]:
-                state[key].copy_(value)
+            if value is not block.state[key]:
+                block.state[key].copy_(value)
         return step
 
     def program(self, name: str, keys: int, states: Sequence[str]) -> "Program | None":
         """The operations; None where they need more registers than there are."""
-        case = (name if self.by_name else "", keys, *states)
+        name = name if self.by_name else ""
+        case = (name, keys, *states)
         if case not in self._programs:
             tape = Tape(keys + len(states))
             symbols = [Symbol(tape, place) for place in range(tape.inputs)]
@@ -132,6 +144,18 @@ class Symbol:
 
     def __truediv__(self, other: "Symbol | float") -> "Symbol":
         return self.tape.put("div", self, other)
+
+    def __neg__(self) -> "Symbol":
+        return self * -1.0
+
+    def __rsub__(self, other: float) -> "Symbol":
+        return -self + other
+
+    def __rtruediv__(self, other: float) -> "Symbol":
+        return self.tape.put("inverse", self) * other  # as torch has it
+
+    __radd__ = __add__
+    __rmul__ = __mul__
 
     def __abs__(self) -> "Symbol":
         return self.tape.put("abs", self)

@@ -264,7 +264,7 @@ struct Moments {
 };
 
 // The step is what a program makes of the noise and the state: formulas.py.
-enum What { ADD, SUB, MUL, DIV, ROOT, ABS, SIGN, LEAST, MOST };
+enum What { ADD, SUB, MUL, DIV, ROOT, ABS, SIGN, LEAST, MOST, INVERSE };
 
 struct Op {
     int32_t what, to, a, b;  // b -1: c in its place
@@ -296,6 +296,7 @@ struct Formula {
             case DIV: each(a, b, c, to, n, [](float x, float y) { return x / y; }); break;
             case ROOT: for (int64_t i = 0; i < n; i++) to[i] = sqrtf(a[i]); break;
             case ABS: for (int64_t i = 0; i < n; i++) to[i] = fabsf(a[i]); break;
+            case INVERSE: for (int64_t i = 0; i < n; i++) to[i] = 1.0f / a[i]; break;
             case SIGN: for (int64_t i = 0; i < n; i++) to[i] = (float)(a[i] > 0) - (float)(a[i] < 0); break;
             case LEAST: each(a, b, c, to, n, [](float x, float y) { return x < y ? y : x; }); break;
             case MOST: each(a, b, c, to, n, [](float x, float y) { return x > y ? y : x; }); break;
