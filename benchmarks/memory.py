@@ -64,15 +64,16 @@ def measure(case: Case, what: str) -> dict[str, int]:
     network, inputs = cases.model(case, cpu), cases.batch(case, cpu)
     sizes = [p.numel() * p.element_size() for p in network.parameters()]
     method = cases.optimizer(case, network, "auto")
-    for t in range(warm_up(method) + 1):
-        cases.plain_forward(network, inputs)
+    cases.plain_forward(network, inputs)
+    steps = warm_up(method)
+    for t in range(steps):
         first = ModuleLook(network, cases.objective, method, probes_per_forward=1)
         method.tell(t, method.step(t, inputs, first))
-    del first
+        del first
     look = ModuleLook(network, cases.objective, method, probes_per_forward=1)
     before = _settled()
     if what == "step":
-        method.tell(t + 1, method.step(t + 1, inputs, look))
+        method.tell(steps, method.step(steps, inputs, look))
     else:
         cases.plain_forward(network, inputs)
     rise = _status("VmHWM") - before

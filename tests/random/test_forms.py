@@ -403,6 +403,7 @@ def test_without_a_compiler_the_eager_form_works(monkeypatch, tmp_path, cxx, sai
 
 
 @compiler
+@pytest.mark.slow
 def test_two_processes_may_build_at_once(tmp_path):
     code = "from zo.random import Native; assert not Native().reason"
     environment = os.environ | {"ZO_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
@@ -412,6 +413,7 @@ def test_two_processes_may_build_at_once(tmp_path):
 
 
 @compiler
+@pytest.mark.slow
 def test_compiled():
     from zo.random.compiled import Compiled
 
