@@ -110,17 +110,22 @@ def _news(run: Followed) -> object:
 
 
 class Keys(AbstractContextManager["Keys"]):
-    """Keys without Enter, where there is a keyboard and this program has it; the terminal is put back at the end."""
+    """Keys without Enter, where there is a keyboard and this program has it; the terminal is put back at the end.
+
+    Ctrl-C is remembered too: what it raises is lost when it falls into a collection of garbage or a finaliser.
+    """
 
     def __init__(self, console: Console):
         self._file = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else -1
         if self._file >= 0 and os.tcgetpgrp(self._file) != os.getpgrp():
             self._file = -1  # in the background
         self._before: list[Any] = []
-        self._handler: Any = None
+        self._handlers: dict[int, Any] = {}
+        self._interrupted = False
 
     def __enter__(self) -> "Keys":
-        self._handler = signal.signal(signal.SIGTERM, _leave)
+        for number, handler in ((signal.SIGTERM, _leave), (signal.SIGINT, self._interrupt)):
+            self._handlers[number] = signal.signal(number, handler)
         if self._file >= 0:
             self._before = termios.tcgetattr(self._file)
             tty.setcbreak(self._file)
@@ -129,15 +134,22 @@ class Keys(AbstractContextManager["Keys"]):
     def __exit__(self, *_: object) -> None:
         if self._file >= 0:
             termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
-        signal.signal(signal.SIGTERM, self._handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def wait(self, seconds: float) -> str:
-        """The key that is pressed within so many seconds, or ''."""
+        """The key that is pressed within so many seconds, or ''; raises KeyboardInterrupt after Ctrl-C."""
+        if self._interrupted:
+            raise KeyboardInterrupt
         if self._file < 0:
             time.sleep(seconds)
             return ""
         ready, _, _ = select.select([self._file], [], [], seconds)
         return os.read(self._file, 1).decode(errors="replace") if ready else ""
+
+    def _interrupt(self, _: int, __: FrameType | None) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
 
 
 def _leave(number: int, _: FrameType | None) -> None:

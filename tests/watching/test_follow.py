@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from experiments.__main__ import main
 from experiments.folder import RunFolder
 from experiments.launching.states import states
 from experiments.lock import Lock
-from experiments.watching.command import watch
+from experiments.watching.command import Keys, watch
 from experiments.watching.follow import Flock, Tail, names_of
 from experiments.watching.table import COLUMNS, Overview, fitting
 
@@ -250,3 +251,18 @@ def test_without_a_terminal_lines_tell_of_changes_until_all_have_ended(tmp_path)
         "a seed0  finished  100 %  900 forwards"
     )
     assert any("dev f1 50.0 %, best 50.0 %" in line for line in lines)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_falls_into_a_finaliser_is_not_lost():
+    class Finaliser:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with Keys(Console()) as keys:
+        one = Finaliser()
+        del one  # what the signal raises in there Python prints and drops
+        with pytest.raises(KeyboardInterrupt):
+            keys.wait(0.0)
+    assert signal.getsignal(signal.SIGINT) is before
