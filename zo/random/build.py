@@ -40,7 +40,6 @@ def load(portable: bool) -> tuple[ctypes.CDLL | None, bool, str]:
     library.zo_moments.argtypes = [ctypes.c_char_p] * 3
     library.zo_formula.argtypes = [ctypes.c_char_p] * 3
     library.zo_noise.argtypes = [ctypes.c_int, *[ctypes.c_uint64] * 2, *[ctypes.c_int64] * 2, ctypes.c_void_p]
-    library.zo_roots.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
     return library, runtime is not None, ""
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from zo.random import philox, rounding
 from zo.random.entries import Entries
 from zo.random.formulas import Formula
-from zo.random.moments import Moments, f32, roots
+from zo.random.moments import Moments, f32
 
 Terms = Sequence[tuple[int, float]]
 
@@ -55,8 +55,6 @@ class Kernels(Protocol):
     def perturb_rows(
         self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
     ) -> Tensor: ...
-
-    def roots(self, x: Tensor, out: Tensor) -> Tensor: ...
 
     def move(
         self,
@@ -205,10 +203,6 @@ class Eager:
             noise = philox.noise_rows([key for key, _ in terms], pid, stream, rows, w.shape[1]).unbind()
         total = _accumulate(noise, terms)
         return (w[rows].float() + (total if entries is None else entries.of(total, rows))).to(w.dtype)
-
-    def roots(self, x: Tensor, out: Tensor) -> Tensor:
-        """√x of fp32 numbers as IEEE has it, in `out`, which may be x."""
-        return out.copy_(roots(x))
 
     def move(
         self,

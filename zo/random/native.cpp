@@ -488,13 +488,3 @@ extern "C" void zo_noise(int stream, uint64_t key, uint64_t id, int64_t start, i
     if (stream == SIGNS) noise<SIGNS>(schedule(key), id, start, n, out);
     else noise<GAUSSIANS>(schedule(key), id, start, n, out);
 }
-
-// n roots as IEEE has them; out may be x.
-extern "C" void zo_roots(const float* x, int64_t n, float* out) {
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) narrow(out + i, root(widen(x + i)));
-    float copy[16] = {};
-    memcpy(copy, x + i, (n - i) * 4);
-    narrow(copy, root(widen(copy)));
-    memcpy(out + i, copy, (n - i) * 4);
-}

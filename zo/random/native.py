@@ -109,13 +109,6 @@ class Native:
         self._run(w, pid, stream, plan, (out.data_ptr(),), rows.numel(), w.shape[1], rows, entries=entries)
         return out
 
-    def roots(self, x: Tensor, out: Tensor) -> Tensor:
-        """√x of fp32 numbers as IEEE has it, in `out`, which may be x."""
-        if self._library is None or not (x.is_cpu and x.is_contiguous() and _like(out, x)):
-            return self._eager.roots(x, out)
-        self._library.zo_roots(x.data_ptr(), x.numel(), out.data_ptr())
-        return out
-
     def move(
         self,
         w: Tensor,
