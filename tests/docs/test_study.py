@@ -39,7 +39,7 @@ def setting_of(text):
     return schedule, f"{float(rate):g}"
 
 
-@pytest.mark.parametrize(("heading", "task"), [("## SST-2", "sst2"), ("## TREC", "trec")])
+@pytest.mark.parametrize(("heading", "task"), [("## SST-2", "sst2"), ("## TREC", "trec"), ("## RTE", "rte")])
 def test_tries(heading, task):
     found = rows(f"study-{task}.json", task)
     shown = table(heading)
