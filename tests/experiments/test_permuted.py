@@ -46,6 +46,7 @@ def turned(tmp_path):
     return folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [
