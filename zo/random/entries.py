@@ -34,8 +34,15 @@ class Entries(ABC):
         return self.join(total, self.at(part), index)
 
 
+class Divided(Entries):
+    """Sums over the root of a number H."""
+
+    def join(self, total: Tensor, numbers: Tensor, index: int = 0) -> Tensor:
+        return total.div_(roots(numbers))
+
+
 @dataclass(frozen=True)
-class Under(Entries):
+class Under(Divided):
     """H: of the weight's shape, positive."""
 
     H: Tensor
@@ -43,12 +50,9 @@ class Under(Entries):
     def at(self, part: slice | Tensor) -> Tensor:
         return _part(self.H, part)
 
-    def join(self, total: Tensor, numbers: Tensor, index: int = 0) -> Tensor:
-        return total.div_(roots(numbers))
-
 
 @dataclass(frozen=True)
-class UnderProduct(Entries):
+class UnderProduct(Divided):
     """R [m], C [n] of a weight that is a matrix [m, n], or of more dimensions, [m, …] of m n elements; positive."""
 
     R: Tensor
@@ -59,9 +63,6 @@ class UnderProduct(Entries):
             return torch.outer(self.R[part], self.C)
         places, n = torch.arange(part.start, part.stop, device=self.R.device), self.C.numel()
         return self.R[places // n] * self.C[places % n]
-
-    def join(self, total: Tensor, numbers: Tensor, index: int = 0) -> Tensor:
-        return total.div_(roots(numbers))
 
 
 @dataclass(frozen=True)
