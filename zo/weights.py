@@ -14,8 +14,8 @@ a sign, a curvature) is `elementwise`, by a Formula (zo/random/formulas.py), whi
     weights.elementwise(Formula(step), [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
 
 with m = weights.zeros(), which the optimizer keeps (Optimizer.slots puts it into snapshots). What no formula can say is
-a rule, any function of one Block of one tensor after another to what is to be added there. Blocks have a fixed size
-and order on every device, so a sum over them is always the same.
+a rule, any function of one Block of one tensor after another to what is to be added there. Its blocks have a fixed
+size and order on every device, so a sum over them is always the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,8 +32,9 @@ from zo.errors import JournalError
 from zo.names import Parameters, trained
 from zo.random import eager, rounding
 from zo.random.formulas import Formula
-from zo.random.moments import Moments, f32
+from zo.random.moments import Moments
 
+_GPU_BLOCK = 1 << 22  # of rules that add nothing up over a block; there launches are what costs
 _SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
 
 
@@ -172,18 +173,18 @@ class Weights:
         no_decay: Sequence[str] = (),
         rounding_key: Key | None = None,
     ) -> None:
-        """θ ← (1 − decay) θ + Σ c z in one pass; tensors whose name contains one of `no_decay` keep all.
+        """θ ← θ + Σ c z − decay · θ in one pass; tensors whose name contains one of `no_decay` keep all.
 
         rounding_key names the bits of stochastic rounding. Without a term and decay nothing is touched.
         """
         wanted = [(key, c) for key, c in terms if c != 0.0]
         word = 0 if rounding_key is None else rounding_key.word
         for name in self.tensors:
-            keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
+            own_decay = 0.0 if any(part in name for part in no_decay) else decay
             mine = directions.terms(self, name, wanted)
-            if keep == 1.0 and not mine:
+            if own_decay == 0.0 and not mine:
                 continue
-            how = (keep, self.update, word, self.low.get(name))
+            how = (own_decay, self.update, word, self.low.get(name))
             source, pid = self.source(name), self.ids[name]
             entries = directions.entries(self, name, [wanted]) if mine else None
             if mine and entries is None and not directions.plain(self, name):
@@ -212,7 +213,7 @@ class Weights:
         no_decay: Sequence[str] = (),
         rounding_key: Key | None = None,
     ) -> None:
-        """θ ← (1 − decay) θ + the rule's step; read once, written once, rounded as by `move`.
+        """θ ← θ + the rule's step − decay · θ; read once, written once, rounded as by `move`.
 
         keys: whose noise the rule gets, in this order; none is allowed.
         state: fp32 tensors that the rule reads and writes, by its own name and then the tensor's (`zeros`).
@@ -220,23 +221,24 @@ class Weights:
         """
         word = 0 if rounding_key is None else rounding_key.word
         for name in self.tensors:
-            keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
+            own_decay = 0.0 if any(part in name for part in no_decay) else decay
             source, low = self.source(name).view(-1), self.low.get(name)
             lows = None if low is None else low.view(-1)
             flat = {slot: tensors[name].view(-1) for slot, tensors in (state or {}).items()}
             words = self._plain_words(name, keys, directions)
-            place, how = (source, self.ids[name]), (keep, self.update, word, lows)
+            place, how = (source, self.ids[name]), (own_decay, self.update, word, lows)
             if words is not None and self._fused(rule, name, flat, place, directions.stream, words, how):
                 self._show(name)
                 continue
-            noise_of = self._noise(name, keys, directions, min(BLOCK, source.numel()))
-            for start in range(0, source.numel(), BLOCK):
-                here = slice(start, start + BLOCK)
+            size = _GPU_BLOCK if source.is_cuda and isinstance(rule, Moments | Formula) else BLOCK
+            noise_of = self._noise(name, keys, directions, min(size, source.numel()))
+            for start in range(0, source.numel(), size):
+                here = slice(start, start + size)
                 part, lower = source[here], None if lows is None else lows[here]
                 w, noise = eager.read(part, lower), noise_of(start, part.numel())
                 parts = {slot: t[here] for slot, t in flat.items()}
-                step = rule(Block(name, start, w, noise, parts))
-                new = (w if keep == 1.0 else w.mul_(f32(keep))).add_(step)  # where part is fp32, w is part
+                step = eager.decayed(rule(Block(name, start, w, noise, parts)), w, own_decay)
+                new = w.add_(step)  # where part is fp32, w is part
                 eager.write(part, new, self.ids[name], start, self.update, word, lower)
             self._show(name)
 

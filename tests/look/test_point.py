@@ -1,6 +1,8 @@
 """A probe's loss is that of a model whose weights truly are θ + Σ scale z, and looking writes no weight."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -261,6 +263,22 @@ def test_dropout_does_not_enter_a_look():
     x = torch.randn(5, 6)
     assert look([Probe()], x) == look([Probe()], x)
     assert not model.training
+
+
+def test_what_is_dropped_is_freed_at_once():
+    """Without the collector of cycles, which a full GPU does not wait for."""
+    model = nn.Sequential(nn.Embedding(9, 6), nn.LayerNorm(6), nn.Linear(6, 1))
+    optimizer = FZOO(model, n=4)
+    look = ModuleLook(model, lambda model, x: model(x)[:, 0, 0], optimizer)
+    gone, collects = weakref.ref(model), gc.isenabled()
+    gc.disable()
+    try:
+        optimizer.tell(0, optimizer.step(0, torch.arange(6).view(2, 3), look))
+        del model, optimizer, look
+        assert gone() is None
+    finally:
+        if collects:
+            gc.enable()
 
 
 def test_a_loss_that_is_no_number_is_told_as_it_is():

@@ -17,8 +17,8 @@ struct Head {
     int64_t n, width, height;
     uint64_t id, rounding_key;
     int32_t dtype, stream, update, threads;
-    float keep;
-    int32_t decays;  // 1: w is multiplied by keep
+    float decay;
+    int32_t decays;  // 1: decay · w is taken off the sum
     void* outs[1];   // one result a list of terms
 };
 
@@ -332,11 +332,10 @@ struct Formula {
 
 // V vectors of weights: w takes the place its new value has in `out`.
 template <int UPDATE, class T, int V>
-static inline void finish(bool decays, float keep, const T* w, T* out, int16_t* low, const uint16_t* half, F (&total)[V]) {
+static inline void finish(bool decays, float decay, const T* w, T* out, int16_t* low, const uint16_t* half, F (&total)[V]) {
     for (int v = 0; v < V; v++) {
         F old = Store<UPDATE, T>::old(w + 16 * v, low + 16 * v);
-        if (decays) old = old * keep;
-        total[v] = old + total[v];
+        total[v] = old + (decays ? total[v] - old * decay : total[v]);
     }
     if constexpr (UPDATE == NEAREST && V % 2 == 0 && std::is_same<T, Bf16>::value)
         for (int v = 0; v < V; v += 2) narrow_pair(out + 16 * v, total[v], total[v + 1]);
@@ -360,12 +359,12 @@ static void range(const Head& head, const Plan& plan, const KIND& kind, const st
             int16_t* low = UPDATE == MASTER ? head.low + place + done : nullptr;
             const typename KIND::template Total<STREAM> sum(plan, kind, l, space.noise, e + done, m);
             const bool decays = head.decays;
-            const float keep = head.keep;
+            const float decay = head.decay;
             int64_t i = 0;
             for (; i + 64 <= m; i += 64) {
                 F total[4];
                 sum.at(i, total);
-                finish<UPDATE, T>(decays, keep, w + done + i, out + i, low + i, half + i, total);
+                finish<UPDATE, T>(decays, decay, w + done + i, out + i, low + i, half + i, total);
             }
             for (; i < m; i += 16) {  // what is left goes through copies of full width
                 F total[1];
@@ -375,7 +374,7 @@ static void range(const Head& head, const Plan& plan, const KIND& kind, const st
                 memcpy(copy, w + done + i, left * sizeof(T));
                 if (UPDATE == MASTER) memcpy(lower, low + i, left * 2);
                 sum.at(i, total);
-                finish<UPDATE, T>(decays, keep, copy, copy, lower, half + i, total);
+                finish<UPDATE, T>(decays, decay, copy, copy, lower, half + i, total);
                 memcpy(out + i, copy, left * sizeof(T));
                 if (UPDATE == MASTER) memcpy(low + i, lower, left * 2);
             }

@@ -115,21 +115,21 @@ class Native:
         pid: int,
         stream: int,
         terms: Terms,
-        keep: float = 1.0,
+        decay: float = 0.0,
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
         entries: Entries | None = None,
     ) -> None:
-        """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
+        """w ← w + (Σ scale z − decay · w) in place, one pass; `low` holds the low halves when update is master."""
         if not (self._moves(w, stream, low) and _has(entries, w)):
-            self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low, entries)
+            self._eager.move(w, pid, stream, terms, decay, update, rounding_key, low, entries)
             return
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
         plan = _pack_one(tuple(terms))
         place = (w.data_ptr(),)
         self._run(
-            w, pid, stream, plan, place, w.numel(), 0, None, how, keep, rounding_key, low, entries=entries
+            w, pid, stream, plan, place, w.numel(), 0, None, how, decay, rounding_key, low, entries=entries
         )
 
     def moments(
@@ -139,12 +139,12 @@ class Native:
         pid: int,
         stream: int,
         keys: Sequence[int],
-        keep: float,
+        decay: float,
         update: str,
         rounding_key: int,
         low: Tensor | None,
     ) -> bool:
-        """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
+        """w ← w + (rule − decay · w) in place, and True; False where this form leaves it to the reference."""
         if not self._moves(w, stream, low):
             return False
         names = iter(keys)
@@ -152,7 +152,7 @@ class Native:
         weights = [x for pair in zip(rule.first, rule.second, strict=True) for x in pair]
         ratio = struct.pack(f"@ffi{len(weights)}f", rule.scale, rule.eps, rule.inside, *weights)
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
-        head = self._head(w, w.numel(), 0, None, pid, stream, how, keep, rounding_key, low, len(keys))
+        head = self._head(w, w.numel(), 0, None, pid, stream, how, decay, rounding_key, low, len(keys))
         assert self._library is not None
         self._library.zo_moments(head + struct.pack("@P", w.data_ptr()), _pack(lists), ratio)
         return True
@@ -166,7 +166,7 @@ class Native:
         pid: int,
         stream: int,
         keys: Sequence[int],
-        keep: float,
+        decay: float,
         update: str,
         rounding_key: int,
         low: Tensor | None,
@@ -178,7 +178,7 @@ class Native:
         if program is None or not all(_vector(numbers) for numbers in state.values()):
             return False
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
-        head = self._head(w, w.numel(), 0, None, pid, stream, how, keep, rounding_key, low, len(keys))
+        head = self._head(w, w.numel(), 0, None, pid, stream, how, decay, rounding_key, low, len(keys))
         places = [numbers.data_ptr() for numbers in state.values()]
         counts = (len(program.ops), len(places), program.step, 0)
         packed = struct.pack(f"@4i{len(places)}i0q{len(places)}P", *counts, *program.states, *places)
@@ -207,13 +207,13 @@ class Native:
         width: int = 0,
         rows: Tensor | None = None,
         update: int = 0,
-        keep: float = 1.0,
+        decay: float = 0.0,
         rounding_key: int = 0,
         low: Tensor | None = None,
         work: int = 1,
         entries: Entries | None = None,
     ) -> None:
-        head = self._head(w, n, width, rows, pid, stream, update, keep, rounding_key, low, work)
+        head = self._head(w, n, width, rows, pid, stream, update, decay, rounding_key, low, work)
         assert self._library is not None
         head += struct.pack(f"@{len(outs)}P", *outs)
         zo = self._library
@@ -230,7 +230,7 @@ class Native:
         pid: int,
         stream: int,
         update: int,
-        keep: float,
+        decay: float,
         rounding_key: int,
         low: Tensor | None,
         work: int,
@@ -252,8 +252,8 @@ class Native:
             stream,
             update,
             threads,
-            keep,
-            keep != 1.0,
+            decay,
+            decay != 0.0,
         )
 
 
