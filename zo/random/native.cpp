@@ -319,9 +319,16 @@ struct Formula {
                 for (int s = 0; s < rule.states; s++) reg[plan.keys + s] = rule.state[s] + e + done;
                 for (const Op* op = rule.op; op < rule.op + rule.ops; op++)
                     work(op->what, reg[op->a], op->b < 0 ? nullptr : reg[op->b], op->c, room[op->to], m);
-                for (int s = 0; s < rule.states; s++)
-                    if (rule.result[s] != plan.keys + s) memcpy(rule.state[s] + e + done, reg[rule.result[s]], m * 4);
+                // All of what is read before any of it is written: a state may become another one, the step an old one.
                 memcpy(made + done, reg[rule.step], m * 4);
+                const float* next[registers];
+                for (int s = 0; s < rule.states; s++) {
+                    const int from = rule.result[s], own = plan.keys + s;
+                    const bool another = from >= plan.keys && from < plan.keys + rule.states && from != own;
+                    next[s] = another ? (const float*)memcpy(room[own], reg[from], m * 4) : reg[from];
+                }
+                for (int s = 0; s < rule.states; s++)
+                    if (rule.result[s] != plan.keys + s) memcpy(rule.state[s] + e + done, next[s], m * 4);
             }
         }
         template <int V> inline void at(int64_t i, F (&total)[V]) const {
