@@ -91,7 +91,9 @@ def moved(formula, dtype, update, kind, kernels, decay=0.1):
 
 @pytest.mark.parametrize("kind", ["gaussian", "rademacher"])
 @pytest.mark.parametrize(("update", "dtype"), UPDATES)
-@pytest.mark.parametrize("step", [everything, momentum, noise_itself, swapped, before, around, of_the_name, of_no_name])
+@pytest.mark.parametrize(
+    "step", [everything, momentum, noise_itself, swapped, before, around, of_the_name, of_no_name]
+)
 def test_whoever_works_it_out(step, update, dtype, kind):
     by_name = step is of_the_name
     one = moved(Formula(step, by_name), dtype, update, kind, "eager")

@@ -6,6 +6,7 @@ is a function of the weights, the state and the batch alone. Gradients and momen
 losses: such a run resumes from its newest snapshot.
 """
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor
 
 from zo.directions import Probe
-from zo.errors import ConfigError
+from zo.errors import ConfigError, Diverged
 from zo.names import Parameters
 from zo.optimizers.base import NO_DECAY, Looker, Optimizer, Rate
 from zo.random import key_of
-from zo.weights import Weights
+from zo.weights import Weights, as_weights
 
 BACKWARD_COST = 3
 
@@ -46,13 +47,21 @@ class FirstOrder(Optimizer):
         seed: int,
         on_nan: str,
     ):
-        super().__init__(params, lr, weight_decay, seed, on_nan)
+        weights = copy.copy(as_weights(params))
+        weights.copies = {}  # the parameters themselves are trained, as torch would
+        narrow = [name for name, tensor in weights.tensors.items() if tensor.dtype != torch.float32]
+        if narrow and weights.update != "nearest":
+            raise ConfigError(
+                f"update = {weights.update!r} says how moves of zeroth-order methods are rounded. {type(self).__name__} "
+                f"moves by torch, which rounds to nearest, and {narrow[0]} has 16 bits. Use update = 'nearest', or load "
+                "the model in float32."
+            )
+        super().__init__(weights, lr, weight_decay, seed, on_nan)
         if clip is not None and not clip > 0:
             raise ConfigError(f"optimizer.clip = {clip} must be above 0, or null for no bound.")
         self.dropout = dropout
         self.clip = clip
         self._torch: torch.optim.Optimizer | None = None
-        self.weights.copies.clear()  # the parameters themselves are trained, as torch would
 
     @abstractmethod
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer: ...
@@ -82,9 +91,20 @@ class FirstOrder(Optimizer):
         return [look.gradient(batch, seed=key_of(self.seed, t, 0) >> 1 if self.dropout else None)]
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        norm = torch.nn.utils.clip_grad_norm_(
-            list(self.weights.tensors.values()), self.clip if self.clip is not None else float("inf")
-        )
+        trained = [tensor for tensor in self.weights.tensors.values() if tensor.grad is not None]
+        norm = total_norm([tensor.grad for tensor in trained if tensor.grad is not None])
+        if not math.isfinite(norm.item()):
+            self.inner.zero_grad(set_to_none=True)
+            if self.on_nan == "stop":
+                raise Diverged(
+                    f"Step {t}: the loss is {losses[0]:.4g} and its gradient holds numbers that are not finite. The "
+                    "learning rate is too large for this model, or its dtype too narrow for a backward pass (float16 "
+                    "ends at 65504: take bfloat16 or float32)."
+                )
+            self.skipped += 1
+            return {"loss": losses[0]}
+        if self.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.clip, norm)
         for group in self.inner.param_groups:
             group["lr"] = lr
         self.inner.step()
@@ -112,6 +132,14 @@ class FirstOrder(Optimizer):
         full = self.inner.state_dict()
         full["state"] = slots
         self.inner.load_state_dict(full)
+
+
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients together, fp32: in float16 one above 65504 would be infinite."""
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+    if not norms:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
 
 
 class AdamW(FirstOrder):
