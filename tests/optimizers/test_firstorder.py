@@ -188,9 +188,8 @@ def test_sixteen_bit_vectors_are_trained_as_torch_would():
 @pytest.mark.parametrize("kind", [AdamW, SGD])
 @pytest.mark.parametrize("update", ["stochastic", "master"])
 def test_other_roundings_than_torchs_are_refused(kind, update):
-    with pytest.raises(
-        ConfigError, match=f"update = '{update}'.*{kind.__name__} moves by torch.*bias has 16"
-    ):
+    message = f"update = '{update}'.*bias has 16 bits.*{kind.__name__} moves by torch"
+    with pytest.raises(ConfigError, match=message):
         kind(Weights(nn.Linear(4, 4).bfloat16(), update=update))
     kind(Weights(nn.Linear(4, 4), update=update))  # of fp32 weights nothing is rounded away
 
@@ -204,7 +203,7 @@ def test_a_large_gradient_of_finite_numbers_is_a_step(dtype, clip):
     seen = SGD([("weight", weight)], lr=1.0, clip=clip).tell(0, [1.0])
     assert seen["gradient_norm"] == pytest.approx(1e5, rel=1e-3)
     expected = torch.full_like(weight, -100.0 if clip is None else -1e-3)
-    rounded = max(1e-5, 2 * torch.finfo(dtype).eps)  # the norm is an fp32 sum of a million squares
+    rounded = max(1e-3, 2 * torch.finfo(dtype).eps)  # torch adds up a million squares in fp32
     torch.testing.assert_close(weight.detach(), expected, rtol=rounded, atol=0.0)
 
 

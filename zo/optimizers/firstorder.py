@@ -52,9 +52,9 @@ class FirstOrder(Optimizer):
         narrow = [name for name, tensor in weights.tensors.items() if tensor.dtype != torch.float32]
         if narrow and weights.update != "nearest":
             raise ConfigError(
-                f"update = {weights.update!r} says how moves of zeroth-order methods are rounded. {type(self).__name__} "
-                f"moves by torch, which rounds to nearest, and {narrow[0]} has 16 bits. Use update = 'nearest', or load "
-                "the model in float32."
+                f"update = {weights.update!r} says how moves of zeroth-order methods are rounded, and {narrow[0]} has "
+                f"16 bits. {type(self).__name__} moves by torch, which rounds to nearest: use update = 'nearest', or "
+                "load the model in float32."
             )
         super().__init__(weights, lr, weight_decay, seed, on_nan)
         if clip is not None and not clip > 0:
