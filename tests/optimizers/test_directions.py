@@ -178,7 +178,9 @@ def test_both_sides_are_made_at_once_with_the_bits_of_each(spec, dtype):
     for name in weights.tensors:
         outs = [torch.empty_like(weights.source(name)) for _ in sides]
         many = weights.at_many(name, sides, kind, outs)
-        assert all(torch.equal(weights.at(name, s, kind), m) for s, m in zip(sides, many, strict=True))
+        for made in (many, weights.at_many(name, sides, kind, None)):
+            assert all(torch.equal(weights.at(name, s, kind), m) for s, m in zip(sides, made, strict=True))
+            assert {m.dtype for m in made} == {weights.source(name).dtype}
 
 
 def test_sparse_probes_and_moves_the_small_weights_alone():

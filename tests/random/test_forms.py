@@ -192,6 +192,40 @@ def test_many_are_each_alone(form, stream):
         same_bits(out, Eager().perturb(w, PID, stream, terms))
 
 
+@STREAMS
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_of_no_terms_among_others_is_zero(form, stream, dtype):
+    w = weights(5003, dtype).view(-1, 5003)
+    one, none, other = form.perturb_many(w, PID, stream, [ONE, [], NINE])
+    for result, terms in ((one, ONE), (none, []), (other, NINE)):
+        same_bits(result, Eager().perturb(w, PID, stream, terms))
+    same_bits(none, (w.float() + 0.0).to(dtype))
+    twice = (w.float() + (w.float() + 0.0)).to(dtype)
+    same_bits(form.perturb_many(w, PID, stream, [[], ONE], None, Plus(w.float(), (1.0, 0.0)))[0], twice)
+    same_bits(form.perturb_rows(w, PID, stream, [], torch.tensor([0])), none)
+
+
+@pytest.mark.parametrize("row", [-1, 30, 1 << 40])
+def test_rows_that_are_not_there_are_refused(form, row):
+    w = torch.zeros(30, 5)
+    with pytest.raises(IndexError, match="outside the 30 rows"):
+        form.perturb_rows(w, PID, SIGNS, ONE, torch.tensor([3, row]))
+    if isinstance(form, Eager):
+        form.warm([ONE[0][0]], SIGNS, [(PID, 150)], CPU)
+        with pytest.raises(IndexError, match="outside the 30 rows"):
+            form.perturb_rows(w, PID, SIGNS, ONE, torch.tensor([3, row]))
+
+
+@STREAMS
+def test_narrow_row_numbers_of_a_large_table(stream):
+    """Elements are counted in 64 bits whatever the row numbers are; the table takes no memory."""
+    w = torch.zeros(1, 1 << 16).expand(1 << 17, -1)
+    rows = torch.tensor([(1 << 17) - 1, 1 << 15], dtype=torch.int32)
+    made = Eager().perturb_rows(w, PID, stream, [(5, 1.0)], rows)
+    for row, z in zip(rows.tolist(), made, strict=True):
+        same_bits(z, philox.noise([5], PID, stream, row << 16, 1 << 16, CPU)[0])
+
+
 def hessian(count):
     """Positive numbers over all sizes that HiZOO's H may have."""
     return torch.logspace(-12, 12, count)[torch.randperm(count, generator=torch.Generator().manual_seed(3))]

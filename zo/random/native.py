@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zo.random import build, philox
-from zo.random.eager import Eager, Terms
+from zo.random.eager import Eager, Terms, outside
 from zo.random.entries import Entries, Plus, Under, UnderProduct, Within
 from zo.random.formulas import Formula
 from zo.random.moments import Moments
@@ -219,7 +219,7 @@ class Native:
         zo = self._library
         code = zo.zo_apply(head, plan) if entries is None else zo.zo_entries(head, plan, _packed(entries))
         if code == 1:
-            raise IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
+            raise outside(w)
 
     def _head(
         self,
