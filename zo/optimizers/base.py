@@ -105,9 +105,9 @@ class Optimizer(ABC):
         """Makes the move of step t and returns what it saw (loss, slopes or spread, learning rate).
 
         losses: one a probe, in order. lr: used instead of the schedule's (a budget of minutes).
-        Raises Diverged when a loss is no finite number and on_nan is "stop".
+        Raises Diverged when a loss that counts is no finite number and on_nan is "stop".
         """
-        if not all(math.isfinite(loss) for loss in losses):
+        if not all(math.isfinite(loss) for loss in self.counting(losses)):
             if self.on_nan == "stop":
                 raise Diverged(
                     f"Step {t}: losses {', '.join(f'{loss:.4g}' for loss in losses)}. The learning rate or eps is "
@@ -117,6 +117,10 @@ class Optimizer(ABC):
             return {"loss": math.nan}
         lr = self.rate(t) if lr is None else lr
         return self._move(t, losses, lr) | {"lr": lr}
+
+    def counting(self, losses: Sequence[float]) -> Sequence[float]:
+        """Those losses without which there is no move: all, but in methods that can leave a point be."""
+        return losses
 
     @abstractmethod
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
