@@ -9,10 +9,9 @@ no pass. Ties stay at θ. No state.
 
 In fp32, and in 16 bits rounded to nearest, the point moved to is bit for bit the one looked at, so the loss on the
 batch never rises; stochastic rounding, fp32 masters of 16-bit weights, and directions with factors (lowrank, subspace),
-along which a look never makes the matrix, end within a rounding of it. A candidate whose loss is no finite number is not
-chosen; a loss at θ or for ĝ that is none has no step, as everywhere. Weight decay is no part of the points compared; it
-is applied with a move, and where θ is the best nothing changes. The authors' code walks to the third point and back in
-place.
+for which a look never makes the matrix, end within a rounding of it. A candidate whose loss is no finite number is not
+taken; without a loss at θ, or slopes, there is no step. Weight decay is no part of the points compared; it is applied
+with a move, and where θ is the best nothing changes. The authors' code walks to the third point and back in place.
 """
 
 import math
