@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from zo.errors import ConfigError
-from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, build, eager, philox
+from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, build, eager, native, philox
 from zo.random.entries import Plus, Under, UnderProduct, Within
+from zo.random.formulas import Formula
 from zo.random.moments import Moments, f32, roots
 from zo.weights import Block
 
@@ -103,6 +104,23 @@ def test_move(form, stream, dtype, update, keep):
             same_bits(one, other)
             if low is not None and lower is not None:
                 assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
+
+
+def test_a_master_weight_moved_to_no_number_is_none(form):
+    """The sums are NaN of many patterns: of what was one, of infinities, and from the state of a step."""
+    bad = torch.tensor([-1, 0x7FFFFFFF, 0x7F800001, -0x7FFFFF, 0x7FFF8000, -0x8000], dtype=torch.int32)
+    bad = bad.view(torch.float32).repeat(100)
+
+    def nothing(at):
+        return at.state["bad"]
+
+    weight, low = torch.zeros(600).bfloat16(), torch.full((600,), -1, dtype=torch.int16)
+    if isinstance(form, Native):
+        how = (PID, SIGNS, [], 1.0, "master", 0, low)
+        assert form.formula(Formula(nothing), "w", {"bad": bad}, weight, *how)
+    else:
+        form.move(weight, PID, SIGNS, [], 1.0, "master", 0, low, Plus(bad, (1.0,)))
+    assert weight.isnan().all() and not low.any()
 
 
 @STREAMS
@@ -405,6 +423,15 @@ def test_a_row_outside_the_matrix_is_an_error():
         Native().perturb_rows(torch.zeros(30, 4), PID, SIGNS, ONE, torch.tensor([30]))
 
 
+@compiler
+def test_a_loop_that_does_not_exist_is_an_error():
+    """No method gets there: what native.py hands on has a loop. If one did, its weights would stay as they are."""
+    w = torch.ones(40).half()
+    with pytest.raises(RuntimeError, match="no loop for this update of torch.float16"):
+        Native()._run(w, PID, SIGNS, native._pack_one(tuple(ONE)), (w.data_ptr(),), 40, update=2)
+    assert (w == 1).all()
+
+
 def test_best_takes_what_there_is():
     assert best(CPU, "eager").name == "eager"
     assert best(CPU).name == ("eager" if Native().reason else "native")
@@ -431,6 +458,19 @@ def test_without_a_compiler_the_eager_form_works(monkeypatch, tmp_path, cxx, sai
         same_bits(form.perturb(w, PID, SIGNS, ONE), Eager().perturb(w, PID, SIGNS, ONE))
     finally:
         build.load.cache_clear()
+
+
+def test_a_user_without_a_home_gets_the_eager_form(monkeypatch):
+    """As in a container that runs under a number that no passwd file knows."""
+
+    def unknown(number):
+        raise KeyError(number)
+
+    for variable in ("HOME", "ZO_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    library, _, reason = build.load.__wrapped__(False)
+    assert library is None and ("home directory" in reason or "compiler" in reason)
 
 
 @compiler

@@ -115,11 +115,12 @@ template <> struct Store<STOCHASTIC, Fp16> {
 template <> struct Store<MASTER, Bf16> {
     static F old(const Bf16* w, const int16_t* low) {
         typedef int16_t L __attribute__((vector_size(32)));
-        return (F)(((I)(widen16(w) << 16)) + __builtin_convertvector((L)halves_at(low), I));
+        return (F)((widen16(w) << 16) + (U)__builtin_convertvector((L)halves_at(low), I));
     }
     static void put(Bf16* w, int16_t* low, const uint16_t*, F x) {
-        U high = ((U)x + 0x8000u) >> 16;
-        H h = __builtin_convertvector(high, H), l = __builtin_convertvector((U)x - (high << 16), H);
+        U bits = x == x ? (U)x : U{} + 0x7FC00000u;  // of other NaNs the carry would make an infinity or a zero
+        U high = (bits + 0x8000u) >> 16;
+        H h = __builtin_convertvector(high, H), l = __builtin_convertvector(bits - (high << 16), H);
         memcpy(w, &h, 32);
         memcpy(low, &l, 32);
     }
