@@ -89,7 +89,7 @@ class HiZOOL(Probing):
         keys = self.keys(t)
         self.weights.warm(keys, self.normal)
         if alpha > 0.0:
-            for name in self.weights.tensors:
+            for name in (name for name, tensor in self.weights.tensors.items() if tensor.numel()):
                 self._smooth(name, keys[0], alpha, curvature)
         self.apply(t, [(keys[0], -lr * slope)], lr)
         return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
@@ -126,7 +126,8 @@ class HiZOOL(Probing):
 
 def shape(tensor: Tensor) -> tuple[int, int]:
     """[m, n] of a matrix, [first, rest] of what has more dimensions; a vector is [d, 1] and so keeps all of H."""
-    return (tensor.shape[0], tensor[0].numel()) if tensor.dim() > 1 else (tensor.numel(), 1)
+    m = tensor.shape[0] if tensor.dim() > 1 and tensor.numel() else tensor.numel()
+    return m, tensor.numel() // max(m, 1)
 
 
 def pieces(part: slice, width: int) -> Iterator[tuple[slice, slice]]:
