@@ -309,6 +309,25 @@ def test_a_loss_that_is_no_number_stops_or_is_skipped(name, bad):
     assert not equal([p.detach() for p in model.parameters()], before)
 
 
+def test_tensors_without_elements_are_no_hindrance(name):
+    """Beside others, of every number of dimensions; what is looked at and moved are the others."""
+    shapes = {"a": (0,), "b": (0, 4), "c": (4, 0), "d": (2, 0, 3), "e": (3, 4), "f": (5,), "g": ()}
+    for kernels in ("eager", "native"):
+        parameters = [(key, nn.Parameter(torch.ones(shape))) for key, shape in shapes.items()]
+        optimizer = make(name, Weights(parameters, kernels=kernels), lr=0.01)
+        for t in range(3):
+            if name in CHECKPOINTED:
+                for _, parameter in parameters:
+                    parameter.grad = torch.ones_like(parameter)
+            else:
+                for key in shapes:
+                    for probe in optimizer.ask(t):
+                        assert optimizer.weights.at(key, probe, optimizer.directions).shape == shapes[key]
+            optimizer.tell(t, [1.0 - 2.0**-10 * i for i in range(optimizer.losses_per_step)])
+        after = optimizer.weights.tensors["e"]
+        assert after.isfinite().all() and (name in LEAVES_OUT or not torch.equal(after, torch.ones(3, 4)))
+
+
 @pytest.mark.parametrize(
     "argument, value",
     [("lr", -1e-3), ("lr", float("nan")), ("lr", float("inf")), ("weight_decay", -0.1),

@@ -117,8 +117,8 @@ class LowRank(Made):
 
 
 def is_matrix(tensor: Tensor) -> bool:
-    """Whether more than one dimension is longer than 1."""
-    return sum(length > 1 for length in tensor.shape) > 1
+    """Whether it has elements, and more than one dimension longer than 1."""
+    return tensor.numel() > 0 and sum(length > 1 for length in tensor.shape) > 1
 
 
 def matrix_shape(tensor: Tensor) -> tuple[int, int]:
