@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zo.checks import two_betas
 from zo.directions import Probe
 from zo.errors import ConfigError, Diverged
 from zo.names import Parameters
@@ -161,11 +162,9 @@ class AdamW(FirstOrder):
         on_nan: str = "stop",
     ):
         super().__init__(params, lr, weight_decay, dropout, clip, seed, on_nan)
-        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ConfigError(f"optimizer.betas = {tuple(betas)} must be two numbers in [0, 1).")
+        self.betas = two_betas(betas)
         if not (math.isfinite(eps) and eps > 0):
             raise ConfigError(f"optimizer.eps = {eps} must be above 0.")
-        self.betas = (betas[0], betas[1])
         self.eps = eps
 
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

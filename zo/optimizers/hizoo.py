@@ -24,6 +24,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from zo.checks import whole
 from zo.directions import Gaussian, Probe
 from zo.directions.scaled import Scaled
 from zo.errors import ConfigError
@@ -119,7 +120,6 @@ def check_smoothing(alpha: float, smooth: str, steps: int, estimator: str) -> No
         raise ConfigError(f"optimizer.alpha = {alpha} must lie in [0, 1); the authors use 1e-8.")
     if smooth not in SCHEDULES:
         raise ConfigError(f"optimizer.smooth = {smooth!r} is none of {', '.join(SCHEDULES)}.")
-    if steps < 1:
-        raise ConfigError(f"optimizer.smooth_steps = {steps} must be at least 1 step.")
+    whole("optimizer.smooth_steps", steps, 1, "step")
     if estimator not in ("paper", "code"):
         raise ConfigError(f"optimizer.estimator = {estimator!r} must be 'paper' or 'code'.")
