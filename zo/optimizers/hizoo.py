@@ -13,8 +13,9 @@ With the −1 and without the absolute value the estimate is unbiased; with it t
 The authors' code differs further: it keeps H in the weights' dtype, where with the published α of 1e-8 in 16 bits every
 update rounds away and H stays 1 (MeZO at twice the passes); a fourth pass serves a log; α's schedule counts epochs;
 weight decay falls on all tensors; H is not saved. Here H is fp32 and part of every snapshot. An update is formed as
-H + H (α c s − α); below α = 3e-8 the −α alone is under fp32's resolution, which over 20,000 steps at
-1e-8 makes 0.02 %. H is held in [1e-12, 1e12], which the paper does not do.
+H + H α (c s − 1), c = |L₊ + L₋ − 2 L₀| / 2ε² and s = |z² − 1|. fp32 keeps a change of at least 3e-8 to 6e-8 of H: at
+α = 1e-8 those with c s below 4 to 7 are rounded away, the decay −α among them, and where all are H stays as it is. H is
+held in [1e-12, 1e12], which the paper does not do.
 
 α_t: `smooth = constant`, α; `drop`, α until step `smooth_steps` and α / 100 after it (the code's constant_decay1, with
 9800); `linear` and `cosine`, down to 0 at `smooth_steps`. At α = 0 this is MeZO, bit for bit. State: H, one fp32 copy.

@@ -64,12 +64,8 @@ class ZOAdaMU(Probing):
             if not 0.0 < value <= 1.0:
                 raise ConfigError(f"optimizer.{name} = {value} must lie in (0, 1]; 1 remembers nothing.")
         whole("optimizer.warmup", warmup, 0, "steps")
-        whole(
-            "optimizer.annealed",
-            annealed,
-            warmup + 1,
-            "steps: annealing ends after it began, at optimizer.warmup",
-        )
+        began = f"steps: annealing ends after it began, at optimizer.warmup = {warmup}"
+        whole("optimizer.annealed", annealed, warmup + 1, began)
         if not (math.isfinite(sigma) and sigma > 0):
             raise ConfigError(f"optimizer.sigma = {sigma} must be a finite number above 0.")
         self.alpha, self.beta1, self.beta2 = alpha, beta1, beta2
