@@ -32,7 +32,7 @@ from zo.errors import ConfigError
 from zo.estimators import central_difference, second_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
-from zo.random.entries import Under
+from zo.random.entries import Under, UnderProduct
 from zo.random.formulas import Elements, Formula, Value, root, within
 from zo.weights import Weights
 
@@ -65,14 +65,19 @@ class HiZOO(Probing):
     ):
         check_smoothing(alpha, smooth, smooth_steps, estimator)
         self.normal = Gaussian()
-        super().__init__(params, lr, eps, 1, Scaled(self.normal, self._hessian), weight_decay, seed, on_nan)
+        super().__init__(params, lr, eps, 1, Scaled(self.normal, self.hessian), weight_decay, seed, on_nan)
         self.alpha, self.smooth, self.smooth_steps, self.estimator = alpha, smooth, smooth_steps, estimator
+        self.losses_per_step = self.forward_passes = 3
+        self._begin()
+
+    def _begin(self) -> None:
+        """H = 1."""
         self.slots["H"] = self.weights.zeros()
         for tensor in self.slots["H"].values():
             tensor.fill_(1.0)
-        self.losses_per_step = self.forward_passes = 3
 
-    def _hessian(self, name: str) -> Under:
+    def hessian(self, name: str) -> Under | UnderProduct:
+        """H of a tensor, as the probes and the move divide by its root."""
         return Under(self.slots["H"][name])
 
     def ask(self, t: int) -> list[Probe]:
@@ -84,6 +89,12 @@ class HiZOO(Probing):
         slope = central_difference(plus, minus, self.eps)
         curvature = abs(second_difference(plus, base, minus, self.eps)) / 2
         alpha = smoothing(t, self.alpha, self.smooth, self.smooth_steps)
+        self.weights.warm(self.keys(t), self.normal)  # z itself: the directions of the probes are z / √H
+        self._take(t, slope, curvature, alpha, lr)
+        return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
+
+    def _take(self, t: int, slope: float, curvature: float, alpha: float, lr: float) -> None:
+        """H and θ take their step, in one pass. curvature: |L₊ + L₋ − 2 L₀| / 2ε²."""
 
         def step(at: Elements) -> Value:
             (z,), H = at.noise, at.state["H"]
@@ -92,10 +103,8 @@ class HiZOO(Probing):
             return z / root(H) * (-lr * slope)
 
         self.check_size(lr * abs(slope))
-        keys = self.keys(t)
-        self.weights.warm(keys, self.normal)  # z itself: the directions of the probes are z / √H
-        self.weights.elementwise(Formula(step), keys, self.normal, self.slots, **self.pass_options(t, lr))
-        return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
+        how = self.pass_options(t, lr)
+        self.weights.elementwise(Formula(step), self.keys(t), self.normal, self.slots, **how)
 
 
 def squares(z: Any, estimator: str) -> Any:
