@@ -5,7 +5,7 @@ Only `move`, `elementwise` and `load` write to them. A weight of 16 bits takes m
 1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype.
 
 A move that is a sum of directions is `move`. One whose entries depend on the noise in another way (a moment,
-a sign, a curvature) is `elementwise`, by a Formula (zo/random/formulas.py), which the kernels work out in registers:
+a sign, a curvature) is `elementwise`, by a Formula (zo/random/formulas.py), which the kernels work out in the cache:
 
     def step(at):                                       # momentum: m ← β m + p z, θ ← θ − η m
         m = at.state["m"] = at.state["m"] * beta + at.noise[0] * p
@@ -28,7 +28,7 @@ from zo.blocks import BLOCK, Block, Rule
 from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe, Terms
 from zo.directions.base import two_sides, words_of
-from zo.errors import JournalError
+from zo.errors import ConfigError, JournalError
 from zo.names import Parameters, trained
 from zo.random import eager, rounding
 from zo.random.formulas import Formula
@@ -136,9 +136,9 @@ class Weights:
         entries = directions.entries(self, name, [probe.terms for probe in probes])
         if entries is None and not directions.plain(self, name):
             if two_sides(probes) and (one := directions.terms(self, name, probes[0].terms)):
-                total = directions.total(self, name, one)
-                minus = torch.sub(self.source(name), total, out=None if outs is None else outs[1])
-                return [_plus(total, self.source(name)), minus]
+                total, source = directions.total(self, name, one), self.source(name)
+                minus = torch.sub(source, total, out=None if outs is None else outs[1]).to(source.dtype)
+                return [_plus(total, source), minus]
             return [self.at(name, probe, directions) for probe in probes]
         terms = [words_of(directions.terms(self, name, probe.terms)) for probe in probes]
         source = self.source(name)
@@ -175,10 +175,11 @@ class Weights:
     ) -> None:
         """θ ← θ + Σ c z − decay · θ in one pass; tensors whose name contains one of `no_decay` keep all.
 
-        rounding_key names the bits of stochastic rounding. Without a term and decay nothing is touched.
+        rounding_key names the bits of stochastic rounding, another one for every move. Without a term and decay nothing
+        is touched.
         """
         wanted = [(key, c) for key, c in terms if c != 0.0]
-        word = 0 if rounding_key is None else rounding_key.word
+        word = self._rounding_word(rounding_key)
         for name in self.tensors:
             own_decay = 0.0 if any(part in name for part in no_decay) else decay
             mine = directions.terms(self, name, wanted)
@@ -192,6 +193,17 @@ class Weights:
             else:
                 self.kernels(name).move(source, pid, directions.stream, words_of(mine), *how, entries)
             self._show(name)
+
+    def _rounding_word(self, rounding_key: Key | None) -> int:
+        """The 64-bit key of a move's rounding bits."""
+        if rounding_key is not None:
+            return rounding_key.word
+        if self.update == "stochastic":
+            raise ConfigError(
+                "update = 'stochastic' needs a rounding_key for every move, such as Key(seed, t, -1): with the same "
+                "bits in all moves an entry would be rounded the same way for ever."
+            )
+        return 0
 
     def _show(self, name: str) -> None:
         """Rounds the fp32 copy of a 16-bit vector, where there is one, into the model."""
@@ -219,7 +231,7 @@ class Weights:
         state: fp32 tensors that the rule reads and writes, by its own name and then the tensor's (`zeros`).
         A rule that returns Σ c z, summed in the order of the keys, gives the bits of `move`.
         """
-        word = 0 if rounding_key is None else rounding_key.word
+        word = self._rounding_word(rounding_key)
         for name in self.tensors:
             own_decay = 0.0 if any(part in name for part in no_decay) else decay
             source, low = self.source(name).view(-1), self.low.get(name)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests import tiny
-from zo import FZOO, ClosureLook, InPlace, Key, LookError, MeZO, ModuleLook, Probe, Weights
+from zo import FZOO, ClosureLook, ConfigError, InPlace, Key, LookError, MeZO, ModuleLook, Probe, Weights
 from zo.look.base import mean, weighted_sums
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -240,6 +240,13 @@ def test_the_walk_in_place_drifts_in_sixteen_bits():
     for t in range(5):
         look(optimizer.ask(t), tiny.batch("opt", 3, 6))
     assert not same_bits(before, bits(model))
+
+
+@pytest.mark.parametrize("update", ["stochastic", "master"])
+def test_the_walk_in_place_rounds_to_nearest_alone(update):
+    weights = Weights(nn.Linear(3, 3).bfloat16(), copies=False, update=update)
+    with pytest.raises(ConfigError, match=f"update = '{update}' it would be another"):
+        InPlace(nn.Linear(3, 3), tiny.causal, MeZO(weights))
 
 
 def test_the_walk_in_place_comes_back_when_the_forward_fails():

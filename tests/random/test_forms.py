@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from zo.errors import ConfigError
-from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, build, eager, philox
+from zo.random import GAUSSIANS, SIGNS, Eager, Native, best, build, eager, native, philox
 from zo.random.entries import Plus, Under, UnderProduct, Within
+from zo.random.formulas import Formula
 from zo.random.moments import Moments, f32, roots
 from zo.weights import Block
 
@@ -111,6 +112,23 @@ def test_move(form, stream, dtype, update, decay):
                 assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
 
 
+def test_a_master_weight_moved_to_no_number_is_none(form):
+    """The sums are NaN of many patterns: of what was one, of infinities, and from the state of a step."""
+    bad = torch.tensor([-1, 0x7FFFFFFF, 0x7F800001, -0x7FFFFF, 0x7FFF8000, -0x8000], dtype=torch.int32)
+    bad = bad.view(torch.float32).repeat(100)
+
+    def nothing(at):
+        return at.state["bad"]
+
+    weight, low = torch.zeros(600).bfloat16(), torch.full((600,), -1, dtype=torch.int16)
+    if isinstance(form, Native):
+        how = (PID, SIGNS, [], 1.0, "master", 0, low)
+        assert form.formula(Formula(nothing), "w", {"bad": bad}, weight, *how)
+    else:
+        form.move(weight, PID, SIGNS, [], 1.0, "master", 0, low, Plus(bad, (1.0,)))
+    assert weight.isnan().all() and not low.any()
+
+
 @STREAMS
 def test_a_move_without_scale_and_decay_changes_no_bit(form, stream):
     for dtype in DTYPES:
@@ -196,6 +214,40 @@ def test_many_are_each_alone(form, stream):
     for result, out, terms in zip(form.perturb_many(w, PID, stream, lists, outs), outs, lists, strict=True):
         assert result.data_ptr() == out.data_ptr()
         same_bits(out, Eager().perturb(w, PID, stream, terms))
+
+
+@STREAMS
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_of_no_terms_among_others_is_zero(form, stream, dtype):
+    w = weights(5003, dtype).view(-1, 5003)
+    one, none, other = form.perturb_many(w, PID, stream, [ONE, [], NINE])
+    for result, terms in ((one, ONE), (none, []), (other, NINE)):
+        same_bits(result, Eager().perturb(w, PID, stream, terms))
+    same_bits(none, (w.float() + 0.0).to(dtype))
+    twice = (w.float() + (w.float() + 0.0)).to(dtype)
+    same_bits(form.perturb_many(w, PID, stream, [[], ONE], None, Plus(w.float(), (1.0, 0.0)))[0], twice)
+    same_bits(form.perturb_rows(w, PID, stream, [], torch.tensor([0])), none)
+
+
+@pytest.mark.parametrize("row", [-1, 30, 1 << 40])
+def test_rows_that_are_not_there_are_refused(form, row):
+    w = torch.zeros(30, 5)
+    with pytest.raises(IndexError, match="outside the 30 rows"):
+        form.perturb_rows(w, PID, SIGNS, ONE, torch.tensor([3, row]))
+    if isinstance(form, Eager):
+        form.warm([ONE[0][0]], SIGNS, [(PID, 150)], CPU)
+        with pytest.raises(IndexError, match="outside the 30 rows"):
+            form.perturb_rows(w, PID, SIGNS, ONE, torch.tensor([3, row]))
+
+
+@STREAMS
+def test_narrow_row_numbers_of_a_large_table(stream):
+    """Elements are counted in 64 bits whatever the row numbers are; the table takes no memory."""
+    w = torch.zeros(1, 1 << 16).expand(1 << 17, -1)
+    rows = torch.tensor([(1 << 17) - 1, 1 << 15], dtype=torch.int32)
+    made = Eager().perturb_rows(w, PID, stream, [(5, 1.0)], rows)
+    for row, z in zip(rows.tolist(), made, strict=True):
+        same_bits(z, philox.noise([5], PID, stream, row << 16, 1 << 16, CPU)[0])
 
 
 def hessian(count):
@@ -377,6 +429,15 @@ def test_a_row_outside_the_matrix_is_an_error():
         Native().perturb_rows(torch.zeros(30, 4), PID, SIGNS, ONE, torch.tensor([30]))
 
 
+@compiler
+def test_a_loop_that_does_not_exist_is_an_error():
+    """No method gets there: what native.py hands on has a loop. If one did, its weights would stay as they are."""
+    w = torch.ones(40).half()
+    with pytest.raises(RuntimeError, match="no loop for this update of torch"):
+        Native()._run(w, PID, SIGNS, native._pack_one(tuple(ONE)), (w.data_ptr(),), 40, update=2)
+    assert (w == 1).all()
+
+
 def test_best_takes_what_there_is():
     assert best(CPU, "eager").name == "eager"
     assert best(CPU).name == ("eager" if Native().reason else "native")
@@ -403,6 +464,19 @@ def test_without_a_compiler_the_eager_form_works(monkeypatch, tmp_path, cxx, sai
         same_bits(form.perturb(w, PID, SIGNS, ONE), Eager().perturb(w, PID, SIGNS, ONE))
     finally:
         build.load.cache_clear()
+
+
+def test_a_user_without_a_home_gets_the_eager_form(monkeypatch):
+    """As in a container that runs under a number that no passwd file knows."""
+
+    def unknown(number):
+        raise KeyError(number)
+
+    for variable in ("HOME", "ZO_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    library, _, reason = build.load.__wrapped__(False)
+    assert library is None and ("home directory" in reason or "compiler" in reason)
 
 
 @compiler

@@ -109,6 +109,16 @@ def test_split_and_join_are_inverse():
     assert torch.equal(rounding.join(weight, low).view(torch.int32), x.view(torch.int32))
 
 
+NANS = [0x7FFFFFFF, -1, 0x7F800001, 0x7F807FFF, 0x7FFF8000, -0x8000, -0x7FFFFF, 0x7FC00000]  # patterns
+
+
+def test_a_master_weight_that_is_no_number_is_none():
+    x = torch.tensor(NANS, dtype=torch.int32).view(torch.float32)
+    weight, low = rounding.split(x)
+    assert x.isnan().all() and weight.isnan().all() and rounding.join(weight, low).isnan().all()
+    assert not low.any()
+
+
 def test_the_master_weight_is_x_to_nearest():
     x = any_fp32(1 << 18, 1)
     weight, _ = rounding.split(x)

@@ -1,4 +1,4 @@
-"""The three things done with named noise, in plain torch: the reference that faster forms must equal.
+"""What is done with named noise, in plain torch: the reference that faster forms must equal.
 
 A term is (key, scale): 64 bits of Philox key and a number. Sums of terms are formed in fp32, in the order
 given; every product and sum is rounded by itself (no fused multiply-add). A sum of no terms is 0. Weight decay
@@ -127,9 +127,8 @@ class Eager:
         self, terms: Terms, pid: int, stream: int, start: int, count: int, device: torch.device
     ) -> Tensor:
         """Σ scale z over elements start .. start + count, fp32."""
-        if not terms:
-            return torch.zeros(count, device=device)
-        return _accumulate(self.noise([key for key, _ in terms], pid, stream, start, count, device), terms)
+        noise = self.noise([key for key, _ in terms], pid, stream, start, count, device) if terms else ()
+        return _accumulate(noise, terms, (count,), device)
 
     def noise(
         self,
@@ -188,7 +187,7 @@ class Eager:
             noise = self.noise(list(row), pid, stream, start, part.numel(), w.device)
             here = slice(start, start + part.numel())
             for i, (terms, target) in enumerate(zip(lists, targets, strict=True)):
-                total = _accumulate([noise[row[key]] for key, _ in terms], terms)
+                total = _accumulate([noise[row[key]] for key, _ in terms], terms, part.shape, w.device)
                 total = total if entries is None else entries.of(total, here, i)
                 target[here] = part.float() + total
         return list(results)
@@ -196,13 +195,19 @@ class Eager:
     def perturb_rows(
         self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
     ) -> Tensor:
-        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
+        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype.
+
+        Raises IndexError for a row that the matrix does not have (where torch can say so at once: not on a GPU).
+        """
+        rows = rows.long()
+        if rows.is_cpu and ((rows < 0) | (rows >= w.shape[0])).any():
+            raise outside(w)
         kept = self._kept.get((stream, pid))
         if kept is not None and all(key in self._kept_keys for key, _ in terms):
             noise = [kept[self._kept_keys[key]].view(w.shape)[rows] for key, _ in terms]
         else:
             noise = philox.noise_rows([key for key, _ in terms], pid, stream, rows, w.shape[1]).unbind()
-        total = _accumulate(noise, terms)
+        total = _accumulate(noise, terms, (len(rows), w.shape[1]), w.device)
         return (w[rows].float() + (total if entries is None else entries.of(total, rows))).to(w.dtype)
 
     def move(
@@ -310,7 +315,14 @@ def write(
         part.copy_(new)
 
 
-def _accumulate(noise: Sequence[Tensor], terms: Terms) -> Tensor:
+def outside(w: Tensor) -> IndexError:
+    """The error of a row number that a matrix does not have."""
+    return IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
+
+
+def _accumulate(noise: Sequence[Tensor], terms: Terms, shape: Sequence[int], device: torch.device) -> Tensor:
+    if not terms:
+        return torch.zeros(shape, device=device)
     total = noise[0] * f32(terms[0][1])
     for z, (_, scale) in zip(noise[1:], terms[1:], strict=True):
         total += z * f32(scale)

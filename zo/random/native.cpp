@@ -115,11 +115,12 @@ template <> struct Store<STOCHASTIC, Fp16> {
 template <> struct Store<MASTER, Bf16> {
     static F old(const Bf16* w, const int16_t* low) {
         typedef int16_t L __attribute__((vector_size(32)));
-        return (F)(((I)(widen16(w) << 16)) + __builtin_convertvector((L)halves_at(low), I));
+        return (F)((widen16(w) << 16) + (U)__builtin_convertvector((L)halves_at(low), I));
     }
     static void put(Bf16* w, int16_t* low, const uint16_t*, F x) {
-        U high = ((U)x + 0x8000u) >> 16;
-        H h = __builtin_convertvector(high, H), l = __builtin_convertvector((U)x - (high << 16), H);
+        U bits = x == x ? (U)x : U{} + 0x7FC00000u;  // of other NaNs the carry would make an infinity or a zero
+        U high = (bits + 0x8000u) >> 16;
+        H h = __builtin_convertvector(high, H), l = __builtin_convertvector(bits - (high << 16), H);
         memcpy(w, &h, 32);
         memcpy(low, &l, 32);
     }
@@ -319,9 +320,16 @@ struct Formula {
                 for (int s = 0; s < rule.states; s++) reg[plan.keys + s] = rule.state[s] + e + done;
                 for (const Op* op = rule.op; op < rule.op + rule.ops; op++)
                     work(op->what, reg[op->a], op->b < 0 ? nullptr : reg[op->b], op->c, room[op->to], m);
-                for (int s = 0; s < rule.states; s++)
-                    if (rule.result[s] != plan.keys + s) memcpy(rule.state[s] + e + done, reg[rule.result[s]], m * 4);
+                // All of what is read before any of it is written: a state may become another one, the step an old one.
                 memcpy(made + done, reg[rule.step], m * 4);
+                const float* next[registers];
+                for (int s = 0; s < rule.states; s++) {
+                    const int from = rule.result[s], own = plan.keys + s;
+                    const bool another = from >= plan.keys && from < plan.keys + rule.states && from != own;
+                    next[s] = another ? (const float*)memcpy(room[own], reg[from], m * 4) : reg[from];
+                }
+                for (int s = 0; s < rule.states; s++)
+                    if (rule.result[s] != plan.keys + s) memcpy(rule.state[s] + e + done, next[s], m * 4);
             }
         }
         template <int V> inline void at(int64_t i, F (&total)[V]) const {
