@@ -119,10 +119,10 @@ def _choose(
     if isinstance(task.prompts, CausalPrompts):
         rows = [example.rows for example in examples]
         sums, counts = _option_sums(task, loaded, rows, share)
-        scores = (sums / counts.clamp(min=1.0)).masked_fill(counts == 0, float("-inf"))
-        said = scores
+        absent = counts == 0
+        said = scores = (sums / counts.clamp(min=1.0)).masked_fill(absent, float("-inf"))
         if examples[0].blanks:
-            said = scores * counts - _blank_sums(task, loaded, examples, share)
+            said = (sums - _blank_sums(task, loaded, examples, share)).masked_fill(absent, float("-inf"))
     else:
         counts = weights[:, None]
         said = scores = task.scores(loaded.model, task.collate_options(examples))
