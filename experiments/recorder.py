@@ -97,7 +97,7 @@ class Recorder:
 
     def would_be_best(self, dev: Evaluation) -> bool:
         """Whether these weights are better on dev than all before."""
-        return self._best is None or (_value(dev), -dev.loss) > self._best
+        return self._best is None or (dev.value, -dev.loss) > self._best
 
     def step(
         self, t: int, seen: dict[str, float], dev: Callable[[], Evaluation], replayed: bool = False
@@ -121,7 +121,7 @@ class Recorder:
             self._judge(steps, row["value"], row["loss"])
             if self.shown is not None:
                 self.shown.say(
-                    f"step {steps:,}: dev {result.metric} {100 * _value(result):.1f} %, loss {result.loss:.4f}"
+                    f"step {steps:,}: dev {result.metric} {100 * result.value:.1f} %, loss {result.loss:.4f}"
                 )
         return self._patience is not None and steps == self._looked and self._worse >= self._patience
 
@@ -130,7 +130,7 @@ class Recorder:
             "kind": kind,
             "steps": steps,
             "metric": result.metric,
-            "value": _value(result),
+            "value": result.value,
             "loss": result.loss,
             "n": result.n,
             "eval_forward_passes": result.forward_passes,
@@ -164,8 +164,3 @@ class Recorder:
             "gpu_hours": self.gpu_hours(seconds),
             "peak_memory_bytes": self._peak,
         }
-
-
-def _value(result: Evaluation) -> float:
-    assert result.value is not None  # only evaluations of the loss alone have none
-    return result.value
