@@ -3,6 +3,7 @@
 All decisions come from the rows, so a run that was killed and goes on decides the same.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,9 +69,10 @@ class Recorder:
             self._judge(row["steps"], row["value"], row["loss"])
         self.eval_forward_passes += row.get("eval_forward_passes", 0)
 
-    def _judge(self, steps: int, value: float, loss: float) -> None:
-        if self._best is None or (value, -loss) > self._best:
-            self._best, self.best_step, self.best_value, self._worse = (value, -loss), steps, value, 0
+    def _judge(self, steps: int, value: float, loss: float | None) -> None:
+        standing = _standing(value, loss)
+        if self._best is None or standing > self._best:
+            self._best, self.best_step, self.best_value, self._worse = standing, steps, value, 0
         else:
             self._worse += 1
 
@@ -97,7 +99,7 @@ class Recorder:
 
     def would_be_best(self, dev: Evaluation) -> bool:
         """Whether these weights are better on dev than all before."""
-        return self._best is None or (_value(dev), -dev.loss) > self._best
+        return self._best is None or _standing(_value(dev), dev.loss) > self._best
 
     def step(
         self, t: int, seen: dict[str, float], dev: Callable[[], Evaluation], replayed: bool = False
@@ -164,6 +166,11 @@ class Recorder:
             "gpu_hours": self.gpu_hours(seconds),
             "peak_memory_bytes": self._peak,
         }
+
+
+def _standing(value: float, loss: float | None) -> tuple[float, float]:
+    """The higher the better. A loss that is no finite number (null in a row that was read) is worse than all others."""
+    return value, -loss if loss is not None and math.isfinite(loss) else -math.inf
 
 
 def _value(result: Evaluation) -> float:

@@ -99,6 +99,8 @@ class _Run:
         self._rows = team.first(folder.metrics)  # of earlier processes
         gpus = team.size * memory.gpus_of(session.loaded.model)
         self.recorder = Recorder(session, folder, self._rows, gpus)
+        if self._keeps_best:
+            self.snapshots.pinned = self.recorder.best_step
         self.shown = view(console, f"{session.name} seed {self.config['seed']}", goal_of(self.config))
         team.report = lambda: (stop.code(), self.recorder.seconds())
         self.fit = Fit(folder, session.look, self.config["evaluate"]["batch"], self._say)
@@ -179,15 +181,16 @@ class _Run:
 
     def _dev(self, steps: int) -> Evaluation:
         """Dev after `steps` steps; a run that cannot be replayed keeps the best weights in a snapshot."""
-        session = self.session
-        result = self._evaluated(session.task.dev)
-        if session.optimizer.replays_from != "losses" and self.config["select"] == "best":
-            if self.recorder.would_be_best(result):
-                self.snapshots.pinned = steps
-                snapshot(session.optimizer, self.snapshots, steps)
-            else:
-                self.snapshots.pinned = self.recorder.best_step
+        result = self._evaluated(self.session.task.dev)
+        if self._keeps_best and self.recorder.would_be_best(result):
+            self.snapshots.pinned = steps
+            snapshot(self.session.optimizer, self.snapshots, steps)
         return result
+
+    @property
+    def _keeps_best(self) -> bool:
+        """Whether the best weights are kept in a snapshot, since their losses cannot rebuild them."""
+        return self.session.optimizer.replays_from != "losses" and self.config["select"] == "best"
 
     def _test(self) -> Evaluation:
         return self._evaluated(self.session.task.test)

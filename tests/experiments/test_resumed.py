@@ -1,0 +1,71 @@
+"""A run that goes on decides as one that was never stopped, whatever its rows hold."""
+
+import itertools
+import math
+
+import pytest
+
+from experiments.cli.compose import compose
+from experiments.evaluation import Evaluation
+from experiments.folder import RunFolder
+from experiments.recorder import Recorder
+from experiments.session import build
+from zo.journal import Journal
+
+
+@pytest.fixture
+def stopped(runs, monkeypatch):
+    """Runs a command until so many steps are done, where a file STOP ends it."""
+    append = Journal.append
+
+    def stop(steps: int, *overrides: str) -> None:
+        def append_and_ask(self, losses, lr=None):
+            append(self, losses, lr)
+            if len(self) == steps:
+                (self.path.parent / "STOP").touch()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", append_and_ask)
+            assert runs(*overrides) == {}
+
+    return stop
+
+
+def test_the_best_weights_of_a_first_order_run_outlive_every_stop(runs, stopped, rows):
+    """Each stop takes a snapshot, and of those the newest two stay beside the best."""
+    choices = (
+        "optimizer=adamw", "optimizer.lr=0.3", "schedule=constant", "select=best", "stop.every=4", "budget.steps=8"
+    )  # fmt: skip
+    for steps in (5, 6, 7):
+        stopped(steps, *choices)
+    result = runs(*choices)
+    dev = {row["steps"]: row for row in rows(result["folder"]) if row["kind"] == "dev"}
+    assert (dev[4]["value"], -dev[4]["loss"]) > (dev[8]["value"], -dev[8]["loss"])
+    assert result["selected_step"] == 4 and result["best_dev"] == dev[4]["value"]
+
+
+def test_a_loss_on_dev_that_is_no_number_is_the_worst(runs, stopped, rows):
+    """JSON has no NaN: it is null when the run goes on."""
+    choices = ("optimizer=mezo", "optimizer.lr=1e30", "schedule=constant", "stop.on_nan=skip", "select=best")
+    stopped(7, *choices)
+    result = runs(*choices)
+    dev = [row for row in rows(result["folder"]) if row["kind"] == "dev"]
+    assert [(row["steps"], row["loss"]) for row in dev] == [(5, None), (10, None), (12, None)]
+    assert result["selected_step"] == 5 and result["status"] == "finished"
+
+
+def test_the_order_in_which_losses_come_does_not_matter(tmp_path):
+    config = compose(["task.train=4", "task.dev=2", "task.test=2", "budget.steps=5"]).config
+    assert config is not None
+    session, folder = build(config), RunFolder(tmp_path)
+    for order in itertools.permutations([0.7, math.nan, None, -math.inf]):
+        looks = [
+            {"kind": "dev", "steps": t, "seconds": 0.0, "value": 0.5, "loss": x} for t, x in enumerate(order)
+        ]
+        recorder = Recorder(session, folder, looks)
+        assert recorder.best_step == order.index(0.7)
+        for loss, better in ((math.nan, False), (math.inf, False), (0.8, False), (0.6, True)):
+            assert (
+                recorder.would_be_best(Evaluation("accuracy", 0.5, None, loss, 16, 1, 0.5, None, ()))
+                is better
+            )
