@@ -10,7 +10,7 @@ from rich.console import Console
 
 from experiments import memory, saving
 from experiments.evaluation import Evaluation, evaluate
-from experiments.fitting import Fit
+from experiments.fitting import Fit, release
 from experiments.folder import RunFolder
 from experiments.identity import folder_of
 from experiments.progress import closing_table, show_ended, view
@@ -65,6 +65,7 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
             running: _Run | None = None
             try:
                 running = _Run(session, folder, journal, stop, console, team)
+                del session  # the run has it, and will let it go
                 return running.go()
             except BaseException as error:
                 if isinstance(error, RanksDiverged):
@@ -245,9 +246,12 @@ class _Run:
         if self.config["select"] == "last" or best is None or best == done:
             return done
         skipped, idle = self.session.optimizer.skipped, self.session.optimizer.idle
+        because = self.session.look.sequential_because
         del self.session  # before its successor is built, or two models would be in memory
+        release()
         self.session = replayed(build(self.config, self.team), self.journal, self.snapshots, best)
         self.session.optimizer.skipped, self.session.optimizer.idle = skipped, idle
+        self.session.look.sequential_because = because
         return best
 
     def _result(

@@ -3,32 +3,11 @@
 import itertools
 import math
 
-import pytest
-
 from experiments.cli.compose import compose
 from experiments.evaluation import Evaluation
 from experiments.folder import RunFolder
 from experiments.recorder import Recorder
 from experiments.session import build
-from zo.journal import Journal
-
-
-@pytest.fixture
-def stopped(runs, monkeypatch):
-    """Runs a command until so many steps are done, where a file STOP ends it."""
-    append = Journal.append
-
-    def stop(steps: int, *overrides: str) -> None:
-        def append_and_ask(self, losses, lr=None):
-            append(self, losses, lr)
-            if len(self) == steps:
-                (self.path.parent / "STOP").touch()
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Journal, "append", append_and_ask)
-            assert runs(*overrides) == {}
-
-    return stop
 
 
 def test_the_best_weights_of_a_first_order_run_outlive_every_stop(runs, stopped, rows):
