@@ -153,11 +153,15 @@ class _Run:
             return self.config["optimizer"]["lr"] * session.schedule(self.team.seconds / (60 * minutes))
 
         def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
+            def over() -> bool:
+                return not replayed and minutes is not None and self.team.seconds >= 60 * minutes
+
             self._warn_of_idle_steps(t)
-            ended = recorder.step(t, seen, lambda: self._dev(t + 1), replayed)
-            if not replayed and minutes is not None and self.team.seconds >= 60 * minutes:
-                ended = True
-            return ended or (not replayed and self.stop.asked())
+            last = over()
+            ended = recorder.step(t, seen, lambda: self._dev(t + 1), replayed, last=last)
+            if recorder.looked == t + 1:  # at dev, which may have taken the rest of the time
+                last = last or over()
+            return ended or last or (not replayed and self.stop.asked())
 
         return train(
             session.optimizer,

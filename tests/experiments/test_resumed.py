@@ -2,7 +2,13 @@
 
 import itertools
 import math
+import time
 
+import pytest
+
+import experiments.run
+from experiments import replaying
+from experiments.__main__ import main
 from experiments.cli.compose import compose
 from experiments.evaluation import Evaluation
 from experiments.folder import RunFolder
@@ -48,3 +54,40 @@ def test_the_order_in_which_losses_come_does_not_matter(tmp_path):
                 recorder.would_be_best(Evaluation("accuracy", 0.5, None, loss, 16, 1, 0.5, None, ()))
                 is better
             )
+
+
+def test_the_clock_ends_a_run_with_a_look_at_dev(runs, rows):
+    result = runs(
+        "budget.minutes=0.005", "stop.every=1000000", "select=best", "optimizer.lr=0.5", "schedule=constant"
+    )
+    (dev,) = [row for row in rows(result["folder"]) if row["kind"] == "dev"]
+    assert dev["steps"] == result["steps"] == result["selected_step"] > 0
+    assert result["best_dev"] == dev["value"]
+    assert replaying.replay(result["folder"], None) == 0
+
+
+def test_a_look_at_dev_that_takes_the_rest_of_the_time_is_the_last(runs, rows, monkeypatch):
+    """Not followed by one more step, and one more look."""
+    evaluate = experiments.run.evaluate
+
+    def slow(*args, **kwargs):
+        time.sleep(0.4)
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(experiments.run, "evaluate", slow)
+    result = runs("budget.minutes=0.01", "stop.every=1")
+    assert [row["steps"] for row in rows(result["folder"]) if row["kind"] == "dev"] == [1]
+    assert result["steps"] == 1
+
+
+@pytest.mark.parametrize("command", ["replay", "export"])
+def test_a_diverged_run_is_replayed_to_its_last_weights(runs, tmp_path, capsys, command):
+    result = runs("optimizer=mezo", "optimizer.lr=1e30", "schedule=constant", "save=true")
+    assert result["status"] == "diverged" and 0 < result["steps"] == result["selected_step"] < 12
+    if command == "replay":
+        assert main(["replay", str(result["folder"])]) == 0
+        assert "The bits are those of the run." in capsys.readouterr().out
+    else:
+        assert main(["export", str(result["folder"]), "--out", str(tmp_path / "out")]) == 0
+        saved, exported = (f / "model.safetensors" for f in (result["folder"] / "model", tmp_path / "out"))
+        assert saved.read_bytes() == exported.read_bytes()
