@@ -1,6 +1,5 @@
 """One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
 
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,8 +69,7 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
             except BaseException as error:
                 if isinstance(error, RanksDiverged):
                     folder.keep_metrics(len(journal))
-                last = traceback.format_exception_only(error)[-1].strip()
-                folder.write_status("failed", steps=len(journal), error=last)
+                folder.write_failed(error, steps=len(journal))
                 if running is not None:
                     running.end_tracking("failed")
                 raise
