@@ -98,6 +98,8 @@ class _Run:
         self._rows = team.first(folder.metrics)  # of earlier processes
         gpus = team.size * memory.gpus_of(session.loaded.model)
         self.recorder = Recorder(session, folder, self._rows, gpus)
+        # Losses cannot rebuild them, so a snapshot keeps the best weights:
+        self._keeps_best = session.optimizer.replays_from != "losses" and self.config["select"] == "best"
         if self._keeps_best:
             self.snapshots.pinned = self.recorder.best_step
         self.shown = view(console, f"{session.name} seed {self.config['seed']}", goal_of(self.config))
@@ -150,16 +152,15 @@ class _Run:
         def rate(t: int) -> float:
             return self.config["optimizer"]["lr"] * session.schedule(self.team.seconds / (60 * minutes))
 
-        def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
-            def over() -> bool:
-                return not replayed and minutes is not None and self.team.seconds >= 60 * minutes
+        def over() -> bool:
+            return minutes is not None and self.team.seconds >= 60 * minutes
 
+        def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
             self._warn_of_idle_steps(t)
-            last = over()
+            last = over() and not replayed
             ended = recorder.step(t, seen, lambda: self._dev(t + 1), replayed, last=last)
-            if recorder.looked == t + 1:  # at dev, which may have taken the rest of the time
-                last = last or over()
-            return ended or last or (not replayed and self.stop.asked())
+            late = recorder.looked == t + 1 and over()  # looking may have taken the rest of the time
+            return ended or last or (not replayed and (late or self.stop.asked()))
 
         return train(
             session.optimizer,
@@ -189,11 +190,6 @@ class _Run:
             self.snapshots.pinned = steps
             snapshot(self.session.optimizer, self.snapshots, steps)
         return result
-
-    @property
-    def _keeps_best(self) -> bool:
-        """Whether the best weights are kept in a snapshot, since their losses cannot rebuild them."""
-        return self.session.optimizer.replays_from != "losses" and self.config["select"] == "best"
 
     def _test(self) -> Evaluation:
         return self._evaluated(self.session.task.test)

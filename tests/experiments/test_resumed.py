@@ -1,6 +1,7 @@
 """A run that goes on decides as one that was never stopped, whatever its rows hold."""
 
 import itertools
+import json
 import math
 import time
 
@@ -78,6 +79,16 @@ def test_a_look_at_dev_that_takes_the_rest_of_the_time_is_the_last(runs, rows, m
     result = runs("budget.minutes=0.01", "stop.every=1")
     assert [row["steps"] for row in rows(result["folder"]) if row["kind"] == "dev"] == [1]
     assert result["steps"] == 1
+
+
+def test_what_is_replayed_is_not_cut_by_the_clock(runs, stopped, rows):
+    """Time was up when the process ended: all of its steps count, and one more shows that it is."""
+    stopped(7, "budget.minutes=60")
+    metrics = runs.only() / "metrics.jsonl"
+    metrics.write_text("".join(json.dumps(row | {"seconds": 3601.0}) + "\n" for row in rows(runs.only())))
+    result = runs("budget.minutes=60")
+    assert result["steps"] == 8
+    assert [row["steps"] for row in rows(result["folder"]) if row["kind"] == "dev"] == [5, 8]
 
 
 @pytest.mark.parametrize("command", ["replay", "export"])
