@@ -14,18 +14,20 @@ import os
 import shutil
 import socket
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from experiments.choices import ModelChoice
 from experiments.cli.schema import Fixed
 from experiments.lock import Lock
-from zo.errors import ConfigError, JournalError
+from zo.errors import ConfigError, JournalError, RankLost
 
 
 class RunFolder:
@@ -106,6 +108,20 @@ class RunFolder:
         """status.json: running, stopped, finished, diverged or failed, and since when."""
         self.write("status.json", {"state": state, "time": time.time(), "host": socket.gethostname(),
                                    "pid": os.getpid(), **more})  # fmt: skip
+
+    def write_failed(self, error: BaseException, **more: Any) -> None:
+        """status.json: failed, and why. That another process of the run was lost does not replace what any of them has
+        said since this one began, which is the reason.
+        """
+        said = self.status() or {}
+        if (
+            isinstance(error, RankLost)
+            and said.get("state") == "failed"
+            and said["time"] >= psutil.Process().create_time()
+        ):
+            return
+        last = traceback.format_exception_only(error)[-1].strip()
+        self.write_status("failed", error=last, **more)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole rows of metrics.jsonl; a torn last line is cut from the file."""
