@@ -62,6 +62,15 @@ def test_equal_settings_are_told_apart_by_the_loss_on_dev(tmp_path):
     assert cell.chosen is not None and cell.chosen.differs["optimizer.lr"] == 1e-4
 
 
+def test_equal_settings_that_report_their_last_weights_are_told_apart_by_the_loss_of_those(tmp_path):
+    for lr, losses in ((1e-4, (0.1, 0.4)), (1e-3, (0.5, 0.3))):
+        run(tmp_path, optimizer__lr=lr, dev=0.8, rows=dev_rows(0.8, 0.8, losses=losses))
+    for path in tmp_path.rglob("config.yaml"):
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "select": "last"}))
+    (cell,) = cells(tmp_path)
+    assert cell.chosen is not None and cell.chosen.differs["optimizer.lr"] == 1e-3
+
+
 @pytest.mark.parametrize(
     ("devs", "said"), [((0.6, None), "runs without dev"), ((0.6, 0.7), "no seed in common")]
 )

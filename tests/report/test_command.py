@@ -12,6 +12,7 @@ from experiments.__main__ import main
 from experiments.cli import main as launch
 from experiments.report.runs import read_runs
 from experiments.report.where import where
+from experiments.rows import AXES
 from tests.report.made import run
 from zo.errors import ConfigError
 
@@ -55,6 +56,11 @@ def test_a_report_of_real_runs(real, tmp_path, capsys, monkeypatch):
         dev = tuple(sum(column) / 2 for column in zip(*rows, strict=True))
         scores[dev] = sum(result["after"] for result in results) / 2
     assert mezo["mean"] == pytest.approx(scores[max(scores)])
+    # What every row of a real run has beside its loss is AXES, no more and no less, and none of it is a curve.
+    lines = (read_runs([real])[0].folder / "metrics.jsonl").read_text().splitlines()
+    assert set.intersection(*(set(json.loads(line)) for line in lines)) == {"kind", "loss", *AXES}
+    quantities = {curve["quantity"] for curve in made["curves"]}
+    assert {"dev", "train loss", "sigma"} <= quantities and not quantities & set(AXES)
     for name in ("results", "choices", "costs", "differences", "settings"):
         assert (out / "tables" / f"{name}.md").is_file() and (out / "tables" / f"{name}.tex").is_file()
     assert "<html" in (out / "index.html").read_text() and (out / "figures" / "curves.pdf").is_file()

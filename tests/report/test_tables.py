@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -160,7 +161,7 @@ def test_a_papers_k_is_that_of_the_runs(tmp_path):
 @pytest.mark.parametrize("metric_seeds", [1, 3])
 def test_a_number_is_laid_beside_the_objective_that_it_was_trained_on(tmp_path, metric_seeds):
     """MeZO's Table 1 is cross-entropy, its Table 3 F1; how many seeds there are of each changes nothing."""
-    same = {"model__name": "opt-13b", "task__name": "squad", "peft__name": "prefix"}
+    same: dict[str, Any] = {"model__name": "opt-13b", "task__name": "squad", "peft__name": "prefix"}
     for seed in range(metric_seeds):
         run(tmp_path, "MeZO", seed, after=0.785, task__objective="metric", **same)
     for seed in range(2):
@@ -177,7 +178,7 @@ def test_a_number_is_laid_beside_the_objective_that_it_was_trained_on(tmp_path, 
 
 
 def test_in_context_with_another_number_of_demonstrations_is_not_what_the_paper_ran(tmp_path):
-    target = {"optimizer___target_": "experiments.ways.Untrained"}
+    target: dict[str, Any] = {"optimizer___target_": "experiments.ways.Untrained"}
     numbers = [number(50.0, None, method="icl", demonstrations=32), number(50.0, None, method="zeroshot")]
     for shown, ours in ((32, [50, None]), (4, [None, None]), (0, [None, 50])):
         folder = tmp_path / str(shown)
