@@ -112,7 +112,9 @@ def test_what_an_optimizer_reports_is_a_curve_of_few_points(tmp_path):
 
 
 def test_what_a_run_took_so_far_is_an_axis_and_no_curve(tmp_path):
-    took: dict[str, Any] = {name: [1, 2] for name in AXES if name not in ("steps", "forward_passes", "seconds")}
+    took: dict[str, Any] = {
+        name: [1, 2] for name in AXES if name not in ("steps", "forward_passes", "seconds")
+    }
     run(tmp_path, rows=train_rows(0.5, 0.4, sigma=[0.1, 0.2], lr=[1e-3, 1e-4], **took))
     (cell,) = cells_of(read_runs([tmp_path]))
     assert {each.quantity for each in curves(cell)} == {"train loss", "sigma", "lr"}
