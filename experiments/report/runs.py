@@ -22,6 +22,7 @@ from experiments.report.keys import setting_key
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, over hundreds of runs
 WAITING = (*OPEN, "stopped", "new")  # states of runs that may still get one
+SMOKE = "smoke"  # experiment of debug=smoke, debug=step and --smoke
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Run:
     def ended(self) -> bool:
         """Whether it has a result."""
         return self.result is not None
+
+    @property
+    def smoke(self) -> bool:
+        """Whether it only tried if everything works; its folder says it of a run that is missing."""
+        above = self.folder.absolute().parts[-4:-3]
+        return self.config.get("experiment", *above) == SMOKE
 
     @property
     def value(self) -> float | None:

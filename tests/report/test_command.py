@@ -138,6 +138,21 @@ def test_published_numbers_are_laid_beside(tmp_path, capsys, monkeypatch):
     assert "≠" in (tmp_path / "out" / "tables" / "published.md").read_text()
 
 
+def test_smoke_runs_are_shown_where_their_experiment_is_asked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    run(tmp_path, task__test=1000, after=0.9)
+    run(tmp_path, experiment="smoke", task__test=8, after=0.1)
+
+    def said(*more):
+        assert main(["report", str(tmp_path), *more]) == 0
+        return capsys.readouterr().out
+
+    plain = said()
+    assert "1 runs of debug=smoke or --smoke are left out" in plain and "test 8" not in plain
+    assert "left out" not in said("--where", "experiment=smoke")
+    assert "t (test 8)" in said("--where", "experiment=default,smoke")
+
+
 def test_a_package_that_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, capsys, monkeypatch):
     run(tmp_path / "runs")
     monkeypatch.setattr(
