@@ -146,6 +146,15 @@ def test_an_argument_that_came_later_is_at_its_default_in_older_runs(tmp_path):
     }  # fmt: skip
 
 
+def test_a_method_of_ones_own_by_the_name_of_one_of_zo_is_told_apart(tmp_path):
+    run(tmp_path, "MeZO", dev=0.6)
+    run(tmp_path, "MeZO", dev=0.5, optimizer___target_="mypackage.MeZO")
+    (cell,) = cells(tmp_path)
+    assert [setting.label for setting in cell.settings] == [
+        "lr 0.001, constant, mypackage.MeZO", "lr 0.001, constant, zo.optimizers.MeZO"
+    ]  # fmt: skip
+
+
 def test_of_two_runs_of_a_setting_and_seed_the_later_counts(tmp_path):
     run(tmp_path / "old", time=1.0, after=0.1)
     run(tmp_path / "new", time=2.0, after=0.2)
