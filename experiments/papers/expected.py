@@ -16,7 +16,9 @@ NOTE = f"In per cent. A mean counts as reproduced within ±: two published devia
 
 
 def expected(config: Mapping[str, Any]) -> list[Published]:
-    """The published numbers of its model, task, method and peft, and of its k where they say one."""
+    """The published numbers of its model, task, method, peft, objective and demonstrations, and of its k where
+    they say one.
+    """
     task = config["task"]
     wanted = (
         model_name(read(ModelChoice, config["model"], "model")),
@@ -27,7 +29,9 @@ def expected(config: Mapping[str, Any]) -> list[Published]:
     return [
         number
         for number in published()
-        if (number.model, number.task, number.method, number.peft) == wanted and number.k in (None, task["k"])
+        if (number.model, number.task, number.method, number.peft) == wanted
+        and number.k in (None, task["k"])
+        and number.fits(task)
     ]
 
 

@@ -55,7 +55,8 @@ def perform(request: argparse.Namespace) -> int:
     numbers = [number for paper in dict.fromkeys(request.beside) for number in published(paper)]
     runs = where(read_runs(request.runs), request.where)
     title = request.title or " ".join([*(str(path) for path in request.runs), *request.where])
-    made = comparison(runs, title=title, target=request.target, published=numbers)
+    smoke = any(text.startswith("experiment=") for text in request.where)  # then they are asked for, or not
+    made = comparison(runs, title=title, target=request.target, published=numbers, smoke=smoke)
     console = Console(highlight=False)
     console.print(made.summary)
     if request.out is None:
