@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.__main__ import main as after
 from experiments.cli import main
 from experiments.cli.compose import compose
 from experiments.launching import code
@@ -103,6 +104,21 @@ def test_the_job_runs_what_was_frozen(small, tmp_path, capsys):
     status = json.loads((other.folder / "status.json").read_text())
     assert status["state"] == "failed" and "was submitted as" in status["error"]
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("launched", [True, False])
+def test_a_run_that_was_cancelled_while_it_waited_is_run_by_the_same_command(small, tmp_path, launched):
+    words = small("optimizer=mezo")
+    (run,) = planned(words)
+    freeze_run(run, tmp_path, LOCAL, {})
+    assert after(["cancel", str(run.folder)]) == 0
+    if launched:
+        freeze_run(run, tmp_path, LOCAL, {})
+        assert not (run.folder / "STOP").exists()  # the pool starts no run in which it lies
+        assert work(run.folder) == 0
+    else:
+        assert main(words) == 0
+    assert json.loads((run.folder / "result.json").read_text())["steps"] == 3
 
 
 def test_the_second_process_in_a_folder_refuses_and_a_lock_left_behind_is_taken(small, tmp_path):
