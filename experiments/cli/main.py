@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from experiments.cli.compose import compose, groups
 from experiments.cli.problems import Problem, did_you_mean, listing
+from experiments.console import new_console
 
 FLAGS = (
     "--help",
@@ -166,7 +166,7 @@ def _run(config: dict[str, object], rerun: bool) -> int:
         if not rerun and (found := early.ended(config)) is not None:
             from experiments.progress import show_ended
 
-            show_ended(Console(), *found)
+            show_ended(new_console(), *found)
             return 0
         from experiments.run import run  # late, because torch and transformers take seconds
 

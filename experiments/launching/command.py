@@ -11,6 +11,7 @@ from rich.table import Table
 
 from experiments.cli.compose import compose
 from experiments.cli.problems import listing
+from experiments.console import new_console
 from experiments.estimating.estimate import Estimate, estimate
 from experiments.folder import RunFolder
 from experiments.launching import code
@@ -31,7 +32,7 @@ TRIALS = 4  # of a search at once, on SLURM
 
 def sweep(asked: Asked, checked: Checked) -> int:
     """Plans and runs; refusals come before anything is written."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = new_console(soft_wrap=True)
     made, problems = plan(checked)
     if made is None or checked.problems:
         sys.stderr.write(listing(checked.problems + problems) + "\n")

@@ -87,6 +87,12 @@ def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_lists_are_shown_as_they_are_written(small, capsys):
+    targets = "peft.targets=[q_proj,v_proj]"
+    assert main(["-m", *small("peft=lora", f"{targets},[q_proj]"), "--dry-run"]) == 0
+    assert targets in capsys.readouterr().out
+
+
 def test_the_job_runs_what_was_frozen(small, tmp_path, capsys):
     """In this process: the folder is all that `work` gets, and its config.yaml is what runs."""
     (run,) = planned(small("optimizer=mezo"))
