@@ -63,7 +63,7 @@ def _measure(path: Path, steps: int | None, out: Path) -> int:
     out.write_text(json.dumps(found))
     new_console().print(
         f"{wanted:,} steps, a path of length {math.fsum(found):.6g}; each step's is in {out}.",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
     return 0
 

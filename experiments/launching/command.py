@@ -145,13 +145,12 @@ def _overview(
     title = f"{name}: {len(made.runs)} runs, {len(todo)} to do, {ended} done"
     needs = Needs() if estimates else None
     if needs is not None and todo:
-        title += f"; about {sum(needs.of(run.config).hours for run in todo):.2g} GPU-hours to do"
+        hours = [need.hours for run in todo if (need := needs.of(run.config)) is not None]
+        if len(hours) == len(todo):
+            title += f"; about {sum(hours):.2g} GPU-hours to do"
     table = Table(
         title=title + (f", {len(busy)} running elsewhere" if busy else ""),
         title_justify="left",
-        caption="Memory and GPU-hours are estimates; python -m experiments estimate says by what."
-        if needs
-        else None,
         caption_justify="left",
     )
     for column in ("run", "steps", "state", *(("GiB", "GPU-hours") if needs else ())):
@@ -161,26 +160,37 @@ def _overview(
         row = [short(run, made.runs), f"{run.steps:,}", state]
         if needs is not None:
             need = needs.of(run.config)
-            row += [f"{need.peak / 2**30:.2g}", f"{need.hours:.2g}"]
+            row += ["?", "?"] if need is None else [f"{need.peak / 2**30:.2g}", f"{need.hours:.2g}"]
         table.add_row(*row)
     if len(made.runs) > SHOWN:
         table.add_row(f"and {len(made.runs) - SHOWN} more")
+    if needs is not None:
+        about = "Memory and GPU-hours are estimates; python -m experiments estimate says by what."
+        table.caption = "\n".join([about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))])
     return table
 
 
 class Needs:
-    """Estimates, made once for runs that differ in numbers that need no memory and no time."""
+    """Estimates, made once for runs that differ in numbers that need no memory and no time.
+
+    They are a courtesy. failed: why some could not be made, which keeps no run from starting.
+    """
 
     def __init__(self) -> None:
-        self._made: dict[str, Estimate] = {}
+        self._made: dict[str, Estimate | None] = {}
+        self.failed: list[str] = []
 
-    def of(self, config: Mapping[str, Any]) -> Estimate:
-        """What a run of this configuration needs."""
+    def of(self, config: Mapping[str, Any]) -> Estimate | None:
+        """What a run of this configuration needs, as far as that can be told."""
         optimizer = {key: value for key, value in config["optimizer"].items() if key not in ("lr", "eps")}
         parts = {key: config[key] for key in config if key not in ("seed", "seeds", "schedule", "experiment")}
         key = str(parts | {"optimizer": optimizer})
         if key not in self._made:
-            self._made[key] = estimate(config)
+            try:
+                self._made[key] = estimate(config)
+            except Exception as error:
+                self._made[key] = None
+                self.failed.append(f"{type(error).__name__}: {error}")
         return self._made[key]
 
 

@@ -87,6 +87,23 @@ def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_a_message(small, capsys):
+    assert main(["-m", *small("seed=0,1", "paths.runs=/proc/nope")]) == 1
+    said = capsys.readouterr().err
+    assert "cannot be written" in said and "paths.runs=FOLDER" in said
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is not None, reason="there is a SLURM here")
+def test_what_no_estimate_can_be_made_of_is_said_and_goes_on(small, capsys):
+    """The name of a module that is not there shows when adapters are attached, which planning does not do."""
+    words = ["-m", *small("peft=lora", "peft.targets=[q_proj],[nowhere]", "optimizer.lr=1e-5,1e-6")]
+    assert main([*words, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("no layer is called nowhere") == 1 and "GPU-hours to do" not in said
+    assert main([*words, "launcher=slurm"]) == 2
+    assert "needs sbatch" in capsys.readouterr().err  # the submission, which is as far as it gets here
+
+
 def test_lists_are_shown_as_they_are_written(small, capsys):
     targets = "peft.targets=[q_proj,v_proj]"
     assert main(["-m", *small("peft=lora", f"{targets},[q_proj]"), "--dry-run"]) == 0
