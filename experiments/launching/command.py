@@ -39,11 +39,11 @@ def sweep(asked: Asked, checked: Checked) -> int:
         return 2
     if checked.space is not None:
         return _search(asked, checked, made, console)
-    todo = [run for run in made.runs if asked.rerun or not run.ended]
+    todo = [run for run in made.runs if asked.again or not run.ended]
     busy = [run for run in todo if holder_of(run.folder / "lock")]
     todo = [run for run in todo if run not in busy]
     needs = asked.dry or made.launcher["name"] == "slurm"
-    console.print(_overview(checked.name, made, todo, busy, asked.rerun, needs))
+    console.print(_overview(checked.name, made, todo, busy, asked.again, needs))
     if asked.dry:
         console.print("Nothing was started (--dry-run).")
         return 0
@@ -53,7 +53,7 @@ def sweep(asked: Asked, checked: Checked) -> int:
         return 0
     snapshot = code.freeze(made.runs_folder)
     for run in todo:
-        freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.rerun or asked.smoke)
+        freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
     return start([run.folder for run in todo], made.launcher, made.cluster, folder, console)
 
 
@@ -80,7 +80,9 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
         console.print("Nothing was started (--dry-run).")
         return 0
     folder = made.runs_folder / "sweeps" / checked.name
-    study, snapshot, runs = Study(folder, space), code.freeze(made.runs_folder), {}
+    study = Study(folder, space, anew=asked.again)
+    snapshot, runs = code.freeze(made.runs_folder), {}
+    begun: set[Path] = set()
     launch = {**made.launcher, "wait": True} if made.launcher["name"] == "slurm" else made.launcher
     planner, worst = Planner(), 0
     while (missing := trials - study.done) > 0:
@@ -91,9 +93,11 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
             runs |= {run.folder: run for run in named}
             mine.append([run.folder for run in named])
         write_sweep(made.runs_folder, checked.name, list(runs.values()), sys.argv)
-        todo = [runs[path] for path in dict.fromkeys(chain.from_iterable(mine)) if not runs[path].ended]
+        paths = dict.fromkeys(chain.from_iterable(mine))
+        todo = [runs[path] for path in paths if not runs[path].ended or (asked.again and path not in begun)]
+        begun |= paths.keys()
         for run in todo:
-            freeze_run(run, snapshot, made.launcher, made.cluster)
+            freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
         ended = start([run.folder for run in todo], launch, made.cluster, folder, console) if todo else 0
         if ended in (2, INTERRUPTED):
             return ended
@@ -166,7 +170,9 @@ def _overview(
         table.add_row(f"and {len(made.runs) - SHOWN} more")
     if needs is not None:
         about = "Memory and GPU-hours are estimates; python -m experiments estimate says by what."
-        table.caption = "\n".join([about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))])
+        table.caption = "\n".join(
+            [about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))]
+        )
     return table
 
 

@@ -104,6 +104,16 @@ def test_what_no_estimate_can_be_made_of_is_said_and_goes_on(small, capsys):
     assert "needs sbatch" in capsys.readouterr().err  # the submission, which is as far as it gets here
 
 
+def test_a_smoke_is_taken_again(small, tmp_path, capsys):
+    made, _ = plan(check(Asked(small("optimizer=mezo"), smoke=True)))
+    assert made is not None
+    (run,) = made.runs
+    freeze_run(run, tmp_path, LOCAL, {})
+    assert work(run.folder) == 0 and run.ended
+    assert main([*small("optimizer=mezo"), "--smoke", "--dry-run"]) == 0
+    assert "1 runs, 1 to do, 0 done" in capsys.readouterr().out
+
+
 def test_lists_are_shown_as_they_are_written(small, capsys):
     targets = "peft.targets=[q_proj,v_proj]"
     assert main(["-m", *small("peft=lora", f"{targets},[q_proj]"), "--dry-run"]) == 0
