@@ -1,11 +1,17 @@
 """The study of a search: what is drawn, told and kept. No run is started."""
 
+import os
+
 import pytest
 
 from experiments.cli import main
 from experiments.console import new_console
+from experiments.folder import RunFolder
+from experiments.launching.plan import plan
+from experiments.launching.request import Asked, check
 from experiments.launching.search import Study, show
 from experiments.launching.space import read_space
+from experiments.lock import Lock
 
 pytest.importorskip("optuna")
 
@@ -37,6 +43,16 @@ def test_a_name_that_holds_another_search_is_refused_before_a_trial(small, tmp_p
         said = capsys.readouterr().err
         assert "optimizer.lr=1e-05,0.0001" in said and "--name" in said and "--rerun" in said
     assert [path.name for path in folder.parent.parent.iterdir()] == ["sweeps"]
+
+
+def test_a_trial_at_which_another_process_is_ends_the_search_with_a_message(small, tmp_path, capsys):
+    words = small("optimizer=mezo", "optimizer.eps=1e-3,1e-3")
+    made, _ = plan(check(Asked(words)))
+    assert made is not None
+    RunFolder(made.runs[0].folder)
+    with Lock(made.runs[0].folder / "lock"):
+        assert main(["-m", *words, "--trials", "1"]) == 1
+    assert f"process {os.getpid()}" in capsys.readouterr().err
 
 
 def test_a_search_that_begins_again_has_no_trials_and_may_have_another_space(tmp_path):
