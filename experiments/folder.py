@@ -173,6 +173,11 @@ class RunFolder:
             raise _unwritten(self.path / name, error) from error
 
 
+def title_of(folder: Path) -> str:
+    """A run's folder as a name: model, task and method, hash, seed."""
+    return "/".join(folder.absolute().parts[-3:])
+
+
 def load_config(folder: Path) -> dict[str, Any]:
     """The configuration of a run that was started; raises ConfigError where there is none, or of another version."""
     path = folder / "config.yaml"

@@ -57,6 +57,8 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
     with folder.locked():
         if rerun:
             folder.clear()
+        if submitted is None:  # the same command goes on; to a launched run a file STOP is news
+            folder.forget_stop()
         if (result := team.first(folder.result)) is not None:
             show_ended(console, result, folder.path)
             return 0

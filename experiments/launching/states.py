@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.folder import title_of
 from experiments.launching.submission import submission
 from experiments.lock import holder_of
 
@@ -156,9 +157,7 @@ def wait(folders: Sequence[Path], console: Console) -> int:
         for each in found:
             if each.state not in OPEN and each.folder not in told:
                 told.add(each.folder)
-                console.print(
-                    f"{' '.join(each.folder.parts[-3:])} {each.state} {each.detail}", soft_wrap=True
-                )
+                console.print(f"{title_of(each.folder)} {each.state} {each.detail}", soft_wrap=True)
         if len(told) == len(folders):
             return int(any(each.state == "failed" for each in found))
         time.sleep(POLL)

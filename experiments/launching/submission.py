@@ -31,6 +31,7 @@ def freeze_run(
     with folder.locked():
         if rerun:
             folder.clear()
+        folder.forget_stop()  # of a cancel while the run waited
         folder.write_config(run.config)
         folder.write(NAME, {"code": str(code), "cwd": os.getcwd(), "overrides": list(run.overrides),
                             "launch": launch, "cluster": cluster, "time": time.time()})  # fmt: skip

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.choices import ModelChoice, read
+from experiments.console import new_console
 from experiments.identity import method_of
 from experiments.models.source import model_name
 from experiments.papers import POINTS, Published, published
@@ -38,7 +38,7 @@ def expected(config: Mapping[str, Any]) -> list[Published]:
 def show(configs: Sequence[Mapping[str, Any]]) -> int:
     """Prints them, and how many configurations have none; 0."""
     numbers = list(dict.fromkeys(number for config in configs for number in expected(config)))
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = new_console(width=None if sys.stdout.isatty() else 160)
     if numbers:
         table = Table(title="Published")
         for n, name in enumerate(

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.console import new_console
 from experiments.papers import papers, published
 from experiments.report.comparison import Comparison, comparison
 from experiments.report.figures import write_figures
@@ -57,7 +58,7 @@ def perform(request: argparse.Namespace) -> int:
     title = request.title or " ".join([*(str(path) for path in request.runs), *request.where])
     smoke = any(text.startswith("experiment=") for text in request.where)  # then they are asked for, or not
     made = comparison(runs, title=title, target=request.target, published=numbers, smoke=smoke)
-    console = Console(highlight=False)
+    console = new_console()
     console.print(made.summary)
     if request.out is None:
         _show(made, console)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.folder import RunFolder, load_config
+from experiments.folder import RunFolder, load_config, title_of
 from experiments.lock import holder_of
 from experiments.reading import read_json
 from experiments.trackers import choices
@@ -51,7 +51,7 @@ def sync(
         except Exception as error:
             failed += 1
             said = f"not synced: {' '.join(str(error).split()) or type(error).__name__}"
-        say(f"{'/'.join(folder.parts[-3:])}: {said}")
+        say(f"{title_of(folder)}: {said}")
     return int(failed > 0)
 
 
