@@ -27,6 +27,7 @@ import yaml
 from experiments.choices import ModelChoice
 from experiments.cli.schema import Fixed
 from experiments.lock import Lock
+from experiments.reading import read_json
 from zo.errors import ConfigError, JournalError, RankLost
 
 
@@ -158,8 +159,7 @@ class RunFolder:
             raise _unwritten(self._metrics, error) from error
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_json(self.path / name)
 
     def _write(self, name: str, text: str) -> None:
         if not self._writes:

@@ -19,6 +19,7 @@ from rich.console import Console
 from experiments.folder import title_of
 from experiments.launching.submission import submission
 from experiments.lock import holder_of
+from experiments.reading import read_json
 
 OPEN = ("queued", "running", "requeued")  # states of runs that may still change by themselves
 _END = 1 << 14  # bytes at the end of metrics.jsonl that hold two rows
@@ -82,9 +83,9 @@ def states(folders: Sequence[Path], scheduler: Scheduler | None = None) -> list[
 
 def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     job = asked.get("job")
-    status = _json(folder / "status.json") or {}
+    status = read_json(folder / "status.json") or {}
     steps = _steps(folder, status)
-    result = _json(folder / "result.json")
+    result = read_json(folder / "result.json")
     if result is not None:
         value = result["after"]
         said = "" if value is None else f"{result['metric']} {100 * value:.1f} %"
@@ -143,10 +144,6 @@ def _end(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _END))
         return file.read()
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def wait(folders: Sequence[Path], console: Console) -> int:

@@ -52,7 +52,7 @@ def test_the_order_in_which_losses_come_does_not_matter(tmp_path):
         assert recorder.best_step == order.index(0.7)
         for loss, better in ((math.nan, False), (math.inf, False), (0.8, False), (0.6, True)):
             assert (
-                recorder.would_be_best(Evaluation("accuracy", 0.5, None, loss, 16, 1, 0.5, None, ()))
+                recorder.would_be_best(Evaluation("accuracy", 0.5, (0.3, 0.7), loss, 16, 1, 0.5, None, ()))
                 is better
             )
 

@@ -2,10 +2,10 @@
 
 import json
 import sys
-from types import SimpleNamespace
 
 import torch
 
+from zo.blocks import Block
 from zo.random import GAUSSIANS, SIGNS, Eager
 from zo.random.moments import Moments, f32
 from zo.random.triton import Triton
@@ -53,7 +53,7 @@ def compare_moments(stream, dtype, inside):
     assert forms[0].moments(rule, ours, pid, stream, range(6), 0.01, "nearest", 0, None)
     noise = [z.clone() for z in forms[1].noise(range(6), pid, stream, 0, 4230, device)]
     old = theirs.float()
-    theirs.copy_(old + (rule(SimpleNamespace(noise=noise)) - old * f32(0.01)))
+    theirs.copy_(old + (rule(Block("w", 0, old, noise, {})) - old * f32(0.01)))
     compare(stream, (dtype, "moments", inside), ours, theirs)
 
 
