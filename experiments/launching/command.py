@@ -13,16 +13,15 @@ from experiments.cli.compose import compose
 from experiments.cli.problems import listing
 from experiments.console import new_console
 from experiments.estimating.estimate import Estimate, estimate
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, title_of
 from experiments.launching import code
 from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of
 from experiments.launching.pool import LOG, Outcome, Pool
 from experiments.launching.request import Asked, Checked
 from experiments.launching.search import Study, show, value_of
 from experiments.launching.slurm import submit
-from experiments.launching.states import wait
+from experiments.launching.states import at_work, wait
 from experiments.launching.submission import freeze_run, submission, write_sweep
-from experiments.lock import holder_of
 from experiments.stopping import INTERRUPTED
 from zo.errors import ConfigError
 
@@ -40,7 +39,8 @@ def sweep(asked: Asked, checked: Checked) -> int:
     if checked.space is not None:
         return _search(asked, checked, made, console)
     todo = [run for run in made.runs if asked.again or not run.ended]
-    busy = [run for run in todo if holder_of(run.folder / "lock")]
+    working = at_work([run.folder for run in todo])
+    busy = [run for run in todo if run.folder in working]
     todo = [run for run in todo if run not in busy]
     needs = asked.dry or made.launcher["name"] == "slurm"
     console.print(_overview(checked.name, made, todo, busy, asked.again, needs))
@@ -96,6 +96,11 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
         paths = dict.fromkeys(chain.from_iterable(mine))
         todo = [runs[path] for path in paths if not runs[path].ended or (asked.again and path not in begun)]
         begun |= paths.keys()
+        if working := at_work([run.folder for run in todo]):
+            raise ConfigError(
+                f"{', '.join(title_of(folder) for folder in working)}: a process or a waiting job of an earlier search is "
+                "at it. Let it end, or `python -m experiments cancel` it, and give the same command again."
+            )
         for run in todo:
             freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
         ended = start([run.folder for run in todo], launch, made.cluster, folder, console) if todo else 0
@@ -153,14 +158,14 @@ def _overview(
         if len(hours) == len(todo):
             title += f"; about {sum(hours):.2g} GPU-hours to do"
     table = Table(
-        title=title + (f", {len(busy)} running elsewhere" if busy else ""),
+        title=title + (f", {len(busy)} running or waiting elsewhere" if busy else ""),
         title_justify="left",
         caption_justify="left",
     )
     for column in ("run", "steps", "state", *(("GiB", "GPU-hours") if needs else ())):
         table.add_column(column, overflow="fold")
     for run in made.runs[:SHOWN]:
-        state = "again" if rerun and run.ended else "running" if run in busy else state_of(run)
+        state = "again" if rerun and run.ended else "elsewhere" if run in busy else state_of(run)
         row = [short(run, made.runs), f"{run.steps:,}", state]
         if needs is not None:
             need = needs.of(run.config)
