@@ -20,8 +20,9 @@ from experiments.launching.pool import LOG, Outcome, Pool
 from experiments.launching.request import Asked, Checked
 from experiments.launching.search import Study, show, value_of
 from experiments.launching.slurm import submit
-from experiments.launching.states import at_work, wait
+from experiments.launching.states import wait, with_jobs
 from experiments.launching.submission import freeze_run, submission, write_sweep
+from experiments.lock import holder_of
 from experiments.stopping import INTERRUPTED
 from zo.errors import ConfigError
 
@@ -39,8 +40,8 @@ def sweep(asked: Asked, checked: Checked) -> int:
     if checked.space is not None:
         return _search(asked, checked, made, console)
     todo = [run for run in made.runs if asked.again or not run.ended]
-    working = at_work([run.folder for run in todo])
-    busy = [run for run in todo if run.folder in working]
+    queued = with_jobs([run.folder for run in todo])
+    busy = [run for run in todo if run.folder in queued or holder_of(run.folder / "lock")]
     todo = [run for run in todo if run not in busy]
     needs = asked.dry or made.launcher["name"] == "slurm"
     console.print(_overview(checked.name, made, todo, busy, asked.again, needs))
@@ -96,10 +97,10 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
         paths = dict.fromkeys(chain.from_iterable(mine))
         todo = [runs[path] for path in paths if not runs[path].ended or (asked.again and path not in begun)]
         begun |= paths.keys()
-        if working := at_work([run.folder for run in todo]):
+        if queued := with_jobs([run.folder for run in todo]):
             raise ConfigError(
-                f"{', '.join(title_of(folder) for folder in working)}: a process or a waiting job of an earlier search is "
-                "at it. Let it end, or `python -m experiments cancel` it, and give the same command again."
+                f"SLURM still holds jobs of {', '.join(map(title_of, queued))}. Let them end, or `python -m experiments "
+                "cancel` them, and give the same command again."
             )
         for run in todo:
             freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)

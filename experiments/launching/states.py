@@ -73,15 +73,11 @@ class Scheduler:
         return f"{state} {code}".strip()
 
 
-def at_work(folders: Sequence[Path]) -> list[Path]:
-    """Those at which a process is, or for which SLURM holds a job: to start them again would be once too often."""
+def with_jobs(folders: Sequence[Path]) -> list[Path]:
+    """Those for which SLURM holds a job: to submit them again would be once too often."""
     jobs = {folder: str((submission(folder) or {}).get("job", "")) for folder in folders}
     scheduler = Scheduler(set(jobs.values()) - {""})
-    return [
-        folder
-        for folder, job in jobs.items()
-        if holder_of(folder / "lock") or scheduler.queued(job) is not None
-    ]
+    return [folder for folder, job in jobs.items() if scheduler.queued(job) is not None]
 
 
 def states(folders: Sequence[Path], scheduler: Scheduler | None = None) -> list[State]:
