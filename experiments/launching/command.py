@@ -99,8 +99,8 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
         begun |= paths.keys()
         if queued := with_jobs([run.folder for run in todo]):
             raise ConfigError(
-                f"SLURM still holds jobs of {', '.join(map(title_of, queued))}. Let them end, or `python -m experiments "
-                "cancel` them, and give the same command again."
+                f"SLURM still holds jobs of {', '.join(map(title_of, queued))}. Let them end, or `python -m "
+                "experiments cancel` them, and give the same command again."
             )
         for run in todo:
             freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
