@@ -86,15 +86,15 @@ def arguments_of(method: str) -> dict[str, Any]:
 
 
 def cases(size: str, tokens: Iterable[str] = ("16x64", "4x32"), dtypes: Iterable[str] = DTYPES) -> list[Case]:
-    """The settings that have a target, and every method with its own directions on every batch and dtype."""
-    found = [Case(m, d, size, t, dtype) for m, d, t, dtype in TARGETS if t in tokens and dtype in dtypes]
-    found += [
-        Case(method, arguments_of(method).get("directions"), size, batch_tokens, dtype)
-        for method in methods()
+    """Every method with its own directions, and those that have a target, on every batch and dtype."""
+    kinds: list[tuple[str, str | None]] = [(method, directions) for method, directions, *_ in TARGETS]
+    kinds += [(method, arguments_of(method).get("directions")) for method in methods()]
+    return [
+        Case(*kind, size, batch_tokens, dtype)
+        for kind in dict.fromkeys(kinds)
         for batch_tokens in tokens
         for dtype in dtypes
     ]
-    return list(dict.fromkeys(found))
 
 
 def optimizer(case: Case, network: nn.Module, kernels: str) -> Optimizer:

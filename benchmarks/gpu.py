@@ -2,10 +2,12 @@
 
 python -m benchmarks.gpu bits       signs made on the GPU are those of the CPU, bit for bit
 python -m benchmarks.gpu split      a model split over CPU and GPU has the directions of one on the CPU
+python -m benchmarks.gpu stacked    how far losses of stacked probes are from those of probes alone, OPT-1.3B
 python -m benchmarks.gpu large      seconds and peak memory of steps of OPT-66B, all weights trained in bfloat16
 
-Each prints one JSON row; `python -m benchmarks.run --device cuda --sizes 1.3b 13b --tokens 16x64 16x300
---dtypes bfloat16 --only fzoo mezo` measures steps against forwards.
+Each prints one JSON row and ends with 1 when what it holds to is not so.
+
+Steps against forwards are benchmarks.run's, with --device cuda (docs/benchmarks.md).
 """
 
 import json
@@ -20,20 +22,21 @@ from benchmarks import cases
 from benchmarks.cases import Case
 from benchmarks.measure import warm_up
 from zo.directions import Key, Probe, directions
+from zo.estimators import deviation
 from zo.look import ModuleLook
 from zo.weights import Weights
 
 
 def peaks(case: Case, device: torch.device) -> dict[str, Any]:
     """Bytes the allocator held at most in a plain forward and in a step, probes one after another."""
+    before = torch.cuda.memory_allocated(device)
     network, inputs = cases.model(case, device), cases.batch(case, device)
     sizes = [p.numel() * p.element_size() for p in network.parameters()]
-    for _ in range(
-        2
-    ):  # at the first, libraries take what is paid once; before there is a method with a state
+    # At the first forward libraries take what is paid once. A method would bring its state, so it comes later.
+    for _ in range(2):
         torch.cuda.reset_peak_memory_stats(device)
         cases.plain_forward(network, inputs)
-    forward = torch.cuda.max_memory_allocated(device)
+    forward = torch.cuda.max_memory_allocated(device) - before
     method = cases.optimizer(case, network, "auto")
     look = ModuleLook(network, cases.objective, method, probes_per_forward=1)
     steps = warm_up(method)
@@ -41,7 +44,7 @@ def peaks(case: Case, device: torch.device) -> dict[str, Any]:
         method.tell(t, method.step(t, inputs, look))
     torch.cuda.reset_peak_memory_stats(device)
     method.tell(steps, method.step(steps, inputs, look))
-    step = torch.cuda.max_memory_allocated(device)
+    step = torch.cuda.max_memory_allocated(device) - before
     state = sum(tensor.nbytes for tensor in method.state().values())
     return {
         "weight_bytes": sum(sizes),
@@ -50,6 +53,7 @@ def peaks(case: Case, device: torch.device) -> dict[str, Any]:
         "step_peak_bytes": step - sum(sizes) - state,
         "largest_leaf_bytes": max(sizes),
         "peak_memory_over_forward": round(step / forward, 4),
+        "peak_memory_over_allowed": round((step - state) / (forward + max(sizes)), 4),
     }
 
 
@@ -60,12 +64,16 @@ def bits(device: torch.device) -> dict[str, Any]:
     for name, dtype in cases.DTYPES.items():
         w = (torch.randn(1000, 999, generator=torch.Generator().manual_seed(0)) * 0.02).to(dtype)
         for kind in ("rademacher", "gaussian"):
-            here, there = (
-                Weights([("w", nn.Parameter(w.clone().to(place)))]).at("w", probe, directions(kind)).cpu()
-                for place in (torch.device("cpu"), device)
-            )
-            row[f"{kind}_{name}_equal"] = torch.equal(here, there)
+            pair = [
+                Weights([("w", nn.Parameter(w.clone().to(place)))]) for place in (torch.device("cpu"), device)
+            ]
+            here, there = (weights.at("w", probe, directions(kind)).cpu() for weights in pair)
+            for weights in pair:
+                weights.move(probe.terms, directions(kind), decay=1e-3)
+            moved, other = (weights.tensors["w"].detach().cpu() for weights in pair)
+            row[f"{kind}_{name}_equal"] = torch.equal(here, there) and torch.equal(moved, other)
             row[f"{kind}_{name}_largest_difference"] = (here.float() - there.float()).abs().max().item()
+    row["holds"] = all(row[f"rademacher_{name}_equal"] for name in cases.DTYPES)
     return row
 
 
@@ -96,7 +104,24 @@ def split(device: torch.device) -> dict[str, Any]:
         for m, network in ((one, whole), (two, halves))
     ]
     gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
-    return {"directions_equal": equal, "largest_loss_difference": gap}
+    return {"directions_equal": equal, "largest_loss_difference": gap, "holds": equal}
+
+
+def stacked(device: torch.device, size: str = "1.3b", tokens: str = "16x64") -> dict[str, Any]:
+    """By how much of σ the differences l_i − l_0 of FZOO move when probes share a forward: at most 1 %."""
+    case = Case("fzoo", "rademacher", size, tokens, "bfloat16")
+    network, inputs = cases.model(case, device), cases.batch(case, device)
+    optimizer = cases.optimizer(case, network, "auto")
+
+    def differences(probes_per_forward: int | str) -> list[float]:
+        look = ModuleLook(network, cases.objective, optimizer, probes_per_forward=probes_per_forward)
+        base, *losses = look(optimizer.ask(0), inputs)
+        return [loss - base for loss in losses]
+
+    alone, together = differences(1), differences("all")
+    sigma = deviation(alone, 1)
+    apart = max(abs(a - b) for a, b in zip(alone, together, strict=True)) / sigma
+    return {"sigma": sigma, "largest_difference_over_sigma": apart, "holds": apart <= 0.01}
 
 
 def large(device: torch.device, size: str = "66b", tokens: str = "16x64") -> dict[str, Any]:
@@ -122,6 +147,7 @@ def large(device: torch.device, size: str = "66b", tokens: str = "16x64") -> dic
                 _wait(device)
                 row[f"{method.method}_step_seconds"] = time.perf_counter() - began
                 row[f"{method.method}_step_peak_bytes"] = _peak(device)
+            print(json.dumps(row), file=sys.stderr, flush=True)  # a command that is cut off has said so much
     except torch.OutOfMemoryError as error:
         row["does_not_fit"] = str(error).splitlines()[0]
     return row
@@ -144,14 +170,16 @@ def _peak(device: torch.device) -> int | None:
 
 def main() -> None:
     """The command."""
-    if sys.argv[1:2] not in (["bits"], ["split"], ["large"]):
+    whats = {"bits": bits, "split": split, "stacked": stacked, "large": large}
+    if len(sys.argv) != 2 or sys.argv[1] not in whats:
         sys.exit(__doc__)
     if not torch.cuda.is_available():
         sys.exit("No CUDA device is visible: this measures a GPU.")
     what = sys.argv[1]
     device = torch.device("cuda:0")
-    row = {"bits": bits, "split": split, "large": large}[what](device)
+    row = whats[what](device)
     print(json.dumps({"what": what, "device": f"cuda {torch.cuda.get_device_name(device)}"} | row))
+    sys.exit(0 if row.get("holds", True) else 1)
 
 
 if __name__ == "__main__":

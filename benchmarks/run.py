@@ -9,6 +9,7 @@ not measured now.
 import argparse
 import dataclasses
 import datetime
+import gc
 import json
 import platform
 import re
@@ -41,12 +42,19 @@ def main() -> None:
             wanted = [part for part in options.measure if not (options.missing and _SIGN[part] in old)]
             if not wanted:
                 continue
-            new = _row(case, device, options, wanted)
+            gc.collect()  # else models of the row before may still be there
+            try:
+                new = _row(case, device, options, wanted)
+            except torch.OutOfMemoryError as error:
+                print(
+                    f"opt-{size} {_name(dataclasses.asdict(case))}: {str(error).splitlines()[0]}", flush=True
+                )
+                continue
             # Read again: a series of times and one of memory can run at once. One that is cut off keeps its rows.
             rows = _rows(path)
-            row = rows.pop(_name(new), {}) | new
-            path.write_text(json.dumps([*rows.values(), row], indent=1) + "\n")
-            _say(row)
+            rows[_name(new)] = rows.get(_name(new), {}) | new
+            path.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
+            _say(rows[_name(new)])
     if options.results == ROOT / "benchmarks" / "results":
         table.write(options.results, ROOT / "docs" / "benchmarks.md")
 

@@ -22,11 +22,14 @@ the same step as published (`benchmarks/recipe.py`: weights walked in place, tor
 """
 _NO_GPU = """## GPU
 
-Not run: none was at hand. Ready to run, and tried on a CPU only:
+Not run: none was at hand. Ready to run. What can be tried without one was: the commands on a CPU, the kernels' numbers
+in Triton's interpreter, and their compilation for an H100.
 
-    python -m benchmarks.run --device cuda --sizes 1.3b 13b --tokens 16x64 16x300 --dtypes bfloat16 --only fzoo mezo
+    python -m benchmarks.run --device cuda --sizes 1.3b 13b --tokens 16x64 16x300 --dtypes bfloat16 \\
+        --only fzoo mezo --pairs 7
     python -m benchmarks.gpu bits       # signs are the CPU's
     python -m benchmarks.gpu split      # a model over CPU and GPU has the directions of one on the CPU
+    python -m benchmarks.gpu stacked    # losses of stacked probes are those of probes alone, to 1 % of σ
     python -m benchmarks.gpu large      # steps of OPT-66B, all weights trained in bfloat16
 """
 _SLACK = 0.5  # MiB

@@ -6,6 +6,7 @@ the very functions that a run uses, give the hash that the folder is named by. W
 machine (models and data of the hub), or is shared by several processes, the run proper answers.
 """
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from experiments.choices import ModelChoice, TaskChoice, read
-from experiments.identity import Config, folder_of, hash_of, name_of, seed_of, trains
+from experiments.identity import FILES, Config, folder_of, hash_of, name_of, seed_of, trains
 from experiments.models.source import check_here, fingerprint, here, infer_family, model_name, read_config
 from experiments.tasks.checks import read_by
 from experiments.tasks.data import files_of
@@ -31,6 +32,7 @@ def missing(config: Config) -> list[str]:
     checks = [lambda: check_here(read(ModelChoice, config["model"], "model"))]
     if folder is not None:
         checks += [lambda: files_of(folder, [task.source.train]), lambda: files_of(folder, task.source.tests)]
+    checks += [functools.partial(_check_file, key, config["optimizer"].get(key)) for key in FILES]
     problems: list[str] = []
     for check in checks:
         try:
@@ -38,6 +40,16 @@ def missing(config: Config) -> list[str]:
         except (ConfigError, DataError) as error:
             problems.append(str(error))
     return list(dict.fromkeys(problems))
+
+
+def _check_file(key: str, path: str | None) -> None:
+    try:
+        if path is not None:
+            open(path, "rb").close()
+    except OSError as error:
+        raise ConfigError(
+            f"optimizer.{key}={path} cannot be read: {error.strerror}. Give a file that is there, or null."
+        ) from error
 
 
 def ended(config: Config) -> tuple[dict[str, Any], Path] | None:

@@ -26,7 +26,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Gives back what a failed call has left behind."""
+    """Gives back what a failed call, or a model no longer needed, has left behind."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -44,9 +44,9 @@ def fitted(attempt: Callable[[], T], smaller: Callable[[], bool]) -> T:
 
 
 class FittingLook(ModuleLook):
-    """A ModuleLook that makes itself smaller. told: hears in words what has changed."""
+    """A ModuleLook that makes itself smaller. told: hears its new probes_per_forward and micro."""
 
-    told: Told | None = None
+    told: Callable[[int | str, int | None], None] | None = None
 
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
         return fitted(
@@ -81,24 +81,32 @@ class FittingLook(ModuleLook):
         else:
             return False
         if self.told is not None:
-            self.told(f"probes_per_forward={self.probes_per_forward} batch.micro={self.micro}")
+            self.told(self.probes_per_forward, self.micro)
         return True
 
 
 class Fit:
     """What was found to fit, in memory.json of the run's folder: probes_per_forward, micro, evaluate.
 
-    evaluate: examples of an evaluation at once. say: prints a line.
+    evaluate: examples of an evaluation at once. found: all three, or None while what was asked for fits.
+    say: prints a line. What an earlier process found holds as long as the same is asked for.
     """
 
     def __init__(self, folder: RunFolder, look: FittingLook, evaluate: int, say: Told):
-        self._folder, self._look, self._say = folder, look, say
+        # The look itself is not kept: its model must be free to go before another is built.
+        self._folder, self._say = folder, say
+        self._asked = {
+            "probes_per_forward": look.probes_per_forward, "micro": look.micro, "evaluate": evaluate
+        }  # fmt: skip
         kept = folder.memory() or {}
-        self.evaluate = int(kept.get("evaluate", evaluate))
-        look.probes_per_forward = kept.get("probes_per_forward", look.probes_per_forward)
-        look.micro = kept.get("micro", look.micro)
-        self.found: dict[str, Any] | None = kept or None
-        look.told = self._note
+        self.found: dict[str, Any] | None = kept["found"] if kept.get("asked") == self._asked else None
+        self._now: dict[str, Any] = self.found or self._asked
+        look.probes_per_forward, look.micro = self._now["probes_per_forward"], self._now["micro"]
+        look.told = self._look_got_smaller
+
+    @property
+    def evaluate(self) -> int:
+        return self._now["evaluate"]
 
     def evaluated(self, attempt: Callable[[int], T]) -> T:
         """`attempt` with so many examples at once, and with half as many as long as memory runs out."""
@@ -107,15 +115,13 @@ class Fit:
     def _fewer(self) -> bool:
         if self.evaluate == 1:
             return False
-        self.evaluate //= 2
-        self._note(f"evaluate.batch={self.evaluate}")
+        self._note(f"evaluate.batch={self.evaluate // 2}", evaluate=self.evaluate // 2)
         return True
 
-    def _note(self, words: str) -> None:
-        self.found = {
-            "probes_per_forward": self._look.probes_per_forward,
-            "micro": self._look.micro,
-            "evaluate": self.evaluate,
-        }
-        self._folder.write("memory.json", self.found)
+    def _look_got_smaller(self, probes: int | str, micro: int | None) -> None:
+        self._note(f"probes_per_forward={probes} batch.micro={micro}", probes_per_forward=probes, micro=micro)
+
+    def _note(self, words: str, **found: Any) -> None:
+        self.found = self._now = self._now | found
+        self._folder.write("memory.json", {"asked": self._asked, "found": self.found})
         self._say(f"Out of memory: again with {words}. The result changes by rounding only.")

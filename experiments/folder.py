@@ -14,18 +14,21 @@ import os
 import shutil
 import socket
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from experiments.choices import ModelChoice
 from experiments.cli.schema import Fixed
 from experiments.lock import Lock
-from zo.errors import ConfigError, JournalError
+from experiments.reading import read_json
+from zo.errors import ConfigError, JournalError, RankLost
 
 
 class RunFolder:
@@ -107,6 +110,20 @@ class RunFolder:
         self.write("status.json", {"state": state, "time": time.time(), "host": socket.gethostname(),
                                    "pid": os.getpid(), **more})  # fmt: skip
 
+    def write_failed(self, error: BaseException, **more: Any) -> None:
+        """status.json: failed, and why. That another process of the run was lost does not replace what any of them has
+        said since this one began, which is the reason.
+        """
+        said = self.status() or {}
+        if (
+            isinstance(error, RankLost)
+            and said.get("state") == "failed"
+            and said["time"] >= psutil.Process().create_time()
+        ):
+            return
+        last = traceback.format_exception_only(error)[-1].strip()
+        self.write_status("failed", error=last, **more)
+
     def metrics(self) -> list[dict[str, Any]]:
         """All whole rows of metrics.jsonl; a torn last line is cut from the file."""
         if not self._metrics.exists():
@@ -142,8 +159,7 @@ class RunFolder:
             raise _unwritten(self._metrics, error) from error
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_json(self.path / name)
 
     def _write(self, name: str, text: str) -> None:
         if not self._writes:
@@ -155,6 +171,11 @@ class RunFolder:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _unwritten(self.path / name, error) from error
+
+
+def title_of(folder: Path) -> str:
+    """A run's folder as a name: model, task and method, hash, seed."""
+    return "/".join(folder.absolute().parts[-3:])
 
 
 def load_config(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from experiments.console import new_console
 from zo.place import place
 from zo.team import Solo, Team
 
@@ -66,4 +67,4 @@ def team_of(config: Mapping[str, Any]) -> Team:
 
 def console_of(team: Team) -> Console:
     """Rank 0's prints; the others' is silent."""
-    return Console(quiet=not team.leads)
+    return new_console(quiet=not team.leads)

@@ -11,6 +11,7 @@ from experiments import memory
 from experiments.evaluation import Evaluation
 from experiments.folder import RunFolder
 from experiments.progress import View
+from experiments.rows import standing
 from experiments.session import Session
 from experiments.trackers.sink import Sink
 
@@ -27,7 +28,8 @@ class Recorder:
     And with peak_memory_bytes, of this process, up to a second old.
 
     rows: those of earlier processes. gpus: that the run occupies.
-    best_step, best_value: of dev so far (highest metric, then lowest loss, then earliest).
+    best_step, best_value: of dev so far (highest metric, then lowest loss, then earliest). looked: steps after which
+    dev was last looked at.
     """
 
     def __init__(self, session: Session, folder: RunFolder, rows: Sequence[dict[str, Any]], gpus: int = 0):
@@ -50,7 +52,7 @@ class Recorder:
         self._every = stop["every"] or (_CLOCK_EVERY if timed else -(-session.steps // _LOOKS))
         self._row_every = 1 if timed else -(-session.steps // _ROWS)
         self._trained = 0  # steps whose train row is written
-        self._looked = 0  # steps of the last dev row
+        self.looked = 0
         self._seconds = 0.0
         for row in rows:
             self._take(row)
@@ -64,13 +66,14 @@ class Recorder:
         if row["kind"] == "train":
             self._trained = row["steps"]
         if row["kind"] == "dev":
-            self._looked = row["steps"]
+            self.looked = row["steps"]
             self._judge(row["steps"], row["value"], row["loss"])
         self.eval_forward_passes += row.get("eval_forward_passes", 0)
 
-    def _judge(self, steps: int, value: float, loss: float) -> None:
-        if self._best is None or (value, -loss) > self._best:
-            self._best, self.best_step, self.best_value, self._worse = (value, -loss), steps, value, 0
+    def _judge(self, steps: int, value: float, loss: float | None) -> None:
+        reached = standing(value, loss)
+        if self._best is None or reached > self._best:
+            self._best, self.best_step, self.best_value, self._worse = reached, steps, value, 0
         else:
             self._worse += 1
 
@@ -97,14 +100,19 @@ class Recorder:
 
     def would_be_best(self, dev: Evaluation) -> bool:
         """Whether these weights are better on dev than all before."""
-        return self._best is None or (_value(dev), -dev.loss) > self._best
+        return self._best is None or standing(dev.value, dev.loss) > self._best
 
     def step(
-        self, t: int, seen: dict[str, float], dev: Callable[[], Evaluation], replayed: bool = False
+        self,
+        t: int,
+        seen: dict[str, float],
+        dev: Callable[[], Evaluation],
+        replayed: bool = False,
+        last: bool = False,
     ) -> bool:
         """Notes step t, looks at dev when it is time; True when patience is at its end.
 
-        replayed: the step was taken again from the journal.
+        replayed: the step was taken again from the journal. last: its time is up, so dev is due.
         """
         steps = t + 1
         row = self._counted({"kind": "train", "steps": steps, **seen})
@@ -113,24 +121,24 @@ class Recorder:
         if steps > self._trained and (steps % self._row_every == 0 or steps == self._steps):
             self._log(row)
             self._trained = steps
-        due = self._has_dev and (steps % self._every == 0 or steps == self._steps)
-        if due and steps > self._looked:
+        due = self._has_dev and (steps % self._every == 0 or steps == self._steps or last)
+        if due and steps > self.looked:
             result = dev()
             row = self._evaluated("dev", steps, result)
-            self._looked = steps
+            self.looked = steps
             self._judge(steps, row["value"], row["loss"])
             if self.shown is not None:
                 self.shown.say(
-                    f"step {steps:,}: dev {result.metric} {100 * _value(result):.1f} %, loss {result.loss:.4f}"
+                    f"step {steps:,}: dev {result.metric} {100 * result.value:.1f} %, loss {result.loss:.4f}"
                 )
-        return self._patience is not None and steps == self._looked and self._worse >= self._patience
+        return self._patience is not None and steps == self.looked and self._worse >= self._patience
 
     def _evaluated(self, kind: str, steps: int, result: Evaluation) -> dict[str, Any]:
         row = {
             "kind": kind,
             "steps": steps,
             "metric": result.metric,
-            "value": _value(result),
+            "value": result.value,
             "loss": result.loss,
             "n": result.n,
             "eval_forward_passes": result.forward_passes,
@@ -164,8 +172,3 @@ class Recorder:
             "gpu_hours": self.gpu_hours(seconds),
             "peak_memory_bytes": self._peak,
         }
-
-
-def _value(result: Evaluation) -> float:
-    assert result.value is not None  # only evaluations of the loss alone have none
-    return result.value

@@ -5,9 +5,8 @@ import math
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from experiments import saving
+from experiments.console import new_console
 from experiments.folder import RunFolder, load_config
 from experiments.resuming import open_journal, replayed
 from experiments.session import Session, build
@@ -24,11 +23,11 @@ def replay(path: Path, steps: int | None, lengths: Path | None = None) -> int:
     if lengths is not None:
         return _measure(path, steps, lengths)
     session, steps, seconds = _rebuilt(path, steps)
-    folder, console = RunFolder(path), Console()
+    folder, console = RunFolder(path), new_console()
     digest = session.optimizer.weights.sha256()
     console.print(
         f"{steps:,} steps replayed in {seconds:.1f} s with {session.look.forward_passes} forward passes.\n"
-        f"sha256 {digest}", highlight=False, soft_wrap=True,
+        f"sha256 {digest}", soft_wrap=True,
     )  # fmt: skip
     result = folder.result()
     reported = (
@@ -39,9 +38,7 @@ def replay(path: Path, steps: int | None, lengths: Path | None = None) -> int:
     if steps not in reported:
         return 0
     same = reported[steps] == digest
-    console.print(
-        "The bits are those of the run." if same else f"The run reported {reported[steps]}.", highlight=False
-    )
+    console.print("The bits are those of the run." if same else f"The run reported {reported[steps]}.")
     return 0 if same else 1
 
 
@@ -51,7 +48,7 @@ def export(path: Path, steps: int | None, out: Path) -> int:
         raise ConfigError(f"--out {out} holds files already. Give a folder that is empty or not there yet.")
     session, steps, _ = _rebuilt(path, steps)
     saving.save(session.loaded, out)
-    Console().print(f"The model after {steps:,} steps is in {out}.", highlight=False, soft_wrap=True)
+    new_console().print(f"The model after {steps:,} steps is in {out}.", soft_wrap=True)
     return 0
 
 
@@ -64,9 +61,9 @@ def _measure(path: Path, steps: int | None, out: Path) -> int:
         wanted = len(journal) if steps is None else min(steps, len(journal))
         found = path_lengths(session.optimizer, journal, wanted)
     out.write_text(json.dumps(found))
-    Console().print(
+    new_console().print(
         f"{wanted:,} steps, a path of length {math.fsum(found):.6g}; each step's is in {out}.",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
     return 0
 

@@ -1,10 +1,11 @@
 """The journal of a run, and the weights that it gives back."""
 
 import json
+from contextlib import suppress
 
 from experiments.folder import RunFolder
 from experiments.session import Session
-from zo.errors import DataError
+from zo.errors import DataError, Diverged
 from zo.journal import Copy, Journal, opened
 from zo.snapshots import Snapshots
 from zo.team import Solo, Team
@@ -37,7 +38,8 @@ def replayed(session: Session, journal: Journal | Copy, snapshots: Snapshots, st
     """
     optimizer = session.optimizer
     if optimizer.replays_from == "losses":
-        train(optimizer, session.look, session.batch, steps, journal=journal)
+        with suppress(Diverged):  # by the losses a run ended with, which made no move
+            train(optimizer, session.look, session.batch, steps, journal=journal)
         return session
     found = snapshots.newest(steps)
     if found is None or found[0] != steps:

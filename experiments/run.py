@@ -1,6 +1,5 @@
 """One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
 
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from rich.console import Console
 
 from experiments import memory, saving
 from experiments.evaluation import Evaluation, evaluate
-from experiments.fitting import Fit
+from experiments.fitting import Fit, release
 from experiments.folder import RunFolder
 from experiments.identity import folder_of
 from experiments.progress import closing_table, show_ended, view
@@ -58,6 +57,8 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
     with folder.locked():
         if rerun:
             folder.clear()
+        if submitted is None:  # the same command goes on; to a launched run a file STOP is news
+            folder.forget_stop()
         if (result := team.first(folder.result)) is not None:
             show_ended(console, result, folder.path)
             return 0
@@ -65,12 +66,12 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
             running: _Run | None = None
             try:
                 running = _Run(session, folder, journal, stop, console, team)
+                del session  # the run has it, and will let it go
                 return running.go()
             except BaseException as error:
                 if isinstance(error, RanksDiverged):
                     folder.keep_metrics(len(journal))
-                last = traceback.format_exception_only(error)[-1].strip()
-                folder.write_status("failed", steps=len(journal), error=last)
+                folder.write_failed(error, steps=len(journal))
                 if running is not None:
                     running.end_tracking("failed")
                 raise
@@ -99,6 +100,10 @@ class _Run:
         self._rows = team.first(folder.metrics)  # of earlier processes
         gpus = team.size * memory.gpus_of(session.loaded.model)
         self.recorder = Recorder(session, folder, self._rows, gpus)
+        # Losses cannot rebuild them, so a snapshot keeps the best weights:
+        self._keeps_best = session.optimizer.replays_from != "losses" and self.config["select"] == "best"
+        if self._keeps_best:
+            self.snapshots.pinned = self.recorder.best_step
         self.shown = view(console, f"{session.name} seed {self.config['seed']}", goal_of(self.config))
         team.report = lambda: (stop.code(), self.recorder.seconds())
         self.fit = Fit(folder, session.look, self.config["evaluate"]["batch"], self._say)
@@ -149,12 +154,15 @@ class _Run:
         def rate(t: int) -> float:
             return self.config["optimizer"]["lr"] * session.schedule(self.team.seconds / (60 * minutes))
 
+        def over() -> bool:
+            return minutes is not None and self.team.seconds >= 60 * minutes
+
         def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
             self._warn_of_idle_steps(t)
-            ended = recorder.step(t, seen, lambda: self._dev(t + 1), replayed)
-            if not replayed and minutes is not None and self.team.seconds >= 60 * minutes:
-                ended = True
-            return ended or (not replayed and self.stop.asked())
+            last = over() and not replayed
+            ended = recorder.step(t, seen, lambda: self._dev(t + 1), replayed, last=last)
+            late = recorder.looked == t + 1 and over()  # looking may have taken the rest of the time
+            return ended or last or (not replayed and (late or self.stop.asked()))
 
         return train(
             session.optimizer,
@@ -179,14 +187,10 @@ class _Run:
 
     def _dev(self, steps: int) -> Evaluation:
         """Dev after `steps` steps; a run that cannot be replayed keeps the best weights in a snapshot."""
-        session = self.session
-        result = self._evaluated(session.task.dev)
-        if session.optimizer.replays_from != "losses" and self.config["select"] == "best":
-            if self.recorder.would_be_best(result):
-                self.snapshots.pinned = steps
-                snapshot(session.optimizer, self.snapshots, steps)
-            else:
-                self.snapshots.pinned = self.recorder.best_step
+        result = self._evaluated(self.session.task.dev)
+        if self._keeps_best and self.recorder.would_be_best(result):
+            self.snapshots.pinned = steps
+            snapshot(self.session.optimizer, self.snapshots, steps)
         return result
 
     def _test(self) -> Evaluation:
@@ -242,9 +246,12 @@ class _Run:
         if self.config["select"] == "last" or best is None or best == done:
             return done
         skipped, idle = self.session.optimizer.skipped, self.session.optimizer.idle
+        because = self.session.look.sequential_because
         del self.session  # before its successor is built, or two models would be in memory
+        release()
         self.session = replayed(build(self.config, self.team), self.journal, self.snapshots, best)
         self.session.optimizer.skipped, self.session.optimizer.idle = skipped, idle
+        self.session.look.sequential_because = because
         return best
 
     def _result(

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -31,6 +31,7 @@ from zo.schedules import Schedule
 from zo.team import Solo, Team
 from zo.weights import Weights
 
+Made = TypeVar("Made")
 _SMALL = 2_000_000  # weights
 _NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
 
@@ -170,7 +171,7 @@ def _check_constructors(config: Config, team: Team) -> tuple[Schedule, Optimizer
         except ConfigError as error:
             problems.append(str(error))
 
-    schedule = attempt(lambda: _instantiate(config["schedule"]))
+    schedule = attempt(lambda: _instantiate("schedule", Schedule, config))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimizer proper will warn
         optimizer: Any = attempt(lambda: trial_optimizer(config))
@@ -199,16 +200,29 @@ def trial_optimizer(config: Config) -> Optimizer:
 
 def _optimizer(config: Config, weights: Weights) -> Optimizer:
     return _instantiate(
-        config["optimizer"], params=weights, seed=config["seed"], on_nan=config["stop"]["on_nan"]
+        "optimizer", Optimizer, config, params=weights, seed=config["seed"], on_nan=config["stop"]["on_nan"]
     )
 
 
-def _instantiate(section: Config, **extra: Any) -> Any:
-    """The one place where `_target_` is called."""
-    module, _, name = section["_target_"].rpartition(".")
-    return getattr(importlib.import_module(module), name)(
-        **{key: value for key, value in section.items() if key != "_target_"}, **extra
-    )
+def _instantiate(group: str, base: type[Made], config: Config, **extra: Any) -> Made:
+    """The one place where `_target_` is called. Nothing but a class of the group's kind is: run folders are passed on,
+    and replaying one must not run what its config.yaml names.
+    """
+    target = str(config[group].get("_target_"))
+    module, _, name = target.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: a name without a module
+        raise ConfigError(
+            f"{group}._target_ = {target} cannot be imported: {error}. Name a class by its full path, and install the "
+            "package that it is in."
+        ) from error
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ConfigError(
+            f"{group}._target_ = {target} is no class derived from {base.__module__}.{base.__name__}, and nothing else "
+            f"is called. Name one that is, such as those in conf/{group}."
+        )
+    return kind(**{key: value for key, value in config[group].items() if key != "_target_"}, **extra)
 
 
 def _set_threads(threads: int | None, loaded: Loaded) -> None:

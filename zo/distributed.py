@@ -27,6 +27,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
+from zo.checks import whole
 from zo.errors import ConfigError, RankLost, RanksDiverged
 from zo.look import InPlace, Look, SharedLook
 from zo.optimizers import Optimizer
@@ -65,8 +66,7 @@ class Ranks(Team):
     ):
         if share not in ("probes", "batch", "both"):
             raise ConfigError(f"ranks.share = {share!r} must be 'probes', 'batch' or 'both'.")
-        if check_every < 1:
-            raise ConfigError(f"ranks.check_every = {check_every} must be at least 1 step.")
+        whole("ranks.check_every", check_every, 1, "step")
         self.place = place = place_in(os.environ) if place is None else place
         self.rank, self.size = place.rank, place.size
         self.share = share

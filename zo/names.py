@@ -6,6 +6,7 @@ names in sorted order.
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ def trained(params: Parameters) -> dict[str, nn.Parameter]:
     """The parameters that require a gradient, by canonical name, sorted.
 
     params: a module (best: all names of tied weights are seen) or what `named_parameters()` gives.
-    Raises ConfigError when nothing is trainable, two tensors share a name or an id, or a tensor cannot
+    Raises ConfigError when nothing is trainable, two tensors share a name, an id or memory, or a tensor cannot
     be trained (offloaded to meta, not floating point, not contiguous).
     """
     named = params.named_parameters(remove_duplicate=False) if isinstance(params, nn.Module) else params
@@ -61,7 +62,21 @@ def trained(params: Parameters) -> dict[str, nn.Parameter]:
         )
     if len({id_of(name) for name in found}) < len(found):
         raise ConfigError("Two parameter names have the same 64-bit id. Rename one of them.")
+    _check_apart(found)
     return dict(sorted(found.items()))
+
+
+def _check_apart(found: dict[str, nn.Parameter]) -> None:
+    """Raises ConfigError where two tensors lie in the same memory, which every move would change twice."""
+    places = sorted(
+        (str(tensor.device), tensor.data_ptr(), name) for name, tensor in found.items() if tensor.numel()
+    )
+    for (device, start, name), (other_device, other_start, other) in pairwise(places):
+        if device == other_device and other_start < start + found[name].nbytes:
+            raise ConfigError(
+                f"{name} and {other} are two parameters in the same memory, so a move would change it twice. Tie them "
+                "as one parameter (b.weight = a.weight, not b.weight.data = a.weight.data), or train one of them."
+            )
 
 
 def _check(name: str, parameter: nn.Parameter) -> None:

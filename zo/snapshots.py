@@ -16,7 +16,7 @@ from zo.errors import JournalError
 
 
 class Snapshots:
-    """The snapshots in one folder; the newest `keep` stay, and any that `pin` names."""
+    """The snapshots in one folder; the newest `keep` stay, and the one of step `pinned`."""
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2):
         self.folder = Path(folder)

@@ -23,6 +23,7 @@ from zo.errors import ConfigError, DataError, JournalError, RanksDiverged
 from zo.journal import Copy, Journal
 from zo.optimizers import Optimizer
 from zo.optimizers.base import Looker
+from zo.random.sums import squares
 from zo.snapshots import Snapshots
 from zo.team import Solo, Team
 
@@ -106,7 +107,7 @@ def path_lengths(optimizer: Optimizer, journal: Journal | Copy, steps: int) -> l
     for t in range(steps):
         optimizer.tell(t, journal[t].losses, journal[t].lr)
         after = here()
-        moved = ((after[name] - before[name]).double().square().sum().item() for name in after)
+        moved = (part for name in after for part in squares(after[name] - before[name]))
         lengths.append(math.sqrt(math.fsum(moved)))
         before = after
     return lengths

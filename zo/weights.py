@@ -5,7 +5,7 @@ Only `move`, `elementwise` and `load` write to them. A weight of 16 bits takes m
 1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype.
 
 A move that is a sum of directions is `move`. One whose entries depend on the noise in another way (a moment,
-a sign, a curvature) is `elementwise`, by a Formula (zo/random/formulas.py), which the kernels work out in registers:
+a sign, a curvature) is `elementwise`, by a Formula (zo/random/formulas.py), which the kernels work out in the cache:
 
     def step(at):                                       # momentum: m ← β m + p z, θ ← θ − η m
         m = at.state["m"] = at.state["m"] * beta + at.noise[0] * p
@@ -14,8 +14,8 @@ a sign, a curvature) is `elementwise`, by a Formula (zo/random/formulas.py), whi
     weights.elementwise(Formula(step), [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
 
 with m = weights.zeros(), which the optimizer keeps (Optimizer.slots puts it into snapshots). What no formula can say is
-a rule, any function of one Block of one tensor after another to what is to be added there. Blocks have a fixed size
-and order on every device, so a sum over them is always the same.
+a rule, any function of one Block of one tensor after another to what is to be added there. Its blocks have a fixed
+size and order on every device, so a sum over them is always the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,12 +28,13 @@ from zo.blocks import BLOCK, Block, Rule
 from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe, Terms
 from zo.directions.base import two_sides, words_of
-from zo.errors import JournalError
+from zo.errors import ConfigError, JournalError
 from zo.names import Parameters, trained
 from zo.random import eager, rounding
 from zo.random.formulas import Formula
-from zo.random.moments import Moments, f32
+from zo.random.moments import Moments
 
+_GPU_BLOCK = 1 << 22  # of rules that add nothing up over a block; there launches are what costs
 _SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
 
 
@@ -135,9 +136,9 @@ class Weights:
         entries = directions.entries(self, name, [probe.terms for probe in probes])
         if entries is None and not directions.plain(self, name):
             if two_sides(probes) and (one := directions.terms(self, name, probes[0].terms)):
-                total = directions.total(self, name, one)
-                minus = torch.sub(self.source(name), total, out=None if outs is None else outs[1])
-                return [_plus(total, self.source(name)), minus]
+                total, source = directions.total(self, name, one), self.source(name)
+                minus = torch.sub(source, total, out=None if outs is None else outs[1]).to(source.dtype)
+                return [_plus(total, source), minus]
             return [self.at(name, probe, directions) for probe in probes]
         terms = [words_of(directions.terms(self, name, probe.terms)) for probe in probes]
         source = self.source(name)
@@ -172,18 +173,19 @@ class Weights:
         no_decay: Sequence[str] = (),
         rounding_key: Key | None = None,
     ) -> None:
-        """θ ← (1 − decay) θ + Σ c z in one pass; tensors whose name contains one of `no_decay` keep all.
+        """θ ← θ + Σ c z − decay · θ in one pass; tensors whose name contains one of `no_decay` keep all.
 
-        rounding_key names the bits of stochastic rounding. Without a term and decay nothing is touched.
+        rounding_key names the bits of stochastic rounding, another one for every move. Without a term and decay nothing
+        is touched.
         """
         wanted = [(key, c) for key, c in terms if c != 0.0]
-        word = 0 if rounding_key is None else rounding_key.word
+        word = self._rounding_word(rounding_key)
         for name in self.tensors:
-            keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
+            own_decay = 0.0 if any(part in name for part in no_decay) else decay
             mine = directions.terms(self, name, wanted)
-            if keep == 1.0 and not mine:
+            if own_decay == 0.0 and not mine:
                 continue
-            how = (keep, self.update, word, self.low.get(name))
+            how = (own_decay, self.update, word, self.low.get(name))
             source, pid = self.source(name), self.ids[name]
             entries = directions.entries(self, name, [wanted]) if mine else None
             if mine and entries is None and not directions.plain(self, name):
@@ -191,6 +193,17 @@ class Weights:
             else:
                 self.kernels(name).move(source, pid, directions.stream, words_of(mine), *how, entries)
             self._show(name)
+
+    def _rounding_word(self, rounding_key: Key | None) -> int:
+        """The 64-bit key of a move's rounding bits."""
+        if rounding_key is not None:
+            return rounding_key.word
+        if self.update == "stochastic":
+            raise ConfigError(
+                "update = 'stochastic' needs a rounding_key for every move, such as Key(seed, t, -1): with the same "
+                "bits in all moves an entry would be rounded the same way for ever."
+            )
+        return 0
 
     def _show(self, name: str) -> None:
         """Rounds the fp32 copy of a 16-bit vector, where there is one, into the model."""
@@ -212,31 +225,32 @@ class Weights:
         no_decay: Sequence[str] = (),
         rounding_key: Key | None = None,
     ) -> None:
-        """θ ← (1 − decay) θ + the rule's step; read once, written once, rounded as by `move`.
+        """θ ← θ + the rule's step − decay · θ; read once, written once, rounded as by `move`.
 
         keys: whose noise the rule gets, in this order; none is allowed.
         state: fp32 tensors that the rule reads and writes, by its own name and then the tensor's (`zeros`).
         A rule that returns Σ c z, summed in the order of the keys, gives the bits of `move`.
         """
-        word = 0 if rounding_key is None else rounding_key.word
+        word = self._rounding_word(rounding_key)
         for name in self.tensors:
-            keep = 1.0 if any(part in name for part in no_decay) else 1.0 - decay
+            own_decay = 0.0 if any(part in name for part in no_decay) else decay
             source, low = self.source(name).view(-1), self.low.get(name)
             lows = None if low is None else low.view(-1)
             flat = {slot: tensors[name].view(-1) for slot, tensors in (state or {}).items()}
             words = self._plain_words(name, keys, directions)
-            place, how = (source, self.ids[name]), (keep, self.update, word, lows)
+            place, how = (source, self.ids[name]), (own_decay, self.update, word, lows)
             if words is not None and self._fused(rule, name, flat, place, directions.stream, words, how):
                 self._show(name)
                 continue
-            noise_of = self._noise(name, keys, directions, min(BLOCK, source.numel()))
-            for start in range(0, source.numel(), BLOCK):
-                here = slice(start, start + BLOCK)
+            size = _GPU_BLOCK if source.is_cuda and isinstance(rule, Moments | Formula) else BLOCK
+            noise_of = self._noise(name, keys, directions, min(size, source.numel()))
+            for start in range(0, source.numel(), size):
+                here = slice(start, start + size)
                 part, lower = source[here], None if lows is None else lows[here]
                 w, noise = eager.read(part, lower), noise_of(start, part.numel())
                 parts = {slot: t[here] for slot, t in flat.items()}
-                step = rule(Block(name, start, w, noise, parts))
-                new = (w if keep == 1.0 else w.mul_(f32(keep))).add_(step)  # where part is fp32, w is part
+                step = eager.decayed(rule(Block(name, start, w, noise, parts)), w, own_decay)
+                new = w.add_(step)  # where part is fp32, w is part
                 eager.write(part, new, self.ids[name], start, self.update, word, lower)
             self._show(name)
 

@@ -1,14 +1,14 @@
 """From the arguments of launch.py to an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from experiments.cli.compose import compose, groups
 from experiments.cli.problems import Problem, did_you_mean, listing
+from experiments.console import new_console
 
 FLAGS = (
     "--help",
@@ -145,9 +145,13 @@ def _sweep(request: Request) -> int:
     checked.problems[:0] = wrong
     if not checked.runs:
         return _refuse(checked.problems)
-    from experiments.launching.command import sweep  # late: torch and transformers take seconds
 
-    return sweep(asked, checked)
+    def launch() -> int:
+        from experiments.launching.command import sweep  # late: torch and transformers take seconds
+
+        return sweep(asked, checked)
+
+    return _said(launch)
 
 
 def _is_file(text: str) -> bool:
@@ -155,22 +159,33 @@ def _is_file(text: str) -> bool:
 
 
 def _run(config: dict[str, object], rerun: bool) -> int:
-    """Runs; refusals of the program are a message, anything unexpected keeps its traceback."""
+    """Runs, or shows the result that is there."""
     from experiments import early
-    from zo.errors import ConfigError, DataError, ZOError
+    from zo.errors import ConfigError
 
     config = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
-    try:
+
+    def launch() -> int:
         if problems := early.missing(config):
             raise ConfigError("\n".join(problems))
         if not rerun and (found := early.ended(config)) is not None:
             from experiments.progress import show_ended
 
-            show_ended(Console(), *found)
+            show_ended(new_console(), *found)
             return 0
         from experiments.run import run  # late, because torch and transformers take seconds
 
         return run(config, rerun=rerun)
+
+    return _said(launch)
+
+
+def _said(launch: Callable[[], int]) -> int:
+    """Its exit code; refusals of the program are a message, anything unexpected keeps its traceback."""
+    from zo.errors import ConfigError, DataError, ZOError
+
+    try:
+        return launch()
     except (ConfigError, DataError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.choices import ModelChoice, read
+from experiments.console import new_console
 from experiments.estimating.estimate import BANDWIDTH, PROGRAM, RATES, Estimate, estimate
 from experiments.models.source import model_name
 
@@ -30,7 +30,7 @@ def show(configs: Sequence[dict[str, Any]], tokens: int | None, as_json: bool) -
         rows = [asdict(e) | _choices(config) for config, e in made]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = new_console(width=None if sys.stdout.isatty() else 160)
     table = Table(title="Memory in GiB; GPUs of 80 GiB; hours of GPUs")
     for number, name in enumerate(COLUMNS.split(",")):
         table.add_column(name, justify="left" if number < 4 else "right", no_wrap=True)
@@ -38,14 +38,13 @@ def show(configs: Sequence[dict[str, Any]], tokens: int | None, as_json: bool) -
         table.add_row(*_choices(config).values(), *_cells(e))
     console.print(table)
     source = "as said" if tokens else "the longest of the task, by a table (--tokens says another)"
-    console.print(NOTE.format(source=source), highlight=False)
+    console.print(NOTE.format(source=source))
     for config, e in made:
         asked = config["model"]["resources"]["gpus"]
         if e.gpus > max(asked, 1):
             console.print(
                 f"{e.model}: {e.gpus} GPUs of 80 GiB are needed, model.resources.gpus asks for {asked}. Set it, and "
                 f"model.device_map=balanced.",
-                highlight=False,
             )
     return 0
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from experiments.choices import TaskChoice
 from experiments.estimating.tracing import peak_bytes
+from experiments.evaluation.shared import cache_bytes
 from experiments.models.loading import Loaded
 from experiments.models.placing import HEADS
 from experiments.objectives import AnswerLoss, Objective, OptionLoss, class_logits, mean_logprobs, word_logits
@@ -116,13 +117,7 @@ class Run:
 
     def _cache(self, rows: int) -> int:
         """Keys and values of all layers while an answer is generated."""
-        c: Any = self.loaded.model.config
-        heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
-        width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        size = next(self.loaded.model.parameters()).element_size()
-        return (
-            2 * c.num_hidden_layers * heads * width * size * rows * (self.tokens + self.task.max_new_tokens)
-        )
+        return cache_bytes(self.loaded) * rows * (self.tokens + self.task.max_new_tokens)
 
     def _peak(self, work: Any, batch: Mapping[str, Tensor]) -> int:
         model = self.loaded.model

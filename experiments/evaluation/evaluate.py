@@ -26,15 +26,15 @@ from zo.team import Solo, Team
 class Evaluation:
     """What a model does on n examples.
 
-    value: the metric, a fraction, with its 95 % interval; None where only the loss was asked for.
+    value: the metric, a fraction, with its 95 % interval.
     loss: the training objective's; forward_passes: model calls, of up to `batch_size` examples each.
     majority, random: metric of the best constant prediction, accuracy of guessing (None if generated).
     predictions: the option's number, or the generated text, in the order of the examples.
     """
 
     metric: str
-    value: float | None
-    ci95: tuple[float, float] | None
+    value: float
+    ci95: tuple[float, float]
     loss: float
     n: int
     forward_passes: int
@@ -49,15 +49,14 @@ def evaluate(
     examples: Sequence[Example],
     batch_size: int = 64,
     *,
-    loss_only: bool = False,
     share: bool = True,
     team: Team | None = None,
 ) -> Evaluation:
     """The metric and the loss, in eval mode, without gradients.
 
-    loss_only: no answers are generated. share: a prompt goes through the model once for all its options, where
-    the model allows it; the scores are the same to fp32 rounding. team: processes that share the batches; each
-    batch is what it is in one process, and so is the result.
+    share: a prompt goes through the model once for all its options, where the model allows it; the scores are the
+    same to fp32 rounding. team: processes that share the batches; each batch is what it is in one process, and so
+    is the result.
     """
     if not examples:
         raise DataError(f"Task {task.name} has no examples to evaluate on. Raise task.test or task.dev.")
@@ -65,10 +64,7 @@ def evaluate(
 
     def judge(numbers: Sequence[int]) -> tuple[Sequence[int | str], tuple[Tensor, Tensor]]:
         some = [examples[number] for number in numbers]
-        if task.generated:
-            said, loss = _answer(task, loaded, some, loss_only)
-        else:
-            said, loss = _choose(task, loaded, some, share)
+        said, loss = _answer(task, loaded, some) if task.generated else _choose(task, loaded, some, share)
         return said, (loss[0].cpu(), loss[1].cpu())
 
     dealt = list(_batches(examples, batch_size, share))
@@ -78,17 +74,15 @@ def evaluate(
     predictions = {
         number: answer
         for numbers, (said, _) in zip(dealt, judged, strict=True)
-        for number, answer in zip(numbers, said, strict=False)
+        for number, answer in zip(numbers, said, strict=True)
     }
     weighted, weights = (float(torch.cat(parts).double().sum()) for parts in zip(*losses, strict=True))
     ordered = tuple(predictions[number] for number in sorted(predictions))
-    value = None
-    if ordered:
-        value = fmean(task.correct(e, p) for e, p in zip(examples, ordered, strict=True))
+    value = fmean(task.correct(e, p) for e, p in zip(examples, ordered, strict=True))
     return Evaluation(
         metric=task.metric,
         value=value,
-        ci95=None if value is None else wilson(value, len(examples)),
+        ci95=wilson(value, len(examples)),
         loss=weighted / weights,
         n=len(examples),
         forward_passes=sum(team.every(len(calls))),
@@ -99,15 +93,14 @@ def evaluate(
 
 
 def _answer(
-    task: Task, loaded: Loaded, examples: Sequence[Example], loss_only: bool
-) -> tuple[Sequence[int | str], tuple[Tensor, Tensor]]:
-    """The generated answers (none where only the loss is asked for), and weight x loss with the weights."""
-    if not isinstance(task.objective, GeneratedLoss):
-        loss = _losses(task.objective(loaded.model, task.collate(examples)))
-        return ([] if loss_only else generate(task, loaded, examples)), loss
+    task: Task, loaded: Loaded, examples: Sequence[Example]
+) -> tuple[list[str], tuple[Tensor, Tensor]]:
+    """The generated answers, and weight x loss with the weights."""
     said = generate(task, loaded, examples)
+    if not isinstance(task.objective, GeneratedLoss):
+        return said, _losses(task.objective(loaded.model, task.collate(examples)))
     scores = torch.tensor([task.correct(e, text) for e, text in zip(examples, said, strict=True)])
-    return ([] if loss_only else said), _losses(-scores)
+    return said, _losses(-scores)
 
 
 def _choose(
@@ -119,10 +112,10 @@ def _choose(
     if isinstance(task.prompts, CausalPrompts):
         rows = [example.rows for example in examples]
         sums, counts = _option_sums(task, loaded, rows, share)
-        scores = (sums / counts.clamp(min=1.0)).masked_fill(counts == 0, float("-inf"))
-        said = scores
+        absent = counts == 0
+        said = scores = (sums / counts.clamp(min=1.0)).masked_fill(absent, float("-inf"))
         if examples[0].blanks:
-            said = scores * counts - _blank_sums(task, loaded, examples, share)
+            said = (sums - _blank_sums(task, loaded, examples, share)).masked_fill(absent, float("-inf"))
     else:
         counts = weights[:, None]
         said = scores = task.scores(loaded.model, task.collate_options(examples))

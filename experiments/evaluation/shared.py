@@ -81,7 +81,7 @@ def shared_logprobs(loaded: Loaded, examples: Sequence[Sequence[Row]], limit: in
     lengths = [common(rows) for rows in examples]
     rows = [(number, row) for number, some in enumerate(examples) for row in some]
     longer = [at for at, (number, row) in enumerate(rows) if len(row.ids) - 1 > lengths[number]]
-    if longer and len(examples) > 1 and _cache_bytes(loaded) * max(lengths) * len(examples) > _CACHE:
+    if longer and len(examples) > 1 and cache_bytes(loaded) * max(lengths) * len(examples) > _CACHE:
         half = len(examples) // 2
         return [
             s for some in (examples[:half], examples[half:]) for s in shared_logprobs(loaded, some, limit)
@@ -103,8 +103,8 @@ def shared_logprobs(loaded: Loaded, examples: Sequence[Sequence[Row]], limit: in
     return list(sums.split([len(some) for some in examples]))
 
 
-def _cache_bytes(loaded: Loaded) -> int:
-    """Bytes of the keys and values of one token."""
+def cache_bytes(loaded: Loaded) -> int:
+    """Bytes of all layers' keys and values of one token."""
     config: Any = base_of(loaded.model).config  # type: ignore[union-attr]  # of transformers
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,6 +1,7 @@
 """python -m experiments status, logs, cancel, retry: of a sweep, of runs, of a folder above them."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -10,7 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.folder import RunFolder
+from experiments.console import new_console
+from experiments.folder import RunFolder, title_of
 from experiments.launching.states import OPEN, State, states
 from experiments.launching.submission import LOG, NAME, read_sweep, submission
 from zo.errors import ConfigError
@@ -41,7 +43,7 @@ def add(commands: Any) -> None:
 
 def perform(request: argparse.Namespace) -> int:
     """0 done (status: none failed), 1 a run failed, 2 wrong input (as ConfigError)."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console(soft_wrap=True)
     folders = found(request.runs)
     if request.command == "status":
         return _status(folders, console)
@@ -72,18 +74,14 @@ def found(paths: Sequence[Path]) -> list[Path]:
 
 def _status(folders: Sequence[Path], console: Console) -> int:
     rows = states(folders)
-    width = max(len(_name(row.folder)) for row in rows)
+    width = max(len(title_of(row.folder)) for row in rows)
     for row in rows:
         steps = "" if row.steps is None else f"{row.steps:,}"
-        console.print(f"{_name(row.folder):<{width}}  {row.state:<8}  {steps:>9}  {row.detail}".rstrip())
+        console.print(f"{title_of(row.folder):<{width}}  {row.state:<8}  {steps:>9}  {row.detail}".rstrip())
     console.print(
         ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())
     )
     return int(any(row.state == "failed" for row in rows))
-
-
-def _name(folder: Path) -> str:
-    return "/".join(folder.parts[-3:])
 
 
 def _logs(folders: Sequence[Path], lines: int) -> int:
@@ -108,22 +106,30 @@ def _tail(path: Path, lines: int) -> str:
 
 def _cancel(folders: Sequence[Path], console: Console) -> int:
     """A STOP file ends a running one at its step; a job is cancelled too, which a waiting one needs."""
+    slurm, waiting = shutil.which("scancel") is not None, []
     for row in states(folders):
         if row.state not in OPEN:
             continue
         (row.folder / "STOP").touch()
-        if row.job is not None:
+        if row.job is not None and slurm:
             subprocess.run(["scancel", row.job], check=False)
-        if row.state != "running":
+        if row.state == "running":
+            console.print(f"{title_of(row.folder)} stops after its step")
+        elif row.job is None or slurm:
             RunFolder(row.folder).write_status("stopped", reason="cancelled", steps=row.steps)
-        console.print(
-            f"{_name(row.folder)} {'stops after its step' if row.state == 'running' else 'cancelled'}"
+            console.print(f"{title_of(row.folder)} cancelled")
+        else:
+            waiting.append(row.job)
+    if waiting:
+        raise ConfigError(
+            f"scancel is not here, so these jobs stay in SLURM's queue: {', '.join(waiting)}. Their runs will stop "
+            "after a step; to take them out of the queue, cancel again on a login node of the cluster."
         )
     return 0
 
 
 def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Console) -> int:
-    """What failed, through the launcher that it was submitted with; a run by hand is run here."""
+    """What failed, through the launcher that it was submitted with; a run by hand had none, and is left."""
     from experiments.launching import code
     from experiments.launching.command import start
 
@@ -136,13 +142,18 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
         console.print("No run failed.")
         return 0
     groups: dict[str, list[State]] = {}
+    by_hand = []
     for row in again:
-        asked = submission(row.folder)
-        if asked is None:
-            raise ConfigError(
-                f"{row.folder} was started by hand, so launch.py with its choices goes on with it, not retry."
-            )
-        groups.setdefault(str([asked["launch"], asked["cluster"]]), []).append(row)
+        if (asked := submission(row.folder)) is None:
+            by_hand.append(row.folder)
+        else:
+            groups.setdefault(str([asked["launch"], asked["cluster"]]), []).append(row)
+    if by_hand:
+        listed = "\n".join(f"  {folder}" for folder in by_hand)
+        left = f"Started by hand, so launch.py with their choices goes on with them, not retry:\n{listed}"
+        if not groups:
+            raise ConfigError(left)
+        console.print(left)
     codes = []
     for rows in groups.values():
         for row in rows:

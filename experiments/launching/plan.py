@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli.problems import Problem
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, title_of
 from experiments.identity import Config, folder_of, hash_of, name_of, seed_of
 from experiments.launching.request import Checked, Tally, varied
 from experiments.models.loading import Loaded, outline
@@ -36,11 +36,6 @@ class Run:
     def ended(self) -> bool:
         """Whether its result is there."""
         return (self.folder / "result.json").exists()
-
-    @property
-    def title(self) -> str:
-        """What tells it from other runs, on a line."""
-        return f"{self.name} {self.hash[:8]} seed{self.config['seed']}"
 
 
 class Planner:
@@ -111,7 +106,7 @@ def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
 
 def short(run: Run, runs: Sequence[Run]) -> str:
     """The same for a planned run, keys and values alone."""
-    return " ".join(varied(run.overrides, [other.overrides for other in runs])) or run.title
+    return " ".join(varied(run.overrides, [other.overrides for other in runs])) or title_of(run.folder)
 
 
 def state_of(run: Run) -> str:

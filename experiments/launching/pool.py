@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from experiments.folder import RunFolder, load_config
+from experiments.folder import RunFolder, load_config, title_of
 from experiments.launching.submission import LOG, submission
 from experiments.launching.work import BUSY
 
@@ -158,11 +158,6 @@ class Pool:
         for process in list(self._running.values()):
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGTERM if self._stopping == 1 else signal.SIGKILL)
-
-
-def title_of(folder: Path) -> str:
-    """A run's folder as a name: method and all, hash, seed."""
-    return " ".join(folder.parts[-3:])
 
 
 def command(folder: Path) -> list[str]:

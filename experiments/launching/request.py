@@ -32,6 +32,11 @@ class Asked:
     rerun: bool = False
     trials: int | None = None
 
+    @property
+    def again(self) -> bool:
+        """Whether what has ended is run again: also a smoke, which is asked for after every change of the code."""
+        return self.rerun or self.smoke
+
 
 @dataclass
 class Checked:
@@ -49,10 +54,7 @@ class Checked:
 def check(asked: Asked) -> Checked:
     """Composes every run. A problem is told once, with how many runs have it."""
     name, sweep, problems, space = _expanded(asked)
-    if asked.smoke:
-        sweep = [replaced(run, SMOKE) for run in sweep]
-        name += "-smoke"
-    result = Checked(asked.name or name, problems=problems, space=space)
+    result = Checked(name, problems=problems, space=space)
     trees: dict[tuple[str, ...], DictConfig] = {}
     wrong = Tally(len(sweep))
     for overrides in sweep:
@@ -79,6 +81,10 @@ def _expanded(asked: Asked) -> tuple[str, list[list[str]], list[Problem], Space 
     else:
         lines, problems = [list(asked.overrides)], []
         name = hashlib.sha256("\n".join(sorted(asked.overrides)).encode()).hexdigest()[:8]
+    name = asked.name or name
+    if asked.smoke:
+        name += "-smoke"  # also of a name that was said, or a search would count these trials as its own
+        lines = [replaced(line, SMOKE) for line in lines]
     if asked.trials is None:
         sweep: list[list[str]] = []
         for line in lines:

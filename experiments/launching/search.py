@@ -20,9 +20,12 @@ SHOWN = 10  # of the best trials
 
 
 class Study:
-    """The study of a folder: what Optuna is asked and told."""
+    """The study of a folder: what Optuna is asked and told.
 
-    def __init__(self, folder: Path, space: Space):
+    anew: forgets the trials that are there. Raises ConfigError for trials of another space, and without Optuna.
+    """
+
+    def __init__(self, folder: Path, space: Space, *, anew: bool = False):
         try:
             import optuna
             from optuna.storages.journal import JournalFileBackend
@@ -31,20 +34,37 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         self._space = space
-        folder.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+        journal = RunFolder(folder).path / "optuna.journal"
+        if anew:
+            journal.unlink(missing_ok=True)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         self._study = optuna.create_study(
             study_name=folder.name,
             storage=storage,
             direction="maximize",
             load_if_exists=True,
         )
+        self._claim(folder)
         # A seed of its own for every process, or each would begin with the same draws.
         begun = len(self._study.trials)
         self._study.sampler = optuna.samplers.TPESampler(seed=begun, constant_liar=True)
         for trial in self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             self._study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+
+    def _claim(self, folder: Path) -> None:
+        """The space is written beside the trials, for Optuna goes wrong where they are of several."""
+        mine, theirs = self._space.written(), self._study.user_attrs.get("space")
+        if theirs is None:
+            self._study.set_user_attr("space", mine)
+        elif theirs != mine:
+            there, here = (
+                ", ".join(f"{key}={value}" for key, value in each.items()) for each in (theirs, mine)
+            )
+            raise ConfigError(
+                f"{folder} holds a search over {there}, and this one is over {here}. Give it a --name of its own, or "
+                "let it take that one's place with --rerun."
+            )
 
     @property
     def done(self) -> int:

@@ -29,12 +29,23 @@ class Interval:
         """Values that stand for all when a search is checked."""
         return [repr(self.low), repr(self.high)]
 
+    @property
+    def written(self) -> str:
+        """In Hydra's grammar."""
+        interval = f"interval({self.low!r},{self.high!r})"
+        return f"tag(log,{interval})" if self.log else interval
+
 
 @dataclass(frozen=True)
 class Values:
     """One of these, as they are written."""
 
     ends: list[str]
+
+    @property
+    def written(self) -> str:
+        """In Hydra's grammar."""
+        return ",".join(self.ends)
 
 
 @dataclass
@@ -44,6 +55,10 @@ class Space:
     dimensions: dict[str, Interval | Values] = field(default_factory=dict)
     fixed: list[str] = field(default_factory=list)
     seeds: list[str] = field(default_factory=list)
+
+    def written(self) -> dict[str, str]:
+        """The dimensions as overrides write them."""
+        return {key: dimension.written for key, dimension in self.dimensions.items()}
 
     def runs(self, values: Mapping[str, Any]) -> list[list[str]]:
         """The overrides of a trial's runs, one for each seed."""

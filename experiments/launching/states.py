@@ -16,8 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.folder import title_of
 from experiments.launching.submission import submission
 from experiments.lock import holder_of
+from experiments.reading import read_json
 
 OPEN = ("queued", "running", "requeued")  # states of runs that may still change by themselves
 _END = 1 << 14  # bytes at the end of metrics.jsonl that hold two rows
@@ -71,6 +73,13 @@ class Scheduler:
         return f"{state} {code}".strip()
 
 
+def with_jobs(folders: Sequence[Path]) -> list[Path]:
+    """Those for which SLURM holds a job: to submit them again would be once too often."""
+    jobs = {folder: str((submission(folder) or {}).get("job", "")) for folder in folders}
+    scheduler = Scheduler(set(jobs.values()) - {""})
+    return [folder for folder, job in jobs.items() if scheduler.queued(job) is not None]
+
+
 def states(folders: Sequence[Path], scheduler: Scheduler | None = None) -> list[State]:
     """The state of each run. scheduler: one that was asked about their jobs already."""
     asked = [submission(folder) or {} for folder in folders]
@@ -81,9 +90,9 @@ def states(folders: Sequence[Path], scheduler: Scheduler | None = None) -> list[
 
 def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     job = asked.get("job")
-    status = _json(folder / "status.json") or {}
+    status = read_json(folder / "status.json") or {}
     steps = _steps(folder, status)
-    result = _json(folder / "result.json")
+    result = read_json(folder / "result.json")
     if result is not None:
         value = result["after"]
         said = "" if value is None else f"{result['metric']} {100 * value:.1f} %"
@@ -144,10 +153,6 @@ def _end(path: Path) -> bytes:
         return file.read()
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def wait(folders: Sequence[Path], console: Console) -> int:
     """Until no run is queued or running; 1 when one failed. Tells of each as it ends."""
     told: set[Path] = set()
@@ -156,9 +161,7 @@ def wait(folders: Sequence[Path], console: Console) -> int:
         for each in found:
             if each.state not in OPEN and each.folder not in told:
                 told.add(each.folder)
-                console.print(
-                    f"{' '.join(each.folder.parts[-3:])} {each.state} {each.detail}", soft_wrap=True
-                )
+                console.print(f"{title_of(each.folder)} {each.state} {each.detail}", soft_wrap=True)
         if len(told) == len(folders):
             return int(any(each.state == "failed" for each in found))
         time.sleep(POLL)

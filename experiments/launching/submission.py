@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.folder import RunFolder
+from experiments.reading import read_json
 
 if TYPE_CHECKING:  # a job reads this module before it can answer signals, and plan takes the seconds of torch
     from experiments.launching.plan import Run
@@ -31,6 +32,7 @@ def freeze_run(
     with folder.locked():
         if rerun:
             folder.clear()
+        folder.forget_stop()  # of a cancel while the run waited
         folder.write_config(run.config)
         folder.write(NAME, {"code": str(code), "cwd": os.getcwd(), "overrides": list(run.overrides),
                             "launch": launch, "cluster": cluster, "time": time.time()})  # fmt: skip
@@ -39,8 +41,7 @@ def freeze_run(
 
 def submission(folder: Path) -> dict[str, Any] | None:
     """What was written at submission; None for a run that no launcher started."""
-    path = folder / NAME
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(folder / NAME)
 
 
 def write_sweep(runs_folder: Path, name: str, runs: Sequence["Run"], command: Sequence[str]) -> Path:

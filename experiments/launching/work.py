@@ -30,7 +30,7 @@ def work(path: Path) -> int:
         return BUSY
     except Exception as error:
         traceback.print_exc()
-        folder.write_status("failed", error=traceback.format_exception_only(error)[-1].strip())
+        folder.write_failed(error)
         return 2 if isinstance(error, ConfigError | DataError) else 1
 
 

@@ -12,7 +12,8 @@ printed average is kept to check the values by (tests/conf/test_published.py); w
           - {method: fzoo, values: [84.5, 60.7], deviations: [0.3, 1.1], average: 72.6}
 
 Names are those of result.json, which are the options of conf/, but for the methods zeroshot and icl
-(optimizer=none, without and with task.demonstrations) and linearprobe (optimizer=linear_probe).
+(optimizer=none, without and with task.demonstrations) and linearprobe (optimizer=linear_probe). Where a table says
+nothing of its objective, it is cross-entropy, as conf/task has it; in context means 32 demonstrations.
 """
 
 import functools
@@ -27,11 +28,23 @@ from zo.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 POINTS = 2.0  # of a hundred: how near is reproduced where a paper gives no deviation
+ANSWERED = (
+    "copa",
+    "record",
+    "squad",
+    "drop",
+)  # trained on the right answer's tokens; all others on the options
+STEPLESS = ("zeroshot", "icl", "linearprobe")  # to which the objective makes no difference
+SHOWN = 32  # demonstrations of in-context learning
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number of a paper's table. value, deviation: in per cent, as printed. k: examples a class, or None."""
+    """A number of a paper's table.
+
+    value, deviation: in per cent, as printed. k: examples a class, or None. objective: task.objective of the training,
+    None where no step is taken. demonstrations: before each prompt.
+    """
 
     paper: str
     table: str
@@ -43,6 +56,13 @@ class Published:
     value: float
     deviation: float | None
     note: str = ""
+    objective: str | None = None
+    demonstrations: int = 0
+
+    def fits(self, task: Mapping[str, Any]) -> bool:
+        """Whether a configuration's section `task` has its objective, where it has one, and its demonstrations."""
+        objective, shown = task.get("objective", "options"), task.get("demonstrations", 0)
+        return self.objective in (None, objective) and self.demonstrations == shown
 
     @property
     def tolerance(self) -> float:
@@ -85,4 +105,11 @@ def _row(paper: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> Iterat
     for column, value, deviation in zip(columns, row["values"], deviations, strict=True):
         if value is not None:
             cell: dict[str, Any] = shared | column | own | {"paper": paper, "note": note}
+            cell = _usual(cell["method"], cell["task"]) | cell
             yield Published(**cell, value=float(value), deviation=deviation)
+
+
+def _usual(method: str, task: str) -> dict[str, Any]:
+    """What a table does not say, because all but a few have it."""
+    objective = None if method in STEPLESS else "answer" if task in ANSWERED else "options"
+    return {"objective": objective, "demonstrations": SHOWN if method == "icl" else 0}

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.choices import ModelChoice, read
+from experiments.console import new_console
 from experiments.identity import method_of
 from experiments.models.source import model_name
 from experiments.papers import POINTS, Published, published
@@ -16,7 +16,9 @@ NOTE = f"In per cent. A mean counts as reproduced within ±: two published devia
 
 
 def expected(config: Mapping[str, Any]) -> list[Published]:
-    """The published numbers of its model, task, method and peft, and of its k where they say one."""
+    """The published numbers of its model, task, method, peft, objective and demonstrations, and of its k where
+    they say one.
+    """
     task = config["task"]
     wanted = (
         model_name(read(ModelChoice, config["model"], "model")),
@@ -27,14 +29,16 @@ def expected(config: Mapping[str, Any]) -> list[Published]:
     return [
         number
         for number in published()
-        if (number.model, number.task, number.method, number.peft) == wanted and number.k in (None, task["k"])
+        if (number.model, number.task, number.method, number.peft) == wanted
+        and number.k in (None, task["k"])
+        and number.fits(task)
     ]
 
 
 def show(configs: Sequence[Mapping[str, Any]]) -> int:
     """Prints them, and how many configurations have none; 0."""
     numbers = list(dict.fromkeys(number for config in configs for number in expected(config)))
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = new_console(width=None if sys.stdout.isatty() else 160)
     if numbers:
         table = Table(title="Published")
         for n, name in enumerate(

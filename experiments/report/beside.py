@@ -27,7 +27,9 @@ class Beside:
 
 
 def compare(cells: Sequence[Cell], published: Sequence[Published]) -> tuple[Beside, ...]:
-    """Each published number beside the cell of the same model, task, method and peft, with the same k."""
+    """Each published number beside the cell of the same model, task, method and peft, with the same k, objective and
+    demonstrations.
+    """
     return tuple(_beside(each, _match(cells, each)) for each in published)
 
 
@@ -44,8 +46,9 @@ def _about(run: Run, number: Published) -> bool:
         number.method,
         number.peft,
     )
-    k = (run.config.get("task") or {}).get("k")
-    return same and (number.k == k or (number.k is None and run.method in UNTRAINED))
+    task = run.config.get("task") or {}
+    k = number.k == task.get("k") or (number.k is None and run.method in UNTRAINED)
+    return same and k and number.fits(task)
 
 
 def _beside(number: Published, cell: Cell | None) -> Beside:

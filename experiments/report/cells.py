@@ -14,6 +14,7 @@ metric of its last or best weights, and counts. Without dev, or without common s
 cell says so.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any
 
 from experiments.report.keys import differing, filled, flattened, problem, words
 from experiments.report.runs import WAITING, Run
+from experiments.rows import standing
 
 ALWAYS = ("optimizer.lr", "schedule._target_")  # keys that a label has, also where they do not differ
 
@@ -255,9 +257,12 @@ def dev_score(setting: Setting, seeds: Sequence[int]) -> float | None:
 
 
 def _dev_loss(run: Run) -> float:
-    """Loss on dev at the step that was best there."""
-    rows = [row for row in run.rows_of("dev") if row["value"] == run.dev and row["loss"] is not None]
-    return min((row["loss"] for row in rows), default=float("inf"))
+    """Loss on dev of the weights that are reported."""
+    looks = run.rows_of("dev")
+    if run.config.get("select") == "last":
+        looks = looks[-1:]
+    _, loss = max((standing(row["value"], row["loss"]) for row in looks), default=(0.0, -math.inf))
+    return -loss
 
 
 def step_seconds(run: Run) -> float | None:

@@ -3,7 +3,7 @@
 The colours were searched for, not picked: hues by family, then lightness and chroma such that any two of the ten
 methods most often compared (`MAIN`) stay apart by CIE 1976 ΔE ≥ 20 for usual eyes, without red cones and without
 green ones. Those dichromacies are simulated by Machado, Oliveira and Fernandes (2009, severity 1), matrices on
-linear RGB. The other eighteen are as far from all as was left (ΔE ≥ 8), so that marker and dash help there. Every
+linear RGB. The other nineteen are as far from all as was left (ΔE ≥ 8), so that marker and dash help there. Every
 colour has a contrast of 3 or more with its ground (WCAG 2's bound for graphics).
 """
 
@@ -37,9 +37,10 @@ fzoor           #cf6139 #e4965c down     dot
 forwardgradient #401993 #907bf8 cross    dot
 lozom           #7e4920 #c85b32 star     dot
 sparsemezo      #4f867e #528679 circle   dashdot
-linear_probe    #5c2749 #ba90a8 plus     dot
+linearprobe     #5c2749 #ba90a8 plus     dot
 lezo            #4c9ebb #6dbedc square   dashdot
-none            #649463 #97bf85 plus     dashdot
+zeroshot        #649463 #97bf85 plus     dashdot
+icl             #447c61 #1c915b plus     solid
 zoconservative  #6279f1 #5f94da triangle dashdot
 sgd             #60812b #e0e686 diamond  dashdot
 """

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.console import new_console
 from experiments.papers import papers, published
 from experiments.report.comparison import Comparison, comparison
 from experiments.report.figures import write_figures
@@ -55,8 +56,9 @@ def perform(request: argparse.Namespace) -> int:
     numbers = [number for paper in dict.fromkeys(request.beside) for number in published(paper)]
     runs = where(read_runs(request.runs), request.where)
     title = request.title or " ".join([*(str(path) for path in request.runs), *request.where])
-    made = comparison(runs, title=title, target=request.target, published=numbers)
-    console = Console(highlight=False)
+    smoke = any(text.startswith("experiment=") for text in request.where)  # then they are asked for, or not
+    made = comparison(runs, title=title, target=request.target, published=numbers, smoke=smoke)
+    console = new_console()
     console.print(made.summary)
     if request.out is None:
         _show(made, console)

@@ -86,8 +86,11 @@ def comparison(
     title: str = "",
     target: float | None = None,
     published: Sequence[Published] = (),
+    smoke: bool = False,
 ) -> Comparison:
-    """Compares runs; their order does not matter."""
+    """Compares runs; their order does not matter. smoke: with smoke runs, which are else left out beside others."""
+    given = len(runs)
+    runs = [run for run in runs if smoke or not run.smoke] or runs
     cells = cells_of(runs)
     return Comparison(
         title=title or f"{len(runs)} runs",
@@ -98,12 +101,16 @@ def comparison(
         target=target,
         reaches=() if target is None else tuple(reach(cell, target) for cell in cells if cell.chosen),
         published=compare(cells, published),
-        notes=tuple(_notes(runs, cells)),
+        notes=tuple(_notes(runs, cells, given - len(runs))),
     )
 
 
-def _notes(runs: Sequence[Run], cells: Sequence[Cell]) -> Iterator[str]:
-    """What a reader must know to read the tables rightly."""
+def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[str]:
+    """What a reader must know to read the tables rightly. smoke: how many such runs are left out."""
+    if smoke:
+        yield f"{smoke} runs of debug=smoke or --smoke are left out; --where experiment=smoke shows them."
+    if runs and all(run.smoke for run in runs):
+        yield "All runs are of debug=smoke or --smoke, a step or two on a few examples."
     if older := len(runs) - len(newest(runs)):
         yield f"{older} runs are left out, for a later run of the same setting and seed is there."
     for cell in cells:

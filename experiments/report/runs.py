@@ -17,10 +17,12 @@ from experiments.identity import method_of
 from experiments.launching.after import found
 from experiments.launching.states import OPEN, State, states
 from experiments.launching.submission import planned
+from experiments.reading import read_json
 from experiments.report.keys import setting_key
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, over hundreds of runs
 WAITING = (*OPEN, "stopped", "new")  # states of runs that may still get one
+SMOKE = "smoke"  # experiment of debug=smoke, debug=step and --smoke
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Run:
         return self.result is not None
 
     @property
+    def smoke(self) -> bool:
+        """Whether it only tried if everything works; its folder says it of a run that is missing."""
+        above = self.folder.absolute().parts[-4:-3]
+        return self.config.get("experiment", *above) == SMOKE
+
+    @property
     def value(self) -> float | None:
         """The test metric of the reported weights, a fraction."""
         return None if self.result is None else self.result.get("after")
@@ -68,15 +76,16 @@ class Run:
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """metrics.jsonl, read when it is asked for; a torn last line is left out."""
-        path = self.folder / "metrics.jsonl"
-        data = path.read_bytes() if path.exists() else b""
+        try:
+            data = (self.folder / "metrics.jsonl").read_bytes()
+        except FileNotFoundError:
+            data = b""
         return tuple(json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines())
 
     @cached_property
     def commit(self) -> str | None:
         """Of the code, seven letters, with + where it was edited; None where it is not known."""
-        path = self.folder / "provenance.json"
-        made = json.loads(path.read_text()) if path.exists() else {}
+        made = read_json(self.folder / "provenance.json") or {}
         return f"{made['commit'][:7]}{'+' if made.get('dirty') else ''}" if made.get("commit") else None
 
     def rows_of(self, kind: str) -> list[Mapping[str, Any]]:
@@ -115,7 +124,7 @@ def _real(folder: Path) -> Path:
 def _read(state: State) -> Run:
     folder = state.folder
     config = yaml.load((folder / "config.yaml").read_text(), _LOADER) or {}
-    result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
+    result = read_json(folder / "result.json") or {}
     named = _named(folder)
     model = result.get("model") or (config.get("model") or {}).get("name") or named["model"]
     decides = result.get("config_hash") or folder.parent.name
@@ -137,8 +146,7 @@ def _read(state: State) -> Run:
 
 
 def _time(folder: Path) -> float:
-    path = folder / "status.json"
-    return float(json.loads(path.read_text()).get("time", 0.0)) if path.exists() else 0.0
+    return float((read_json(folder / "status.json") or {}).get("time", 0.0))
 
 
 def _missing(folder: Path, beside: Run | None) -> Run:

@@ -19,6 +19,7 @@ from typing import Any
 
 from experiments.report.cells import Cell
 from experiments.report.runs import Run
+from experiments.rows import AXES
 
 HAS_SCIPY = find_spec("scipy") is not None
 LEVEL = 0.95  # of every interval
@@ -131,7 +132,7 @@ def reach(cell: Cell, target: float) -> Reach:
     reached, never = {}, 0
     for run in cell.chosen.runs if cell.chosen else ():
         rows = run.rows_of("dev")
-        passes = next((row["forward_passes"] for row in rows if row["value"] >= target), None)
+        passes = next((row["forward_passes"] for row in rows if (row["value"] or 0.0) >= target), None)
         if passes is not None:
             reached[run.seed] = passes
         elif rows and run.ended:
@@ -143,13 +144,12 @@ def curves(cell: Cell) -> tuple[Curve, ...]:
     """The curves of a cell's chosen setting, of the runs that have ended where one has; none without a row."""
     runs = cell.chosen.runs if cell.chosen else ()
     runs = [run for run in runs if run.ended] or runs
-    seen = sorted({key for run in runs for row in run.rows_of("train") for key in row} - _ALWAYS)
+    seen = sorted(
+        {key for run in runs for row in run.rows_of("train") for key in row} - {"kind", "loss", *AXES}
+    )
     named = [("dev", "dev", "value"), ("dev loss", "dev", "loss"), ("train loss", "train", "loss")]
     made = [_curve(cell, runs, *name) for name in [*named, *((key, "train", key) for key in seen)]]
     return tuple(curve for curve in made if curve is not None)
-
-
-_ALWAYS = {"kind", "steps", "loss", "forward_passes", "seconds"}
 
 
 def _curve(cell: Cell, runs: Sequence[Run], quantity: str, kind: str, key: str) -> Curve | None:

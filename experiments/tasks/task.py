@@ -64,16 +64,6 @@ class Task:
         """Scores of an example's options, from a batch of `collate_options`."""
         return _scores(self.prompts)
 
-    @property
-    def majority(self) -> float:
-        """Metric on test of the best constant prediction, see `majority_of`."""
-        return self.majority_of(self.test)
-
-    @property
-    def random(self) -> float | None:
-        """Accuracy on test that guessing among the options has on average; None for generated answers."""
-        return self.random_of(self.test)
-
     def collate(self, examples: Sequence[Example]) -> Batch:
         """The batch that the objective takes, on the model's device."""
         if isinstance(self.objective, AnswerLoss):
@@ -128,7 +118,7 @@ class Task:
         return counts.most_common(1)[0][1] / len(examples)
 
     def random_of(self, examples: Sequence[Example]) -> float | None:
-        """The accuracy that guessing has on average."""
+        """The accuracy that guessing among the options has on average; None for generated answers."""
         if self.generated:
             return None
         return fmean(len(set(e.golds)) / len(e.options) for e in examples)

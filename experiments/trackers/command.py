@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from experiments.console import new_console
 
 COMMANDS = {
     "sync": "upload runs to a tracker, or make its files anew",
@@ -33,7 +33,7 @@ def perform(request: argparse.Namespace) -> int:
     from experiments.launching.after import found  # late, as what follows
 
     folders = found(request.runs) if request.runs else []
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = new_console(soft_wrap=True)
     if request.command == "sync":
         from experiments.trackers.syncing import sync
 

@@ -1,11 +1,10 @@
 """The tracker of a run while it runs (`sink_of`), and what any tracker is told of a run's folder (`about_run`)."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.identity import Config
+from experiments.reading import read_json
 from experiments.trackers import choices
 from experiments.trackers.sink import Row, Sink
 from experiments.trackers.tensorboard import TensorBoard
@@ -38,7 +37,7 @@ def _tracker(chosen: choices.Choice, resumed: bool) -> Tracker | None:
 def about_run(config: Config, folder: Path) -> About:
     """A run from its folder and its configuration."""
     folder = folder.resolve()
-    return about(config, folder, _json(folder / "provenance.json"), sweeps_of(folder))
+    return about(config, folder, read_json(folder / "provenance.json") or {}, sweeps_of(folder))
 
 
 def sweeps_of(folder: Path) -> tuple[str, ...]:
@@ -49,9 +48,5 @@ def sweeps_of(folder: Path) -> tuple[str, ...]:
 
 
 def _lists(path: Path, folder: Path) -> bool:
-    runs = _json(path).get("runs", [])
+    runs = (read_json(path) or {}).get("runs", [])
     return any((path.parent / run["folder"]).resolve() == folder for run in runs)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}

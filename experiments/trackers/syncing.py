@@ -4,13 +4,13 @@ The same rows, configuration and result go the same way as while the run went on
 tracking gives. What a tracker had of the run before, in however many fragments, is replaced.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.folder import RunFolder, load_config
+from experiments.folder import RunFolder, load_config, title_of
 from experiments.lock import holder_of
+from experiments.reading import read_json
 from experiments.trackers import choices
 from experiments.trackers.opening import about_run
 from experiments.trackers.tensorboard import TensorBoard
@@ -51,7 +51,7 @@ def sync(
         except Exception as error:
             failed += 1
             said = f"not synced: {' '.join(str(error).split()) or type(error).__name__}"
-        say(f"{'/'.join(folder.parts[-3:])}: {said}")
+        say(f"{title_of(folder)}: {said}")
     return int(failed > 0)
 
 
@@ -88,5 +88,5 @@ def _copy(folder: Path, config: dict[str, Any], tracker: Tracker) -> str:
 
 def _state(folder: Path) -> str:
     """Of a run without a result: stopped, or failed (one that still says running was killed)."""
-    state = json.loads((folder / "status.json").read_text())["state"]
+    state = (read_json(folder / "status.json") or {}).get("state")
     return "stopped" if state in ("stopped", "requeued", "queued") else "failed"

@@ -1,6 +1,6 @@
 """What every tracker is told: of a run at its start, of each row, of its end. Pure functions of the run's files.
 
-Rows of metrics.jsonl become named numbers: what it took so far (AXES) stands in each,
+Rows of metrics.jsonl become named numbers: what it took so far (rows.AXES) stands in each,
 train/<what the optimizer saw>, eval/dev_score and eval/dev_loss, eval/test_score and eval/test_loss (before and
 after training). A score is the task's metric as a fraction. result.json becomes result/<its own key>.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.identity import Config, method_of
+from experiments.rows import AXES
 
-AXES = ("forward_passes", "seconds", "tokens", "gpu_hours", "steps", "peak_memory_bytes")  # of every row
 SCORES = ("eval/dev_score", "eval/test_score")
 LOSSES = ("eval/dev_loss", "eval/test_loss")
 _SPLIT = {"before": "test", "dev": "dev", "after": "test"}

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.trackers.tracker import AXES, LOSSES, SCORES, About
+from experiments.rows import AXES
+from experiments.trackers.tracker import LOSSES, SCORES, About
 
 Mode = Literal["online", "offline", "disabled"]
 

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
+from experiments.console import new_console
 from experiments.watching.follow import Flock, Followed
 from experiments.watching.table import Overview, line
 from zo.errors import ConfigError
@@ -42,7 +43,7 @@ def watch(find: Find, once: bool, every: float, console: Console | None = None) 
 
     find: the runs' folders, asked again every few seconds. Raises ConfigError when there are none at first.
     """
-    console, flock = console or Console(), Flock()
+    console, flock = console or new_console(), Flock()
     flock.look(find())
     if once:
         console.print(Overview(flock))

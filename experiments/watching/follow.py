@@ -12,6 +12,7 @@ import yaml
 from experiments.launching.request import varied
 from experiments.launching.states import OPEN, Scheduler, State, states
 from experiments.launching.submission import submission
+from experiments.reading import read_json
 from experiments.watching.track import Goal, Pace, Track, goal_of
 
 _HEAD = 256  # bytes at the beginning of a file by which it is known again
@@ -116,14 +117,14 @@ class Followed:
             self.track.take(row, live=row["steps"] > self._from)
         if rows and self.ended:
             self.track.memory = (
-                _json(self.folder / "result.json").get("peak_memory_bytes") or self.track.memory
+                _read(self.folder / "result.json").get("peak_memory_bytes") or self.track.memory
             )
 
     def _process(self) -> None:
         """A process that begins has a pace of its own."""
         self.job = (submission(self.folder) or {}).get("job")
         self._goal = self.track.goal = _goal(self.folder)
-        status = _json(self.folder / "status.json")
+        status = _read(self.folder / "status.json")
         began = (status.get("pid"), status.get("time"))
         if status.get("state") == "running" and began != self._began:
             self._began, self._from = began, status.get("steps") or 0
@@ -138,11 +139,8 @@ def _goal(folder: Path) -> Goal:
         return Goal()
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path) or {}
 
 
 def _stamp(path: Path) -> float:

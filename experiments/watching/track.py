@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.identity import trains
+from experiments.rows import AXES, standing
 from experiments.watching.sparkline import Curve
 
 _RECENT = 20.0  # seconds over which the pace of the moment is measured
 _APART = 0.5  # seconds between the marks it is measured from
-_KNOWN = (
-    "kind", "steps", "loss", "lr", "forward_passes", "seconds", "peak_memory_bytes", "tokens", "gpu_hours",
-)  # fmt: skip
+_KNOWN = ("kind", "loss", "lr", *AXES)  # of a train row, shown in places of their own
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,7 @@ class Track:
         self.dev_loss: float | None = None
         self.best: float | None = None
         self.best_step = 0
+        self._best: tuple[float, float] | None = None
         self.train, self.dev_losses, self.dev_values, self.noted = Curve(), Curve(), Curve(), Curve()
 
     def take(self, row: Mapping[str, Any], *, live: bool = True) -> None:
@@ -128,8 +128,9 @@ class Track:
         self.metric, self.dev, self.dev_loss = row["metric"], row["value"], row["loss"]
         self.dev_losses.add(self.dev_loss)
         self.dev_values.add(self.dev)
-        if self.dev is not None and (self.best is None or self.dev > self.best):
-            self.best, self.best_step = self.dev, row["steps"]
+        place = standing(self.dev, self.dev_loss)
+        if self._best is None or place > self._best:
+            self._best, self.best, self.best_step = place, self.dev, row["steps"]
 
     @property
     def total(self) -> int | None:

@@ -110,7 +110,7 @@ def test_rows_keep_what_is_not_measured_now(tmp_path, monkeypatch):
         return path, {row["directions"]: row for row in json.loads(path.read_text())}
 
     path, rows = measured()
-    assert rows.keys() == {"gaussian"}  # 2x8 has no target, so no other noise
+    assert rows.keys() == {"gaussian", "rademacher"}  # its own, and the noise of a target
     path.write_text(json.dumps([row | {"step_peak_bytes": 7} for row in rows.values()]))
     written = path.read_text()
     assert measured("--missing")[0].read_text() == written
@@ -120,6 +120,7 @@ def test_rows_keep_what_is_not_measured_now(tmp_path, monkeypatch):
 
 def test_what_is_for_a_gpu_runs_on_a_cpu_too():
     assert all(value for name, value in gpu.bits(CPU).items() if name.endswith("equal"))
-    assert gpu.split(CPU) == {"directions_equal": True, "largest_loss_difference": 0.0}
+    assert gpu.split(CPU) == {"directions_equal": True, "largest_loss_difference": 0.0, "holds": True}
+    assert gpu.stacked(CPU, "10m", "2x8")["largest_difference_over_sigma"] == 0.0  # on a CPU the same bits
     row = gpu.large(CPU, "10m", "2x8")
     assert {"fzoo_step_seconds", "mezo_step_seconds"} <= row.keys() and "does_not_fit" not in row

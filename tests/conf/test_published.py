@@ -9,10 +9,11 @@ import yaml
 from omegaconf import OmegaConf
 
 from experiments.choices import ModelChoice, read
-from experiments.cli.compose import CONF, groups
+from experiments.cli.compose import CONF, compose, groups
 from experiments.identity import method_of
 from experiments.models.source import model_name
-from experiments.papers import FOLDER, POINTS, Published, papers, published
+from experiments.papers import ANSWERED, FOLDER, POINTS, Published, papers, published
+from experiments.papers.expected import expected
 from zo.errors import ConfigError
 
 NUMBERS = published()
@@ -43,6 +44,33 @@ def test_every_name_is_an_option():
     assert {number.task for number in NUMBERS} <= set(options["task"])
     assert {number.peft for number in NUMBERS} <= set(options["peft"])
     assert {number.method for number in NUMBERS} <= methods()
+
+
+def test_the_objective_is_that_of_the_task_but_where_the_paper_trains_on_the_metric():
+    tasks = {name: option("task", name) for name in {number.task for number in NUMBERS}}
+    assert set(ANSWERED) == {name for name, task in tasks.items() if task["objective"] == "answer"}
+    others = {
+        (n.paper, n.table, n.objective, n.demonstrations)
+        for n in NUMBERS
+        if (n.objective, n.demonstrations) != (tasks[n.task]["objective"], 0)
+        and n.method not in ("zeroshot", "linearprobe")
+    }
+    assert others == {
+        ("mezo", "3", "metric", 0), ("fzoo", "4", "metric", 0), ("mezo", "1", None, 32), ("mezo", "20", None, 32)
+    }  # fmt: skip
+
+
+def test_what_is_expected_of_a_run_is_of_its_objective_and_its_demonstrations():
+    def tables(*overrides: str) -> set[str]:
+        composed = compose(("experiment=mezo/opt-13b", "task=squad", *overrides))
+        assert composed.config is not None
+        return {f"{number.paper} {number.table}" for number in expected(composed.config)}
+
+    assert tables("peft=prefix") == {"mezo 1"}
+    assert tables("peft=prefix", "task.objective=metric") == {"mezo 3"}
+    assert tables("optimizer=none", "task.demonstrations=32") == {"mezo 1"}
+    assert tables("optimizer=none", "task.demonstrations=4") == set()
+    assert tables("optimizer=none") == {"mezo 1", "adamezo 13", "fzoo 4"}
 
 
 def test_a_run_of_the_model_has_the_name_that_the_numbers_have():
@@ -85,6 +113,8 @@ def test_the_tolerance_is_two_deviations_or_two_points():
     snli = next(
         n for n in published("mezo") if (n.table, n.task, n.method, n.k) == ("18", "snli", "mezo", 16)
     )
-    assert snli == Published("mezo", "18", "roberta-large", "snli", "mezo", "none", 16, 68.5, 3.9)
+    assert snli == Published(
+        "mezo", "18", "roberta-large", "snli", "mezo", "none", 16, 68.5, 3.9, objective="options"
+    )
     assert snli.tolerance == 2 * 3.9
     assert {number.tolerance for number in published("fzoo")} == {POINTS}

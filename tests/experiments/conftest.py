@@ -58,6 +58,26 @@ def runs(tmp_path: Path) -> Runs:
 
 
 @pytest.fixture
+def stopped(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a command until so many steps are done, where a file STOP ends it."""
+    from zo.journal import Journal
+
+    append = Journal.append
+
+    def stop(steps: int, *overrides: str) -> None:
+        def append_and_ask(self, losses, lr=None):
+            append(self, losses, lr)
+            if len(self) == steps:
+                (self.path.parent / "STOP").touch()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", append_and_ask)
+            assert runs(*overrides) == {}
+
+    return stop
+
+
+@pytest.fixture
 def rows() -> Callable[[Path], list[dict[str, Any]]]:
     """The rows of a run's metrics.jsonl."""
     return lambda folder: [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import early
+from experiments.cli import main
 from experiments.cli.compose import compose
 from experiments.folder import RunFolder
 
@@ -50,10 +51,18 @@ def test_files_that_are_missing_are_told_at_once_and_without_torch(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.jsonl").write_text('{"sentence": "fine", "label": 1}\n')
     wrong = ("task=sst2", f"task.data_dir={tmp_path / 'data'}", "model.path=/nowhere")
-    code, said, took = alone(*wrong, f"paths.runs={tmp_path}")
+    record = ("optimizer=mezoswitch", f"optimizer.record={tmp_path / 'nope.json'}")
+    code, said, took = alone(*wrong, *record, f"paths.runs={tmp_path}")
     assert code == 2 and "model.path=/nowhere" in said and "has no validation.jsonl" in said
+    assert f"optimizer.record={tmp_path / 'nope.json'} cannot be read: No such file or directory." in said
     assert took < 2.0  # 0.8 where this was written; importing torch takes several
     assert not list(tmp_path.glob("default"))
+
+
+def test_a_record_that_is_missing_is_told_without_a_traceback(tmp_path, capsys):
+    for record in (tmp_path / "nope.json", tmp_path):  # a folder is no file
+        assert main(["optimizer=mezoswitch", f"optimizer.record={record}", f"paths.runs={tmp_path}"]) == 2
+        assert f"optimizer.record={record} cannot be read" in capsys.readouterr().err
 
 
 @pytest.fixture

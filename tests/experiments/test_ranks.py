@@ -9,15 +9,24 @@ import time
 
 import pytest
 
+from experiments.folder import RunFolder
+from experiments.launching.plan import plan
+from experiments.launching.request import Asked, check
+from experiments.launching.submission import freeze_run
 from experiments.ranks import Named
 from tests.distributed.ranks import free_port
 from tests.experiments.conftest import ROOT
+from zo.errors import DataError, RankLost
 
 LONG = ("budget.steps=20000", "stop.every=20000", "save=false")
 
 
-def start(runs, *overrides, size=2):
-    """The processes of one run, each with the environment that srun gives a task."""
+def start(runs, *overrides):
+    """Two processes of one run, each with the environment that srun gives a task."""
+    return tasks(str(ROOT / "launch.py"), *runs.arguments(*overrides))
+
+
+def tasks(*command, size=2):
     common = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -26,7 +35,7 @@ def start(runs, *overrides, size=2):
     }
     return [
         subprocess.Popen(
-            [sys.executable, str(ROOT / "launch.py"), *runs.arguments(*overrides)], cwd=ROOT, text=True,
+            [sys.executable, *command], cwd=ROOT, text=True,
             env=common | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
@@ -105,6 +114,46 @@ def test_a_killed_task_ends_the_other_within_seconds(runs, killed):
     else:
         status = json.loads(next(runs.folder.rglob("status.json")).read_text())
         assert status["state"] == "failed" and "RankLost" in status["error"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_error_of_a_task_outlives_that_it_was_lost(tmp_path, order):
+    """Whichever of the two says it first. What an earlier process left is no word of this run."""
+    folder = RunFolder(tmp_path)
+    errors = [RankLost("Rank 0 lost another rank."), DataError("Row 3 has no label.")]
+    folder.write("status.json", {"state": "failed", "time": 1.0, "error": "of last year"})
+    for which in order:
+        folder.write_failed(errors[which], steps=4)
+        assert (folder.status() or {})["error"] != "of last year"
+    assert folder.status() == (folder.status() or {}) | {
+        "state": "failed", "error": "zo.errors.DataError: Row 3 has no label.", "steps": 4
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_launched_run_says_why_a_task_failed(runs, tmp_path, monkeypatch):
+    """Rank 1 fails at a move; rank 0 writes the run's files, and knows only that rank 1 is gone."""
+    (tmp_path / "failing").mkdir()
+    (tmp_path / "failing" / "__init__.py").write_text(
+        "import os\n"
+        "from zo.optimizers import MeZO\n\n\n"
+        "class Failing(MeZO):\n"
+        "    def _move(self, t, losses, lr):\n"
+        "        if t == 2 and os.environ['SLURM_PROCID'] == '1':\n"
+        "            raise OSError('the disk of this node is gone')\n"
+        "        return super()._move(t, losses, lr)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    made, problems = plan(
+        check(Asked(runs.arguments("optimizer=mezo", "optimizer._target_=failing.Failing")))
+    )
+    assert problems == [] and made is not None
+    freeze_run(made.runs[0], ROOT, {"name": "local", "parallel": 1, "threads": None}, {})
+    processes = tasks("-P", "-m", "experiments.launching.work", str(made.runs[0].folder))
+    assert [code for code, *_ in ended(processes)] == [1, 1]
+    status = RunFolder(made.runs[0].folder).status() or {}
+    assert (status["state"], status["error"]) == ("failed", "OSError: the disk of this node is gone")
 
 
 @pytest.mark.slow

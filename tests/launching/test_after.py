@@ -9,10 +9,11 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.cli import main as launch
+from experiments.console import new_console
 from experiments.folder import RunFolder
 from experiments.launching.choices import Cluster
 from experiments.launching.slurm import Resources, arrays, parameters, resources_of
-from experiments.launching.states import states
+from experiments.launching.states import states, wait
 from experiments.lock import Lock
 
 
@@ -70,6 +71,44 @@ def test_states_come_from_the_files(tmp_path, capsys):
     assert main(["cancel", str(found["queued"]), str(found["failed"])]) == 0
     assert [each.state for each in states([found["queued"], found["failed"]])] == ["stopped", "failed"]
     assert main(["status", str(tmp_path / "nowhere")]) == 2
+
+
+def test_what_runs_say_is_printed_as_it_is(tmp_path, capsys):
+    """Square brackets are no markup, and colons no smileys."""
+    error = "ValueError: no [/INST] in [bold], :x:"
+    folder = run(tmp_path, "f", "failed", error=error)
+    assert main(["status", str(folder)]) == 1
+    assert error in capsys.readouterr().out
+    assert wait([folder], new_console()) == 1
+    assert error in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("scancel") is not None, reason="there is a SLURM here")
+def test_a_job_is_cancelled_where_slurm_is(tmp_path, capsys):
+    """Elsewhere the run is told to stop, and it is said that its job still waits."""
+    here, waits = run(tmp_path, "h", "queued"), run(tmp_path, "w", "queued")
+    RunFolder(waits).write("submission.json", {"job": "12_3"})
+    assert main(["cancel", str(waits), str(here)]) == 2
+    said = capsys.readouterr()
+    assert "12_3" in said.err and "scancel" in said.err and str(here.name) in said.out
+    assert [each.state for each in states([waits, here])] == ["queued", "stopped"]
+    assert (waits / "STOP").exists()
+
+
+def test_retry_leaves_runs_by_hand_and_runs_the_others(tmp_path, capsys):
+    by_hand, launched = (run(tmp_path, name, "failed") for name in ("hand", "launched"))
+    cluster = {"name": "slurm", "wait": False, "requeues": 1}
+    asked = {"code": str(tmp_path / "runs" / "code" / "0"), "launch": cluster, "cluster": {}}
+    RunFolder(launched).write("submission.json", asked)
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("PATH", str(tmp_path))  # no SLURM: the launched run is retried as far as its submission
+        assert main(["retry", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "needs sbatch" in said.err and str(by_hand) in said.out and "by hand" in said.out
+    assert "needs sbatch" in states([launched])[0].detail
+    assert states([by_hand])[0].detail == ""
+    assert main(["retry", str(by_hand)]) == 2
+    assert str(by_hand) in capsys.readouterr().err
 
 
 def test_logs_are_those_there_are(tmp_path, capsys):

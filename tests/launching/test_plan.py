@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.__main__ import main as after
 from experiments.cli import main
 from experiments.cli.compose import compose
 from experiments.launching import code
@@ -86,6 +87,39 @@ def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_a_message(small, capsys):
+    assert main(["-m", *small("seed=0,1", "paths.runs=/proc/nope")]) == 1
+    said = capsys.readouterr().err
+    assert "cannot be written" in said and "paths.runs=FOLDER" in said
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is not None, reason="there is a SLURM here")
+def test_what_no_estimate_can_be_made_of_is_said_and_goes_on(small, capsys):
+    """The name of a module that is not there shows when adapters are attached, which planning does not do."""
+    words = ["-m", *small("peft=lora", "peft.targets=[q_proj],[nowhere]", "optimizer.lr=1e-5,1e-6")]
+    assert main([*words, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("no layer is called nowhere") == 1 and "GPU-hours to do" not in said
+    assert main([*words, "launcher=slurm"]) == 2
+    assert "needs sbatch" in capsys.readouterr().err  # the submission, which is as far as it gets here
+
+
+def test_a_smoke_is_taken_again(small, tmp_path, capsys):
+    made, _ = plan(check(Asked(small("optimizer=mezo"), smoke=True)))
+    assert made is not None
+    (run,) = made.runs
+    freeze_run(run, tmp_path, LOCAL, {})
+    assert work(run.folder) == 0 and run.ended
+    assert main([*small("optimizer=mezo"), "--smoke", "--dry-run"]) == 0
+    assert "1 runs, 1 to do, 0 done" in capsys.readouterr().out
+
+
+def test_lists_are_shown_as_they_are_written(small, capsys):
+    targets = "peft.targets=[q_proj,v_proj]"
+    assert main(["-m", *small("peft=lora", f"{targets},[q_proj]"), "--dry-run"]) == 0
+    assert targets in capsys.readouterr().out
+
+
 def test_the_job_runs_what_was_frozen(small, tmp_path, capsys):
     """In this process: the folder is all that `work` gets, and its config.yaml is what runs."""
     (run,) = planned(small("optimizer=mezo"))
@@ -103,6 +137,21 @@ def test_the_job_runs_what_was_frozen(small, tmp_path, capsys):
     status = json.loads((other.folder / "status.json").read_text())
     assert status["state"] == "failed" and "was submitted as" in status["error"]
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("launched", [True, False])
+def test_a_run_that_was_cancelled_while_it_waited_is_run_by_the_same_command(small, tmp_path, launched):
+    words = small("optimizer=mezo")
+    (run,) = planned(words)
+    freeze_run(run, tmp_path, LOCAL, {})
+    assert after(["cancel", str(run.folder)]) == 0
+    if launched:
+        freeze_run(run, tmp_path, LOCAL, {})
+        assert not (run.folder / "STOP").exists()  # the pool starts no run in which it lies
+        assert work(run.folder) == 0
+    else:
+        assert main(words) == 0
+    assert json.loads((run.folder / "result.json").read_text())["steps"] == 3
 
 
 def test_the_second_process_in_a_folder_refuses_and_a_lock_left_behind_is_taken(small, tmp_path):

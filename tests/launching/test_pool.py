@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.__main__ import main as after
 from experiments.cli import main
+from experiments.launching.plan import plan
 from experiments.launching.pool import Devices
+from experiments.launching.request import Asked, check
+from experiments.launching.submission import freeze_run
 from tests.launching.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -127,3 +131,28 @@ def test_a_search_goes_on_where_it_stopped(small, tmp_path, capsys):
     assert said.strip().splitlines()[-1].startswith("optimizer.lr=")
     assert main([*words, "--trials", "3"]) == 0
     assert len(results(tmp_path / "runs")) == 3
+
+
+@pytest.mark.slow
+def test_a_search_begins_again_when_it_is_asked_to(small, tmp_path, capsys):
+    pytest.importorskip("optuna")
+    words = ["-m", *small("optimizer=mezo", "optimizer.eps=1e-3,1e-2"), "--name", "eps", "--trials", "1"]
+    for more, steps in (["--smoke"], 1), ([], 3), (["--rerun"], 3):
+        for _ in range(2 if more else 1):
+            began = time.time()
+            assert main([*words, *more]) == 0
+            assert capsys.readouterr().out.count("1 trials; the best on dev") == 1
+            new = [p for p in (tmp_path / "runs").rglob("result.json") if p.stat().st_mtime >= began]
+            assert [json.loads(path.read_text())["steps"] for path in new] == [steps]
+    assert len(results(tmp_path / "runs")) == 2  # the smoke's, and the one that was run again
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cancelled_in_the_queue_is_run_by_the_same_command(small, tmp_path, capsys):
+    command = [*small("optimizer=mezo"), "--name", "n"]
+    made, _ = plan(check(Asked(command[:-2])))
+    assert made is not None
+    freeze_run(made.runs[0], tmp_path, made.launcher, made.cluster)
+    assert after(["cancel", str(made.runs[0].folder)]) == 0
+    assert main(command) == 0
+    assert "1 of 1 runs ended" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import pytest
 from experiments.cli import main
 from experiments.launching.expand import expand, replaced
 from experiments.launching.files import FOLDER, read_sweep, text_of
-from experiments.launching.request import Asked, Tally, check
+from experiments.launching.request import SMOKE, Asked, Tally, check
 from experiments.launching.space import Interval, Values
 
 
@@ -114,6 +114,14 @@ def test_smoke_takes_one_step_and_keeps_model_and_batch():
     assert checked.problems == []
     (_, config), *_ = checked.runs
     assert config["budget"]["steps"] == 1 and config["batch"]["size"] == 7 and config["experiment"] == "smoke"
+
+
+def test_trials_of_a_smoke_take_one_step_too():
+    words = ["optimizer.lr=tag(log,interval(1e-5,1e-2))", "budget.steps=500", "task.dev=9", "seed=0,1"]
+    checked = check(Asked(words, smoke=True, trials=3, name="n"))
+    assert checked.problems == [] and checked.space is not None and checked.name == "n-smoke"
+    for run in checked.space.runs({"optimizer.lr": 1e-3}):
+        assert set(SMOKE) < set(run) and not {"budget.steps=500", "task.dev=9"} & set(run)
 
 
 def test_a_search_draws_from_intervals_and_values_and_repeats_seeds():

@@ -1,13 +1,15 @@
 """A probe's loss is that of a model whose weights truly are θ + Σ scale z, and looking writes no weight."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
 from tests import tiny
-from zo import FZOO, ClosureLook, InPlace, Key, LookError, MeZO, ModuleLook, Probe, Weights
+from zo import FZOO, ClosureLook, ConfigError, InPlace, Key, LookError, MeZO, ModuleLook, Probe, Weights
 from zo.look.base import mean, weighted_sums
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -240,6 +242,13 @@ def test_the_walk_in_place_drifts_in_sixteen_bits():
     assert not same_bits(before, bits(model))
 
 
+@pytest.mark.parametrize("update", ["stochastic", "master"])
+def test_the_walk_in_place_rounds_to_nearest_alone(update):
+    weights = Weights(nn.Linear(3, 3).bfloat16(), copies=False, update=update)
+    with pytest.raises(ConfigError, match=f"update = '{update}' it would be another"):
+        InPlace(nn.Linear(3, 3), tiny.causal, MeZO(weights))
+
+
 def test_the_walk_in_place_comes_back_when_the_forward_fails():
     model = tiny.build("opt")
     before = bits(model)
@@ -261,6 +270,22 @@ def test_dropout_does_not_enter_a_look():
     x = torch.randn(5, 6)
     assert look([Probe()], x) == look([Probe()], x)
     assert not model.training
+
+
+def test_what_is_dropped_is_freed_at_once():
+    """Without the collector of cycles, which a full GPU does not wait for."""
+    model = nn.Sequential(nn.Embedding(9, 6), nn.LayerNorm(6), nn.Linear(6, 1))
+    optimizer = FZOO(model, n=4)
+    look = ModuleLook(model, lambda model, x: model(x)[:, 0, 0], optimizer)
+    gone, collects = weakref.ref(model), gc.isenabled()
+    gc.disable()
+    try:
+        optimizer.tell(0, optimizer.step(0, torch.arange(6).view(2, 3), look))
+        del model, optimizer, look
+        assert gone() is None
+    finally:
+        if collects:
+            gc.enable()
 
 
 def test_a_loss_that_is_no_number_is_told_as_it_is():

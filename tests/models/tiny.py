@@ -23,11 +23,16 @@ WORDS = "great terrible It was Yes No Maybe a film and the Question Answer nobod
 CONF = Path(__file__).parents[2] / "conf"
 
 
-def tokenizer(masked: bool, words: Sequence[str] = WORDS) -> hf.PreTrainedTokenizerFast:
-    """Bytes and a few whole words; `<s> text` for causal models, `<s> text </s>` for masked ones."""
+def tokenizer(
+    masked: bool, words: Sequence[str] = WORDS, more: Sequence[str] = ()
+) -> hf.PreTrainedTokenizerFast:
+    """Bytes and a few whole words; `<s> text` for causal models, `<s> text </s>` for masked ones.
+
+    more: other tokens, as they stand in the vocabulary.
+    """
     pieces = [(token, 0.0) for token in SPECIAL]
     pieces += [(byte, -9.0) for byte in sorted(pre_tokenizers.ByteLevel.alphabet())]
-    pieces += [(f"Ġ{word}", -1.0) for word in words]
+    pieces += [(piece, -1.0) for piece in (*(f"Ġ{word}" for word in words), *more)]
     made = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     made.decoder = decoders.ByteLevel()

@@ -7,7 +7,21 @@ import pytest
 import torch
 from torch import nn
 
-from zo import FZOO, SGD, AdamW, ConfigError, Constant, Cosine, Linear, MeZO, Weights
+from zo import (
+    FZOO,
+    HELENE,
+    SGD,
+    AdaMeZO,
+    AdamW,
+    ConfigError,
+    Constant,
+    Cosine,
+    HiZOO,
+    Linear,
+    MeZO,
+    Weights,
+    ZOAdaMU,
+)
 
 
 def module():
@@ -23,6 +37,29 @@ def module():
         (lambda: MeZO(module(), eps=math.inf), r"optimizer\.eps"),
         (lambda: MeZO(module(), n=0), r"optimizer\.n = 0"),
         (lambda: MeZO(module(), directions="spheres"), "rademacher, gaussian"),
+        (lambda: MeZO(module(), n=2.5), r"optimizer\.n = 2\.5 must be a whole"),  # type: ignore[arg-type]
+        (lambda: MeZO(module(), n=True), r"optimizer\.n = True must be a whole number"),
+        (lambda: MeZO(module(), momentum=0.5, horizon=2.5), r"optimizer\.horizon = 2\.5"),  # type: ignore[arg-type]
+        (lambda: MeZO(module(), directions={"kind": ["a"]}), r"directions = \['a'\] is none of rademacher"),
+        (lambda: MeZO(module(), directions={"kind": "lowrank", "rank": 1.5}), r"rank = 1\.5 must be a whole"),
+        (
+            lambda: MeZO(module(), directions={"kind": "lowrank", "every": 2.5}),
+            r"every = 2\.5 must be a whole",
+        ),
+        (
+            lambda: MeZO(module(), directions={"kind": "subspace", "rank": 1.5}),
+            r"rank = 1\.5 must be a whole",
+        ),
+        (lambda: MeZO(module(), seed=1 << 63), r"seed = 9223372036854775808 must be a whole number"),
+        (lambda: MeZO(module(), seed=0.5), r"seed = 0\.5 must be a whole number"),  # type: ignore[arg-type]
+        (lambda: AdamW(module(), seed=None), r"seed = None must be a whole number"),  # type: ignore[arg-type]
+        (lambda: MeZO(module(), lr=0.5, weight_decay=2.5), r"lr = 0\.5 times optimizer\.weight_decay = 2\.5"),
+        (lambda: HELENE(module(), refresh=1.5), r"optimizer\.refresh = 1\.5"),  # type: ignore[arg-type]
+        (lambda: HiZOO(module(), smooth_steps=0), r"optimizer\.smooth_steps = 0"),
+        (lambda: AdaMeZO(module(), horizon=2.5), r"optimizer\.horizon = 2\.5"),  # type: ignore[arg-type]
+        (lambda: AdaMeZO(module(), warmup=1.5), r"optimizer\.warmup = 1\.5"),  # type: ignore[arg-type]
+        (lambda: ZOAdaMU(module(), warmup=5, annealed=5), r"optimizer\.annealed = 5 must .* at least 6"),
+        (lambda: FZOO(module(), n=8.0), r"optimizer\.n = 8\.0"),  # type: ignore[arg-type]
         (lambda: FZOO(module(), eps=0.0), r"optimizer\.eps = 0\.0"),
         (lambda: FZOO(module(), n=1), r"optimizer\.n = 1.*at least 2"),
         (lambda: FZOO(module(), n=0), r"optimizer\.n = 0"),
@@ -106,6 +143,12 @@ def decayed(model, value):
     for name, parameter in model.named_parameters():
         expected = 1.0 if name in SPARED else value
         assert torch.equal(parameter.detach(), torch.full_like(parameter, expected)), name
+
+
+def test_decay_of_a_whole_weight_is_the_most():
+    model = Named()
+    MeZO(model, lr=0.5, weight_decay=2.0).tell(0, [1.0, 1.0])
+    decayed(model, 0.0)
 
 
 def test_decay_of_mezo_in_closed_form():

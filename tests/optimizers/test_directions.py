@@ -178,7 +178,26 @@ def test_both_sides_are_made_at_once_with_the_bits_of_each(spec, dtype):
     for name in weights.tensors:
         outs = [torch.empty_like(weights.source(name)) for _ in sides]
         many = weights.at_many(name, sides, kind, outs)
-        assert all(torch.equal(weights.at(name, s, kind), m) for s, m in zip(sides, many, strict=True))
+        for made in (many, weights.at_many(name, sides, kind, None)):
+            assert all(torch.equal(weights.at(name, s, kind), m) for s, m in zip(sides, made, strict=True))
+            assert {m.dtype for m in made} == {weights.source(name).dtype}
+
+
+def test_norms_of_many_directions_are_made_once():
+    """However many a step has: each is asked for by every tensor in turn."""
+
+    class Counting(Weights):
+        asked = 0
+
+        def numbers(self, *args, **options):
+            self.asked += 1
+            return super().numbers(*args, **options)
+
+    weights, kind = Counting(Small()), directions("sphere")
+    terms = [(Key(0, 0, i), 1.0) for i in range(300)]
+    factors = [kind.terms(weights, name, terms) for name in weights.ids]
+    assert weights.asked == 300 * len(weights.ids)
+    assert all(again == factors[0] for again in factors)
 
 
 def test_sparse_probes_and_moves_the_small_weights_alone():
@@ -358,7 +377,8 @@ def test_a_kind_that_follows_the_weights_is_refused_where_they_walk():
         ({"kind": "lowrank", "rang": 2}, "no option 'rang'. It has rank, every"),
         ({"kind": "lowrank", "rank": 0}, "rank = 0"),
         ({"kind": "lowrank", "every": 0}, "every = 0"),
-        ({"kind": "lowrank", "rank": "two"}, "does not take"),
+        ({"kind": "lowrank", "rank": "two"}, "rank = 'two' must be a whole number"),
+        ({"kind": "sparse", "sparsity": "much"}, "does not take"),
         ({"kind": "subspace", "rank": 0}, "rank = 0"),
         ({"kind": "subspace", "every": 0}, "every = 0"),
         ({"kind": "sparse", "sparsity": 1.0}, "sparsity = 1.0"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests import tiny
-from zo import SGD, AdamW, ModuleLook, Weights
+from zo import SGD, AdamW, ConfigError, Diverged, ModuleLook, Weights
 
 
 def net(dropout=0.0):
@@ -179,6 +179,46 @@ def test_state_of_another_method_is_refused():
 
 
 def test_sixteen_bit_vectors_are_trained_as_torch_would():
+    """The weights that were handed in may be another method's too: theirs are left alone."""
     weights = Weights(nn.LayerNorm(4).bfloat16())
-    AdamW(weights)
-    assert weights.copies == {}
+    assert AdamW(weights).weights.copies == {}
+    assert weights.copies.keys() == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("kind", [AdamW, SGD])
+@pytest.mark.parametrize("update", ["stochastic", "master"])
+def test_other_roundings_than_torchs_are_refused(kind, update):
+    message = f"update = '{update}'.*bias has 16 bits.*{kind.__name__} moves by torch"
+    with pytest.raises(ConfigError, match=message):
+        kind(Weights(nn.Linear(4, 4).bfloat16(), update=update))
+    kind(Weights(nn.Linear(4, 4), update=update))  # of fp32 weights nothing is rounded away
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_large_gradient_of_finite_numbers_is_a_step(dtype, clip):
+    """Its norm, 1e5, is no number of float16."""
+    weight = nn.Parameter(torch.zeros(1000, 1000, dtype=dtype))
+    weight.grad = torch.full_like(weight, 100.0)
+    seen = SGD([("weight", weight)], lr=1.0, clip=clip).tell(0, [1.0])
+    assert seen["gradient_norm"] == pytest.approx(1e5, rel=1e-3)
+    expected = torch.full_like(weight, -100.0 if clip is None else -1e-3)
+    rounded = max(1e-3, 2 * torch.finfo(dtype).eps)  # torch adds up a million squares in fp32
+    torch.testing.assert_close(weight.detach(), expected, rtol=rounded, atol=0.0)
+
+
+def test_a_gradient_that_is_no_number_stops_or_skips():
+    for on_nan in ("stop", "skip"):
+        model = net()
+        optimizer = AdamW(model, on_nan=on_nan)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, torch.inf)
+        if on_nan == "stop":
+            with pytest.raises(Diverged, match="Step 3: the loss is 1 and its gradient"):
+                optimizer.tell(3, [1.0])
+        else:
+            assert optimizer.tell(3, [1.0], lr=0.5) == {"loss": 1.0, "lr": 0.5}
+            assert optimizer.skipped == 1
+        assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+        assert not optimizer.state() and all(parameter.grad is None for parameter in model.parameters())

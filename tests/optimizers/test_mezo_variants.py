@@ -20,6 +20,7 @@ from zo import (
     ZOMomentum,
     train,
 )
+from zo.directions import directions
 from zo.optimizers.mezoswitch import length_of
 from zo.training import path_lengths
 
@@ -166,6 +167,26 @@ def test_lengths_do_not_depend_on_blocks_and_terms():
     assert length_of(one.weights, [(key, 0.5), (key, -0.5)], one.directions) == 0.0
     both = length_of(one.weights, [(key, 0.5), (other, 0.5)], one.directions)
     assert both == pytest.approx(0.5 * math.sqrt(140000), rel=0.02)  # nearly orthogonal: 1/√d
+
+
+def test_lengths_do_not_depend_on_the_number_of_threads():
+    """Nor do the norms of directions on a sphere; torch would share a sum of 2^15 numbers out."""
+
+    def made():
+        one = MeZO(Weights([("w", nn.Parameter(torch.zeros(70000)))]), n=3)
+        sphere = directions("sphere").terms(one.weights, "w", [(key, 1.0) for key in one.keys(0)])
+        terms = ([(key, 0.3) for key in one.keys(t)] for t in range(20))
+        return sphere, [length_of(one.weights, some, one.directions) for some in terms]
+
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            results.append(made())
+    finally:
+        torch.set_num_threads(threads)
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize(

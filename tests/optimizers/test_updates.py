@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from zo import FZOO, ConfigError, MeZO, Weights
+from zo import FZOO, ConfigError, Key, MeZO, Weights
+from zo.directions import directions
 from zo.random import rounding
+from zo.random.formulas import Formula
 
 EPS = 2.0**-7
 
@@ -41,6 +43,26 @@ def test_nearest_loses_small_moves(size, low, high):
     told(one, 0, size)
     moved = (one.weights.tensors["w"] != before).float().mean().item()
     assert low < moved < high
+
+
+@pytest.mark.parametrize("kernels", ["eager", "auto"])
+@pytest.mark.parametrize("elementwise", [False, True])
+def test_a_decay_below_the_resolution_of_fp32_acts_in_the_mean(kernels, elementwise):
+    """η λ of 1e-8: a factor of 1 − 1e-8 is 1 in fp32, but a hundred steps among moves take 1e-6 of the weights off."""
+    with_decay, without = (
+        Weights([("w", nn.Parameter(torch.full((20_000,), 1.25)))], kernels=kernels) for _ in range(2)
+    )
+    for t in range(100):
+        for weights, decay in ((with_decay, 1e-8), (without, 0.0)):
+            key, kind = Key(0, t, 0), directions("gaussian")
+            if elementwise:
+                rule = Formula(lambda at: at.noise[0] * 1e-3)
+                weights.elementwise(rule, [key], kind, decay=decay)
+            else:
+                weights.move([(key, 1e-3)], kind, decay=decay)
+    taken = (without.tensors["w"] - with_decay.tensors["w"]).double().mean().item()
+    # An entry's own error is some half of 2^-23 a step, in either run: 1e-8 of the mean is three deviations.
+    assert taken == pytest.approx(1.25e-6, abs=1e-8)
 
 
 def test_stochastic_keeps_the_mean_of_small_moves():

@@ -61,6 +61,20 @@ def test_tied_weights_take_the_first_name():
     assert list(trained(Tied())) == ["a.weight"]
 
 
+def tied_by_memory(rows):
+    """b's matrix is some rows of the memory that begins with a's."""
+    model = nn.ModuleDict({name: nn.Linear(3, 3, bias=False) for name in "ba"})
+    memory = torch.randn(6, 3)
+    model["a"].weight.data, model["b"].weight.data = memory[:3], memory[rows]
+    return model
+
+
+def test_neighbours_in_one_piece_of_memory_are_apart():
+    """As those of an LSTM on a GPU are; so are parameters without elements."""
+    assert list(trained(tied_by_memory(slice(3, 6)))) == ["a.weight", "b.weight"]
+    assert list(trained(tied_by_memory(slice(0, 0)))) == ["a.weight", "b.weight"]
+
+
 @pytest.mark.parametrize(
     "build, message",
     [
@@ -72,6 +86,8 @@ def test_tied_weights_take_the_first_name():
         (lambda: nn.Linear(2, 2, device="meta"), "weight is on the meta device"),
         (lambda: nn.Linear(2, 2).double(), "weight is torch.float64; float32"),
         (lambda: [("w", nn.Parameter(torch.ones(2, 3).T))], "w is not contiguous"),
+        (lambda: tied_by_memory(slice(0, 3)), "a.weight and b.weight are two parameters in the same memory"),
+        (lambda: tied_by_memory(slice(2, 3)), "a.weight and b.weight are two"),
     ],
 )
 def test_what_cannot_be_trained_is_named(build, message):
@@ -139,3 +155,23 @@ def test_parts_of_a_tensor_see_the_same_noise():
         "w", [probe, probe], optimizer.directions, [torch.empty(13, 7), torch.empty(13, 7)]
     )
     assert all(torch.equal(one, whole) for one in many)
+
+
+@pytest.mark.parametrize("update", ["nearest", "stochastic", "master"])
+def test_moves_rounded_by_chance_need_a_key(update):
+    """Without one every move would have the bits of the last."""
+    weights = Weights([("w", nn.Parameter(torch.full((8, 8), 0.75).bfloat16()))], update=update)
+    kind = MeZO(weights).directions
+    passes = (
+        lambda **options: weights.move([], kind, decay=2.0**-12, **options),
+        lambda **options: weights.elementwise(lambda block: block.w * -(2.0**-12), [], kind, **options),
+    )
+    for go in passes:
+        go(rounding_key=Key(0, 0, -1))
+        before = weights.sha256()
+        if update == "stochastic":
+            with pytest.raises(ConfigError, match="needs a rounding_key"):
+                go()
+            assert weights.sha256() == before
+        else:
+            go()

@@ -12,6 +12,8 @@ from tests.optimizers.test_battery import Bowl, batches, equal, make, objective,
 from zo import (
     HELENE,
     ZOSGD,
+    Diverged,
+    Journal,
     Key,
     MeZO,
     ModuleLook,
@@ -354,6 +356,29 @@ def test_conservative_takes_the_best_of_three():
             assert plain.weights.sha256() == optimizer.weights.sha256()
         if way == 0.0:
             assert all(torch.equal(before[name], tensor) for name, tensor in values(optimizer).items())
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_conservative_does_not_take_a_candidate_without_a_loss(bad, tmp_path):
+    """It is journaled as it is, and the journal rebuilds the weights; a loss at θ that is no number has no step."""
+    for losses, way in (([3, bad, 2], 1.0), ([3, 2, bad], -1.0), ([3, bad, 4], 0.0), ([3, bad, bad], 0.0)):
+        optimizer = ZOConservative(parameters(), lr=0.25, eps=EPS)
+        told = [1.0 + EPS, 1.0, *map(float, losses)]
+        seen = optimizer.tell(0, told)
+        assert seen["way"] == way and seen["loss"] == 3.0
+        assert seen["loss_after"] == (2.0 if way else 3.0) and optimizer.skipped == 0
+        with Journal(tmp_path / f"{losses}", {}, 5) as journal:
+            journal.append(told, None)
+            again = ZOConservative(parameters(), lr=0.25, eps=EPS)
+            again.tell(0, journal[0].losses)
+        assert again.weights.sha256() == optimizer.weights.sha256()
+    for place in range(3):
+        losses = [1.0, 1.0, 1.0, 0.5, 0.5]
+        losses[place] = bad
+        with pytest.raises(Diverged):
+            ZOConservative(parameters(), lr=0.25, eps=EPS).tell(0, losses)
+    one = ZOConservative(parameters(), sides="one", lr=0.25, eps=EPS)
+    assert one.tell(0, [1.0, 1.0 + EPS, bad, 0.5])["way"] == 1.0
 
 
 def test_conservative_looks_where_the_rate_it_is_told_would_lead():

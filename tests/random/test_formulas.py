@@ -1,4 +1,4 @@
-"""A formula gives the same bits whoever works it out: torch in blocks, or the compiled loops in registers."""
+"""A formula gives the same bits whoever works it out: torch in blocks, or the compiled loops."""
 
 import pytest
 import torch
@@ -36,6 +36,18 @@ def noise_itself(at):
 def swapped(at):
     at.state["a"], at.state["b"] = at.state["b"], at.state["a"]
     return at.noise[0] * at.state["a"]
+
+
+def before(at):
+    """A state that is an earlier one's old value, and a step that is an old state."""
+    old = at.state["b"] = at.state["a"]
+    at.state["a"] = old * 0.5
+    return old
+
+
+def around(at):
+    at.state["a"], at.state["b"], at.state["kept"] = at.state["b"], at.state["kept"], at.state["a"]
+    return at.state["kept"]
 
 
 def of_the_name(at):
@@ -79,7 +91,9 @@ def moved(formula, dtype, update, kind, kernels, decay=0.1):
 
 @pytest.mark.parametrize("kind", ["gaussian", "rademacher"])
 @pytest.mark.parametrize(("update", "dtype"), UPDATES)
-@pytest.mark.parametrize("step", [everything, momentum, noise_itself, swapped, of_the_name, of_no_name])
+@pytest.mark.parametrize(
+    "step", [everything, momentum, noise_itself, swapped, before, around, of_the_name, of_no_name]
+)
 def test_whoever_works_it_out(step, update, dtype, kind):
     by_name = step is of_the_name
     one = moved(Formula(step, by_name), dtype, update, kind, "eager")
@@ -87,6 +101,61 @@ def test_whoever_works_it_out(step, update, dtype, kind):
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
+
+
+@pytest.mark.parametrize("kernels", ["eager", "native"])
+@pytest.mark.parametrize(
+    ("step", "after", "move"),
+    [
+        (swapped, {"a": 2.0, "b": 1.0, "kept": 3.0}, None),
+        (before, {"a": 0.5, "b": 1.0, "kept": 3.0}, 1.0),
+        (around, {"a": 2.0, "b": 3.0, "kept": 1.0}, 1.0),
+    ],
+)
+def test_what_is_read_is_what_was_there(step, after, move, kernels):
+    """Of states that become each other none is written before all are read, nor before the step is."""
+    weights = Weights([("w", nn.Parameter(torch.zeros(BLOCK // 70 + 3, 70)))], kernels=kernels)
+    state = {slot: weights.zeros() for slot in ("a", "b", "kept")}
+    for slot, number in {"a": 1.0, "b": 2.0, "kept": 3.0}.items():
+        state[slot]["w"].fill_(number)
+    z = weights.direction("w", KEYS[0], directions("gaussian"))
+    weights.elementwise(Formula(step), KEYS, directions("gaussian"), state)
+    assert {slot: set(tensors["w"].flatten().tolist()) for slot, tensors in state.items()} == {
+        slot: {number} for slot, number in after.items()
+    }
+    moved = weights.tensors["w"].detach()
+    assert torch.equal(moved, z * 2.0 if move is None else torch.full_like(z, move))
+
+
+def adds_to_a_state(at):
+    total = at.state["a"]
+    total += at.noise[0]
+    return total * 0.5
+
+
+def doubles_the_noise(at):
+    z = at.noise[0]
+    z *= 2.0
+    return at.noise[0]
+
+
+def takes_from_a_copy(at):
+    x = at.noise[0] * 2.0
+    y = x
+    x -= 1.0
+    y /= 3.0
+    return x + y
+
+
+@pytest.mark.parametrize("kernels", ["eager", "native"])
+@pytest.mark.parametrize("step", [adds_to_a_state, doubles_the_noise, takes_from_a_copy])
+def test_changing_a_value_in_place_is_refused(step, kernels):
+    """The forms would silently differ; nothing has been written then."""
+    weights = Weights([("w", nn.Parameter(torch.zeros(4, 3)))], kernels=kernels)
+    state = {"a": weights.zeros()}
+    with pytest.raises(ConfigError, match=r"Write x = x \+ y"):
+        weights.elementwise(Formula(step), KEYS, directions("gaussian"), state)
+    assert not weights.tensors["w"].any() and not state["a"]["w"].any()
 
 
 def test_the_compiled_loops_do_it(monkeypatch):

@@ -30,13 +30,17 @@ def run(
     rows: Sequence[Mapping[str, Any]] = (),
     time: float = 0.0,
     name: str = "",
+    experiment: str = "default",
     **config: Any,
 ) -> Path:
     """The folder of a run; dotted keys of the configuration as `optimizer__lr=1e-4`.
 
     after: None for a run without a result.
     """
-    made: dict[str, Any] = {key: dict(value) for key, value in CONFIG.items()} | {"seed": seed}
+    made: dict[str, Any] = {key: dict(value) for key, value in CONFIG.items()} | {
+        "seed": seed,
+        "experiment": experiment,
+    }
     made["optimizer"]["_target_"] = f"zo.optimizers.{method}"
     for key, value in config.items():
         group, _, leaf = key.partition("__")
@@ -44,7 +48,7 @@ def run(
     model, task, peft = (made[group]["name"] for group in ("model", "task", "peft"))
     # As with seeds.split: null, where each seed has its own hash.
     hash8 = name or hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
-    folder = runs / "default" / f"{model}-{task}-{method}-{peft}" / hash8 / f"seed{seed}"
+    folder = runs / experiment / f"{model}-{task}-{method}-{peft}" / hash8 / f"seed{seed}"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(made))
     (folder / "status.json").write_text(

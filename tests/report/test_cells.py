@@ -6,9 +6,10 @@ import random
 import pytest
 import yaml
 
+from experiments.cli.compose import compose
 from experiments.report.cells import cells_of
 from experiments.report.comparison import comparison
-from experiments.report.runs import read_runs
+from experiments.report.runs import SMOKE, read_runs
 from tests.report.made import dev_rows, run
 
 
@@ -60,6 +61,15 @@ def test_equal_settings_are_told_apart_by_the_loss_on_dev(tmp_path):
         run(tmp_path, optimizer__lr=lr, dev=0.8, rows=rows)
     (cell,) = cells(tmp_path)
     assert cell.chosen is not None and cell.chosen.differs["optimizer.lr"] == 1e-4
+
+
+def test_equal_settings_that_report_their_last_weights_are_told_apart_by_the_loss_of_those(tmp_path):
+    for lr, losses in ((1e-4, (0.1, 0.4)), (1e-3, (0.5, 0.3))):
+        run(tmp_path, optimizer__lr=lr, dev=0.8, rows=dev_rows(0.8, 0.8, losses=losses))
+    for path in tmp_path.rglob("config.yaml"):
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "select": "last"}))
+    (cell,) = cells(tmp_path)
+    assert cell.chosen is not None and cell.chosen.differs["optimizer.lr"] == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -136,6 +146,15 @@ def test_an_argument_that_came_later_is_at_its_default_in_older_runs(tmp_path):
     }  # fmt: skip
 
 
+def test_a_method_of_ones_own_by_the_name_of_one_of_zo_is_told_apart(tmp_path):
+    run(tmp_path, "MeZO", dev=0.6)
+    run(tmp_path, "MeZO", dev=0.5, optimizer___target_="mypackage.MeZO")
+    (cell,) = cells(tmp_path)
+    assert [setting.label for setting in cell.settings] == [
+        "lr 0.001, constant, mypackage.MeZO", "lr 0.001, constant, zo.optimizers.MeZO"
+    ]  # fmt: skip
+
+
 def test_of_two_runs_of_a_setting_and_seed_the_later_counts(tmp_path):
     run(tmp_path / "old", time=1.0, after=0.1)
     run(tmp_path / "new", time=2.0, after=0.2)
@@ -174,6 +193,34 @@ def test_what_is_trained_on_is_no_hyper_parameter(tmp_path):
     assert set(comparison(read_runs([tmp_path])).columns) == {
         ("m", "none", f"t (objective {objective})") for objective in ("options", "metric")
     }
+
+
+def test_runs_that_try_whether_all_works_are_left_out_and_counted(tmp_path):
+    run(tmp_path, task__test=1000, after=0.9)
+    for seed in (0, 1):
+        run(tmp_path, seed=seed, experiment="smoke", task__test=8, after=0.1)
+    planned = [{"folder": "../../smoke/m-t-fzoo-none/aaaaaaaa/seed0", "overrides": []}]
+    sweep = tmp_path / "sweeps" / "s-smoke"
+    sweep.mkdir(parents=True)
+    (sweep / "sweep.json").write_text(json.dumps({"runs": planned}))
+    runs = read_runs([tmp_path])
+    made = comparison(runs)
+    assert made.columns == (("m", "none", "t"),) and [cell.mean for cell in made.cells] == [0.9]
+    assert len(made.runs) == 1 and made.summary == "1 of 1 runs ended"
+    assert (
+        made.notes[0] == "3 runs of debug=smoke or --smoke are left out; --where experiment=smoke shows them."
+    )
+    # Alone, and where one asks for them, they are runs like others.
+    alone = comparison(read_runs([tmp_path / "smoke"]))
+    assert [cell.n for cell in alone.cells] == [2]
+    assert alone.notes == ("All runs are of debug=smoke or --smoke, a step or two on a few examples.",)
+    assert {cell.task for cell in comparison(runs, smoke=True).cells} == {"t", "t (test 8)", "t (test 1000)"}
+
+
+@pytest.mark.parametrize("debug", ["smoke", "step"])
+def test_whatever_a_debug_run_is_of_its_experiment_says_what_it_is(debug):
+    composed = compose(["experiment=fzoo/opt-125m", f"debug={debug}"])
+    assert composed.config is not None and composed.config["experiment"] == SMOKE
 
 
 def test_the_order_of_the_runs_does_not_matter(tmp_path):

@@ -1,11 +1,13 @@
 """Colours that colour-blind readers can tell apart, on white and on black."""
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from experiments.cli.compose import CONF
+from experiments.identity import method_of
 from experiments.report.colours import DARK, DASHES, LIGHT, MAIN, STYLES, style
 
 # Machado, Oliveira, Fernandes 2009, Table 1, severity 1.0; on linear RGB. Usual eyes: nothing changes.
@@ -62,9 +64,19 @@ def test_any_two_methods_can_be_told_apart(ground, sight):
     assert min(distance(a, b) for a, b in combinations(STYLES, 2)) > 8
 
 
-def test_every_method_has_a_style_and_it_stands_out_from_the_ground():
-    options = {path.stem for path in (Path(__file__).parents[2] / "conf" / "optimizer").glob("*.yaml")}
-    assert options <= set(STYLES) and set(MAIN) <= options
+def test_every_method_that_a_run_can_have_has_a_style_of_its_own():
+    """By the names that result.json has, which are not those of conf/optimizer: linearprobe, zeroshot, icl."""
+    optimizers = [yaml.safe_load(path.read_text()) for path in (CONF / "optimizer").glob("*.yaml")]
+    methods = {
+        method_of({"optimizer": optimizer, "task": {"demonstrations": shown}})
+        for optimizer in optimizers
+        for shown in (0, 32)
+    }
+    assert methods == set(STYLES), "a method has a line in experiments/report/colours.py"
+    assert set(MAIN) <= methods
+
+
+def test_every_style_stands_out_from_the_ground_and_is_there_once():
     for look in STYLES.values():
         assert contrast(look.light, LIGHT) >= 3 and contrast(look.dark, DARK) >= 3
         assert look.dash in DASHES

@@ -12,6 +12,7 @@ from experiments.__main__ import main
 from experiments.cli import main as launch
 from experiments.report.runs import read_runs
 from experiments.report.where import where
+from experiments.rows import AXES
 from tests.report.made import run
 from zo.errors import ConfigError
 
@@ -55,6 +56,11 @@ def test_a_report_of_real_runs(real, tmp_path, capsys, monkeypatch):
         dev = tuple(sum(column) / 2 for column in zip(*rows, strict=True))
         scores[dev] = sum(result["after"] for result in results) / 2
     assert mezo["mean"] == pytest.approx(scores[max(scores)])
+    # What every row of a real run has beside its loss is AXES, no more and no less, and none of it is a curve.
+    lines = (read_runs([real])[0].folder / "metrics.jsonl").read_text().splitlines()
+    assert set.intersection(*(set(json.loads(line)) for line in lines)) == {"kind", "loss", *AXES}
+    quantities = {curve["quantity"] for curve in made["curves"]}
+    assert {"dev", "train loss", "sigma"} <= quantities and not quantities & set(AXES)
     for name in ("results", "choices", "costs", "differences", "settings"):
         assert (out / "tables" / f"{name}.md").is_file() and (out / "tables" / f"{name}.tex").is_file()
     assert "<html" in (out / "index.html").read_text() and (out / "figures" / "curves.pdf").is_file()
@@ -130,6 +136,21 @@ def test_published_numbers_are_laid_beside(tmp_path, capsys, monkeypatch):
     assert main(["report", str(tmp_path / "runs"), "--beside", "mezo", "--out", str(tmp_path / "out")]) == 0
     assert "not run" in (tmp_path / "out" / "tables" / "published.csv").read_text()
     assert "≠" in (tmp_path / "out" / "tables" / "published.md").read_text()
+
+
+def test_smoke_runs_are_shown_where_their_experiment_is_asked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    run(tmp_path, task__test=1000, after=0.9)
+    run(tmp_path, experiment="smoke", task__test=8, after=0.1)
+
+    def said(*more):
+        assert main(["report", str(tmp_path), *more]) == 0
+        return capsys.readouterr().out
+
+    plain = said()
+    assert "1 runs of debug=smoke or --smoke are left out" in plain and "test 8" not in plain
+    assert "left out" not in said("--where", "experiment=smoke")
+    assert "t (test 8)" in said("--where", "experiment=default,smoke")
 
 
 def test_a_package_that_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, capsys, monkeypatch):

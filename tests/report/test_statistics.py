@@ -2,12 +2,14 @@
 
 import math
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 
 from experiments.report.cells import cells_of
 from experiments.report.runs import read_runs
 from experiments.report.statistics import curves, differences, reach, spread
+from experiments.rows import AXES
 from tests.report.made import dev_rows, run, train_rows
 
 
@@ -107,6 +109,27 @@ def test_what_an_optimizer_reports_is_a_curve_of_few_points(tmp_path):
     loss = found["train loss"]
     assert len(loss.mean) == 200 and (loss.mean[0], loss.mean[-1]) == (losses[0], losses[-1])
     assert loss.forward_passes[-1] == 2000
+
+
+def test_what_a_run_took_so_far_is_an_axis_and_no_curve(tmp_path):
+    took: dict[str, Any] = {
+        name: [1, 2] for name in AXES if name not in ("steps", "forward_passes", "seconds")
+    }
+    run(tmp_path, rows=train_rows(0.5, 0.4, sigma=[0.1, 0.2], lr=[1e-3, 1e-4], **took))
+    (cell,) = cells_of(read_runs([tmp_path]))
+    assert {each.quantity for each in curves(cell)} == {"train loss", "sigma", "lr"}
+
+
+def test_a_look_at_dev_without_a_number_reaches_no_target(tmp_path):
+    rows = dev_rows(0.5, 0.8)
+    rows[0] |= {"value": None, "loss": None}
+    run(tmp_path, rows=rows)
+    (cell,) = cells_of(read_runs([tmp_path]))
+    assert reach(cell, 0.8).reached == {0: 20}
+    assert {each.quantity: each.mean for each in curves(cell)} == {
+        "dev": (0.8,),
+        "dev loss": (pytest.approx(0.2),),
+    }
 
 
 def test_a_step_takes_the_time_between_train_rows_without_a_look_at_dev_between(tmp_path):

@@ -3,11 +3,12 @@
 import csv
 import io
 import re
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from experiments.papers import Published
+from experiments.papers import Published, published
 from experiments.report.beside import compare
 from experiments.report.comparison import comparison
 from experiments.report.papertables import not_run, papertables
@@ -155,6 +156,35 @@ def test_a_papers_k_is_that_of_the_runs(tmp_path):
         number(61.0, None, method="mezo"),
     ]
     assert [each.ours and round(each.ours) for each in compare(cells, asked)] == [90, 70, None, 60]
+
+
+@pytest.mark.parametrize("metric_seeds", [1, 3])
+def test_a_number_is_laid_beside_the_objective_that_it_was_trained_on(tmp_path, metric_seeds):
+    """MeZO's Table 1 is cross-entropy, its Table 3 F1; how many seeds there are of each changes nothing."""
+    same: dict[str, Any] = {"model__name": "opt-13b", "task__name": "squad", "peft__name": "prefix"}
+    for seed in range(metric_seeds):
+        run(tmp_path, "MeZO", seed, after=0.785, task__objective="metric", **same)
+    for seed in range(2):
+        run(tmp_path, "MeZO", seed, after=0.842, task__objective="answer", **same)
+    numbers = [
+        n
+        for n in published("mezo")
+        if (n.model, n.task, n.method, n.peft) == ("opt-13b", "squad", "mezo", "prefix")
+    ]
+    beside = compare(comparison(read_runs([tmp_path])).cells, numbers)
+    assert {each.published.table: (each.ours, each.n) for each in beside} == {
+        "1": (pytest.approx(84.2), 2), "3": (pytest.approx(78.5), metric_seeds)
+    }  # fmt: skip
+
+
+def test_in_context_with_another_number_of_demonstrations_is_not_what_the_paper_ran(tmp_path):
+    target: dict[str, Any] = {"optimizer___target_": "experiments.ways.Untrained"}
+    numbers = [number(50.0, None, method="icl", demonstrations=32), number(50.0, None, method="zeroshot")]
+    for shown, ours in ((32, [50, None]), (4, [None, None]), (0, [None, 50])):
+        folder = tmp_path / str(shown)
+        run(folder, "icl" if shown else "zeroshot", task__demonstrations=shown, after=0.5, **target)
+        found = compare(comparison(read_runs([folder])).cells, numbers)
+        assert [each.ours for each in found] == ours
 
 
 def test_a_papers_table_has_our_numbers_beside_its_own(made):

@@ -121,6 +121,14 @@ def test_a_run_that_is_killed_is_found_and_retried_to_the_same_bits(site, capsys
     assert "killed: job" in capsys.readouterr().out
 
 
+def test_a_job_that_waits_is_not_submitted_again(site, capsys):
+    (waiting,) = site.runs("waiting")
+    first = job(waiting)
+    site.submit("waiting", LONG, "seed=2", "cluster.more={hold: true}")
+    assert job(waiting) == first
+    assert "1 running or waiting elsewhere" in capsys.readouterr().out
+
+
 def test_cancel_stops_what_runs_and_what_waits(site, capsys):
     (waiting,), (running,) = site.runs("waiting"), site.runs("cancelled")
     until(lambda: (running / "journal").exists() and (running / "journal").stat().st_size > 2000)

@@ -11,7 +11,7 @@ TASK = {
     "columns": {"question": "q", "choices": "choices.text", "label": "right"},
     "candidates": "choices",
     "options": None,
-    "templates": {"causal": {"prompt": "{question}?", "answer": " {option}"}},
+    "templates": {"causal": {"prompt": "{question}?", "answer": " {option}", "sfc": "It was"}},
 }
 CHOICES = {"text": ["great", "a film", "It"]}
 
@@ -30,9 +30,10 @@ def test_the_right_ones_by_number_or_by_text(clm, tmp_path, right, golds):
     assert example.golds == golds
 
 
-def test_options_of_several_numbers_are_batched_and_scored(clm, tmp_path):
+@pytest.mark.parametrize("calibrate", [None, "sfc"])
+def test_options_of_several_numbers_are_batched_and_scored(clm, tmp_path, calibrate):
     rows = [{"q": "what", "choices": {"text": CHOICES["text"][: n + 1]}, "right": [n, 0]} for n in range(3)]
-    task = task_of("sst2", clm, tmp_path, *rows, **TASK)
+    task = task_of("sst2", clm, tmp_path, *rows, **TASK, calibrate=calibrate)
     together, alone = (evaluate(task, clm, task.test, size) for size in (18, 1))
     assert together.predictions == alone.predictions
     assert all(p < len(e.options) for p, e in zip(together.predictions, task.test, strict=True))

@@ -158,7 +158,7 @@ def test_causal_prompts(clm, tmp_path, name):
     assert [task.correct(example, n) for n in range(len(options))] == [
         n in golds for n in range(len(options))
     ]
-    assert task.random == pytest.approx(len(golds) / len(options))
+    assert task.random_of(task.test) == pytest.approx(len(golds) / len(options))
     assert clm.tokenizer.decode(example.blanks[0].ids) == "<s>" + without[0]
     for row in (example.rows[0], example.blanks[0]):
         assert clm.tokenizer.decode(row.ids[-row.span :]).strip() == options[0].strip()

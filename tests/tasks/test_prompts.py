@@ -256,4 +256,4 @@ def test_options_may_be_made_of_fields(clm, tmp_path):
     assert task.train[0].options == ("it ends", "Yes it goes on")
     assert clm.tokenizer.decode(task.train[0].rows[1].ids) == "<s>a film so Yes it goes on"
     assert task.options == ()
-    assert task.random == 0.5
+    assert task.random_of(task.test) == 0.5

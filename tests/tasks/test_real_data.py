@@ -117,7 +117,7 @@ def test_real_tasks(stories, shared, name):
     task, rows = real(name, stories, shared)
     assert (len(task.train), len(task.dev), len(task.test)) == SIZES[name]
     if name in MAJORITY:
-        assert task.majority == pytest.approx(MAJORITY[name])
+        assert task.majority_of(task.test) == pytest.approx(MAJORITY[name])
     for example in task.test[:100]:
         row = rows[example.index]
         assert set(example.golds) == right(name, row)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from experiments.rows import AXES
 from experiments.watching.sparkline import BLOCKS, PLAIN, Curve, sparkline
 from experiments.watching.track import Goal, Pace, Track, clock, goal_of, mebibytes
 
@@ -107,6 +108,25 @@ def test_best_on_dev_is_the_highest_and_the_earliest_of_equal_ones():
         track.take({"kind": "dev", "steps": steps, "forward_passes": steps, "seconds": 1.0, "metric": "f1",
                     "value": value, "loss": 1 - value})  # fmt: skip
     assert (track.dev, track.best, track.best_step, track.metric) == (0.6, 0.7, 2, "f1")
+
+
+def test_of_equal_values_on_dev_the_best_has_the_lowest_loss_as_it_is_selected():
+    """The rule of the selected weights, `experiments.rows.standing`; a loss that is no number is the highest."""
+    track = Track(Goal(steps=4))
+    steps = []
+    for step, (value, loss) in enumerate(
+        [(0.7, None), (0.7, 0.5), (0.7, 0.3), (0.7, math.nan), (0.6, 0.1)], 1
+    ):
+        track.take({"kind": "dev", "steps": step, "forward_passes": step, "seconds": 1.0, "metric": "f1",
+                    "value": value, "loss": loss})  # fmt: skip
+        steps.append(track.best_step)
+    assert (steps, track.best) == ([1, 2, 3, 3, 3], 0.7)
+
+
+def test_what_every_row_has_is_nothing_that_the_method_noted():
+    track = Track(Goal(steps=4))
+    track.take({**train(1, 1.0, sigma=0.5), **dict.fromkeys(AXES, 1)})
+    assert track.seen == {"sigma": 0.5}
 
 
 def test_a_skipped_step_has_no_loss_and_leaves_the_rest():

@@ -27,7 +27,7 @@ def directions(spec: Spec) -> Directions:
     """
     options: dict[str, Any] = dict(spec) if isinstance(spec, Mapping) else {"kind": spec}
     kind = options.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"directions = {kind!r} is none of {', '.join(KINDS)}.")
     known = [] if KINDS[kind].__init__ is object.__init__ else list(inspect.signature(KINDS[kind]).parameters)
     if unknown := sorted(options.keys() - set(known)):

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zo.checks import whole
 from zo.directions.base import Directions, Key, Terms, Theta
-from zo.errors import ConfigError
 from zo.random import GAUSSIANS, key_of
 
 _KEPT = 1 << 24  # numbers of factors that are kept between a look and its move, 64 MiB
@@ -59,12 +59,9 @@ class LowRank(Made):
     stream = GAUSSIANS
 
     def __init__(self, rank: int = 1, every: int | None = None):
-        if rank < 1:
-            raise ConfigError(f"rank = {rank} must be at least 1.")
-        if every is not None and every < 1:
-            raise ConfigError(
-                f"every = {every} must be at least 1 step, or null for new factors in every direction."
-            )
+        whole("rank", rank, 1)
+        if every is not None:
+            whole("every", every, 1, "step, or null for new factors in every direction")
         self.rank = rank
         self.every = every
         self._kept: dict[tuple[str, str, int], Tensor] = {}
@@ -117,8 +114,8 @@ class LowRank(Made):
 
 
 def is_matrix(tensor: Tensor) -> bool:
-    """Whether more than one dimension is longer than 1."""
-    return sum(length > 1 for length in tensor.shape) > 1
+    """Whether it has elements, and more than one dimension longer than 1."""
+    return tensor.numel() > 0 and sum(length > 1 for length in tensor.shape) > 1
 
 
 def matrix_shape(tensor: Tensor) -> tuple[int, int]:

@@ -1,16 +1,16 @@
 """Uniform on the sphere of radius √d: z = √d g/‖g‖ with g ~ N(0, I) over all trained weights.
 
 ‖z‖² = d exactly, so that every probe lies at the same distance. The norm costs one more pass over the numbers;
-it is summed in float64, in rows of 1024 that do not depend on how a tensor is cut, then exactly (math.fsum).
+it is summed in float64, in an order that depends on nothing else (zo/random/sums.py).
 """
 
 import math
 
 from zo.directions.base import Directions, Key, Terms, Theta
 from zo.random import GAUSSIANS
+from zo.random.sums import squares
 
-_ROW = 1024
-_KEPT = 256  # norms
+_KEPT = 1 << 14  # norms, more than a step has directions: each is asked for by one tensor after another
 
 
 class Sphere(Directions):
@@ -29,13 +29,11 @@ class Sphere(Directions):
         """√d/‖g‖ of one key, kept from the first tensor that asks to the last."""
         if key not in self._kept:
             if len(self._kept) >= _KEPT:
-                self._kept.clear()
+                del self._kept[next(iter(self._kept))]
             parts, d = [], 0
             for name in weights.ids:
-                flat = weights.numbers(name, self.stream, [(key, 1.0)]).view(-1).cpu()
-                d += flat.numel()
-                whole = flat.numel() // _ROW * _ROW
-                parts += flat[:whole].view(-1, _ROW).double().square().sum(1).tolist()
-                parts += flat[whole:].double().square().tolist()
+                numbers = weights.numbers(name, self.stream, [(key, 1.0)]).cpu()
+                d += numbers.numel()
+                parts += squares(numbers)
             self._kept[key] = math.sqrt(d / math.fsum(parts))
         return self._kept[key]

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zo.checks import whole
 from zo.directions.base import Key, Terms, Theta
 from zo.directions.lowrank import Made, is_matrix, matrix_shape
-from zo.errors import ConfigError
 from zo.random import GAUSSIANS, key_of
 
 
@@ -32,10 +32,8 @@ class Lazy(Made):
     stream = GAUSSIANS
 
     def __init__(self, rank: int, every: int):
-        if rank < 1:
-            raise ConfigError(f"rank = {rank} must be at least 1.")
-        if every < 1:
-            raise ConfigError(f"every = {every} must be at least 1 step.")
+        whole("rank", rank, 1)
+        whole("every", every, 1, "step")
         self.rank = rank
         self.every = every
         self._bases: dict[tuple[str, str], tuple[int, Tensor]] = {}

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from zo.checks import whole
 from zo.directions import Key, Probe
-from zo.errors import ConfigError, LookError
+from zo.errors import LookError
 
 Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
 
@@ -29,10 +30,8 @@ class Look(ABC):
     """
 
     def __init__(self, model: Any, objective: Objective, micro: int | None):
-        if micro is not None and micro < 1:
-            raise ConfigError(
-                f"batch.micro = {micro} must be at least 1 example, or null for the whole batch."
-            )
+        if micro is not None:
+            whole("batch.micro", micro, 1, "example, or null for the whole batch")
         self.model = model
         self.objective = objective
         self.micro = micro

@@ -45,12 +45,6 @@ class Executor:
         self.directions = directions
         self.sites = sites.find(model, weights, frozen_linears=cpu)
         self.perturbed: set[str] = set()
-        self._forwards = {
-            "linear": self._linear,
-            "embedding": self._embedding,
-            "layer_norm": self._layer_norm,
-            "swap": self._swap,
-        }
         self._probes: Sequence[Probe] = ()
         self._layout: Layout | None = None
         self._rows = 0
@@ -73,7 +67,7 @@ class Executor:
                 if site.slots or len(probes) > 1 or layout.recording:
                     replaced.append((site.module, site.module.__dict__.get("forward")))
                     original = site.module.forward
-                    site.module.__dict__["forward"] = partial(self._forwards[site.kind], site, original)
+                    site.module.__dict__["forward"] = partial(getattr(self, f"_{site.kind}"), site, original)
             yield
         finally:
             hook.remove()
@@ -189,8 +183,7 @@ class Executor:
         name = site.name("weight")
         assert name is not None
         table = self.weights.source(name)
-        looked_up = inputs[0][0]  # usually the same ids in every group
-        rows, places = torch.unique(looked_up, return_inverse=True)
+        seen: tuple[Tensor, Tensor, Tensor] | None = None  # ids, their rows, where in these each is
         outputs = []
         for (ids,), probe in zip(inputs, self._probes, strict=True):
             if not probe.terms:
@@ -200,9 +193,9 @@ class Executor:
             if self._made is not None:
                 outputs.append(F.embedding(ids, self._kept(name, probe)))
                 continue
-            if not torch.equal(ids, looked_up):
-                looked_up = ids
-                rows, places = torch.unique(looked_up, return_inverse=True)
+            if seen is None or not torch.equal(ids, seen[0]):  # usually the same ids in every group
+                seen = ids, *torch.unique(ids, return_inverse=True)
+            _, rows, places = seen
             outputs.append(F.embedding(places, self.weights.rows_at(name, rows, probe, self.directions)))
         return self._join(outputs, carries)
 

@@ -28,6 +28,11 @@ class InPlace(ModelLook):
                 "The in-place walk perturbs 16-bit vectors as they are, as MeZO does. "
                 "Make the optimizer with Weights(model, copies=False)."
             )
+        if optimizer.weights.update != "nearest":
+            raise ConfigError(
+                f"The in-place walk moves the weights as MeZO does, rounded to nearest; with update = "
+                f"{optimizer.weights.update!r} it would be another one. Use update = 'nearest', or ModuleLook."
+            )
         if optimizer.directions.stateful:
             raise ConfigError(
                 f"The in-place walk moves the weights, on which {optimizer.directions.name} directions depend, so it "

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -116,9 +117,13 @@ class ModuleLook(ModelLook):
         if self.sequential_because is not None:
             return 1
         numbers = max(leaf.numel() for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, torch.Tensor))
+        return stack_size(self.probes_per_forward, probes, numbers, self._cpu_bytes)
+
+    @cached_property
+    def _cpu_bytes(self) -> int:
+        """Of the model's weights on a CPU, 0 elsewhere; once, for a walk over a large model takes a millisecond."""
         cpu = all(tensor.is_cpu for tensor in self.weights.tensors.values())
-        size = sum(p.nbytes for p in self.model.parameters())
-        return stack_size(self.probes_per_forward, probes, numbers, size if cpu else 0)
+        return sum(p.nbytes for p in self.model.parameters()) if cpu else 0
 
     def _evaluate(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
         """(losses, weights) of every example, for each probe."""

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from zo.checks import two_betas, whole
 from zo.directions import Key, Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
@@ -59,9 +60,9 @@ class AdaMeZO(TwoPoint):
         on_nan: str = "stop",
     ):
         super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
-        self._check(horizon, betas, warmup, update_scale, adam_eps)
+        self._check(horizon, warmup, update_scale, adam_eps)
         self.horizon = horizon
-        self.betas = (betas[0], betas[1])
+        self.betas = two_betas(betas)
         self.warmup = horizon + 1 if warmup is None else warmup
         self.update_scale = update_scale
         self.adam_eps = adam_eps
@@ -69,27 +70,15 @@ class AdaMeZO(TwoPoint):
         self.rule = "direction" if betas[1] == 0.0 else "element"
         self.window = Window(horizon, n)
 
-    def _check(
-        self,
-        horizon: int,
-        betas: tuple[float, float],
-        warmup: int | None,
-        update_scale: float,
-        adam_eps: float,
-    ) -> None:
+    def _check(self, horizon: int, warmup: int | None, update_scale: float, adam_eps: float) -> None:
         if self.directions.stateful:
             raise ConfigError(
                 f"AdaMeZO makes the directions of its last {horizon} steps again, and those of directions = "
                 f"{self.directions.name!r} depend on what they were made from then. Use gaussian or rademacher."
             )
-        if horizon < 0:
-            raise ConfigError(f"optimizer.horizon = {horizon} must be at least 0 steps (below 2 it is MeZO).")
-        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ConfigError(f"optimizer.betas = {tuple(betas)} must be two numbers in [0, 1).")
-        if warmup is not None and warmup < 0:
-            raise ConfigError(
-                f"optimizer.warmup = {warmup} must be at least 0 steps, or null for horizon + 1."
-            )
+        whole("optimizer.horizon", horizon, 0, "steps (below 2 it is MeZO)")
+        if warmup is not None:
+            whole("optimizer.warmup", warmup, 0, "steps, or null for horizon + 1")
         if not (math.isfinite(update_scale) and update_scale > 0):
             raise ConfigError(f"optimizer.update_scale = {update_scale} must be a finite number above 0.")
         if not (math.isfinite(adam_eps) and adam_eps >= 0):

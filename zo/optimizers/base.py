@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypedDict
 
 from torch import Tensor
 
+from zo.checks import whole
 from zo.directions import Directions, Key, Probe
 from zo.errors import ConfigError, Diverged, JournalError
 from zo.names import Parameters
@@ -82,6 +83,12 @@ class Optimizer(ABC):
             raise ConfigError(
                 f"optimizer.weight_decay = {weight_decay} must be a finite number of at least 0."
             )
+        if not callable(lr) and lr * weight_decay > 1.0:
+            raise ConfigError(
+                f"optimizer.lr = {lr} times optimizer.weight_decay = {weight_decay} is the part of a weight that a "
+                "step takes away, and above 1, more than there is. Lower one of them."
+            )
+        whole("seed", seed, -(1 << 63), most=(1 << 63) - 1)
         if on_nan not in ("stop", "skip"):
             raise ConfigError(f"on_nan = {on_nan!r} must be 'stop' or 'skip'.")
         self.weights = as_weights(params)
@@ -105,9 +112,9 @@ class Optimizer(ABC):
         """Makes the move of step t and returns what it saw (loss, slopes or spread, learning rate).
 
         losses: one a probe, in order. lr: used instead of the schedule's (a budget of minutes).
-        Raises Diverged when a loss is no finite number and on_nan is "stop".
+        Raises Diverged when a loss that counts is no finite number and on_nan is "stop".
         """
-        if not all(math.isfinite(loss) for loss in losses):
+        if not all(math.isfinite(loss) for loss in self.counting(losses)):
             if self.on_nan == "stop":
                 raise Diverged(
                     f"Step {t}: losses {', '.join(f'{loss:.4g}' for loss in losses)}. The learning rate or eps is "
@@ -117,6 +124,10 @@ class Optimizer(ABC):
             return {"loss": math.nan}
         lr = self.rate(t) if lr is None else lr
         return self._move(t, losses, lr) | {"lr": lr}
+
+    def counting(self, losses: Sequence[float]) -> Sequence[float]:
+        """Those losses without which there is no move: all, but in methods that can leave a point be."""
+        return losses
 
     @abstractmethod
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
@@ -172,8 +183,7 @@ class Probing(Optimizer):
                 f"optimizer.eps = {eps} must be a finite number above 0: it is the distance between the points "
                 "that are compared. 1e-3 suits most models."
             )
-        if n < 1:
-            raise ConfigError(f"optimizer.n = {n} must be at least 1 direction a step.")
+        whole("optimizer.n", n, 1, "direction a step")
         self.eps = eps
         self.n = n
         self.directions = directions

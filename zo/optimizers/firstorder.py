@@ -6,6 +6,7 @@ is a function of the weights, the state and the batch alone. Gradients and momen
 losses: such a run resumes from its newest snapshot.
 """
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zo.checks import two_betas
 from zo.directions import Probe
-from zo.errors import ConfigError
+from zo.errors import ConfigError, Diverged
 from zo.names import Parameters
 from zo.optimizers.base import NO_DECAY, Looker, Optimizer, Rate
 from zo.random import key_of
-from zo.weights import Weights
+from zo.weights import Weights, as_weights
 
 BACKWARD_COST = 3
 
@@ -46,13 +48,21 @@ class FirstOrder(Optimizer):
         seed: int,
         on_nan: str,
     ):
-        super().__init__(params, lr, weight_decay, seed, on_nan)
+        weights = copy.copy(as_weights(params))
+        weights.copies = {}  # the parameters themselves are trained, as torch would
+        narrow = [name for name, tensor in weights.tensors.items() if tensor.dtype != torch.float32]
+        if narrow and weights.update != "nearest":
+            raise ConfigError(
+                f"update = {weights.update!r} says how moves of zeroth-order methods are rounded, and {narrow[0]} has "
+                f"16 bits. {type(self).__name__} moves by torch, which rounds to nearest: use update = 'nearest', or "
+                "load the model in float32."
+            )
+        super().__init__(weights, lr, weight_decay, seed, on_nan)
         if clip is not None and not clip > 0:
             raise ConfigError(f"optimizer.clip = {clip} must be above 0, or null for no bound.")
         self.dropout = dropout
         self.clip = clip
         self._torch: torch.optim.Optimizer | None = None
-        self.weights.copies.clear()  # the parameters themselves are trained, as torch would
 
     @abstractmethod
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer: ...
@@ -82,9 +92,20 @@ class FirstOrder(Optimizer):
         return [look.gradient(batch, seed=key_of(self.seed, t, 0) >> 1 if self.dropout else None)]
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        norm = torch.nn.utils.clip_grad_norm_(
-            list(self.weights.tensors.values()), self.clip if self.clip is not None else float("inf")
-        )
+        trained = [tensor for tensor in self.weights.tensors.values() if tensor.grad is not None]
+        norm = total_norm([tensor.grad for tensor in trained if tensor.grad is not None])
+        if not math.isfinite(norm.item()):
+            self.inner.zero_grad(set_to_none=True)
+            if self.on_nan == "stop":
+                raise Diverged(
+                    f"Step {t}: the loss is {losses[0]:.4g} and its gradient holds numbers that are not finite. The "
+                    "learning rate is too large for this model, or its dtype too narrow for a backward pass (float16 "
+                    "ends at 65504: take bfloat16 or float32)."
+                )
+            self.skipped += 1
+            return {"loss": losses[0]}
+        if self.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.clip, norm)
         for group in self.inner.param_groups:
             group["lr"] = lr
         self.inner.step()
@@ -114,6 +135,14 @@ class FirstOrder(Optimizer):
         self.inner.load_state_dict(full)
 
 
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients together, fp32: in float16 one above 65504 would be infinite."""
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
+    if not norms:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+
+
 class AdamW(FirstOrder):
     """Loshchilov & Hutter, "Decoupled weight decay regularization" (ICLR 2019)."""
 
@@ -133,11 +162,9 @@ class AdamW(FirstOrder):
         on_nan: str = "stop",
     ):
         super().__init__(params, lr, weight_decay, dropout, clip, seed, on_nan)
-        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ConfigError(f"optimizer.betas = {tuple(betas)} must be two numbers in [0, 1).")
+        self.betas = two_betas(betas)
         if not (math.isfinite(eps) and eps > 0):
             raise ConfigError(f"optimizer.eps = {eps} must be above 0.")
-        self.betas = (betas[0], betas[1])
         self.eps = eps
 
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

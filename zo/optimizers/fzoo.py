@@ -31,6 +31,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zo.checks import whole
 from zo.directions import Probe, Spec
 from zo.directions import directions as kind
 from zo.errors import ConfigError
@@ -145,10 +146,7 @@ class FZOO(Probing):
 
 def check_spread(n: int, ddof: int, floor: float, clip: float | None) -> None:
     """Raises ConfigError for what no spread of n losses can be made with."""
-    if n < 2:
-        raise ConfigError(
-            f"optimizer.n = {n}: FZOO divides by the spread of n losses, so n must be at least 2 (8 in the paper)."
-        )
+    whole("optimizer.n", n, 2, "losses, by whose spread FZOO divides (8 in the paper)")
     if ddof not in (0, 1):
         raise ConfigError(f"optimizer.ddof = {ddof} must be 1 (the paper) or 0 (the authors' code).")
     if not (math.isfinite(floor) and floor >= 0):

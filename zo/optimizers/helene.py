@@ -22,12 +22,12 @@ the first gradients their full weight. State: m and h, two fp32 copies.
 import math
 from collections.abc import Sequence
 
+from zo.checks import two_betas, whole
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.optimizers.zoadam import two_betas
 from zo.random.formulas import Elements, Formula, Value, within
 from zo.weights import Weights
 
@@ -68,8 +68,7 @@ class HELENE(TwoPoint):
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"optimizer.{name} = {value} must be a finite number above 0.")
         for name, value in {"refresh": refresh, "batch": batch}.items():
-            if value < 1:
-                raise ConfigError(f"optimizer.{name} = {value} must be at least 1.")
+            whole(f"optimizer.{name}", value, 1)
         if clip not in ("layer", "constant"):
             raise ConfigError(
                 f"optimizer.clip = {clip!r} must be 'layer' (a bound for each tensor) or 'constant'."

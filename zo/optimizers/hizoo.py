@@ -13,8 +13,9 @@ With the −1 and without the absolute value the estimate is unbiased; with it t
 The authors' code differs further: it keeps H in the weights' dtype, where with the published α of 1e-8 in 16 bits every
 update rounds away and H stays 1 (MeZO at twice the passes); a fourth pass serves a log; α's schedule counts epochs;
 weight decay falls on all tensors; H is not saved. Here H is fp32 and part of every snapshot. An update is formed as
-H + H (α c s − α); below α = 3e-8 the −α alone is under fp32's resolution, which over 20,000 steps at
-1e-8 makes 0.02 %. H is held in [1e-12, 1e12], which the paper does not do.
+H + H α (c s − 1), c = |L₊ + L₋ − 2 L₀| / 2ε² and s = |z² − 1|. fp32 keeps a change of at least 3e-8 to 6e-8 of H: at
+α = 1e-8 those with c s below 4 to 7 are rounded away, the decay −α among them, and where all are H stays as it is. H is
+held in [1e-12, 1e12], which the paper does not do.
 
 α_t: `smooth = constant`, α; `drop`, α until step `smooth_steps` and α / 100 after it (the code's constant_decay1, with
 9800); `linear` and `cosine`, down to 0 at `smooth_steps`. At α = 0 this is MeZO, bit for bit. State: H, one fp32 copy.
@@ -24,13 +25,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from zo.checks import whole
 from zo.directions import Gaussian, Probe
 from zo.directions.scaled import Scaled
 from zo.errors import ConfigError
 from zo.estimators import central_difference, second_difference
 from zo.names import Parameters
 from zo.optimizers.base import Probing, Rate
-from zo.random.entries import Under
+from zo.random.entries import Under, UnderProduct
 from zo.random.formulas import Elements, Formula, Value, root, within
 from zo.weights import Weights
 
@@ -63,14 +65,19 @@ class HiZOO(Probing):
     ):
         check_smoothing(alpha, smooth, smooth_steps, estimator)
         self.normal = Gaussian()
-        super().__init__(params, lr, eps, 1, Scaled(self.normal, self._hessian), weight_decay, seed, on_nan)
+        super().__init__(params, lr, eps, 1, Scaled(self.normal, self.hessian), weight_decay, seed, on_nan)
         self.alpha, self.smooth, self.smooth_steps, self.estimator = alpha, smooth, smooth_steps, estimator
+        self.losses_per_step = self.forward_passes = 3
+        self._begin()
+
+    def _begin(self) -> None:
+        """H = 1."""
         self.slots["H"] = self.weights.zeros()
         for tensor in self.slots["H"].values():
             tensor.fill_(1.0)
-        self.losses_per_step = self.forward_passes = 3
 
-    def _hessian(self, name: str) -> Under:
+    def hessian(self, name: str) -> Under | UnderProduct:
+        """H of a tensor, as the probes and the move divide by its root."""
         return Under(self.slots["H"][name])
 
     def ask(self, t: int) -> list[Probe]:
@@ -82,6 +89,12 @@ class HiZOO(Probing):
         slope = central_difference(plus, minus, self.eps)
         curvature = abs(second_difference(plus, base, minus, self.eps)) / 2
         alpha = smoothing(t, self.alpha, self.smooth, self.smooth_steps)
+        self.weights.warm(self.keys(t), self.normal)  # z itself: the directions of the probes are z / √H
+        self._take(t, slope, curvature, alpha, lr)
+        return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
+
+    def _take(self, t: int, slope: float, curvature: float, alpha: float, lr: float) -> None:
+        """H and θ take their step, in one pass. curvature: |L₊ + L₋ − 2 L₀| / 2ε²."""
 
         def step(at: Elements) -> Value:
             (z,), H = at.noise, at.state["H"]
@@ -90,10 +103,8 @@ class HiZOO(Probing):
             return z / root(H) * (-lr * slope)
 
         self.check_size(lr * abs(slope))
-        keys = self.keys(t)
-        self.weights.warm(keys, self.normal)  # z itself: the directions of the probes are z / √H
-        self.weights.elementwise(Formula(step), keys, self.normal, self.slots, **self.pass_options(t, lr))
-        return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
+        how = self.pass_options(t, lr)
+        self.weights.elementwise(Formula(step), self.keys(t), self.normal, self.slots, **how)
 
 
 def squares(z: Any, estimator: str) -> Any:
@@ -119,7 +130,6 @@ def check_smoothing(alpha: float, smooth: str, steps: int, estimator: str) -> No
         raise ConfigError(f"optimizer.alpha = {alpha} must lie in [0, 1); the authors use 1e-8.")
     if smooth not in SCHEDULES:
         raise ConfigError(f"optimizer.smooth = {smooth!r} is none of {', '.join(SCHEDULES)}.")
-    if steps < 1:
-        raise ConfigError(f"optimizer.smooth_steps = {steps} must be at least 1 step.")
+    whole("optimizer.smooth_steps", steps, 1, "step")
     if estimator not in ("paper", "code"):
         raise ConfigError(f"optimizer.estimator = {estimator!r} must be 'paper' or 'code'.")

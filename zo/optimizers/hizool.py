@@ -22,49 +22,24 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from zo.directions import Gaussian, Key, Probe
-from zo.directions.scaled import Scaled
-from zo.estimators import central_difference, second_difference
-from zo.names import Parameters
-from zo.optimizers.base import Probing, Rate
-from zo.optimizers.hizoo import LEAST, MOST, check_smoothing, smoothing, squares
+from zo.directions import Key
+from zo.optimizers.hizoo import LEAST, MOST, HiZOO, squares
 from zo.random.entries import UnderProduct
-from zo.weights import BLOCK, Weights
+from zo.weights import BLOCK
 
 
-class HiZOOL(Probing):
-    """SGD along directions that a diagonal Hessian of rank one a matrix has scaled.
+class HiZOOL(HiZOO):
+    """SGD along directions that a diagonal Hessian of rank one a matrix has scaled; arguments as HiZOO's."""
 
-    alpha: α, in [0, 1). smooth, smooth_steps: α's schedule. estimator: "paper" or "code".
-    """
+    state_copies = 0.0  # beside R and C
 
-    rule = "element"
-
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        alpha: float = 1e-8,
-        smooth: str = "constant",
-        smooth_steps: int = 9800,
-        estimator: str = "paper",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        check_smoothing(alpha, smooth, smooth_steps, estimator)
-        self.normal = Gaussian()
-        super().__init__(params, lr, eps, 1, Scaled(self.normal, self.hessian), weight_decay, seed, on_nan)
-        self.alpha, self.smooth, self.smooth_steps, self.estimator = alpha, smooth, smooth_steps, estimator
+    def _begin(self) -> None:
         self.rows: dict[str, Tensor] = {}
         self.columns: dict[str, Tensor] = {}
         for name, tensor in self.weights.tensors.items():
             height, width = shape(tensor)
             self.rows[name] = torch.ones(height, device=tensor.device)
             self.columns[name] = torch.ones(width, device=tensor.device)
-        self.losses_per_step = self.forward_passes = 3
 
     def kept(self, tensors: Sequence[Tensor]) -> int:
         return 4 * sum(sum(shape(tensor)) for tensor in tensors)
@@ -74,25 +49,14 @@ class HiZOOL(Probing):
         return {f"{letter}:{name}": t for letter, part in parts.items() for name, t in part.items()}
 
     def hessian(self, name: str) -> UnderProduct:
-        """H of a tensor, as the probes and the move divide by its root."""
         return UnderProduct(self.rows[name], self.columns[name])
 
-    def ask(self, t: int) -> list[Probe]:
+    def _take(self, t: int, slope: float, curvature: float, alpha: float, lr: float) -> None:
         (key,) = self.keys(t)
-        return [Probe(), Probe(((key, self.eps),)), Probe(((key, -self.eps),))]
-
-    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        base, plus, minus = losses
-        slope = central_difference(plus, minus, self.eps)
-        curvature = abs(second_difference(plus, base, minus, self.eps)) / 2
-        alpha = smoothing(t, self.alpha, self.smooth, self.smooth_steps)
-        keys = self.keys(t)
-        self.weights.warm(keys, self.normal)
         if alpha > 0.0:
-            for name in self.weights.tensors:
-                self._smooth(name, keys[0], alpha, curvature)
-        self.apply(t, [(keys[0], -lr * slope)], lr)
-        return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
+            for name in (name for name, tensor in self.weights.tensors.items() if tensor.numel()):
+                self._smooth(name, key, alpha, curvature)
+        self.apply(t, [(key, -lr * slope)], lr)
 
     def _smooth(self, name: str, key: Key, alpha: float, curvature: float) -> None:
         """R and C of one tensor take α of the row and column means of Ĥ."""
@@ -126,7 +90,8 @@ class HiZOOL(Probing):
 
 def shape(tensor: Tensor) -> tuple[int, int]:
     """[m, n] of a matrix, [first, rest] of what has more dimensions; a vector is [d, 1] and so keeps all of H."""
-    return (tensor.shape[0], tensor[0].numel()) if tensor.dim() > 1 else (tensor.numel(), 1)
+    m = tensor.shape[0] if tensor.dim() > 1 and tensor.numel() else tensor.numel()
+    return m, tensor.numel() // max(m, 1)
 
 
 def pieces(part: slice, width: int) -> Iterator[tuple[slice, slice]]:

@@ -9,8 +9,6 @@ the layers (embeddings, the last norm, a head) are in every step. The released r
 our choice. E‖z‖²/d is about 1 − ρ; nothing is rescaled.
 """
 
-from collections.abc import Sequence
-
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
@@ -37,8 +35,3 @@ class LeZO(TwoPoint):
     ):
         spec = {"kind": "layers", "drop": drop}
         super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
-
-    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        slopes = self.slopes(losses)
-        self.apply(t, self.terms(t, slopes, -lr), lr)
-        return self.seen(losses, slopes)

@@ -50,11 +50,6 @@ class LOZO(TwoPoint):
         spec = {"kind": "lowrank", "rank": rank, "every": nu}
         super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
 
-    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        slopes = self.slopes(losses)
-        self.apply(t, self.terms(t, slopes, -lr), lr)
-        return self.seen(losses, slopes)
-
 
 class LOZOM(TwoPoint):
     """LOZO-M, LOZO with momentum on the thin factor.

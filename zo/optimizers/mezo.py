@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from zo.checks import whole
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
@@ -52,8 +53,7 @@ class MeZO(TwoPoint):
     ):
         if not 0.0 <= momentum < 1.0:
             raise ConfigError(f"optimizer.momentum = {momentum} must lie in [0, 1).")
-        if horizon < 1:
-            raise ConfigError(f"optimizer.horizon = {horizon} must be at least 1 step.")
+        whole("optimizer.horizon", horizon, 1, "step")
         super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
         if momentum and self.directions.stateful:
             raise ConfigError(

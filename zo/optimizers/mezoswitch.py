@@ -22,7 +22,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from zo.directions import Directions, Key, Spec
 from zo.errors import ConfigError
@@ -30,6 +30,7 @@ from zo.names import Parameters
 from zo.optimizers.base import Looker, Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.random.moments import f32
+from zo.random.sums import squares
 from zo.weights import BLOCK, Weights
 
 
@@ -86,14 +87,15 @@ class MeZOSwitch(TwoPoint):
 
 
 def length_of(weights: Weights, terms: Sequence[tuple[Key, float]], directions: Directions) -> float:
-    """‖Σ c z‖ over all weights, summed in fp64."""
-    total = 0.0
+    """‖Σ c z‖ over all weights, in fp64 and in one order (zo/random/sums.py): a function of the journal."""
+    parts: list[float] = []
     for name in weights.tensors:
         made = [(weights.direction(name, key, directions).view(-1), c) for key, c in terms]
         for start in range(0, made[0][0].numel(), BLOCK):
-            move = torch.stack([z[start : start + BLOCK].double() * c for z, c in made]).sum(0)
-            total += move.square().sum().item()
-    return math.sqrt(total)
+            move = sum(z[start : start + BLOCK].double() * c for z, c in made)
+            assert isinstance(move, Tensor)
+            parts += squares(move)
+    return math.sqrt(math.fsum(parts))
 
 
 def lengths(path: str | os.PathLike[str]) -> list[float]:

@@ -17,12 +17,12 @@ here z is one direction over all weights.
 import math
 from collections.abc import Sequence
 
+from zo.checks import two_betas
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.optimizers.zoadam import two_betas
 from zo.random.formulas import Elements, Formula, Value, root
 from zo.weights import Weights
 

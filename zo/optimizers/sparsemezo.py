@@ -11,8 +11,6 @@ move. s = 0.75 is quoted for the paper; we could not check it against its text. 
 rescaled.
 """
 
-from collections.abc import Sequence
-
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
@@ -39,8 +37,3 @@ class SparseMeZO(TwoPoint):
     ):
         spec = {"kind": "sparse", "sparsity": sparsity}
         super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
-
-    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        slopes = self.slopes(losses)
-        self.apply(t, self.terms(t, slopes, -lr), lr)
-        return self.seen(losses, slopes)

@@ -12,8 +12,6 @@ matrix are kept while they serve. Their code has r = 8, T0 = 2000, their README 
 The sign of QR is fixed (the diagonal of R is positive), so the subspace is one and Haar-distributed.
 """
 
-from collections.abc import Sequence
-
 from zo.names import Parameters
 from zo.optimizers.base import Rate
 from zo.optimizers.twopoint import TwoPoint
@@ -41,8 +39,3 @@ class SubZero(TwoPoint):
     ):
         spec = {"kind": "subspace", "rank": rank, "every": refresh}
         super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
-
-    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        slopes = self.slopes(losses)
-        self.apply(t, self.terms(t, slopes, -lr), lr)
-        return self.seen(losses, slopes)

@@ -4,9 +4,9 @@
     one side    p_i = (L(θ + ε z_i) − L(θ)) / ε                   n + 1 forward passes a step, error O(ε)
     ĝ = (1/n) Σ p_i z_i
 
-What a method does with ĝ is its own file. The benchmark's code writes ĝ into `.grad`, tensor by tensor, and
-calls torch's optimizer; here ĝ is made in blocks and never exists as a whole. Its path for n > 1 keeps the last
-direction alone; here ĝ is the mean.
+What a method does with ĝ is its own file; without a line on it, θ ← θ − η (ĝ + λ θ). The benchmark's code writes ĝ into
+`.grad`, tensor by tensor, and calls torch's optimizer; here ĝ is made in blocks and never exists as a whole. Its path
+for n > 1 keeps the last direction alone; here ĝ is the mean.
 """
 
 import math
@@ -59,6 +59,11 @@ class TwoPoint(Probing):
             return [forward_difference(plus, losses[0], self.eps) for plus in losses[1:]]
         pairs = zip(losses[0::2], losses[1::2], strict=True)
         return [central_difference(plus, minus, self.eps) for plus, minus in pairs]
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        slopes = self.slopes(losses)
+        self.apply(t, self.terms(t, slopes, -lr), lr)
+        return self.seen(losses, slopes)
 
     def seen(self, losses: Sequence[float], slopes: Sequence[float]) -> dict[str, float]:
         """The loss at θ, or the mean of both sides, and the root mean square of the slopes."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zo.checks import two_betas
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
@@ -73,10 +74,3 @@ class ZOAdam(TwoPoint):
 
     def state(self) -> dict[str, Tensor]:
         return super().state() | {"moves": self.moves}
-
-
-def two_betas(betas: Sequence[float]) -> tuple[float, float]:
-    """Two decay rates in [0, 1); raises ConfigError for anything else."""
-    if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
-        raise ConfigError(f"optimizer.betas = {tuple(betas)} must be two numbers in [0, 1).")
-    return betas[0], betas[1]

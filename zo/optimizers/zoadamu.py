@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from zo.checks import whole
 from zo.directions import Gaussian, Probe
 from zo.directions.mixed import Mixed, beside
 from zo.errors import ConfigError
@@ -62,11 +63,9 @@ class ZOAdaMU(Probing):
         for name, value in {"alpha": alpha, "beta1": beta1, "beta2": beta2}.items():
             if not 0.0 < value <= 1.0:
                 raise ConfigError(f"optimizer.{name} = {value} must lie in (0, 1]; 1 remembers nothing.")
-        if not 0 <= warmup < annealed:
-            raise ConfigError(
-                f"optimizer.warmup = {warmup} and optimizer.annealed = {annealed} are the steps at which annealing "
-                "begins and ends: the first must be at least 0 and less than the second."
-            )
+        whole("optimizer.warmup", warmup, 0, "steps")
+        began = f"steps: annealing ends after it began, at optimizer.warmup = {warmup}"
+        whole("optimizer.annealed", annealed, warmup + 1, began)
         if not (math.isfinite(sigma) and sigma > 0):
             raise ConfigError(f"optimizer.sigma = {sigma} must be a finite number above 0.")
         self.alpha, self.beta1, self.beta2 = alpha, beta1, beta2

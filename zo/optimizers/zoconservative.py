@@ -8,9 +8,10 @@ or n + 3 with one side, where L(θ) is known already. All of these losses are to
 no pass. Ties stay at θ. No state.
 
 In fp32, and in 16 bits rounded to nearest, the point moved to is bit for bit the one looked at, so the loss on the
-batch never rises; stochastic rounding and fp32 masters of 16-bit weights end within a rounding of it. Weight decay is
-no part of the points compared; it is applied with a move, and where θ is the best nothing changes. The authors' code
-walks to the third point and back in place.
+batch never rises; stochastic rounding, fp32 masters of 16-bit weights, and directions with factors (lowrank, subspace),
+for which a look never makes the matrix, end within a rounding of it. A candidate whose loss is no finite number is not
+taken; without a loss at θ, or slopes, there is no step. Weight decay is no part of the points compared; it is applied
+with a move, and where θ is the best nothing changes. The authors' code walks to the third point and back in place.
 """
 
 import math
@@ -59,9 +60,14 @@ class ZOConservative(TwoPoint):
         points = [Probe(self.terms(t, slopes, scale)) for scale in (-lr, lr)]
         return first + look(points if self.sides == "one" else [Probe(), *points], batch)
 
+    def counting(self, losses: Sequence[float]) -> Sequence[float]:
+        """Those of ĝ and at θ; of the two candidates one that is no number is not taken."""
+        return losses[:-2]
+
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         first, second = losses[: self.first_look], losses[self.first_look :]
-        here, there, back = second if self.sides == "two" else (first[0], *second)
+        here, *candidates = second if self.sides == "two" else (first[0], *second)
+        there, back = (loss if math.isfinite(loss) else math.inf for loss in candidates)
         slopes = self.slopes(first)
         best, way = min((here, 0.0), (there, -1.0), (back, 1.0), key=lambda point: point[0])
         if way:

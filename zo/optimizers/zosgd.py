@@ -7,8 +7,6 @@ With two sides this is MeZO, bit for bit. With one side the loss at θ serves al
 instead of 2n, and an error of order ε instead of ε². No state. The authors' code has both, two sides by default.
 """
 
-from collections.abc import Sequence
-
 from zo.directions import Spec
 from zo.names import Parameters
 from zo.optimizers.base import Rate
@@ -36,8 +34,3 @@ class ZOSGD(TwoPoint):
         on_nan: str = "stop",
     ):
         super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
-
-    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        slopes = self.slopes(losses)
-        self.apply(t, self.terms(t, slopes, -lr), lr)
-        return self.seen(losses, slopes)

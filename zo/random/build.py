@@ -33,7 +33,7 @@ def load(portable: bool) -> tuple[ctypes.CDLL | None, bool, str]:
         library = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         return None, False, f"{compiler} cannot compile {_SOURCE.name}: {error.stderr.strip()[-500:]}"
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:  # RuntimeError: a user without a home
         return None, False, f"The compiled form of {_SOURCE.name} cannot be made or loaded: {error}"
     library.zo_apply.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     library.zo_entries.argtypes = [ctypes.c_char_p] * 3

@@ -6,7 +6,7 @@ Signs only: inductor needs about a minute for the Gaussian, and the rows of an e
 to the eager form.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -28,19 +28,12 @@ class Compiled(OneByOne):
     def __init__(self, block: int = 1 << 16):
         super().__init__(block)
 
-    def warm(
-        self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
-    ) -> None:
-        """Whole small models at once, for what the eager form does."""
-        if stream != philox.SIGNS:
-            super().warm(keys, stream, layout, device)
-
     def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
         if stream != philox.SIGNS or not terms:
             return super().perturb(w, pid, stream, terms, out)
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
-        self._walk(w.reshape(-1), out.view(-1), None, pid, terms, 1.0, "nearest", 0)
+        self._walk(w.reshape(-1), out.view(-1), None, pid, terms, 0.0, "nearest", 0)
         return out
 
     def move(
@@ -49,19 +42,19 @@ class Compiled(OneByOne):
         pid: int,
         stream: int,
         terms: Terms,
-        keep: float = 1.0,
+        decay: float = 0.0,
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
         entries: Entries | None = None,
     ) -> None:
-        """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
+        """w ← w + (Σ scale z − decay · w) in place, one pass; `low` holds the low halves when update is master."""
         if stream != philox.SIGNS or not terms or entries is not None:
-            super().move(w, pid, stream, terms, keep, update, rounding_key, low, entries)
+            super().move(w, pid, stream, terms, decay, update, rounding_key, low, entries)
             return
         how = "master" if low is not None else "nearest" if w.dtype == torch.float32 else update
         flat = w.view(-1)
-        self._walk(flat, flat, None if low is None else low.view(-1), pid, terms, keep, how, rounding_key)
+        self._walk(flat, flat, None if low is None else low.view(-1), pid, terms, decay, how, rounding_key)
 
     def _walk(
         self,
@@ -70,7 +63,7 @@ class Compiled(OneByOne):
         low: Tensor | None,
         pid: int,
         terms: Terms,
-        keep: float,
+        decay: float,
         update: str,
         rounding_key: int,
     ) -> None:
@@ -80,7 +73,7 @@ class Compiled(OneByOne):
         keys = torch.tensor([_halves(key) for key, _ in terms], device=device)
         scales = torch.tensor([scale for _, scale in terms], dtype=torch.float32, device=device)
         names = torch.tensor([*_halves(pid), *_halves(rounding_key)], device=device)
-        factor = torch.tensor(keep, dtype=torch.float32, device=device)
+        factor = None if decay == 0.0 else torch.tensor(decay, dtype=torch.float32, device=device)
         for start in range(0, w.numel(), self.block):
             stop = min(start + self.block, w.numel())
             first = torch.tensor(start, device=device)
@@ -103,7 +96,7 @@ def _block(
     scales: Tensor,
     names: Tensor,
     first: Tensor,
-    keep: Tensor,
+    decay: Tensor | None,
     update: str,
 ) -> tuple[Tensor, Tensor | None]:
     """One block [n] from element `first` on: the new weights, and their low halves when update is master."""
@@ -115,7 +108,8 @@ def _block(
         total = total + signs[i] * scales[i]
     old = w.float() if low is None else rounding.join(w, low)
     # A row a word: the loop over its bits then becomes vectors, a flat one does not.
-    new = (old.view(-1, 32) * keep + total).view(-1)
+    lines = old.view(-1, 32)
+    new = (lines + (total if decay is None else total - lines * decay)).view(-1)
     if update == "master":
         return rounding.split(new)
     if update == "nearest":

@@ -1,7 +1,8 @@
-"""The three things done with named noise, in plain torch: the reference that faster forms must equal.
+"""What is done with named noise, in plain torch: the reference that faster forms must equal.
 
 A term is (key, scale): 64 bits of Philox key and a number. Sums of terms are formed in fp32, in the order
-given; every product and sum is rounded by itself (no fused multiply-add). A sum of no terms is 0.
+given; every product and sum is rounded by itself (no fused multiply-add). A sum of no terms is 0. Weight decay
+is taken off the sum: w + (Σ − decay · w).
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ class Kernels(Protocol):
         pid: int,
         stream: int,
         terms: Terms,
-        keep: float = 1.0,
+        decay: float = 0.0,
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
@@ -76,7 +77,7 @@ class Kernels(Protocol):
         pid: int,
         stream: int,
         keys: Sequence[int],
-        keep: float,
+        decay: float,
         update: str,
         rounding_key: int,
         low: Tensor | None,
@@ -91,7 +92,7 @@ class Kernels(Protocol):
         pid: int,
         stream: int,
         keys: Sequence[int],
-        keep: float,
+        decay: float,
         update: str,
         rounding_key: int,
         low: Tensor | None,
@@ -126,9 +127,8 @@ class Eager:
         self, terms: Terms, pid: int, stream: int, start: int, count: int, device: torch.device
     ) -> Tensor:
         """Σ scale z over elements start .. start + count, fp32."""
-        if not terms:
-            return torch.zeros(count, device=device)
-        return _accumulate(self.noise([key for key, _ in terms], pid, stream, start, count, device), terms)
+        noise = self.noise([key for key, _ in terms], pid, stream, start, count, device) if terms else ()
+        return _accumulate(noise, terms, (count,), device)
 
     def noise(
         self,
@@ -187,7 +187,7 @@ class Eager:
             noise = self.noise(list(row), pid, stream, start, part.numel(), w.device)
             here = slice(start, start + part.numel())
             for i, (terms, target) in enumerate(zip(lists, targets, strict=True)):
-                total = _accumulate([noise[row[key]] for key, _ in terms], terms)
+                total = _accumulate([noise[row[key]] for key, _ in terms], terms, part.shape, w.device)
                 total = total if entries is None else entries.of(total, here, i)
                 target[here] = part.float() + total
         return list(results)
@@ -195,13 +195,19 @@ class Eager:
     def perturb_rows(
         self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
     ) -> Tensor:
-        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
+        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype.
+
+        Raises IndexError for a row that the matrix does not have (where torch can say so at once: not on a GPU).
+        """
+        rows = rows.long()
+        if rows.is_cpu and ((rows < 0) | (rows >= w.shape[0])).any():
+            raise outside(w)
         kept = self._kept.get((stream, pid))
         if kept is not None and all(key in self._kept_keys for key, _ in terms):
             noise = [kept[self._kept_keys[key]].view(w.shape)[rows] for key, _ in terms]
         else:
             noise = philox.noise_rows([key for key, _ in terms], pid, stream, rows, w.shape[1]).unbind()
-        total = _accumulate(noise, terms)
+        total = _accumulate(noise, terms, (len(rows), w.shape[1]), w.device)
         return (w[rows].float() + (total if entries is None else entries.of(total, rows))).to(w.dtype)
 
     def move(
@@ -210,13 +216,13 @@ class Eager:
         pid: int,
         stream: int,
         terms: Terms,
-        keep: float = 1.0,
+        decay: float = 0.0,
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
         entries: Entries | None = None,
     ) -> None:
-        """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
+        """w ← w + (Σ scale z − decay · w) in place, one pass; `low` holds the low halves when update is master."""
         flat = w.view(-1)
         lows = None if low is None else low.view(-1)
         for start in range(0, flat.numel(), self.block):
@@ -225,8 +231,7 @@ class Eager:
             total = self._sum(terms, pid, stream, start, part.numel(), w.device)
             total = total if entries is None else entries.of(total, slice(start, start + part.numel()))
             old = read(part, lower)
-            new = (old if keep == 1.0 else old * f32(keep)) + total
-            write(part, new, pid, start, update, rounding_key, lower)
+            write(part, old + decayed(total, old, decay), pid, start, update, rounding_key, lower)
 
     def moments(
         self,
@@ -235,12 +240,12 @@ class Eager:
         pid: int,
         stream: int,
         keys: Sequence[int],
-        keep: float,
+        decay: float,
         update: str,
         rounding_key: int,
         low: Tensor | None,
     ) -> bool:
-        """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
+        """w ← w + (rule − decay · w) in place, and True; False where this form leaves it to the reference."""
         return False
 
     def formula(
@@ -252,7 +257,7 @@ class Eager:
         pid: int,
         stream: int,
         keys: Sequence[int],
-        keep: float,
+        decay: float,
         update: str,
         rounding_key: int,
         low: Tensor | None,
@@ -265,15 +270,15 @@ def add(
     w: Tensor,
     total: Tensor,
     pid: int,
-    keep: float = 1.0,
+    decay: float = 0.0,
     update: str = "nearest",
     rounding_key: int = 0,
     low: Tensor | None = None,
     block: int = 1 << 18,
 ) -> None:
-    """w ← keep · w + total in place, rounded as a move is; for a total (fp32, of w's shape) made elsewhere."""
-    if w.dtype == torch.float32:  # the same operations, without memory for what stands between them
-        (w if keep == 1.0 else w.mul_(f32(keep))).add_(total.view(w.shape))
+    """w ← w + (total − decay · w) in place, rounded as a move is; for a total (fp32, of w's shape) made elsewhere."""
+    if w.dtype == torch.float32 and decay == 0.0:  # the same operation, at once
+        w.add_(total.view(w.shape))
         return
     flat, whole = w.view(-1), total.reshape(-1)
     lows = None if low is None else low.view(-1)
@@ -281,8 +286,13 @@ def add(
         here = slice(start, start + block)
         lower = None if lows is None else lows[here]
         old = read(flat[here], lower)
-        new = (old if keep == 1.0 else old * f32(keep)) + whole[here]
+        new = old + decayed(whole[here], old, decay)
         write(flat[here], new, pid, start, update, rounding_key, lower)
+
+
+def decayed(total: Tensor, old: Tensor, decay: float) -> Tensor:
+    """total − decay · old, fp32. In 1 − decay nothing below 3e-8 would be left: a rate of 1e-7 with λ = 0.1."""
+    return total if decay == 0.0 else total - old * f32(decay)
 
 
 def read(part: Tensor, low: Tensor | None) -> Tensor:
@@ -305,7 +315,14 @@ def write(
         part.copy_(new)
 
 
-def _accumulate(noise: Sequence[Tensor], terms: Terms) -> Tensor:
+def outside(w: Tensor) -> IndexError:
+    """The error of a row number that a matrix does not have."""
+    return IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
+
+
+def _accumulate(noise: Sequence[Tensor], terms: Terms, shape: Sequence[int], device: torch.device) -> Tensor:
+    if not terms:
+        return torch.zeros(shape, device=device)
     total = noise[0] * f32(terms[0][1])
     for z, (_, scale) in zip(noise[1:], terms[1:], strict=True):
         total += z * f32(scale)

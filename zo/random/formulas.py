@@ -1,4 +1,4 @@
-"""An element-wise step that is written once: torch works it out in blocks, native.cpp in registers.
+"""An element-wise step that is written once: torch works it out in blocks, native.cpp in arrays of the L1 cache.
 
     def step(at):                                        # momentum: m ← β m + p z, θ ← θ − η m
         m = at.state["m"] = at.state["m"] * beta + at.noise[0] * p
@@ -6,8 +6,10 @@
 
     weights.elementwise(Formula(step), [key], directions, {"m": m})
 
-It may use + − · / between such values and numbers, abs, and `root`, `sign` and `within` of this module. Numbers are
-rounded to fp32 and every operation is rounded by itself, so whoever works it out gets the same bits (on a CPU).
+It may use + − · / between such values and numbers, abs, and `root`, `sign` and `within` of this module, and write
+nothing in place: `x = x + y`, not `x += y`. What it reads is what was there before the step, whatever it has assigned
+to other names since. Numbers are rounded to fp32 and every operation is rounded by itself, so whoever works it out
+gets the same bits (on a CPU).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from zo.errors import ConfigError
 from zo.random.moments import f32, roots
 
 REGISTERS = 40  # of native.cpp
@@ -63,11 +66,16 @@ class Formula:
 
     def __call__(self, block: Stateful) -> Tensor:
         """In torch, for one block, whose state is written into."""
+        self.program(block.name, len(block.noise), tuple(block.state))  # refuses what symbols do not do
         at = Elements(block.name if self.by_name else "", block.noise, dict(block.state))
         step = self.step(at)
-        for key, value in at.state.items():
-            if value is not block.state[key]:
-                block.state[key].copy_(value)
+        old = {memory(numbers) for numbers in block.state.values()}
+        new = {key: value for key, value in at.state.items() if value is not block.state[key]}
+        # What is still to be read must not be written over: a state that is to be another, an old one as the step.
+        new = {key: value.clone() if memory(value) in old else value for key, value in new.items()}
+        step = step.clone() if memory(step) in old else step
+        for key, value in new.items():
+            block.state[key].copy_(value)
         return step
 
     def program(self, name: str, keys: int, states: Sequence[str]) -> "Program | None":
@@ -159,6 +167,19 @@ class Symbol:
 
     def __abs__(self) -> "Symbol":
         return self.tape.put("abs", self)
+
+    def _in_place(self, other: Any) -> "Symbol":
+        raise ConfigError(
+            "A formula changed a value in place (+=, -=, *= or /=). In torch that also changes whatever else is these "
+            "numbers, a state or the noise; in compiled loops it does not. Write x = x + y."
+        )
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = _in_place
+
+
+def memory(numbers: Tensor) -> int:
+    """Whose memory a tensor lies in."""
+    return numbers.untyped_storage().data_ptr()
 
 
 def root(x: Any) -> Any:

@@ -17,8 +17,8 @@ struct Head {
     int64_t n, width, height;
     uint64_t id, rounding_key;
     int32_t dtype, stream, update, threads;
-    float keep;
-    int32_t decays;  // 1: w is multiplied by keep
+    float decay;
+    int32_t decays;  // 1: decay · w is taken off the sum
     void* outs[1];   // one result a list of terms
 };
 
@@ -115,11 +115,12 @@ template <> struct Store<STOCHASTIC, Fp16> {
 template <> struct Store<MASTER, Bf16> {
     static F old(const Bf16* w, const int16_t* low) {
         typedef int16_t L __attribute__((vector_size(32)));
-        return (F)(((I)(widen16(w) << 16)) + __builtin_convertvector((L)halves_at(low), I));
+        return (F)((widen16(w) << 16) + (U)__builtin_convertvector((L)halves_at(low), I));
     }
     static void put(Bf16* w, int16_t* low, const uint16_t*, F x) {
-        U high = ((U)x + 0x8000u) >> 16;
-        H h = __builtin_convertvector(high, H), l = __builtin_convertvector((U)x - (high << 16), H);
+        U bits = x == x ? (U)x : U{} + 0x7FC00000u;  // of other NaNs the carry would make an infinity or a zero
+        U high = (bits + 0x8000u) >> 16;
+        H h = __builtin_convertvector(high, H), l = __builtin_convertvector(bits - (high << 16), H);
         memcpy(w, &h, 32);
         memcpy(low, &l, 32);
     }
@@ -319,9 +320,16 @@ struct Formula {
                 for (int s = 0; s < rule.states; s++) reg[plan.keys + s] = rule.state[s] + e + done;
                 for (const Op* op = rule.op; op < rule.op + rule.ops; op++)
                     work(op->what, reg[op->a], op->b < 0 ? nullptr : reg[op->b], op->c, room[op->to], m);
-                for (int s = 0; s < rule.states; s++)
-                    if (rule.result[s] != plan.keys + s) memcpy(rule.state[s] + e + done, reg[rule.result[s]], m * 4);
+                // All of what is read before any of it is written: a state may become another one, the step an old one.
                 memcpy(made + done, reg[rule.step], m * 4);
+                const float* next[registers];
+                for (int s = 0; s < rule.states; s++) {
+                    const int from = rule.result[s], own = plan.keys + s;
+                    const bool another = from >= plan.keys && from < plan.keys + rule.states && from != own;
+                    next[s] = another ? (const float*)memcpy(room[own], reg[from], m * 4) : reg[from];
+                }
+                for (int s = 0; s < rule.states; s++)
+                    if (rule.result[s] != plan.keys + s) memcpy(rule.state[s] + e + done, next[s], m * 4);
             }
         }
         template <int V> inline void at(int64_t i, F (&total)[V]) const {
@@ -332,11 +340,10 @@ struct Formula {
 
 // V vectors of weights: w takes the place its new value has in `out`.
 template <int UPDATE, class T, int V>
-static inline void finish(bool decays, float keep, const T* w, T* out, int16_t* low, const uint16_t* half, F (&total)[V]) {
+static inline void finish(bool decays, float decay, const T* w, T* out, int16_t* low, const uint16_t* half, F (&total)[V]) {
     for (int v = 0; v < V; v++) {
         F old = Store<UPDATE, T>::old(w + 16 * v, low + 16 * v);
-        if (decays) old = old * keep;
-        total[v] = old + total[v];
+        total[v] = old + (decays ? total[v] - old * decay : total[v]);
     }
     if constexpr (UPDATE == NEAREST && V % 2 == 0 && std::is_same<T, Bf16>::value)
         for (int v = 0; v < V; v += 2) narrow_pair(out + 16 * v, total[v], total[v + 1]);
@@ -360,12 +367,12 @@ static void range(const Head& head, const Plan& plan, const KIND& kind, const st
             int16_t* low = UPDATE == MASTER ? head.low + place + done : nullptr;
             const typename KIND::template Total<STREAM> sum(plan, kind, l, space.noise, e + done, m);
             const bool decays = head.decays;
-            const float keep = head.keep;
+            const float decay = head.decay;
             int64_t i = 0;
             for (; i + 64 <= m; i += 64) {
                 F total[4];
                 sum.at(i, total);
-                finish<UPDATE, T>(decays, keep, w + done + i, out + i, low + i, half + i, total);
+                finish<UPDATE, T>(decays, decay, w + done + i, out + i, low + i, half + i, total);
             }
             for (; i < m; i += 16) {  // what is left goes through copies of full width
                 F total[1];
@@ -375,7 +382,7 @@ static void range(const Head& head, const Plan& plan, const KIND& kind, const st
                 memcpy(copy, w + done + i, left * sizeof(T));
                 if (UPDATE == MASTER) memcpy(lower, low + i, left * 2);
                 sum.at(i, total);
-                finish<UPDATE, T>(decays, keep, copy, copy, lower, half + i, total);
+                finish<UPDATE, T>(decays, decay, copy, copy, lower, half + i, total);
                 memcpy(out + i, copy, left * sizeof(T));
                 if (UPDATE == MASTER) memcpy(low + i, lower, left * 2);
             }

@@ -1,8 +1,8 @@
 """The operations of eager.py in C++ (native.cpp), for CPU tensors; the same bits.
 
 Compiled on first use (zo/random/build.py). Works in torch's own OpenMP threads when torch ships its libgomp,
-else in one thread. Whatever it cannot do (no compiler, another device or dtype) it hands to the eager form;
-`reason` then says why.
+else in one thread. Whatever it cannot do (another device or dtype) it hands to the eager form, and everything
+where there is no library; `reason` then says why there is none.
 """
 
 import functools
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zo.random import build, philox
-from zo.random.eager import Eager, Terms
+from zo.random.eager import Eager, Terms, outside
 from zo.random.entries import Entries, Plus, Under, UnderProduct, Within
 from zo.random.formulas import Formula
 from zo.random.moments import Moments
@@ -73,7 +73,8 @@ class Native:
         threads = torch.get_num_threads() if n >= _WORTH_THREADS and self.threaded else 1
         place = (w.data_ptr(), 0, 0, n, 0, 1, pid, 0)
         head = (*place, _DTYPES[w.dtype], stream, 0, threads, 1.0, 0, out.data_ptr())
-        self._library.zo_apply(_HEAD_AND_ONE.pack(*head), _pack_one(tuple(terms)))  # pyright: ignore  # _takes saw it
+        zo = self._library
+        _check(zo.zo_apply(_HEAD_AND_ONE.pack(*head), _pack_one(tuple(terms))), w)  # pyright: ignore  # _takes saw it
         return out
 
     def perturb_many(
@@ -115,21 +116,21 @@ class Native:
         pid: int,
         stream: int,
         terms: Terms,
-        keep: float = 1.0,
+        decay: float = 0.0,
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
         entries: Entries | None = None,
     ) -> None:
-        """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
+        """w ← w + (Σ scale z − decay · w) in place, one pass; `low` holds the low halves when update is master."""
         if not (self._moves(w, stream, low) and _has(entries, w)):
-            self._eager.move(w, pid, stream, terms, keep, update, rounding_key, low, entries)
+            self._eager.move(w, pid, stream, terms, decay, update, rounding_key, low, entries)
             return
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
         plan = _pack_one(tuple(terms))
         place = (w.data_ptr(),)
         self._run(
-            w, pid, stream, plan, place, w.numel(), 0, None, how, keep, rounding_key, low, entries=entries
+            w, pid, stream, plan, place, w.numel(), 0, None, how, decay, rounding_key, low, entries=entries
         )
 
     def moments(
@@ -139,12 +140,12 @@ class Native:
         pid: int,
         stream: int,
         keys: Sequence[int],
-        keep: float,
+        decay: float,
         update: str,
         rounding_key: int,
         low: Tensor | None,
     ) -> bool:
-        """w ← keep · w + rule in place, and True; False where this form leaves it to the reference."""
+        """w ← w + (rule − decay · w) in place, and True; False where this form leaves it to the reference."""
         if not self._moves(w, stream, low):
             return False
         names = iter(keys)
@@ -152,9 +153,9 @@ class Native:
         weights = [x for pair in zip(rule.first, rule.second, strict=True) for x in pair]
         ratio = struct.pack(f"@ffi{len(weights)}f", rule.scale, rule.eps, rule.inside, *weights)
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
-        head = self._head(w, w.numel(), 0, None, pid, stream, how, keep, rounding_key, low, len(keys))
+        head = self._head(w, w.numel(), 0, None, pid, stream, how, decay, rounding_key, low, len(keys))
         assert self._library is not None
-        self._library.zo_moments(head + struct.pack("@P", w.data_ptr()), _pack(lists), ratio)
+        _check(self._library.zo_moments(head + struct.pack("@P", w.data_ptr()), _pack(lists), ratio), w)
         return True
 
     def formula(
@@ -166,7 +167,7 @@ class Native:
         pid: int,
         stream: int,
         keys: Sequence[int],
-        keep: float,
+        decay: float,
         update: str,
         rounding_key: int,
         low: Tensor | None,
@@ -178,15 +179,13 @@ class Native:
         if program is None or not all(_vector(numbers) for numbers in state.values()):
             return False
         how = 2 if low is not None else int(update == "stochastic" and w.dtype != torch.float32)
-        head = self._head(w, w.numel(), 0, None, pid, stream, how, keep, rounding_key, low, len(keys))
+        head = self._head(w, w.numel(), 0, None, pid, stream, how, decay, rounding_key, low, len(keys))
         places = [numbers.data_ptr() for numbers in state.values()]
         counts = (len(program.ops), len(places), program.step, 0)
         packed = struct.pack(f"@4i{len(places)}i0q{len(places)}P", *counts, *program.states, *places)
         assert self._library is not None
-        plan = _pack(tuple(((key, 1.0),) for key in keys))
-        self._library.zo_formula(
-            head + struct.pack("@P", w.data_ptr()), plan, packed + _operations(program.ops)
-        )
+        head, plan = head + struct.pack("@P", w.data_ptr()), _pack(tuple(((key, 1.0),) for key in keys))
+        _check(self._library.zo_formula(head, plan, packed + _operations(program.ops)), w)
         return True
 
     def _takes(self, w: Tensor, stream: int) -> bool:
@@ -207,19 +206,17 @@ class Native:
         width: int = 0,
         rows: Tensor | None = None,
         update: int = 0,
-        keep: float = 1.0,
+        decay: float = 0.0,
         rounding_key: int = 0,
         low: Tensor | None = None,
         work: int = 1,
         entries: Entries | None = None,
     ) -> None:
-        head = self._head(w, n, width, rows, pid, stream, update, keep, rounding_key, low, work)
+        head = self._head(w, n, width, rows, pid, stream, update, decay, rounding_key, low, work)
         assert self._library is not None
         head += struct.pack(f"@{len(outs)}P", *outs)
         zo = self._library
-        code = zo.zo_apply(head, plan) if entries is None else zo.zo_entries(head, plan, _packed(entries))
-        if code == 1:
-            raise IndexError(f"A row number is outside the {w.shape[0]} rows of this matrix.")
+        _check(zo.zo_apply(head, plan) if entries is None else zo.zo_entries(head, plan, _packed(entries)), w)
 
     def _head(
         self,
@@ -230,7 +227,7 @@ class Native:
         pid: int,
         stream: int,
         update: int,
-        keep: float,
+        decay: float,
         rounding_key: int,
         low: Tensor | None,
         work: int,
@@ -252,9 +249,17 @@ class Native:
             stream,
             update,
             threads,
-            keep,
-            keep != 1.0,
+            decay,
+            decay != 0.0,
         )
+
+
+def _check(code: int, w: Tensor) -> None:
+    """Raises for what a function of native.cpp says it has not done; nothing is written then."""
+    if code == 1:
+        raise outside(w)
+    if code:
+        raise RuntimeError(f"native.cpp has no loop for this update of {w.dtype} weights: nothing was moved.")
 
 
 @functools.lru_cache(maxsize=64)

@@ -83,7 +83,7 @@ def _signed(word: int) -> int:
 def signs(bits: Tensor) -> Tensor:
     """fp32 signs [..., blocks * 128] of words [..., blocks, 4]; the lowest bit comes first."""
     octets = bits.contiguous().view(torch.uint8).to(torch.int32)
-    return _sign_table(bits.device)[octets.flatten()].view(*bits.shape[:-2], -1)
+    return _sign_table(bits.device)[octets.flatten()].view(*bits.shape[:-2], bits.shape[-2] * 128)
 
 
 _TABLES: dict[torch.device, Tensor] = {}

@@ -4,7 +4,8 @@ nearest     round to nearest even, as torch converts
 stochastic  round up with the probability of the discarded part, decided by 16 random bits; unbiased,
             never from a finite number to infinity; zeros, NaN and infinities stay as they are
 master      bfloat16 only: the 16 bits that rounding drops are kept beside the weight, so the pair is
-            the fp32 number: fp32 pattern = (weight pattern << 16) + low, low in [-2^15, 2^15)
+            the fp32 number: fp32 pattern = (weight pattern << 16) + low, low in [-2^15, 2^15); NaN is
+            one NaN, with low = 0
 """
 
 import torch
@@ -59,6 +60,9 @@ def join(weight: Tensor, low: Tensor) -> Tensor:
 def split(x: Tensor) -> tuple[Tensor, Tensor]:
     """bfloat16 weights and int16 low halves of fp32 x; the weight is x rounded to nearest, ties away."""
     pattern = x.view(torch.int32)
+    pattern = torch.where(
+        x.isnan(), 0x7FC00000, pattern
+    )  # of others the carry would make an infinity or a zero
     high = (pattern + 0x8000) >> 16
     low = (pattern - (high << 16)).to(torch.int16)
     return high.to(torch.int16).view(torch.bfloat16), low

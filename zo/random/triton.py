@@ -1,89 +1,75 @@
-"""The operations of eager.py on signs as one Triton kernel: read, add all terms in registers, write once.
+"""The operations of eager.py as Triton kernels: read, add all terms in registers, write once (tiles.py).
 
-Bits tested against eager under Triton's interpreter on a CPU; GPU runs are tests marked gpu. Gaussians,
-single rows, and the stochastic and master updates go to the eager form on the same device.
+Bits tested against eager under Triton's interpreter on a CPU; GPU runs are tests marked gpu. Sums that something
+becomes of (entries.py), formulas, and the stochastic and master updates are the eager form's on the same
+device, with the noise made here.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from zo.random import philox
+from zo.random import philox, tiles
 from zo.random.eager import Terms
 from zo.random.entries import Entries
+from zo.random.moments import Moments, f32
 from zo.random.onebyone import OneByOne
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_BLOCK = 4096  # elements of one program, a multiple of 128
-
-
-@triton.jit
-def _apply(  # noqa: ANN202  Triton's own types
-    w_ptr,  # noqa: ANN001
-    out_ptr,  # noqa: ANN001
-    keys_ptr,  # noqa: ANN001
-    scales_ptr,  # noqa: ANN001
-    n,  # noqa: ANN001
-    id_low,  # noqa: ANN001
-    id_high,  # noqa: ANN001
-    keep,  # noqa: ANN001
-    terms: tl.constexpr,
-    block: tl.constexpr,
-    decays: tl.constexpr,
-):
-    """out ← keep · w + Σ scale · sign over one block of elements; a row of the tile is one word of 32 bits."""
-    start = tl.program_id(0).to(tl.int64) * block
-    row = tl.arange(0, block // 32)
-    lane = tl.arange(0, 32)
-    place = start + row[:, None] * 32 + lane[None, :]
-    inside = place < n
-    counter = (start // 128 + tl.arange(0, block // 128)).to(tl.uint32)
-    zero = counter * 0
-    low, high = zero + id_low.to(tl.uint32), zero + id_high.to(tl.uint32)
-    total = tl.zeros((block // 32, 32), tl.float32)
-    for i in tl.static_range(terms):  # pyright: ignore  # a loop that triton unrolls
-        key = tl.load(keys_ptr + i)
-        scale = tl.load(scales_ptr + i)
-        a, b, c, d = tl.philox(key, counter, low, high, zero)
-        words = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (block // 32, 1))
-        bits = (words >> lane[None, :].to(tl.uint32)) & 1
-        term = tl.where(bits == 1, -scale, scale)
-        total = term if i == 0 else total + term
-    old = tl.load(w_ptr + place, mask=inside, other=0.0).to(tl.float32)
-    if decays:
-        old = old * keep
-    new = old + total
-    if out_ptr.dtype.element_ty == tl.bfloat16:
-        # To nearest even by hand: Triton's interpreter cuts instead of rounding.
-        pattern = new.to(tl.uint32, bitcast=True)
-        pattern = (pattern + 0x7FFF + ((pattern >> 16) & 1)) >> 16
-        pattern = tl.where(new == new, pattern, 0x7FC0)
-        tl.store(out_ptr + place, pattern.to(tl.uint16).to(tl.bfloat16, bitcast=True), mask=inside)
-    else:
-        tl.store(out_ptr + place, new.to(out_ptr.dtype.element_ty), mask=inside)
+_TILE = {philox.SIGNS: 4096, philox.GAUSSIANS: 1024}  # elements of one program
+_ALIGNED = 128  # elements: what begins elsewhere is the eager form's
 
 
 class Triton(OneByOne):
-    """For CUDA tensors, or any under Triton's interpreter. What is not here is the eager form's."""
+    """For CUDA tensors, or any under Triton's interpreter. What is not here is the eager form's.
+
+    block: elements that the eager form makes at a time; more than on a CPU, since launches are what costs.
+    """
 
     name = "triton"
+    streams = (philox.SIGNS, philox.GAUSSIANS)
 
-    def warm(
-        self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
-    ) -> None:
-        """Whole small models at once, for what the eager form does."""
-        if stream != philox.SIGNS:
-            super().warm(keys, stream, layout, device)
+    def __init__(self, block: int = 1 << 22):
+        super().__init__(block)
+
+    def noise(
+        self,
+        keys: Sequence[int],
+        pid: int,
+        stream: int,
+        start: int,
+        count: int,
+        device: torch.device,
+        room: Tensor | None = None,
+    ) -> Sequence[Tensor]:
+        """z of each key over elements start .. start + count of one parameter, fp32 [count]."""
+        if stream not in self.streams or start % _ALIGNED:
+            return super().noise(keys, pid, stream, start, count, device, room)
+        places = torch.empty(len(keys), count, device=device) if room is None else room[:, :count]
+        for key, place in zip(keys, places, strict=True):
+            _run(None, place, None, pid, stream, [(key, 1.0)], 0.0, start)
+        return places.unbind()
 
     def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
-        if stream != philox.SIGNS or not terms or w.dtype not in _DTYPES:
+        if stream not in self.streams or not terms or w.dtype not in _DTYPES:
             return super().perturb(w, pid, stream, terms, out)
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
-        self._run(w.contiguous(), out.view(-1), pid, terms, 1.0)
+        _run(w.contiguous(), out.view(-1), None, pid, stream, terms)
+        return out
+
+    def perturb_rows(
+        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
+    ) -> Tensor:
+        """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
+        own = stream in self.streams and terms and entries is None and w.dtype in _DTYPES
+        if not own or w.shape[1] % _ALIGNED:
+            return super().perturb_rows(w, pid, stream, terms, rows, entries)
+        out = w.new_empty(len(rows), w.shape[1])
+        _run(w.contiguous(), out, rows, pid, stream, terms)
         return out
 
     def move(
@@ -92,40 +78,114 @@ class Triton(OneByOne):
         pid: int,
         stream: int,
         terms: Terms,
-        keep: float = 1.0,
+        decay: float = 0.0,
         update: str = "nearest",
         rounding_key: int = 0,
         low: Tensor | None = None,
         entries: Entries | None = None,
     ) -> None:
-        """w ← keep · w + Σ scale z in place, one pass; `low` holds the low halves when update is master."""
-        nearest = low is None and (update != "stochastic" or w.dtype == torch.float32)
-        if (
-            stream != philox.SIGNS
-            or not terms
-            or entries is not None
-            or not nearest
-            or w.dtype not in _DTYPES
-        ):
-            super().move(w, pid, stream, terms, keep, update, rounding_key, low, entries)
+        """w ← w + (Σ scale z − decay · w) in place, one pass; `low` holds the low halves when update is master."""
+        own = stream in self.streams and terms and entries is None and _nearest(w, update, low)
+        if not own:
+            super().move(w, pid, stream, terms, decay, update, rounding_key, low, entries)
             return
         flat = w.view(-1)
-        self._run(flat, flat, pid, terms, keep)
+        _run(flat, flat, None, pid, stream, terms, decay)
 
-    def _run(self, w: Tensor, out: Tensor, pid: int, terms: Terms, keep: float) -> None:
-        keys = torch.tensor([key - (key >> 63 << 64) for key, _ in terms], dtype=torch.int64, device=w.device)
-        scales = torch.tensor([scale for _, scale in terms], dtype=torch.float32, device=w.device)
-        _apply[(triton.cdiv(w.numel(), _BLOCK),)](
-            w,
+    def moments(
+        self,
+        rule: Moments,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        keys: Sequence[int],
+        decay: float,
+        update: str,
+        rounding_key: int,
+        low: Tensor | None,
+    ) -> bool:
+        """w ← w + (rule − decay · w) in place, and True; False where this form leaves it to the reference."""
+        lengths = {len(coefficients) for coefficients in rule.gradients}
+        if stream not in self.streams or len(lengths) != 1 or not _nearest(w, update, low):
+            return False
+        coefficients = [c for step in rule.gradients for c in step]
+        words, numbers = _on(w.device, tuple(zip(keys, coefficients, strict=True)))
+        _, powers = _on(w.device, tuple((0, x) for x in (*rule.first, *rule.second)))
+        steps, tile = len(rule.gradients), _TILE[stream]
+        with torch.cuda.device_of(w):
+            tiles.moments[(triton.cdiv(w.numel(), tile),)](
+                w.view(-1),
+                words,
+                numbers,
+                powers[:steps],
+                powers[steps:],
+                w.numel(),
+                steps,
+                lengths.pop(),
+                *_halves(pid),
+                f32(decay),
+                f32(rule.scale),
+                f32(rule.eps),
+                gaussian=stream == philox.GAUSSIANS,
+                tile=tile,
+                inside_root=rule.inside,
+                decays=decay != 0.0,
+                enable_fp_fusion=False,  # pyright: ignore  # an option of the compiler
+            )
+        return True
+
+
+def _nearest(w: Tensor, update: str, low: Tensor | None) -> bool:
+    """Whether a move of these weights is rounded as the kernels round."""
+    return w.dtype in _DTYPES and low is None and (update != "stochastic" or w.dtype == torch.float32)
+
+
+def _run(
+    w: Tensor | None,
+    out: Tensor,
+    rows: Tensor | None,
+    pid: int,
+    stream: int,
+    terms: Terms,
+    decay: float = 0.0,
+    first: int = 0,
+) -> None:
+    """out ← w + (Σ scale z − decay · w); of w's rows, or of all its elements; w is None for zeros."""
+    keys, scales = _on(out.device, tuple(terms))
+    width, tile = out.numel() if rows is None else out.shape[1], _TILE[stream]
+    programs = triton.cdiv(width, tile) * (1 if rows is None else len(rows))
+    with torch.cuda.device_of(out):  # Triton launches on the current device
+        tiles.sums[(programs,)](
+            out if w is None else w,
             out,
+            keys if rows is None else rows,
             keys,
             scales,
-            w.numel(),
-            pid & 0xFFFFFFFF,
-            pid >> 32,
-            keep,
-            terms=len(terms),
-            block=_BLOCK,
-            decays=keep != 1.0,
-            enable_fp_fusion=False,  # pyright: ignore  # keep · w + Σ is two roundings, as in every other form
+            first,
+            width,
+            len(terms),
+            *_halves(pid),
+            f32(decay),
+            gaussian=stream == philox.GAUSSIANS,
+            tile=tile,
+            reads=w is not None,
+            by_rows=rows is not None,
+            decays=decay != 0.0,
+            enable_fp_fusion=False,  # pyright: ignore  # a product and a sum are two roundings, as in every other form
         )
+
+
+@lru_cache(maxsize=64)
+def _on(device: torch.device, terms: tuple[tuple[int, float], ...]) -> tuple[Tensor, Tensor]:
+    """Keys and numbers there; kept, since all tensors of a step have the same and a copy waits for the device."""
+    keys = torch.tensor([_signed(key, 64) for key, _ in terms], dtype=torch.int64)
+    return keys.to(device), torch.tensor([c for _, c in terms], dtype=torch.float32).to(device)
+
+
+def _halves(pid: int) -> tuple[int, int]:
+    """Both as signed numbers, so that Triton compiles for one type of them."""
+    return _signed(pid & 0xFFFFFFFF, 32), _signed(pid >> 32, 32)
+
+
+def _signed(word: int, bits: int) -> int:
+    return word - (word >> (bits - 1) << bits)
