@@ -35,6 +35,7 @@ from zo.random.formulas import Formula
 from zo.random.moments import Moments
 
 _GPU_BLOCK = 1 << 22  # of rules that add nothing up over a block; there launches are what costs
+_ROWS = 1 << 20  # numbers of a move that are made of thin factors at a time, 4 MiB
 _SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
 
 
@@ -189,7 +190,7 @@ class Weights:
             source, pid = self.source(name), self.ids[name]
             entries = directions.entries(self, name, [wanted]) if mine else None
             if mine and entries is None and not directions.plain(self, name):
-                eager.add(source, directions.total(self, name, mine), pid, *how)
+                self._add(name, mine, directions, how)
             else:
                 self.kernels(name).move(source, pid, directions.stream, words_of(mine), *how, entries)
             self._show(name)
@@ -204,6 +205,24 @@ class Weights:
                 "bits in all moves an entry would be rounded the same way for ever."
             )
         return 0
+
+    def _add(
+        self, name: str, terms: Terms, directions: Directions, how: tuple[float, str, int, Tensor | None]
+    ) -> None:
+        """The move of numbers that the kind makes itself; those of thin factors are made some rows at a time."""
+        source, pid = self.source(name), self.ids[name]
+        decay, update, word, low = how
+        factors = directions.factors(self, name, terms)
+        if factors is None:
+            eager.add(source, directions.total(self, name, terms), pid, *how)
+            return
+        a, b = factors
+        matrix, lows = source.view(len(a), len(b)), None if low is None else low.view(len(a), len(b))
+        height = max(1, _ROWS // len(b))
+        for start in range(0, len(a), height):
+            rows = slice(start, start + height)
+            lower = None if lows is None else lows[rows]
+            eager.add(matrix[rows], a[rows] @ b.T, pid, decay, update, word, lower, start * len(b))
 
     def _show(self, name: str) -> None:
         """Rounds the fp32 copy of a 16-bit vector, where there is one, into the model."""

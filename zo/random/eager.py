@@ -274,9 +274,13 @@ def add(
     update: str = "nearest",
     rounding_key: int = 0,
     low: Tensor | None = None,
+    first: int = 0,
     block: int = 1 << 18,
 ) -> None:
-    """w ← w + (total − decay · w) in place, rounded as a move is; for a total (fp32, of w's shape) made elsewhere."""
+    """w ← w + (total − decay · w) in place, rounded as a move is; for a total (fp32, of w's shape) made elsewhere.
+
+    first: the element of its tensor that w begins with.
+    """
     if w.dtype == torch.float32 and decay == 0.0:  # the same operation, at once
         w.add_(total.view(w.shape))
         return
@@ -287,7 +291,7 @@ def add(
         lower = None if lows is None else lows[here]
         old = read(flat[here], lower)
         new = old + decayed(whole[here], old, decay)
-        write(flat[here], new, pid, start, update, rounding_key, lower)
+        write(flat[here], new, pid, first + start, update, rounding_key, lower)
 
 
 def decayed(total: Tensor, old: Tensor, decay: float) -> Tensor:
