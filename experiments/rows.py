@@ -2,14 +2,8 @@
 
 import math
 
-AXES = (
-    "forward_passes",
-    "seconds",
-    "tokens",
-    "gpu_hours",
-    "steps",
-    "peak_memory_bytes",
-)  # what it took so far
+# What it took so far.
+AXES = ("forward_passes", "seconds", "tokens", "gpu_hours", "steps", "peak_memory_bytes")
 
 
 def standing(value: float | None, loss: float | None) -> tuple[float, float]:
