@@ -28,7 +28,12 @@ from zo.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 POINTS = 2.0  # of a hundred: how near is reproduced where a paper gives no deviation
-ANSWERED = ("copa", "record", "squad", "drop")  # trained on the right answer's tokens, all others on the options
+ANSWERED = (
+    "copa",
+    "record",
+    "squad",
+    "drop",
+)  # trained on the right answer's tokens, all others on the options
 STEPLESS = ("zeroshot", "icl", "linearprobe")  # to which the objective makes no difference
 SHOWN = 32  # demonstrations of in-context learning
 

@@ -63,7 +63,9 @@ def differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
 def words(name: str, value: Any) -> str:
     """A key and its value as a label says them: lr 0.003, or of a `_target_` its name alone, constant."""
     leaf = name.rpartition(".")[2]
-    if name == "optimizer._target_":  # of one method, so what differs is whose it is: zo's or one of one's own
+    if (
+        name == "optimizer._target_"
+    ):  # of one method, so what differs is whose it is: zo's or one of one's own
         return str(value)
     if leaf == "_target_":
         return str(value).rpartition(".")[2].lower()
