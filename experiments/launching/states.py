@@ -90,6 +90,8 @@ def states(folders: Sequence[Path], scheduler: Scheduler | None = None) -> list[
 
 def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     job = asked.get("job")
+    # Before the files are read: whoever has let go by now has written them.
+    holder = None if (folder / "result.json").exists() else holder_of(folder / "lock")
     status = read_json(folder / "status.json") or {}
     steps = _steps(folder, status)
     result = read_json(folder / "result.json")
@@ -102,7 +104,7 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
         return State(folder, "failed", str(status.get("error", "")), steps, job)
     if state == "stopped":
         return State(folder, "stopped", str(status.get("reason", "")), steps, job)
-    if holder := holder_of(folder / "lock"):
+    if holder is not None:
         return State(folder, "running", f"process {holder['pid']} on {holder['host']}", steps, job)
     if state not in OPEN:
         return State(folder, state, "", steps, job)

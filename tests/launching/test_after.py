@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,29 @@ def test_states_come_from_the_files(tmp_path, capsys):
     assert main(["cancel", str(found["queued"]), str(found["failed"])]) == 0
     assert [each.state for each in states([found["queued"], found["failed"]])] == ["stopped", "failed"]
     assert main(["status", str(tmp_path / "nowhere")]) == 2
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_not_taken_for_killed(tmp_path):
+    """Once in 25 it was, when the result was looked for before the lock."""
+    for number in range(150):
+        folder, held = run(tmp_path, str(number), "running"), threading.Event()
+
+        def work(
+            folder: Path = folder, held: threading.Event = held, wait: float = 3e-4 * (number % 7)
+        ) -> None:
+            with Lock(folder / "lock"):
+                held.set()
+                time.sleep(wait)
+                ended = {"status": "finished", "after": None, "steps": 1, "metric": "accuracy"}
+                RunFolder(folder).write("result.json", ended)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        held.wait()
+        while (state := states([folder])[0].state) == "running":
+            pass
+        thread.join()
+        assert state == "finished"
 
 
 def test_what_runs_say_is_printed_as_it_is(tmp_path, capsys):

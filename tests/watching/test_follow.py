@@ -15,7 +15,7 @@ from rich.console import Console
 from experiments.__main__ import main
 from experiments.folder import RunFolder
 from experiments.launching.states import states
-from experiments.lock import Lock
+from experiments.lock import Lock, holder_of
 from experiments.watching.command import Keys, watch
 from experiments.watching.follow import Flock, Tail, names_of
 from experiments.watching.table import COLUMNS, Overview, fitting
@@ -241,7 +241,7 @@ def test_without_a_terminal_lines_tell_of_changes_until_all_have_ended(tmp_path)
 
     thread = threading.Thread(target=work)
     thread.start()
-    while not (run.path / "lock").exists():
+    while holder_of(run.path / "lock") is None:
         time.sleep(0.001)
     assert watch(lambda: found, False, 0.01, on) == 0
     thread.join()
