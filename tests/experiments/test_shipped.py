@@ -7,10 +7,14 @@ import pytest
     ("choices", "least"),
     [
         (["task=sentiment", "optimizer=fzoo"], 0.9),
-        (["model=tiny-mlm", "task=sentiment", "optimizer=fzoo"], 0.9),
-        (["task=sentiment", "peft=lora", "optimizer.lr=3e-2", "optimizer=fzoo"], 0.9),
+        pytest.param(["model=tiny-mlm", "task=sentiment", "optimizer=fzoo"], 0.9, marks=pytest.mark.slow),
+        pytest.param(
+            ["task=sentiment", "peft=lora", "optimizer.lr=3e-2", "optimizer=fzoo"],
+            0.9,
+            marks=pytest.mark.slow,
+        ),
         (["model=tiny-mlm", "task=sentiment", "peft=lora", "optimizer=adamw"], 0.9),
-        (["task=sentiment", "optimizer=mezo"], 0.8),
+        pytest.param(["task=sentiment", "optimizer=mezo"], 0.8, marks=pytest.mark.slow),
         (["task=sentiment", "optimizer=adamw"], 0.9),
         (["task=entailment", "optimizer=adamw"], 0.6),
         (["model=tiny-mlm", "task=entailment", "optimizer=adamw"], 0.6),

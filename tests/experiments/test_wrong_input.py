@@ -193,15 +193,16 @@ def test_full_disk_leaves_the_journal_whole_and_the_run_goes_on_later(runs):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))
 
-    arguments = runs.arguments("budget.steps=200", "stop.every=200", "kernels=eager")
+    short = ("budget.steps=80", "stop.every=80")
+    arguments = runs.arguments(*short, "kernels=eager")
     process = subprocess.run(
         [sys.executable, str(ROOT / "launch.py"), *arguments],
         cwd=ROOT, capture_output=True, text=True, preexec_fn=limited, timeout=300,
     )  # fmt: skip
     assert process.returncode == 1, process.stderr
     assert "could not be written" in process.stderr and "Traceback" not in process.stderr
-    undisturbed = runs("budget.steps=200", "stop.every=200", f"paths.runs={runs.folder.parent / 'other'}")
+    undisturbed = runs(*short, f"paths.runs={runs.folder.parent / 'other'}")
     assert undisturbed == {}
-    result = runs("budget.steps=200", "stop.every=200")
+    result = runs(*short)
     other = json.loads(next((runs.folder.parent / "other").rglob("result.json")).read_text())
     assert result["last_sha256"] == other["last_sha256"]

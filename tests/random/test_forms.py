@@ -539,38 +539,6 @@ def test_triton_under_the_interpreter():
     run_triton("cpu", TRITON_INTERPRET="1")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("gaussian", [False, True])
-@pytest.mark.parametrize("name", ["sums", "moments"])
-def test_the_kernels_compile_for_a_gpu_without_one(name, gaussian):
-    triton = pytest.importorskip("triton")
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from zo.random import tiles
-
-    kernel = getattr(tiles, name)
-    numbers = {"scales_ptr", "coefficients_ptr", "first_ptr", "second_ptr"}
-    constants = {"gaussian": gaussian, "tile": 1024} | dict.fromkeys(
-        ("reads", "by_rows", "decays", "inside_root"), True
-    )
-    types = {
-        argument: "constexpr" if argument in constants
-        else "*bf16" if argument in ("w_ptr", "out_ptr")
-        else "*fp32" if argument in numbers
-        else "*i64" if argument.endswith("_ptr")
-        else "fp32" if argument in ("decay", "scale", "eps")
-        else "i32"
-        for argument in kernel.arg_names
-    }  # fmt: skip
-    source = ASTSource(kernel, types, {k: v for k, v in constants.items() if k in types})
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
-    assert (
-        "fma.rn.f32" not in made.asm["ptx"] and ".ftz" not in made.asm["ptx"]
-    )  # every rounding is IEEE's own
-    assert "approx" not in made.asm["ptx"] and "div.full" not in made.asm["ptx"]
-
-
 @pytest.mark.gpu
 def test_triton_on_a_gpu():
     if not torch.cuda.is_available():
