@@ -41,7 +41,7 @@ def compare_sums(stream, dtype):
         compare(stream, (dtype, count, n, "many"), *many)
         made = [form.noise(keys, pid, stream, 256, count, device) for form in forms]
         compare(stream, (dtype, count, n, "noise"), *(torch.stack(list(z)) for z in made))
-    matrix, rows = weights(dtype, 50, 256), torch.tensor([3, 0, 49, 3], device=device)
+    matrix, rows = weights(dtype, 50, 256), torch.tensor([3, 0, 49, 3], dtype=torch.int32, device=device)
     parts = [form.perturb_rows(matrix, pid, stream, terms, rows) for form in forms]
     compare(stream, (dtype, "rows"), *parts)
 

@@ -88,11 +88,8 @@ def _store(place, new, inside):
         tl.store(place, new.to(place.dtype.element_ty), mask=inside)
 
 
-# Of what is not a constant only width and the pointers are compiled for the values they have: whether 16 divides them.
-_ANY = ["first", "terms", "steps", "id_low", "id_high"]
-
-
-@triton.jit(do_not_specialize=[name for name in _ANY if name != "steps"])
+# What is named here is not compiled anew for a value of 1 or one that 16 divides; pointers and the width are.
+@triton.jit(do_not_specialize=["first", "terms", "id_low", "id_high"])
 def sums(
     w_ptr,
     out_ptr,
@@ -113,8 +110,8 @@ def sums(
 ):
     """out ← w + (Σ scale z − decay · w).
 
-    by_rows: out has a row for each number at rows_ptr, which names the row of w; otherwise all is one row. first: the
-    element of the noise that the row begins with. Without `reads` w counts as zeros.
+    by_rows: out has a row for each int64 number at rows_ptr, which names the row of w; otherwise all is one row.
+    first: the element of the noise that the row begins with. Without `reads` w counts as zeros.
     """
     lanes: tl.constexpr = 4 if gaussian else 32
     tiles = tl.cdiv(width, tile)
@@ -136,7 +133,7 @@ def sums(
     _store(out_ptr + row * width + place, total, inside)
 
 
-@triton.jit(do_not_specialize=[name for name in _ANY if name != "first"])
+@triton.jit(do_not_specialize=["steps", "terms", "id_low", "id_high"])
 def moments(
     w_ptr,
     keys_ptr,

@@ -69,7 +69,7 @@ class Triton(OneByOne):
         if not own or w.shape[1] % _ALIGNED:
             return super().perturb_rows(w, pid, stream, terms, rows, entries)
         out = w.new_empty(len(rows), w.shape[1])
-        _run(w.contiguous(), out, rows, pid, stream, terms)
+        _run(w.contiguous(), out, rows.long().contiguous(), pid, stream, terms)
         return out
 
     def move(
