@@ -13,9 +13,9 @@ a sign, a curvature) is `elementwise`, by a Formula (zo/kernels/formulas.py), wh
 
     weights.elementwise(Formula(step), [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
 
-with m = weights.zeros(), which the optimizer keeps (Optimizer.state_tensors puts it into snapshots). What no formula can say is
-a rule, any function of one Block of one tensor after another to what is to be added there. Its blocks have a fixed
-size and order on every device, so a sum over them is always the same.
+with m = weights.zeros(), which the optimizer keeps (Optimizer.state_tensors puts it into snapshots). What no formula
+can say is a rule, any function of one Block of one tensor after another to what is to be added there. Its blocks
+have a fixed size and order on every device, so a sum over them is always the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ class Weights:
 
     params: a module or its named parameters.
     update: nearest, stochastic or master; how 16-bit weights are rounded.
-    kernels: auto, eager, native, compiled or triton; who computes (bits of signs are equal).
+    kernels: auto, eager, native or triton; who computes (bits of signs are equal).
     copies: keep fp32 copies of 16-bit vectors.
     """
 

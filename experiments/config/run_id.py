@@ -29,6 +29,11 @@ OUTSIDE_HASH = {
 }
 OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
 LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
+# Classes that have moved: the `_target_` in config.yaml of older runs -> today's.
+MOVED_TARGETS = {
+    "experiments.ways.LinearProbe": "experiments.baselines.LinearProbe",
+    "experiments.ways.Untrained": "experiments.baselines.ZeroShot",
+}
 FILES = ("record",)  # arguments of an optimizer that name a file, which enters by content
 
 
@@ -66,17 +71,22 @@ def _digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def current_target(target: str) -> str:
+    """Returns the class that a `_target_` names today; run folders keep the name of their day."""
+    return MOVED_TARGETS.get(target, target)
+
+
 def method_of(config: Config) -> str:
     """The optimizer's name in tables, lower case; zeroshot or icl where nothing is trained."""
-    target = config["optimizer"]["_target_"]
+    target = current_target(config["optimizer"]["_target_"])
     if target == "experiments.baselines.ZeroShot":
         return "icl" if config["task"]["demonstrations"] else "zeroshot"
     return target.rpartition(".")[2].lower()
 
 
 def trains(config: Config) -> bool:
-    """Whether the optimizer makes steps; the ways of experiments.baselines.linear_probe make none."""
-    return not config["optimizer"]["_target_"].startswith("experiments.baselines.linear_probe.")
+    """Returns whether the optimizer makes steps; the baselines of experiments.baselines make none."""
+    return not current_target(config["optimizer"]["_target_"]).startswith("experiments.baselines.")
 
 
 def name_of(config: Config, model: str) -> str:

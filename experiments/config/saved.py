@@ -24,4 +24,6 @@ def load_config(folder: Path) -> dict[str, Any]:
             f"{path} has no {', '.join(missing)}: another version of zo wrote it. Take the commit that "
             "provenance.json beside it names."
         )
+    if config["kernels"] == "compiled":  # a form of older versions; all forms give the same bits
+        config["kernels"] = "auto"
     return config

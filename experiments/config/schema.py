@@ -142,7 +142,7 @@ class Fixed(Section):
     batch: Batch
     probes_per_forward: Literal["auto", "all"] | Count = "auto"
     update: Literal["nearest", "stochastic", "master"] = "nearest"
-    kernels: Literal["auto", "eager", "native", "compiled", "triton"] = "auto"
+    kernels: Literal["auto", "eager", "native", "triton"] = "auto"
     evaluate: Evaluate
     stop: Stop
     select: Literal["last", "best"] = "last"

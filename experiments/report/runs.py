@@ -29,7 +29,7 @@ class Run:
     """One run.
 
     status: finished, diverged, failed, running, queued, requeued, stopped, missing. detail: what there is to say
-    about it. setting: key that runs of one setting share, whatever their seed (experiments.report.setting_key). time: of
+    about it. setting: key that runs of one setting share, whatever their seed (report.setting_key). time: of
     its last status, seconds since 1970. result: result.json, or None.
     """
 

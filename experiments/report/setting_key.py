@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.config.run_id import LOCAL, decisive
+from experiments.config.run_id import LOCAL, current_target, decisive
 from experiments.config.signatures import REQUIRED, Unreadable, arguments
 
 # Keys that make another problem of a task or a model, to be answered in a column of its own; all others are tried.
@@ -41,7 +41,8 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
             kept[group] = {**kept[group], **{key: section[key] for key in keys - PLACES if key in section}}
     for group, value in kept.items():
         if isinstance(value, Mapping) and "_target_" in value:
-            kept[group] = {**_defaults(value["_target_"]), **value}
+            target = current_target(value["_target_"])
+            kept[group] = {**_defaults(target), **value, "_target_": target}
     return kept
 
 

@@ -7,17 +7,19 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "hydra-core", "omegaconf", "numpy")
 ROOT = Path(__file__).parents[2]
 
 
-def provenance() -> dict[str, Any]:
-    """A record for provenance.json; `commit` and `dirty` are null outside a git checkout."""
+def provenance(gpus: Sequence[str], threads: int) -> dict[str, Any]:
+    """Returns the record of provenance.json; `commit` and `dirty` are null outside a git checkout.
+
+    gpus: names of the devices that torch sees. threads: of the CPU, that torch uses.
+    """
     return {
         **source(ROOT),
         "command": [sys.executable, *sys.argv],
@@ -25,8 +27,8 @@ def provenance() -> dict[str, Any]:
         "host": platform.node(),
         "system": platform.platform(),
         "processor": _processor(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "threads": torch.get_num_threads(),
+        "gpus": list(gpus),
+        "threads": threads,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "slurm": {
@@ -36,7 +38,7 @@ def provenance() -> dict[str, Any]:
 
 
 def source(root: Path) -> dict[str, Any]:
-    """commit, dirty and diff of the code at `root`; a snapshot of it (experiments.launching.code_snapshot) has them written."""
+    """commit, dirty and diff of the code at `root`; a snapshot of it (launching.code_snapshot) has them written."""
     record = root / "CODE.json"
     if record.is_file():
         return json.loads(record.read_text())

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from experiments.baselines.no_training import NoTraining
@@ -122,7 +123,8 @@ class _Run:
     def go(self) -> int:
         """Before, training, after."""
         self.folder.write_config(self.config)
-        self.folder.write("provenance.json", provenance())
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        self.folder.write("provenance.json", provenance(gpus, torch.get_num_threads()))
         if self.team.leads:
             self.recorder.sink = sink_of(self.config, self.folder.path, self.folder.metrics(), self._say)
         self.folder.write_status("running", steps=len(self.journal))

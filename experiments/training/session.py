@@ -16,7 +16,7 @@ import torch
 
 from experiments.baselines.linear_probe import LinearProbe, output_alone
 from experiments.baselines.no_training import NoTraining
-from experiments.config.run_id import Config, hash_of, method_of, name_of, seed_of
+from experiments.config.run_id import Config, current_target, hash_of, method_of, name_of, seed_of
 from experiments.models.loading import Loaded, load
 from experiments.models.placing import check_quantized
 from experiments.peft import attach
@@ -209,7 +209,7 @@ def _instantiate(group: str, base: type[Made], config: Config, **extra: Any) -> 
     """The one place where `_target_` is called. Nothing but a class of the group's kind is: run folders are passed on,
     and replaying one must not run what its config.yaml names.
     """
-    target = str(config[group].get("_target_"))
+    target = current_target(str(config[group].get("_target_")))
     module, _, name = target.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)

@@ -444,7 +444,7 @@ def test_a_loop_that_does_not_exist_is_an_error():
 def test_best_takes_what_there_is():
     assert best(CPU, "eager").name == "eager"
     assert best(CPU).name == ("eager" if Native().reason else "native")
-    with pytest.raises(ConfigError, match="auto, eager, native, compiled, triton"):
+    with pytest.raises(ConfigError, match="auto, eager, native, triton"):
         best(CPU, "fast")
     with pytest.raises(ConfigError, match="CUDA"):
         best(CPU, "triton")
@@ -490,39 +490,6 @@ def test_two_processes_may_build_at_once(tmp_path):
     both = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
     assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
-
-
-@compiler
-@pytest.mark.slow
-def test_compiled():
-    from zo.kernels.compiled import Compiled
-
-    check_compiled(Compiled(block=1024), torch.float32, "nearest", ONE)
-
-
-@compiler
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("update", ["nearest", "stochastic", "master"])
-@pytest.mark.parametrize("terms", [ONE, NINE], ids=["one", "nine"])
-def test_compiled_all(dtype, update, terms):
-    from zo.kernels.compiled import Compiled
-
-    if update == "master" and dtype == torch.float16:
-        pytest.skip("master is for bfloat16")
-    check_compiled(Compiled(), dtype, update, terms)
-
-
-def check_compiled(form, dtype, update, terms):
-    w = weights(5003, dtype)
-    same_bits(form.perturb(w, PID, SIGNS, terms), Eager().perturb(w, PID, SIGNS, terms))
-    low = torch.zeros(5003, dtype=torch.int16) if update == "master" and dtype == torch.bfloat16 else None
-    lower, one, other = None if low is None else low.clone(), w.clone(), w.clone()
-    form.move(one, PID, SIGNS, terms, 1e-3, update, 999, low)
-    Eager().move(other, PID, SIGNS, terms, 1e-3, update, 999, lower)
-    same_bits(one, other)
-    if low is not None and lower is not None:
-        assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
 
 
 def run_triton(device, **environment):

@@ -111,7 +111,7 @@ def test_best_on_dev_is_the_highest_and_the_earliest_of_equal_ones():
 
 
 def test_of_equal_values_on_dev_the_best_has_the_lowest_loss_as_it_is_selected():
-    """The rule of the selected weights, `experiments.rundir.metric_rows.standing`; a loss that is no number is the highest."""
+    """The rule of the selected weights, `metric_rows.rank_key`; a loss that is no number is the highest."""
     track = Track(Goal(steps=4))
     steps = []
     for step, (value, loss) in enumerate(

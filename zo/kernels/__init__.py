@@ -22,7 +22,7 @@ __all__ = [
     "key_of",
 ]
 
-CHOICES = ("auto", "eager", "native", "compiled", "triton")
+CHOICES = ("auto", "eager", "native", "triton")
 
 
 def best(device: torch.device, choice: str = "auto") -> Kernels:
@@ -35,10 +35,6 @@ def best(device: torch.device, choice: str = "auto") -> Kernels:
         raise ConfigError(f"kernels = {choice!r} is none of {', '.join(CHOICES)}.")
     if choice == "eager":
         return Eager()
-    if choice == "compiled":
-        from zo.kernels.compiled import Compiled  # torch.compile's machinery takes a second to import
-
-        return Compiled()
     native = choice == "native" or (choice == "auto" and device.type == "cpu")
     form, reason = _native(device) if native else _triton(device)
     if form is not None:

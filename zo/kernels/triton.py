@@ -14,8 +14,7 @@ from torch import Tensor
 
 from zo.kernels import triton_kernels
 from zo.kernels.adam_window import Moments, f32
-from zo.kernels.eager import Terms
-from zo.kernels.onebyone import OneByOne
+from zo.kernels.eager import Eager, Terms
 from zo.kernels.transforms import Entries
 from zo.noise import philox
 
@@ -24,17 +23,42 @@ _TILE = {philox.SIGNS: 4096, philox.GAUSSIANS: 1024}  # elements of one program
 _ALIGNED = 128  # elements: what begins elsewhere is the eager form's
 
 
-class Triton(OneByOne):
+class Triton(Eager):
     """For CUDA tensors, or any under Triton's interpreter. What is not here is the eager form's.
 
     block: elements that the eager form makes at a time; more than on a CPU, since launches are what costs.
     """
 
     name = "triton"
-    streams = (philox.SIGNS, philox.GAUSSIANS)
+    streams = (
+        philox.SIGNS,
+        philox.GAUSSIANS,
+    )  # whose numbers the kernels make themselves, without keeping them
 
     def __init__(self, block: int = 1 << 22):
         super().__init__(block)
+
+    def warm(
+        self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
+        """Whole small models at once, for what the eager form does."""
+        if stream not in self.streams:
+            super().warm(keys, stream, layout, device)
+
+    def perturb_many(
+        self,
+        w: Tensor,
+        pid: int,
+        stream: int,
+        lists: Sequence[Terms],
+        outs: Sequence[Tensor] | None = None,
+        entries: Entries | None = None,
+    ) -> list[Tensor]:
+        """One result of perturb for each list of terms; sums of which something becomes are the eager form's."""
+        if stream not in self.streams or entries is not None:
+            return super().perturb_many(w, pid, stream, lists, outs, entries)
+        places = [None] * len(lists) if outs is None else outs
+        return [self.perturb(w, pid, stream, terms, out) for terms, out in zip(lists, places, strict=True)]
 
     def noise(
         self,
