@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "experiments" / "world" / "tiny-clm"
 WITHOUT_TORCH = """
 import sys
-from experiments.config import main
+from experiments.commands.launch import main
 code = main(sys.argv[1:])
 assert not {"torch", "transformers", "datasets"} & set(sys.modules), "it was imported"
 sys.exit(code)
