@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from experiments.cli import main
+    from experiments.commands.launch import main
 except ModuleNotFoundError as missing:
     if missing.name not in ("hydra", "omegaconf", "pydantic"):
         raise

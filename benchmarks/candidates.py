@@ -22,10 +22,10 @@ import torch
 import yaml
 
 from experiments.evaluation import evaluate
-from experiments.evaluation.shared import worth_sharing
+from experiments.evaluation.prefix_cache import worth_sharing
 from experiments.models.loading import Loaded, load
-from experiments.objectives import span_logprobs
 from experiments.tasks import batches
+from experiments.tasks.objectives import span_logprobs
 from experiments.tasks.task import Task, load_task
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.cli import main as launch
+from experiments.commands.launch import main as launch
 
 STORIES = ("sst2", "rte", "cb", "wsc", "multirc", "copa", "record", "squad", "drop", "snli", "trec")
 MASKED = ("sst2", "sst5", "snli", "mnli", "rte", "trec")

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.cli.compose import compose
-from experiments.session import Session, build
+from experiments.config.compose import compose
+from experiments.training.session import Session, build
+from zo.kernels import rounding
 from zo.optimizers import Optimizer
-from zo.random import rounding
 from zo.weights import Weights
 
 UPDATES = ("nearest", "stochastic", "master")

@@ -63,7 +63,7 @@ def _rank(rank: int, port: int, method: str, size: str, tokens: str, rounds: int
 
     from benchmarks import cases
     from zo import ModuleLook, Ranks
-    from zo.place import Place
+    from zo.rank_env import RankInfo
 
     torch.set_num_threads(1)
     device = torch.device("cpu")
@@ -78,7 +78,7 @@ def _rank(rank: int, port: int, method: str, size: str, tokens: str, rounds: int
         return lambda t: optimizer.tell(t, whose(optimizer.ask(t), batch))
 
     alone, together = [], []
-    with Ranks(Place(rank, 2, rank, 2, "127.0.0.1", port)) as team:
+    with Ranks(RankInfo(rank, 2, rank, 2, "127.0.0.1", port)) as team:
         solo, shared = stepper(None), stepper(team)
         for t in range(rounds + 1):  # the first round warms up
             team.begin(t)

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from experiments.cli.constructor import arguments
+from experiments.config.signatures import arguments
 from experiments.report.runs import Run, read_runs
 
 Row = dict[str, Any]

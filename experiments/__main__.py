@@ -1,7 +1,7 @@
 """What is done beside a run: python -m experiments <command>.
 
 status, logs, cancel, retry RUNS
-                      of a sweep's folder, of runs, or of a folder above them (experiments.launching.after)
+                      of a sweep's folder, of runs, or of a folder above them (experiments.commands.manage)
 report RUNS           methods compared: tables here, or a page, figures and tables with --out DIR (experiments.report)
 watch RUNS            several of them at once, while they run (experiments.watching)
 replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
@@ -18,10 +18,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.launching import after
-from experiments.report import command as report
-from experiments.trackers import command as trackers
-from experiments.watching import command as watching
+from experiments.commands import manage, report
+from experiments.commands import sync as trackers
+from experiments.commands import watch as watching
+from experiments.launching.states import find_runs
 from zo.errors import ConfigError, DataError, ZOError
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         command.add_argument("overrides", nargs="*", help="as for launch.py: model=opt-13b,opt-30b task=sst2")
     ahead["estimate"].add_argument("--tokens", type=int, help="of the longest row; default: by the task")
     ahead["estimate"].add_argument("--json", action="store_true", help="numbers instead of a table")
-    after.add(commands)
+    manage.add(commands)
     report.add(commands)
     watching.add(commands)
     trackers.add(commands)
@@ -60,19 +60,19 @@ def main(argv: Sequence[str]) -> int:
         return _ahead(request)
 
     try:
-        if request.command in after.COMMANDS:
-            return after.perform(request)
+        if request.command in manage.COMMANDS:
+            return manage.perform(request)
         if request.command == "report":
             return report.perform(request)
         if request.command == "watch":
-            return watching.watch(lambda: after.found(request.runs), request.once, request.every)
+            return watching.watch(lambda: find_runs(request.runs), request.once, request.every)
         if request.command in trackers.COMMANDS:
             return trackers.perform(request)
-        from experiments import replaying  # late: torch and transformers take seconds
+        from experiments.commands import replay  # late: torch and transformers take seconds
 
         if request.command == "replay":
-            return replaying.replay(request.run, request.steps, request.lengths)
-        return replaying.export(request.run, request.steps, request.out)
+            return replay.replay(request.run, request.steps, request.lengths)
+        return replay.export(request.run, request.steps, request.out)
     except ZOError as error:
         sys.stderr.write(f"{error}\n")
         return 2 if isinstance(error, ConfigError | DataError) else 1
@@ -80,9 +80,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _ahead(request: argparse.Namespace) -> int:
     """Estimates, fetches or looks up for every configuration that the overrides name; all of them are checked first."""
-    from experiments.cli.compose import compose
-    from experiments.cli.problems import listing
-    from experiments.launching.expand import expand
+    from experiments.config.compose import compose
+    from experiments.config.expand import expand
+    from experiments.config.problems import listing
 
     runs, problems = expand(request.overrides)
     composed = [compose(run) for run in runs]
@@ -94,14 +94,14 @@ def _ahead(request: argparse.Namespace) -> int:
 
     try:
         if request.command == "prefetch":
-            from experiments.prefetching import prefetch
+            from experiments.commands.prefetch import prefetch
 
             return prefetch(configs)
         if request.command == "expected":
-            from experiments.papers import expected
+            from experiments.commands import expected
 
             return expected.show(configs)
-        from experiments.estimating.command import show
+        from experiments.commands.estimate import show
 
         return show(configs, request.tokens, request.json)
     except (ConfigError, DataError) as error:

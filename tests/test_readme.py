@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 import zo.optimizers
-from experiments.cli.compose import CONF, groups
+from experiments.config.compose import CONF, groups
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -60,7 +60,7 @@ def test_forward_passes_and_state_are_those_of_the_methods():
         formula = forwards.partition(",")[0].replace("2n", "2*n").replace("N", str(arguments.get("n")))
         said = eval(formula, {"n": arguments.get("n", 1)})
         assert said == optimizer.forward_passes, name
-        assert (state == "none") <= (optimizer.state_copies == 0 and not optimizer.slots), name
+        assert (state == "none") <= (optimizer.state_copies == 0 and not optimizer.state_tensors), name
 
 
 def number(value):

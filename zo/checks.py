@@ -7,7 +7,7 @@ from typing import Any
 from zo.errors import ConfigError
 
 
-def whole(name: str, value: Any, least: int, of: str = "", most: int | None = None) -> None:
+def check_int(name: str, value: Any, least: int, of: str = "", most: int | None = None) -> None:
     """A whole number of at least `least`, and at most `most`. of: what it counts, for the message."""
     number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
     if number is None or number < least or (most is not None and number > most):

@@ -27,13 +27,13 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from zo.checks import whole
+from zo.checks import check_int
 from zo.errors import ConfigError, RankLost, RanksDiverged
 from zo.look import InPlace, Look, SharedLook
 from zo.optimizers import Optimizer
-from zo.optimizers.base import Looker
-from zo.place import Place
-from zo.place import place as place_in
+from zo.optimizers.optimizer import Looker
+from zo.rank_env import RankInfo
+from zo.rank_env import rank_info as place_in
 from zo.team import Report, Solo, T, Team
 from zo.weights import Weights
 
@@ -57,7 +57,7 @@ class Ranks(Team):
 
     def __init__(
         self,
-        place: Place | None = None,
+        place: RankInfo | None = None,
         *,
         share: Share = "probes",
         check_every: int = 100,
@@ -66,7 +66,7 @@ class Ranks(Team):
     ):
         if share not in ("probes", "batch", "both"):
             raise ConfigError(f"ranks.share = {share!r} must be 'probes', 'batch' or 'both'.")
-        whole("ranks.check_every", check_every, 1, "step")
+        check_int("ranks.check_every", check_every, 1, "step")
         self.place = place = place_in(os.environ) if place is None else place
         self.rank, self.size = place.rank, place.size
         self.share = share

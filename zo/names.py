@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from zo.errors import ConfigError
-from zo.random import id_of
+from zo.noise import id_of
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "base_layer"}
 _PREFIXES = ("module.", "base_model.model.")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from zo.optimizers import Optimizer
-from zo.optimizers.base import Looker
+from zo.optimizers.optimizer import Looker
 from zo.weights import Weights
 
 Report = Callable[[], tuple[int, float]]

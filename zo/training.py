@@ -21,9 +21,9 @@ from torch import Tensor
 
 from zo.errors import ConfigError, DataError, JournalError, RanksDiverged
 from zo.journal import Copy, Journal
+from zo.kernels.sums import squares
 from zo.optimizers import Optimizer
-from zo.optimizers.base import Looker
-from zo.random.sums import squares
+from zo.optimizers.optimizer import Looker
 from zo.snapshots import Snapshots
 from zo.team import Solo, Team
 

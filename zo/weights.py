@@ -1,11 +1,11 @@
 """The trained weights θ: read at a probe, moved in one pass, hashed, copied.
 
 Only `move`, `elementwise` and `load` write to them. A weight of 16 bits takes moves by `update`
-(zo/random/rounding.py). Vectors of 16-bit models (norm gains, biases) would lose an ε of 1e-3 entirely near
+(zo/kernels/rounding.py). Vectors of 16-bit models (norm gains, biases) would lose an ε of 1e-3 entirely near
 1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype.
 
 A move that is a sum of directions is `move`. One whose entries depend on the noise in another way (a moment,
-a sign, a curvature) is `elementwise`, by a Formula (zo/random/formulas.py), which the kernels work out in the cache:
+a sign, a curvature) is `elementwise`, by a Formula (zo/kernels/formulas.py), which the kernels work out in the cache:
 
     def step(at):                                       # momentum: m ← β m + p z, θ ← θ − η m
         m = at.state["m"] = at.state["m"] * beta + at.noise[0] * p
@@ -13,7 +13,7 @@ a sign, a curvature) is `elementwise`, by a Formula (zo/random/formulas.py), whi
 
     weights.elementwise(Formula(step), [key], directions, {"m": m}, decay=lr * weight_decay, rounding_key=...)
 
-with m = weights.zeros(), which the optimizer keeps (Optimizer.slots puts it into snapshots). What no formula can say is
+with m = weights.zeros(), which the optimizer keeps (Optimizer.state_tensors puts it into snapshots). What no formula can say is
 a rule, any function of one Block of one tensor after another to what is to be added there. Its blocks have a fixed
 size and order on every device, so a sum over them is always the same.
 """
@@ -23,16 +23,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from zo import random
-from zo.blocks import BLOCK, Block, Rule
 from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe, Terms
-from zo.directions.base import two_sides, words_of
+from zo.directions.direction import two_sides, words_of
 from zo.errors import ConfigError, JournalError
+from zo.kernels import Kernels, best, eager, rounding
+from zo.kernels.adam_window import Moments
+from zo.kernels.elementwise import BLOCK, Block, Rule
+from zo.kernels.formulas import Formula
 from zo.names import Parameters, trained
-from zo.random import eager, rounding
-from zo.random.formulas import Formula
-from zo.random.moments import Moments
+from zo.noise import id_of
 
 _GPU_BLOCK = 1 << 22  # of rules that add nothing up over a block; there launches are what costs
 _ROWS = 1 << 20  # numbers of a move that are made of thin factors at a time, 4 MiB
@@ -54,10 +54,10 @@ class Weights:
         self.tensors = trained(params)
         rounding.check_update(update, torch.float32)  # the name; the dtypes follow
         self.update = update
-        self.ids = {name: random.id_of(name) for name in self.tensors}
+        self.ids = {name: id_of(name) for name in self.tensors}
         self.numel = sum(tensor.numel() for tensor in self.tensors.values())
         self._kernels = {
-            device: random.best(device, kernels) for device in {t.device for t in self.tensors.values()}
+            device: best(device, kernels) for device in {t.device for t in self.tensors.values()}
         }
         self.copies: dict[str, Tensor] = {}
         self.low: dict[str, Tensor] = {}
@@ -76,7 +76,7 @@ class Weights:
         """The names of the kernels in use, as the journal's header records them."""
         return "+".join(sorted({kernels.name for kernels in self._kernels.values()}))
 
-    def kernels(self, name: str) -> random.Kernels:
+    def kernels(self, name: str) -> Kernels:
         """Who computes for this tensor."""
         return self._kernels[self.tensors[name].device]
 
@@ -96,7 +96,7 @@ class Weights:
 
     def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
         """fp32 [size]: the stream's numbers of the parameter `name`, a zero byte and the letter."""
-        zeros, pid = torch.zeros(size, device=self.tensors[name].device), random.id_of(f"{name}\0{letter}")
+        zeros, pid = torch.zeros(size, device=self.tensors[name].device), id_of(f"{name}\0{letter}")
         return self.kernels(name).perturb(zeros, pid, stream, [(word, 1.0)], zeros)
 
     def warm(self, keys: Sequence[Key], directions: Directions) -> None:

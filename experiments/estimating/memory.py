@@ -9,12 +9,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from experiments.choices import TaskChoice
+from experiments.config.task_config import TaskConfig
 from experiments.estimating.tracing import peak_bytes
-from experiments.evaluation.shared import cache_bytes
+from experiments.evaluation.prefix_cache import cache_bytes
 from experiments.models.loading import Loaded
 from experiments.models.placing import HEADS
-from experiments.objectives import AnswerLoss, Objective, OptionLoss, class_logits, mean_logprobs, word_logits
+from experiments.tasks.objectives import (
+    AnswerLoss,
+    Objective,
+    OptionLoss,
+    class_logits,
+    mean_logprobs,
+    word_logits,
+)
 from zo.look import sites
 from zo.look.module import stack_size
 from zo.optimizers import Optimizer, Probing
@@ -26,7 +33,7 @@ class Run:
     """A model without numbers, and what its looks and evaluations hold."""
 
     def __init__(
-        self, loaded: Loaded, task: TaskChoice, optimizer: Optimizer, tokens: int, options: int, span: int
+        self, loaded: Loaded, task: TaskConfig, optimizer: Optimizer, tokens: int, options: int, span: int
     ):
         self.loaded = loaded
         self.task = task
@@ -75,7 +82,7 @@ class Run:
 
     def state(self, update: str) -> int:
         """What is kept between steps: the optimizer's state, and beside 16-bit weights their copies or low halves."""
-        kept = self.optimizer.kept(list(self.trained.values()))
+        kept = self.optimizer.state_bytes(list(self.trained.values()))
         if self.optimizer.backward_passes:
             return kept
         narrow = [t for t in self.trained.values() if t.dtype != torch.float32]

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from experiments.evaluation.generate import generate
-from experiments.evaluation.shared import ROWS, shareable, shared_logprobs, worth_sharing
+from experiments.evaluation.prefix_cache import ROWS, shareable, shared_logprobs, worth_sharing
 from experiments.models.head import base_of
 from experiments.models.loading import Loaded
-from experiments.objectives import AccuracyLoss, AnswerLoss, GeneratedLoss, span_logprobs
 from experiments.tasks import batches
 from experiments.tasks.metrics import wilson
+from experiments.tasks.objectives import AccuracyLoss, AnswerLoss, GeneratedLoss, span_logprobs
 from experiments.tasks.prompts import CausalPrompts, Example, Row
 from experiments.tasks.task import Task
 from zo.errors import DataError

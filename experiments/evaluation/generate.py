@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from experiments.generation import Greedy
 from experiments.models.loading import Loaded
+from experiments.tasks.generation import Greedy
 from experiments.tasks.prompts import Example
 from experiments.tasks.task import Task
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from experiments.folder import RunFolder
 from experiments.launching.submission import submission
+from experiments.rundir.folder import RunFolder
 
 SHARE = 0.6  # of the time between signal and end that a step may take
 
@@ -31,7 +31,7 @@ def job(path: str) -> None:
     _speak_into(folder.path / ("log.txt" if lead else f"log-rank{rank()}.txt"))
     requeue = Requeue(folder, asked["cluster"]["signal_seconds"], asked["launch"]["requeues"], lead)
     requeue.listen()
-    from experiments.launching.work import work  # late: a signal may come while torch is imported
+    from experiments.launching.worker import work  # late: a signal may come while torch is imported
 
     code = work(folder.path)
     requeue.after(code)

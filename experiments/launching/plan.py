@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.cli.problems import Problem
-from experiments.folder import RunFolder, title_of
-from experiments.identity import Config, folder_of, hash_of, name_of, seed_of
-from experiments.launching.request import Checked, Tally, varied
+from experiments.config.problems import Problem
+from experiments.config.run_id import Config, folder_of, hash_of, name_of, seed_of
+from experiments.config.tracker_config import choice_of
+from experiments.launching.check import Checked, Tally, varied
 from experiments.models.loading import Loaded, outline
-from experiments.session import steps_of
+from experiments.rundir.folder import RunFolder, title_of
 from experiments.tasks.task import Task, load_task
-from experiments.trackers.choices import choice_of
+from experiments.training.session import steps_of
 from zo.errors import ConfigError, DataError
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from experiments.folder import RunFolder, load_config, title_of
+from experiments.config.saved import load_config
 from experiments.launching.submission import LOG, submission
-from experiments.launching.work import BUSY
+from experiments.launching.worker import BUSY
+from experiments.rundir.folder import RunFolder, title_of
 
 LINES = 1000  # characters at the end of a log in which its last line is looked for
 
@@ -162,7 +163,7 @@ class Pool:
 
 def command(folder: Path) -> list[str]:
     """What starts a frozen run; -P keeps the working folder's own code away."""
-    return [sys.executable, "-P", "-m", "experiments.launching.work", str(folder.resolve())]
+    return [sys.executable, "-P", "-m", "experiments.launching.worker", str(folder.resolve())]
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.folder import RunFolder
-from experiments.launching.space import Interval, Space
+from experiments.launching.search_space import Interval, Space
+from experiments.rundir.folder import RunFolder
 from zo.errors import ConfigError
 
 SHOWN = 10  # of the best trials

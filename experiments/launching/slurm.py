@@ -13,10 +13,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from experiments.folder import RunFolder, load_config
-from experiments.launching.choices import Cluster
+from experiments.config.launcher_config import Cluster
+from experiments.config.saved import load_config
 from experiments.launching.job import job
 from experiments.launching.submission import NAME, submission
+from experiments.rundir.folder import RunFolder
 from zo.errors import ConfigError
 
 MISSING = (

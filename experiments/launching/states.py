@@ -16,10 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.folder import title_of
-from experiments.launching.submission import submission
-from experiments.lock import holder_of
-from experiments.reading import read_json
+from experiments.launching.submission import read_sweep, submission
+from experiments.rundir.folder import title_of
+from experiments.rundir.json_files import read_json
+from experiments.rundir.lock import holder_of
+from zo.errors import ConfigError
 
 OPEN = ("queued", "running", "requeued")  # states of runs that may still change by themselves
 _END = 1 << 14  # bytes at the end of metrics.jsonl that hold two rows
@@ -167,3 +168,21 @@ def wait(folders: Sequence[Path], console: Console) -> int:
         if len(told) == len(folders):
             return int(any(each.state == "failed" for each in found))
         time.sleep(POLL)
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """The runs' folders that the paths mean, each once. Raises ConfigError for a path without any."""
+    folders: dict[Path, None] = {}
+    for path in paths:
+        if (path / "sweep.json").is_file():
+            below = read_sweep(path)
+        elif (path / "config.yaml").is_file():
+            below = [path]
+        else:
+            below = sorted(
+                file.parent for file in path.rglob("config.yaml") if (file.parent / "status.json").exists()
+            )
+        if not below:
+            raise ConfigError(f"{path} is no sweep and no run, and there are no runs below it.")
+        folders |= dict.fromkeys(below)
+    return list(folders)

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.folder import RunFolder
-from experiments.reading import read_json
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.json_files import read_json
 
 if TYPE_CHECKING:  # a job reads this module before it can answer signals, and plan takes the seconds of torch
     from experiments.launching.plan import Run

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.hub import unreachable
+from experiments.models.hub import unreachable
 from zo.errors import ConfigError
 
 # What is fetched: weights without pickles, configuration, tokenizer. Never code.

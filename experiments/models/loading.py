@@ -27,7 +27,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from experiments.choices import Family, ModelChoice, read
+from experiments.config.model_config import Family, ModelConfig
+from experiments.config.parsing import read
 from experiments.models import placing
 from experiments.models.pooling import HEAD_FILE, MeanPooled
 from experiments.models.source import MODELS, fingerprint, infer_family, locate, model_name, read_config
@@ -68,12 +69,12 @@ class Loaded:
         return next(self.model.parameters()).device
 
 
-def outline(choice: ModelChoice | dict[str, Any], models: Path = MODELS) -> Loaded:
+def outline(choice: ModelConfig | dict[str, Any], models: Path = MODELS) -> Loaded:
     """All of a loaded model but its weights: what a task needs to be read and checked, in milliseconds.
 
     Raises ConfigError as `load` does, for what shows without the weights.
     """
-    choice = read(ModelChoice, choice, "model")
+    choice = read(ModelConfig, choice, "model")
     folder = locate(choice, models)
     config = read_config(folder)
     tokenizer = _tokenizer(folder)
@@ -90,14 +91,14 @@ def outline(choice: ModelChoice | dict[str, Any], models: Path = MODELS) -> Load
 
 
 def load(
-    choice: ModelChoice | dict[str, Any], *, classes: int | None = None, seed: int = 0, models: Path = MODELS
+    choice: ModelConfig | dict[str, Any], *, classes: int | None = None, seed: int = 0, models: Path = MODELS
 ) -> Loaded:
     """A model as chosen. A classifier needs the number of classes; an architecture's own new head is drawn from `seed`.
 
     models: where prefetch puts converted models. Raises ConfigError for a folder that is missing, incomplete,
     pickled, or not of the family, and for a model that its devices do not hold.
     """
-    choice = read(ModelChoice, choice, "model")
+    choice = read(ModelConfig, choice, "model")
     folder = locate(choice, models)
     config = read_config(folder)
     family = choice.family or infer_family(config, folder)
@@ -131,7 +132,7 @@ def load(
 
 
 def _classifier(
-    choice: ModelChoice, folder: Path, config: dict[str, Any], classes: int | None, placed: dict[str, Any]
+    choice: ModelConfig, folder: Path, config: dict[str, Any], classes: int | None, placed: dict[str, Any]
 ) -> nn.Module:
     if classes is None:
         raise ConfigError("A classifier needs a number of classes, which a task with task.options gives.")
@@ -169,7 +170,7 @@ def poolerless(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _from_pretrained(
-    auto: Any, choice: ModelChoice, folder: Path, new_head: bool = False, **more: Any
+    auto: Any, choice: ModelConfig, folder: Path, new_head: bool = False, **more: Any
 ) -> PreTrainedModel:
     """The model; unless it may have a new head, every weight must be in the checkpoint."""
     try:
@@ -197,7 +198,7 @@ def _from_pretrained(
     return model
 
 
-def _text_part(choice: ModelChoice, folder: Path, placed: dict[str, Any]) -> PreTrainedModel:
+def _text_part(choice: ModelConfig, folder: Path, placed: dict[str, Any]) -> PreTrainedModel:
     """The language model of a checkpoint that also sees images (Gemma 3 from 4b on); the rest is not loaded."""
     config = AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False

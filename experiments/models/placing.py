@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from experiments.choices import ModelChoice
+from experiments.config.model_config import ModelConfig
 from zo.errors import ConfigError
 
 ADAPTERS = ("lora", "ia3", "prefix", "prompt")  # modes that train parameters of their own beside the model's
 HEADS = ["lm_head", "cls", "embed_out", "classifier", "score"]  # kept in model.dtype: logits are sensitive
 
 
-def arguments(choice: ModelChoice, device: torch.device) -> dict[str, Any]:
+def arguments(choice: ModelConfig, device: torch.device) -> dict[str, Any]:
     """What from_pretrained is told of devices and bits; nothing for a model that is moved afterwards."""
     told: dict[str, Any] = {}
     if choice.device_map is not None:
@@ -60,7 +60,7 @@ def check_quantized(quantization: str | None, mode: str) -> None:
         )
 
 
-def check_loaded(model: nn.Module, choice: ModelChoice) -> None:
+def check_loaded(model: nn.Module, choice: ModelConfig) -> None:
     """Raises ConfigError when weights are not in memory: a device map offloaded them, or the checkpoint lacks them."""
     away = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if away:

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from experiments.choices import Family, ModelChoice
+from experiments.config.model_config import Family, ModelConfig
 from experiments.models import loading, source
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
@@ -102,7 +102,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def config_of(choice: ModelChoice, models: Path = source.MODELS) -> PreTrainedConfig:
+def config_of(choice: ModelConfig, models: Path = source.MODELS) -> PreTrainedConfig:
     """A model's configuration: of its folder, else of the hub's cache, else of the table above.
 
     Raises ConfigError for a hub model that is in none of these.
@@ -122,7 +122,7 @@ def config_of(choice: ModelChoice, models: Path = source.MODELS) -> PreTrainedCo
     return AutoConfig.for_model(**shape, architectures=[kind])
 
 
-def skeleton(choice: ModelChoice, classes: int | None, models: Path = source.MODELS) -> Loaded:
+def skeleton(choice: ModelConfig, classes: int | None, models: Path = source.MODELS) -> Loaded:
     """The model on the meta device, shapes without numbers, as `load` would give it but for tokenizer and files.
 
     Raises ConfigError as `config_of`, and for a classifier without a number of classes.
@@ -148,7 +148,7 @@ def skeleton(choice: ModelChoice, classes: int | None, models: Path = source.MOD
 
 
 def _built(
-    choice: ModelChoice, family: Family, config: PreTrainedConfig, classes: int | None, told: dict[str, Any]
+    choice: ModelConfig, family: Family, config: PreTrainedConfig, classes: int | None, told: dict[str, Any]
 ) -> nn.Module:
     if family == "causal":
         return AutoModelForCausalLM.from_config(config, **told)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from experiments.choices import Family, ModelChoice
+from experiments.config.model_config import Family, ModelConfig
 from experiments.models.fetching import PICKLES, cached, convert, converted, fetch
 from zo.errors import ConfigError
 
@@ -25,12 +25,12 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
 )
 
 
-def model_name(choice: ModelChoice) -> str:
+def model_name(choice: ModelConfig) -> str:
     """The name in tables and folders: as given, else the last part of the path."""
     return choice.name or re.split(r"[/\\:]", (choice.path or "model").rstrip("/\\"))[-1]
 
 
-def locate(choice: ModelChoice, models: Path = MODELS) -> Path:
+def locate(choice: ModelConfig, models: Path = MODELS) -> Path:
     """The folder with the model's files, fetched from the hub where it is not on this machine.
 
     models: where converted ones are. Raises ConfigError when there is none, or when its weights are not
@@ -44,7 +44,7 @@ def locate(choice: ModelChoice, models: Path = MODELS) -> Path:
     return folder
 
 
-def prefetch(choice: ModelChoice, models: Path = MODELS) -> tuple[Path, str]:
+def prefetch(choice: ModelConfig, models: Path = MODELS) -> tuple[Path, str]:
     """Brings a model to this machine in the form that `locate` accepts; the folder, and what was done.
 
     Pickles are converted, those of a local folder too. Raises ConfigError as `locate`.
@@ -64,7 +64,7 @@ def prefetch(choice: ModelChoice, models: Path = MODELS) -> tuple[Path, str]:
     return folder, done
 
 
-def check_here(choice: ModelChoice) -> None:
+def check_here(choice: ModelConfig) -> None:
     """Raises ConfigError for a folder that is missing or incomplete; of a hub id it says nothing."""
     path = choice.path
     local = (
@@ -74,7 +74,7 @@ def check_here(choice: ModelChoice) -> None:
         _check_files(folder)
 
 
-def here(choice: ModelChoice, models: Path) -> Path | None:
+def here(choice: ModelConfig, models: Path) -> Path | None:
     """The model's folder on this machine, or None for a hub model that is to be fetched."""
     path = choice.path
     if not path:

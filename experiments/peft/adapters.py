@@ -16,9 +16,9 @@ from safetensors import safe_open
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from experiments.config.peft_config import IA3, Lora
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
-from experiments.modes import IA3, Lora
 from zo.errors import ConfigError
 
 SCALED = ("k_proj", "v_proj", "key", "value", "c_attn")  # of GPT-2's fused layer also the queries

@@ -7,20 +7,20 @@ from typing import Any
 
 import torch
 
-from experiments import modes
+from experiments.config import peft_config
 from experiments.models.loading import Loaded
 from experiments.peft import adapters, parts, virtual
 
 
-def attach(loaded: Loaded, choice: modes.Mode | Mapping[str, Any], seed: int = 0) -> Loaded:
+def attach(loaded: Loaded, choice: peft_config.Mode | Mapping[str, Any], seed: int = 0) -> Loaded:
     """The model with its trained parameters marked (requires_grad); new ones are drawn from `seed`.
 
     The global generator is left as it was. A new head of a classifier is trained in every mode.
     Raises ConfigError for a mode that this model does not take.
     """
-    choice = modes.mode(choice)
-    loaded.model.requires_grad_(isinstance(choice, modes.Full))
-    if not isinstance(choice, modes.Full):
+    choice = peft_config.mode(choice)
+    loaded.model.requires_grad_(isinstance(choice, peft_config.Full))
+    if not isinstance(choice, peft_config.Full):
         with _own_generator(loaded, seed):
             loaded = _ATTACH[type(choice)](loaded, choice)
     return replace(loaded, model=loaded.model.eval())
@@ -35,12 +35,12 @@ def _own_generator(loaded: Loaded, seed: int) -> Iterator[None]:
         yield
 
 
-_ATTACH: dict[type[modes.Mode], Callable[[Loaded, Any], Loaded]] = {
-    modes.Lora: adapters.lora,
-    modes.IA3: adapters.ia3,
-    modes.Prefix: virtual.prefix,
-    modes.Prompt: virtual.prompt,
-    modes.BitFit: parts.bitfit,
-    modes.Layers: parts.layers,
-    modes.Head: parts.head,
+_ATTACH: dict[type[peft_config.Mode], Callable[[Loaded, Any], Loaded]] = {
+    peft_config.Lora: adapters.lora,
+    peft_config.IA3: adapters.ia3,
+    peft_config.Prefix: virtual.prefix,
+    peft_config.Prompt: virtual.prompt,
+    peft_config.BitFit: parts.bitfit,
+    peft_config.Layers: parts.layers,
+    peft_config.Head: parts.head,
 }

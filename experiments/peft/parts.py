@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from experiments.config.peft_config import BitFit, Head, Layers
 from experiments.models.head import head_of
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
-from experiments.modes import BitFit, Head, Layers
 from experiments.peft.adapters import new_pooler
 from zo.errors import ConfigError
 

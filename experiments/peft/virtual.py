@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from experiments.config.peft_config import Prefix, Prompt
 from experiments.models.head import adapter_of
 from experiments.models.loading import NO_LIMIT, Loaded
 from experiments.models.pooling import MeanPooled
-from experiments.modes import Prefix, Prompt
 from experiments.peft.adapters import wrapped
 from zo.errors import ConfigError
 

@@ -22,9 +22,9 @@ from functools import reduce
 from statistics import fmean, stdev
 from typing import Any
 
-from experiments.report.keys import differing, filled, flattened, problem, words
 from experiments.report.runs import WAITING, Run
-from experiments.rows import standing
+from experiments.report.setting_key import differing, filled, flattened, problem, words
+from experiments.rundir.metric_rows import rank_key
 
 ALWAYS = ("optimizer.lr", "schedule._target_")  # keys that a label has, also where they do not differ
 
@@ -261,7 +261,7 @@ def _dev_loss(run: Run) -> float:
     looks = run.rows_of("dev")
     if run.config.get("select") == "last":
         looks = looks[-1:]
-    _, loss = max((standing(row["value"], row["loss"]) for row in looks), default=(0.0, -math.inf))
+    _, loss = max((rank_key(row["value"], row["loss"]) for row in looks), default=(0.0, -math.inf))
     return -loss
 
 

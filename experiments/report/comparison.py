@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from experiments.report.beside import Beside, Published, compare
 from experiments.report.cells import Cell, cells_of, newest
+from experiments.report.published import Beside, Published, compare
 from experiments.report.runs import Run
 from experiments.report.statistics import (
     BAND,

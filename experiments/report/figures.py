@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.cells import Cell
+from experiments.report.chart_data import Column, baselines, column_label, column_of, metric_of
 from experiments.report.colours import style
 from experiments.report.comparison import Comparison
-from experiments.report.drawn import Column, baselines, column_label, column_of, metric_of
 
 MARKERS = {
     "circle": "o",

@@ -17,11 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from experiments.report.beside import WORDS
 from experiments.report.cells import Cell
-from experiments.report.colours import DASHES, style
-from experiments.report.comparison import Comparison
-from experiments.report.drawn import (
+from experiments.report.chart_data import (
     Column,
     baselines,
     column_label,
@@ -31,9 +28,12 @@ from experiments.report.drawn import (
     metric_of,
     quantity_label,
 )
+from experiments.report.colours import DASHES, style
+from experiments.report.comparison import Comparison
+from experiments.report.published import WORDS
 from experiments.report.runs import Run
 from experiments.report.statistics import Curve
-from experiments.report.table import NOTHING, best, percent
+from experiments.report.tables.table import NOTHING, best, percent
 
 WEB = Path(__file__).parent / "web"
 STATUSES = ("finished", "diverged", "failed", "running", "queued", "requeued", "stopped", "new", "missing")

@@ -10,7 +10,7 @@ from rich import table as rich
 from rich.console import Group
 from rich.text import Text
 
-from experiments.report.table import Entry, Table
+from experiments.report.tables.table import Entry, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

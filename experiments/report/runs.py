@@ -13,12 +13,11 @@ from typing import Any
 
 import yaml
 
-from experiments.identity import method_of
-from experiments.launching.after import found
-from experiments.launching.states import OPEN, State, states
+from experiments.config.run_id import method_of
+from experiments.launching.states import OPEN, State, find_runs, states
 from experiments.launching.submission import planned
-from experiments.reading import read_json
-from experiments.report.keys import setting_key
+from experiments.report.setting_key import setting_key
+from experiments.rundir.json_files import read_json
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, over hundreds of runs
 WAITING = (*OPEN, "stopped", "new")  # states of runs that may still get one
@@ -30,7 +29,7 @@ class Run:
     """One run.
 
     status: finished, diverged, failed, running, queued, requeued, stopped, missing. detail: what there is to say
-    about it. setting: key that runs of one setting share, whatever their seed (experiments.report.keys). time: of
+    about it. setting: key that runs of one setting share, whatever their seed (experiments.report.setting_key). time: of
     its last status, seconds since 1970. result: result.json, or None.
     """
 
@@ -98,7 +97,7 @@ class Run:
 def read_runs(paths: Sequence[Path]) -> list[Run]:
     """All runs below the paths, in the order of their folders' names. Raises ConfigError where there are none."""
     plans = {folder: names for path in paths for folder, names in _planned(path).items()}
-    folders = {_real(folder) for folder in [*found(paths), *plans]}
+    folders = {_real(folder) for folder in [*find_runs(paths), *plans]}
     there = sorted(folder for folder in folders if (folder / "config.yaml").is_file())
     runs = {state.folder: _read(state) for state in states(there)}
     beside = {plans[folder]: run for folder, run in runs.items() if folder in plans}

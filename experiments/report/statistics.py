@@ -19,7 +19,7 @@ from typing import Any
 
 from experiments.report.cells import Cell
 from experiments.report.runs import Run
-from experiments.rows import AXES
+from experiments.rundir.metric_rows import AXES
 
 HAS_SCIPY = find_spec("scipy") is not None
 LEVEL = 0.95  # of every interval

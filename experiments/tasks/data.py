@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.choices import TaskChoice
-from experiments.hub import unreachable
+from experiments.config.task_config import TaskConfig
+from experiments.models.hub import unreachable
 from zo.errors import DataError
 
 LISTED = 10  # problems of a file that are told at once
@@ -26,7 +26,7 @@ class Table:
         return f"{self.where}:{self.numbers[index]}"
 
 
-def read_split(choice: TaskChoice, names: Sequence[str]) -> Table:
+def read_split(choice: TaskConfig, names: Sequence[str]) -> Table:
     """All rows of a folder's first split of these names, or of the hub data set's split of the first name.
 
     Raises DataError.
@@ -40,7 +40,7 @@ def read_split(choice: TaskChoice, names: Sequence[str]) -> Table:
     return table
 
 
-def world_split(choice: TaskChoice, split: str, n: int, seed: int) -> Table:
+def world_split(choice: TaskConfig, split: str, n: int, seed: int) -> Table:
     """n rows of the built-in world's train, dev or test."""
     from experiments.world.grammar import examples  # late: real data do not need it
 
@@ -125,7 +125,7 @@ def _read_parquet(paths: list[Path]) -> Table:
     return Table(rows, str(paths[0]), range(len(rows)))
 
 
-def _from_hub(choice: TaskChoice, split: str) -> Table:
+def _from_hub(choice: TaskConfig, split: str) -> Table:
     import datasets.config  # late: it takes seconds to import
 
     source = choice.source

@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from experiments.config.template import Template
 from experiments.tasks.data import LISTED, listing
 from experiments.tasks.records import Record
-from experiments.tasks.template import Template
 from zo.errors import ConfigError, DataError
 
 Ids = tuple[int, ...]

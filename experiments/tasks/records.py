@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.choices import TaskChoice
+from experiments.config.row_functions import FUNCTIONS
+from experiments.config.task_config import TaskConfig
 from experiments.tasks.data import Table, listing
-from experiments.tasks.functions import FUNCTIONS
 from zo.errors import DataError
 
 Path = tuple[str, ...]
@@ -26,7 +26,7 @@ class Record:
     candidates: tuple[str, ...] = ()
 
 
-def records(table: Table, choice: TaskChoice, needed: Collection[str]) -> list[Record]:
+def records(table: Table, choice: TaskConfig, needed: Collection[str]) -> list[Record]:
     """All rows with the `needed` text fields, but for those that task.drop names.
 
     Raises DataError that lists what is wrong, row by row.
@@ -63,7 +63,7 @@ def _record(
     index: int,
     fields: Mapping[str, str],
     values: Mapping[str, Any],
-    choice: TaskChoice,
+    choice: TaskConfig,
     labels: Sequence[Any] | None,
     place: str,
 ) -> Record:
@@ -75,7 +75,7 @@ def _record(
     return Record(index, fields, _right(values["label"], candidates), (), place, candidates)
 
 
-def _labels(choice: TaskChoice, path: Path | None) -> Sequence[Any] | None:
+def _labels(choice: TaskConfig, path: Path | None) -> Sequence[Any] | None:
     """Label values in the order of options, for the column that the label is in."""
     if not isinstance(choice.labels, Mapping):
         return choice.labels
@@ -87,7 +87,7 @@ def _labels(choice: TaskChoice, path: Path | None) -> Sequence[Any] | None:
     )
 
 
-def _paths(table: Table, choice: TaskChoice, names: list[str]) -> dict[str, Path]:
+def _paths(table: Table, choice: TaskConfig, names: list[str]) -> dict[str, Path]:
     """Where each of our names is found in a row. A list of columns means the first there is."""
     paths: dict[str, Path] = {}
     missing: list[str] = []
@@ -143,7 +143,7 @@ def _text(value: Any, name: str) -> str:
     )
 
 
-def _label(value: Any, choice: TaskChoice, labels: Sequence[Any] | None) -> int:
+def _label(value: Any, choice: TaskConfig, labels: Sequence[Any] | None) -> int:
     options = choice.options or ()
     if labels is not None:
         if value in labels:

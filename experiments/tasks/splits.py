@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from experiments.choices import TaskChoice
+from experiments.config.task_config import TaskConfig
 from experiments.tasks.data import read_split, world_split
 from experiments.tasks.records import Record, records
 from experiments.tasks.sampling import draw, k_shot, train_and_dev
@@ -13,7 +13,7 @@ TEST_SEED = 42  # LM-BFF's: with task.k, every seed meets the same test examples
 Splits = tuple[list[Record], list[Record], list[Record]]
 
 
-def draw_splits(choice: TaskChoice, fields: list[str], seed: int) -> Splits:
+def draw_splits(choice: TaskConfig, fields: list[str], seed: int) -> Splits:
     """Train, dev and test. As in the papers, test is drawn from the validation split; with task.k always the
     same examples of it, else those of the seed.
     """

@@ -8,10 +8,15 @@ from typing import Any, Literal
 
 import torch
 
-from experiments.choices import TaskChoice, read
-from experiments.generation import Greedy
+from experiments.config.parsing import read
+from experiments.config.task_config import TaskConfig, read_by
 from experiments.models.loading import Loaded
-from experiments.objectives import (
+from experiments.tasks import batches
+from experiments.tasks.batches import Batch
+from experiments.tasks.encoding import encode, limit_of, prompts_of
+from experiments.tasks.generation import Greedy
+from experiments.tasks.metrics import METRICS
+from experiments.tasks.objectives import (
     AccuracyLoss,
     AnswerLoss,
     GeneratedLoss,
@@ -22,11 +27,6 @@ from experiments.objectives import (
     mean_logprobs,
     word_logits,
 )
-from experiments.tasks import batches
-from experiments.tasks.batches import Batch
-from experiments.tasks.checks import read_by
-from experiments.tasks.fitting import encode, limit_of, prompts_of
-from experiments.tasks.metrics import METRICS
 from experiments.tasks.prompts import CausalPrompts, Example, MaskedPrompts, Prompts, Row
 from experiments.tasks.splits import draw_splits, fingerprint
 from zo.errors import DataError
@@ -127,12 +127,12 @@ class Task:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
-def load_task(choice: TaskChoice | dict[str, Any], loaded: Loaded, seed: int = 0) -> Task:
+def load_task(choice: TaskConfig | dict[str, Any], loaded: Loaded, seed: int = 0) -> Task:
     """A task for a model, its splits drawn under `seed`.
 
     Raises ConfigError for a task that does not fit the model or its own columns, DataError for wrong data.
     """
-    choice = read(TaskChoice, choice, "task")
+    choice = read(TaskConfig, choice, "task")
     limit = limit_of(choice, loaded)
     prompts = prompts_of(choice, loaded, limit)
     splits = draw_splits(choice, sorted(read_by(choice, loaded.family)), seed)
@@ -157,13 +157,13 @@ def load_task(choice: TaskChoice | dict[str, Any], loaded: Loaded, seed: int = 0
     )
 
 
-def class_count(choice: TaskChoice | dict[str, Any]) -> int | None:
+def class_count(choice: TaskConfig | dict[str, Any]) -> int | None:
     """How many options every example has, which a classifier's head needs; None for generated answers."""
-    options = read(TaskChoice, choice, "task").options
+    options = read(TaskConfig, choice, "task").options
     return len(options) if options is not None else None
 
 
-def _objective(choice: TaskChoice, loaded: Loaded, prompts: Prompts, train: Sequence[Example]) -> Objective:
+def _objective(choice: TaskConfig, loaded: Loaded, prompts: Prompts, train: Sequence[Example]) -> Objective:
     if choice.objective == "answer":
         return AnswerLoss(choice.average)
     if choice.objective == "metric" and choice.generated:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.identity import Config
-from experiments.reading import read_json
-from experiments.trackers import choices
+from experiments.config import tracker_config
+from experiments.config.run_id import Config
+from experiments.rundir.json_files import read_json
+from experiments.trackers.interface import About, Tracker, about
 from experiments.trackers.sink import Row, Sink
 from experiments.trackers.tensorboard import TensorBoard
-from experiments.trackers.tracker import About, Tracker, about
 from experiments.trackers.trackio import Trackio
 from experiments.trackers.wandb import Wandb
 
@@ -18,17 +18,17 @@ def sink_of(config: Config, folder: Path, rows: Sequence[Row], say: Callable[[st
 
     rows: those that are there already.
     """
-    tracker = _tracker(choices.choice_of(config), resumed=bool(rows))
+    tracker = _tracker(tracker_config.choice_of(config), resumed=bool(rows))
     return None if tracker is None else Sink(tracker, about_run(config, folder), rows, say)
 
 
-def _tracker(chosen: choices.Choice, resumed: bool) -> Tracker | None:
+def _tracker(chosen: tracker_config.Choice, resumed: bool) -> Tracker | None:
     match chosen:
-        case choices.Wandb(_, mode, project, entity, seconds):
+        case tracker_config.Wandb(_, mode, project, entity, seconds):
             return Wandb(mode, project, entity, seconds, resumed=resumed)
-        case choices.TensorBoard():
+        case tracker_config.TensorBoard():
             return TensorBoard()
-        case choices.Trackio(_, project):
+        case tracker_config.Trackio(_, project):
             return Trackio(project)
         case _:
             return None

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from experiments.trackers.tracker import About, Tracker, metrics_of, summary_of
+from experiments.trackers.interface import About, Tracker, metrics_of, summary_of
 
 SHARE = 200  # after so much work the thread rests so many times as long
 EVERY = 1.0  # seconds, at least, from one handful of rows to the next

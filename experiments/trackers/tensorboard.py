@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from experiments.trackers.tracker import About
+from experiments.trackers.interface import About
 
 
 class TensorBoard:

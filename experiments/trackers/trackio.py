@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from experiments.trackers.tracker import About
+from experiments.trackers.interface import About
 
 
 class Trackio:

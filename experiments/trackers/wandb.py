@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.rows import AXES
-from experiments.trackers.tracker import LOSSES, SCORES, About
+from experiments.rundir.metric_rows import AXES
+from experiments.trackers.interface import LOSSES, SCORES, About
 
 Mode = Literal["online", "offline", "disabled"]
 

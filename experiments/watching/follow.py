@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from experiments.launching.request import varied
+from experiments.display.track import Goal, Pace, Track, goal_of
+from experiments.launching.check import varied
 from experiments.launching.states import OPEN, Scheduler, State, states
 from experiments.launching.submission import submission
-from experiments.reading import read_json
-from experiments.watching.track import Goal, Pace, Track, goal_of
+from experiments.rundir.json_files import read_json
 
 _HEAD = 256  # bytes at the beginning of a file by which it is known again
 _ASK = 15.0  # seconds between questions to a scheduler

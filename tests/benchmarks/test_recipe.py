@@ -11,8 +11,8 @@ from benchmarks import cases, gpu, measure, run, table
 from benchmarks.cases import Case
 from benchmarks.recipe import Recipe
 from zo.look import ModuleLook
+from zo.noise import philox
 from zo.optimizers import Probing
-from zo.random import philox
 
 CPU = torch.device("cpu")
 

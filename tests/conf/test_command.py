@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.cli import main
-from experiments.cli.compose import groups
+from experiments.commands.launch import main
+from experiments.config.compose import groups
 from zo import errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ def test_answers_come_in_under_a_second(args, code):
 
 def test_answers_need_neither_torch_nor_transformers():
     script = (
-        "import sys; from experiments.cli import main\n"
+        "import sys; from experiments.commands.launch import main\n"
         "assert main(['--help']) == 0 and main(['x=1']) == 2 and main(['--cfg', 'job']) == 0\n"
         "late = {'torch', 'transformers', 'datasets', 'peft', 'numpy'} & set(sys.modules)\n"
         "assert not late, late"
@@ -89,7 +89,7 @@ def test_what_the_run_refuses_is_a_message_without_a_traceback(name, code, monke
     def run(config, rerun):
         raise getattr(errors, name)("optimizer.eps = 0 must be above 0.")
 
-    monkeypatch.setitem(sys.modules, "experiments.run", types.SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "experiments.training.run", types.SimpleNamespace(run=run))
     assert main([]) == code
     assert "optimizer.eps = 0 must be above 0." in capsys.readouterr().err
 
@@ -101,7 +101,7 @@ def test_the_run_gets_the_complete_configuration_and_gives_the_exit_code(monkeyp
         seen.append((config, rerun))
         return 130
 
-    monkeypatch.setitem(sys.modules, "experiments.run", types.SimpleNamespace(run=run))
+    monkeypatch.setitem(sys.modules, "experiments.training.run", types.SimpleNamespace(run=run))
     assert main(["optimizer=adamw", "batch.size=5"]) == 130
     assert main(["--rerun"]) == 130
     (config, first), (_, second) = seen

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from experiments.cli.compose import CONF, compose, groups
-from experiments.cli.constructor import arguments
-from experiments.cli.schema import TARGETS
+from experiments.config.compose import CONF, compose, groups
+from experiments.config.schema import TARGETS
+from experiments.config.signatures import arguments
 
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 CALLS = [path for group in TARGETS for path in sorted((CONF / group).glob("*.yaml"))]
@@ -116,7 +116,7 @@ def test_an_experiment_file_changes_groups_and_values_and_picks_their_recipe(tmp
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /optimizer: mezo\nexperiment: mine\nseed: 7\n"
     )
-    monkeypatch.setattr("experiments.cli.compose.CONF", tmp_path / "conf")
+    monkeypatch.setattr("experiments.config.compose.CONF", tmp_path / "conf")
     config = compose(["experiment=mine", "optimizer.n=3"]).config
     assert config is not None
     assert config["experiment"] == "mine"
@@ -132,7 +132,7 @@ def test_a_team_has_options_of_its_own_in_a_folder_that_git_ignores(tmp_path, mo
     site = tmp_path / "conf" / "local" / "cluster" / "mysite.yaml"
     site.parent.mkdir(parents=True)
     site.write_text("defaults: [default]\npartition: gpu\nsetup: [module load cuda]\n")
-    monkeypatch.setattr("experiments.cli.compose.CONF", tmp_path / "conf")
+    monkeypatch.setattr("experiments.config.compose.CONF", tmp_path / "conf")
     assert groups()["cluster"] == ["default", "mysite"]
     config = compose(["cluster=mysite", "cluster.qos=long"]).config
     assert config is not None

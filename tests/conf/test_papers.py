@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli.compose import compose, groups
+from experiments.config.compose import compose, groups
 
 PAGE = (Path(__file__).parents[2] / "docs" / "papers.md").read_text()
 COMMANDS = re.findall(r"`python launch\.py (.*?)`", PAGE)

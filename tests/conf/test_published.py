@@ -8,12 +8,13 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from experiments.choices import ModelChoice, read
-from experiments.cli.compose import CONF, compose, groups
-from experiments.identity import method_of
+from experiments.commands.expected import expected
+from experiments.config.compose import CONF, compose, groups
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
+from experiments.config.run_id import method_of
 from experiments.models.source import model_name
 from experiments.papers import ANSWERED, FOLDER, POINTS, Published, papers, published
-from experiments.papers.expected import expected
 from zo.errors import ConfigError
 
 NUMBERS = published()
@@ -75,7 +76,7 @@ def test_what_is_expected_of_a_run_is_of_its_objective_and_its_demonstrations():
 
 def test_a_run_of_the_model_has_the_name_that_the_numbers_have():
     for model in {number.model for number in NUMBERS}:
-        assert model_name(read(ModelChoice, option("model", model), "model")) == model
+        assert model_name(read(ModelConfig, option("model", model), "model")) == model
 
 
 def test_a_cell_of_a_table_is_there_once_and_a_percentage():

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from experiments.cli.compose import CONF, compose
-from experiments.cli.main import main
-from experiments.cli.problems import listing
+from experiments.commands.launch import main
+from experiments.config.compose import CONF, compose
+from experiments.config.problems import listing
 
 
 def only(override: str) -> str:
@@ -101,7 +101,7 @@ def test_a_broken_file_of_the_users_own_is_named(tmp_path, monkeypatch):
     shutil.copytree(CONF, tmp_path / "conf")
     local = tmp_path / "conf" / "local" / "default.yaml"
     local.parent.mkdir(exist_ok=True)
-    monkeypatch.setattr("experiments.cli.compose.CONF", tmp_path / "conf")
+    monkeypatch.setattr("experiments.config.compose.CONF", tmp_path / "conf")
     for text in (
         "# @package _global_\nbatch: {size: 16\n",
         "# @package _global_\ndefaults:\n  - /model: nix\n",

@@ -12,7 +12,7 @@ import torch
 
 from tests.train import forking
 from zo import Ranks
-from zo.place import Place
+from zo.rank_env import RankInfo
 
 
 def free_port() -> int:
@@ -26,7 +26,7 @@ def start(size: int, folder: Path, task: Callable[[Ranks], Any], **options: Any)
     port = free_port()
 
     def rank(number: int) -> None:
-        place = Place(number, size, number, size, "127.0.0.1", port)
+        place = RankInfo(number, size, number, size, "127.0.0.1", port)
         began = time.monotonic()
         try:
             with Ranks(place, **{"timeout": 60.0, **options}) as team:

@@ -6,7 +6,7 @@ import torch
 from tests.distributed import ranks
 from tests.optimizers.test_battery import YAMLS, Bowl, batches, equal, make, objective
 from zo import ConfigError, ModuleLook, Ranks, train
-from zo.look.shared import bounds
+from zo.look.distributed_look import bounds
 
 STEPS = 5
 FIRST_ORDER = {name for name in YAMLS if make(name, Bowl(), lr=0.01).backward_passes}

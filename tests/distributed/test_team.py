@@ -15,7 +15,7 @@ from tests.train.test_loop import make_model, objective
 from zo import FZOO, ConfigError, InPlace, Journal, MeZO, ModuleLook, Ranks, Snapshots, Weights, train
 from zo.digests import checksum
 from zo.journal import Copy, opened
-from zo.place import Place, first_host, place
+from zo.rank_env import RankInfo, first_host, rank_info
 
 STEPS = 8
 
@@ -172,7 +172,7 @@ def test_in_place_looks_are_refused():
     model = nn.Linear(2, 1)
     optimizer = MeZO(Weights(model, copies=False))
     with pytest.raises(ConfigError, match="in-place walk"):
-        Ranks(Place(0, 2)).over(InPlace(model, lambda m, b: m(b)[:, 0], optimizer), optimizer)
+        Ranks(RankInfo(0, 2)).over(InPlace(model, lambda m, b: m(b)[:, 0], optimizer), optimizer)
 
 
 def test_a_checksum_sees_every_number_and_its_place():
@@ -188,12 +188,14 @@ def test_a_checksum_sees_every_number_and_its_place():
 
 
 def test_places_in_environments():
-    assert place({}) == Place(0, 1)
-    assert place({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}) == Place(0, 1)  # a batch script outside srun
+    assert rank_info({}) == RankInfo(0, 1)
+    assert rank_info({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}) == RankInfo(
+        0, 1
+    )  # a batch script outside srun
     torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     with pytest.raises(ConfigError, match="MASTER_PORT"):
-        place(torchrun)
-    assert place(torchrun | {"MASTER_ADDR": "gpu07", "MASTER_PORT": "4000"}) == Place(
+        rank_info(torchrun)
+    assert rank_info(torchrun | {"MASTER_ADDR": "gpu07", "MASTER_PORT": "4000"}) == RankInfo(
         3, 4, 1, 2, "gpu07", 4000
     )
     task = {
@@ -201,10 +203,10 @@ def test_places_in_environments():
         "SLURM_STEP_NODELIST": "gpu[03,07]", "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_JOB_ID": "12",
         "SLURM_STEP_ID": "1",
     }  # fmt: skip
-    assert place(task) == Place(5, 8, 1, 4, "gpu03", 20000 + 64 * 12 + 1)
-    assert place(task | {"SLURM_STEP_NUM_NODES": "1"}).address == "127.0.0.1"
+    assert rank_info(task) == RankInfo(5, 8, 1, 4, "gpu03", 20000 + 64 * 12 + 1)
+    assert rank_info(task | {"SLURM_STEP_NUM_NODES": "1"}).address == "127.0.0.1"
     with pytest.raises(ConfigError, match="SLURM_LOCALID"):
-        place(task | {"SLURM_LOCALID": "one"})
+        rank_info(task | {"SLURM_LOCALID": "one"})
 
 
 @pytest.mark.parametrize(

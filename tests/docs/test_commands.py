@@ -30,10 +30,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import main as launch
-from experiments.cli.compose import CONF, compose
-from experiments.cli.problems import listing
-from experiments.launching.expand import expand
+from experiments.commands.launch import main as launch
+from experiments.config.compose import CONF, compose
+from experiments.config.expand import expand
+from experiments.config.problems import listing
 
 from .pages import PAGES, ROOT, Command, commands, files, variables
 
@@ -115,7 +115,7 @@ def found(tree, monkeypatch) -> None:
     """Makes Python and Hydra find those files."""
     import zo.optimizers
 
-    monkeypatch.setattr("experiments.cli.compose.CONF", tree / "conf")
+    monkeypatch.setattr("experiments.config.compose.CONF", tree / "conf")
     places = [*zo.__path__, str(tree / "zo")]
     monkeypatch.setattr(zo.__spec__, "submodule_search_locations", places)
     monkeypatch.setattr(zo.optimizers, "__path__", [f"{place}/optimizers" for place in places])
@@ -130,9 +130,11 @@ def understood(found, monkeypatch) -> Callable[..., None]:
         return 2 if checked.problems else 0
 
     # The data that a page names are not here.
-    monkeypatch.setattr("experiments.early.missing", lambda config: [])
-    monkeypatch.setitem(sys.modules, "experiments.run", types.SimpleNamespace(run=lambda config, rerun: 0))
-    monkeypatch.setitem(sys.modules, "experiments.launching.command", types.SimpleNamespace(sweep=refuse))
+    monkeypatch.setattr("experiments.commands.preflight.missing", lambda config: [])
+    monkeypatch.setitem(
+        sys.modules, "experiments.training.run", types.SimpleNamespace(run=lambda config, rerun: 0)
+    )
+    monkeypatch.setitem(sys.modules, "experiments.commands.sweep", types.SimpleNamespace(sweep=refuse))
     parse = argparse.ArgumentParser.parse_args
 
     def parse_and_stop(self, args=None, namespace=None):
@@ -243,7 +245,7 @@ def test_is_understood(command, understood, place, monkeypatch, capsys):
 
 def test_a_machines_own_values_reach_every_run(tree, monkeypatch):
     (text,) = (found[MACHINE] for page in PAGES if MACHINE in (found := files(page)))
-    monkeypatch.setattr("experiments.cli.compose.CONF", tree / "conf")
+    monkeypatch.setattr("experiments.config.compose.CONF", tree / "conf")
     (tree / MACHINE).write_text(text)
     try:
         config = compose(["threads=3"]).config

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.cli.compose import CONF, groups
+from experiments.config.compose import CONF, groups
 
 from .pages import ROOT, anchors, blocks, files, links, spans
 

@@ -26,7 +26,7 @@ class Runs:
 
     def __call__(self, *overrides: str, code: int = 0) -> dict[str, Any]:
         """Runs in this process; the newest result, {} where there is none."""
-        from experiments.cli import main
+        from experiments.commands.launch import main
 
         assert main(self.arguments(*overrides)) == code
         found = self.results()

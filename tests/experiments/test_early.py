@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from experiments import early
-from experiments.cli import main
-from experiments.cli.compose import compose
-from experiments.folder import RunFolder
+from experiments.commands import preflight
+from experiments.commands.launch import main
+from experiments.config.compose import compose
+from experiments.rundir.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "experiments" / "world" / "tiny-clm"
 WITHOUT_TORCH = """
 import sys
-from experiments.cli import main
+from experiments.commands.launch import main
 code = main(sys.argv[1:])
 assert not {"torch", "transformers", "datasets"} & set(sys.modules), "it was imported"
 sys.exit(code)
@@ -100,14 +100,14 @@ def test_the_folder_is_the_one_that_the_run_proper_takes(folder, tmp_path, overr
     said += [f"paths.runs={tmp_path / 'runs'}"]
     made = config(*SMALL, *said)
     run = Planner().name(made, said)
-    assert early.ended(made) is None
+    assert preflight.ended(made) is None
     ends = RunFolder(run.folder)
     ends.write_config(run.config)
     ends.write("result.json", {"status": "finished"})
-    assert early.ended(made) == ({"status": "finished"}, run.folder)
+    assert preflight.ended(made) == ({"status": "finished"}, run.folder)
     # One that differs in anything that counts has not ended; what does not count changes nothing.
-    assert early.ended(config(*SMALL, *said, "task.test=7")) is None
-    assert early.ended(config(*SMALL, *said, "evaluate.batch=3")) is not None
+    assert preflight.ended(config(*SMALL, *said, "task.test=7")) is None
+    assert preflight.ended(config(*SMALL, *said, "evaluate.batch=3")) is not None
 
 
 def test_contents_count_and_not_their_places(folder, tmp_path):
@@ -122,15 +122,15 @@ def test_contents_count_and_not_their_places(folder, tmp_path):
     ends.write("result.json", {"status": "finished"})
     moved = folder.rename(tmp_path / "moved")
     here = config(*rest, f"task.data_dir={moved}", f"model.path={TINY}")
-    assert early.ended(here) is not None
+    assert preflight.ended(here) is not None
     changed = (moved / "train.jsonl").read_text().replace("train 1", "other 1")
     (moved / "train.jsonl").write_text(changed)
-    assert early.ended(here) is None
+    assert preflight.ended(here) is None
     damaged = run.folder / "config.yaml"
     (moved / "train.jsonl").write_text(changed.replace("other 1", "train 1"))
-    assert early.ended(here) is not None
+    assert preflight.ended(here) is not None
     damaged.write_text("a: [")
-    assert early.ended(here) is None
+    assert preflight.ended(here) is None
 
 
 def test_a_run_that_has_ended_is_shown_again_without_torch(runs):

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
-from experiments.choices import ModelChoice, read
-from experiments.cli.compose import compose
+from experiments.config.compose import compose
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
 from experiments.estimating import Estimate, estimate
-from experiments.estimating.estimate import GPU_BYTES
 from experiments.estimating.memory import weight_bytes
+from experiments.estimating.run_cost import GPU_BYTES
 from experiments.models.shapes import skeleton
 
 # Parameters as published; bytes in the dtype of conf/model.
@@ -39,7 +40,7 @@ def reckoned(*overrides: str, tokens: int | None = None) -> Estimate:
 def test_parameters_and_bytes_are_the_published_ones(name):
     composed = compose([f"model={name}", "task=sst2"])
     assert composed.config is not None
-    loaded = skeleton(read(ModelChoice, composed.config["model"], "model"), 2)
+    loaded = skeleton(read(ModelConfig, composed.config["model"], "model"), 2)
     count, size = PUBLISHED[name]
     assert sum(p.numel() for p in loaded.model.parameters()) == count
     # Buffers, such as RoPE's frequencies, come on top.
@@ -93,10 +94,10 @@ MEASURE = """
 import ctypes, gc, sys
 from pathlib import Path
 import torch
-from experiments.cli.compose import compose
+from experiments.config.compose import compose
 from experiments.estimating import estimate
 from experiments.evaluation import evaluate
-from experiments.session import build
+from experiments.training.session import build
 from tests.models.tiny import tokenizer
 import transformers as hf
 

@@ -6,14 +6,14 @@ import weakref
 import pytest
 import torch
 
-import experiments.run
-from experiments.fitting import fitted, out_of_memory
+import experiments.training.run
+from experiments.training.oom import out_of_memory, retry_smaller
 
 
 @pytest.fixture
 def limited(monkeypatch):
     """Runs whose model refuses more rows at once than `limit`, as a GPU does that is full."""
-    build, seen = experiments.run.build, {"limit": 10**9, "refused": 0, "largest": 0}
+    build, seen = experiments.training.run.build, {"limit": 10**9, "refused": 0, "largest": 0}
 
     def small_build(*args):
         session = build(*args)
@@ -28,7 +28,7 @@ def limited(monkeypatch):
         session.loaded.model.register_forward_pre_hook(refuse, with_kwargs=True)
         return session
 
-    monkeypatch.setattr(experiments.run, "build", small_build)
+    monkeypatch.setattr(experiments.training.run, "build", small_build)
     return seen
 
 
@@ -37,9 +37,9 @@ def test_fewer_probes_a_forward_give_the_same_bits(runs, limited, capsys):
     limited["limit"] = 24  # a step of 9 probes on 4 examples of 2 options is 72 rows
     less = runs("probes_per_forward=all", "task.test=8", "task.dev=8", "--rerun")
     assert limited["refused"] == 2  # 9 to 4 to 2 probes, and then it stays
-    assert less["fitted"] == {"probes_per_forward": 2, "micro": None, "evaluate": 64}
-    assert json.loads((less["folder"] / "memory.json").read_text())["found"] == less["fitted"]
-    assert less["last_sha256"] == alone["last_sha256"] and alone["fitted"] is None
+    assert less["retry_smaller"] == {"probes_per_forward": 2, "micro": None, "evaluate": 64}
+    assert json.loads((less["folder"] / "memory.json").read_text())["found"] == less["retry_smaller"]
+    assert less["last_sha256"] == alone["last_sha256"] and alone["retry_smaller"] is None
     assert less["forward_passes"] == alone["forward_passes"]
     assert "Out of memory: again with probes_per_forward=2" in capsys.readouterr().out
 
@@ -49,7 +49,9 @@ def test_then_smaller_pieces_of_batches_and_evaluations(runs, limited, method):
     alone = runs(*method)
     limited["limit"] = 4  # rows: 2 examples of 2 options
     less = runs(*method, "--rerun")
-    assert less["fitted"]["micro"] == 2 and less["fitted"]["evaluate"] == 4  # options share a prompt
+    assert (
+        less["retry_smaller"]["micro"] == 2 and less["retry_smaller"]["evaluate"] == 4
+    )  # options share a prompt
     assert less["loss_after"] == pytest.approx(alone["loss_after"], rel=1e-4)
     assert (less["forward_passes"], less["steps"]) == (alone["forward_passes"], alone["steps"])
 
@@ -63,13 +65,13 @@ def test_what_was_found_is_kept_until_something_else_is_asked_for(runs, stopped,
     found = limited["refused"]
     limited["limit"] = 16
     result = runs("optimizer=mezo", "probes_per_forward=2", "evaluate.batch=8")
-    assert result["fitted"] is None and limited["refused"] == found
+    assert result["retry_smaller"] is None and limited["refused"] == found
     assert limited["largest"] == 16  # two probes again, and not one
 
 
 @pytest.mark.parametrize("optimizer", ["fzoo", "adamw"])
 def test_the_last_model_is_gone_before_that_of_the_best_step_is_built(runs, monkeypatch, optimizer):
-    build, models = experiments.run.build, []
+    build, models = experiments.training.run.build, []
 
     def watched(*args):
         assert [model() for model in models if model() is not None] == []
@@ -78,7 +80,7 @@ def test_the_last_model_is_gone_before_that_of_the_best_step_is_built(runs, monk
         session.look.sequential_because = f"of look {len(models)}"  # which the first one knows, that looked
         return session
 
-    monkeypatch.setattr(experiments.run, "build", watched)
+    monkeypatch.setattr(experiments.training.run, "build", watched)
     result = runs(f"optimizer={optimizer}", "optimizer.lr=0.5", "schedule=constant", "select=best")
     assert result["selected_step"] < 12 and len(models) == 2
     assert result["sequential_because"] == "of look 1"
@@ -93,4 +95,4 @@ def test_what_cannot_get_smaller_fails(runs, limited):
 def test_other_errors_are_not_taken_for_it():
     assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
     with pytest.raises(RuntimeError, match="shape"):
-        fitted(lambda: torch.zeros(2).view(3), lambda: True)
+        retry_smaller(lambda: torch.zeros(2).view(3), lambda: True)

@@ -4,12 +4,13 @@ import re
 
 import pytest
 
-from experiments.choices import ModelChoice, read
-from experiments.cli.compose import CONF, compose, groups
-from experiments.identity import method_of
+from experiments.commands.expected import expected
+from experiments.config.compose import CONF, compose, groups
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
+from experiments.config.run_id import method_of
 from experiments.models.source import model_name
 from experiments.papers import published
-from experiments.papers.expected import expected
 
 PRESETS = [name for name in groups()["experiment"] if "/" in name]
 VALUES = sorted((CONF / "recipe" / "papers").glob("*.yaml"))
@@ -49,7 +50,7 @@ def test_a_preset_is_named_by_its_method_and_model_and_names_the_tables_that_hav
     """Its command composes and has published numbers."""
     (command,) = re.findall(r"^# .*: python launch\.py (.*)$", text_of(preset), re.MULTILINE)
     config = config_of(*command.split())
-    model = model_name(read(ModelChoice, config["model"], "model"))
+    model = model_name(read(ModelConfig, config["model"], "model"))
     assert preset == f"{method_of(config)}/{model}" == config["experiment"]
     assert expected(config)
     tables = {f"{n.paper} {n.table}" for n in published() if (n.method, n.model) == tuple(preset.split("/"))}

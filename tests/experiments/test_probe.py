@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from experiments import regression, replaying
+from experiments.baselines import logistic_regression
+from experiments.baselines.linear_probe import LinearProbe, output_alone, output_of
+from experiments.baselines.logistic_regression import GRID, choose, fit
+from experiments.commands import replay
 from experiments.models.loading import load
 from experiments.peft import attach
-from experiments.regression import GRID, choose, fit
-from experiments.ways import LinearProbe, output_alone, output_of
 from zo.errors import ConfigError, DataError
 from zo.weights import Weights
 
@@ -59,7 +60,7 @@ def test_regularisation_is_chosen_by_held_out_accuracy(monkeypatch):
     x, y = points()
     assert choose(x, y, 3, intercept=True) in GRID
     scores = dict(zip(GRID, [0.1, 0.5, 0.7, 0.7, *[0.2] * 6], strict=True))
-    monkeypatch.setattr(regression, "_accuracy", lambda x, y, classes, c, *_: scores[c])
+    monkeypatch.setattr(logistic_regression, "_accuracy", lambda x, y, classes, c, *_: scores[c])
     assert choose(x, y, 3, intercept=True) == GRID[2]
 
 
@@ -97,7 +98,7 @@ def test_the_saved_model_is_the_probed_one(runs, model, capsys):
     assert again["after"] == result["after"]
     assert again["loss_after"] == pytest.approx(result["loss_after"], abs=1e-6)
     with pytest.raises(DataError, match="were not kept"):
-        replaying.replay(result["folder"], None)
+        replay.replay(result["folder"], None)
 
 
 def test_what_does_not_fit_is_named(runs, capsys):

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from experiments.folder import RunFolder
+from experiments.launching.check import Asked, check
 from experiments.launching.plan import plan
-from experiments.launching.request import Asked, check
 from experiments.launching.submission import freeze_run
-from experiments.ranks import Named
+from experiments.rundir.folder import RunFolder
+from experiments.training.ranks import Named
 from tests.distributed.ranks import free_port
 from tests.experiments.conftest import ROOT
 from zo.errors import DataError, RankLost
@@ -150,7 +150,7 @@ def test_a_launched_run_says_why_a_task_failed(runs, tmp_path, monkeypatch):
     )
     assert problems == [] and made is not None
     freeze_run(made.runs[0], ROOT, {"name": "local", "parallel": 1, "threads": None}, {})
-    processes = tasks("-P", "-m", "experiments.launching.work", str(made.runs[0].folder))
+    processes = tasks("-P", "-m", "experiments.launching.worker", str(made.runs[0].folder))
     assert [code for code, *_ in ended(processes)] == [1, 1]
     status = RunFolder(made.runs[0].folder).status() or {}
     assert (status["state"], status["error"]) == ("failed", "OSError: the disk of this node is gone")

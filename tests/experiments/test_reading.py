@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.reading import read_json
+from experiments.rundir.json_files import read_json
 
 
 @pytest.mark.parametrize("text", [None, "", '{"state": "run', "null", "[1]", b"\xff"])

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-import experiments.run
-from experiments import replaying
+import experiments.training.run
 from experiments.__main__ import main
-from experiments.cli.compose import compose
+from experiments.commands import replay
+from experiments.config.compose import compose
 from experiments.evaluation import Evaluation
-from experiments.folder import RunFolder
-from experiments.recorder import Recorder
-from experiments.session import build
+from experiments.rundir.folder import RunFolder
+from experiments.training.recorder import Recorder
+from experiments.training.session import build
 
 
 def test_the_best_weights_of_a_first_order_run_outlive_every_stop(runs, stopped, rows):
@@ -64,18 +64,18 @@ def test_the_clock_ends_a_run_with_a_look_at_dev(runs, rows):
     (dev,) = [row for row in rows(result["folder"]) if row["kind"] == "dev"]
     assert dev["steps"] == result["steps"] == result["selected_step"] > 0
     assert result["best_dev"] == dev["value"]
-    assert replaying.replay(result["folder"], None) == 0
+    assert replay.replay(result["folder"], None) == 0
 
 
 def test_a_look_at_dev_that_takes_the_rest_of_the_time_is_the_last(runs, rows, monkeypatch):
     """Not followed by one more step, and one more look."""
-    evaluate = experiments.run.evaluate
+    evaluate = experiments.training.run.evaluate
 
     def slow(*args, **kwargs):
         time.sleep(0.4)
         return evaluate(*args, **kwargs)
 
-    monkeypatch.setattr(experiments.run, "evaluate", slow)
+    monkeypatch.setattr(experiments.training.run, "evaluate", slow)
     result = runs("budget.minutes=0.01", "stop.every=1")
     assert [row["steps"] for row in rows(result["folder"]) if row["kind"] == "dev"] == [1]
     assert result["steps"] == 1

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import experiments.run
-from experiments import replaying
-from experiments.cli.compose import compose
-from experiments.folder import load_config
-from experiments.identity import hash_of
-from experiments.modes import MODES
+import experiments.training.run
+from experiments.commands import replay
+from experiments.config.compose import compose
+from experiments.config.peft_config import MODES
+from experiments.config.run_id import hash_of
+from experiments.config.saved import load_config
 from zo.errors import ConfigError
 from zo.journal import Journal
 
@@ -41,7 +41,7 @@ def test_result_holds_what_scripts_rely_on(runs):
 def test_reported_forward_passes_are_those_of_the_model(runs, monkeypatch, optimizer):
     """A hook on the model counts rows; 4 examples of 2 options are 8 rows, and dev and test are told apart."""
     seen = {"rows": 0, "evaluating": False}
-    build, evaluate = experiments.run.build, experiments.run.evaluate
+    build, evaluate = experiments.training.run.build, experiments.training.run.evaluate
 
     def counting_build(config, team):
         session = build(config, team)
@@ -60,8 +60,8 @@ def test_reported_forward_passes_are_those_of_the_model(runs, monkeypatch, optim
         finally:
             seen["evaluating"] = False
 
-    monkeypatch.setattr(experiments.run, "build", counting_build)
-    monkeypatch.setattr(experiments.run, "evaluate", counting_evaluate)
+    monkeypatch.setattr(experiments.training.run, "build", counting_build)
+    monkeypatch.setattr(experiments.training.run, "evaluate", counting_evaluate)
     result = runs(f"optimizer={optimizer}", "budget.steps=6", "batch.micro=2")
     assert seen["rows"] == 8 * result["forward_passes"]
 
@@ -134,7 +134,7 @@ def test_best_on_dev_is_rebuilt_not_kept(runs, rows):
     assert result["selected_step"] == best["steps"] and result["best_dev"] == best["value"]
     if best["steps"] != 12:
         assert result["model_sha256"] != result["last_sha256"]
-    assert replaying.replay(result["folder"], best["steps"]) == 0
+    assert replay.replay(result["folder"], best["steps"]) == 0
 
 
 def test_best_of_a_first_order_run_comes_from_its_snapshot(runs, rows):
@@ -159,7 +159,7 @@ def test_forward_pass_budget_is_kept(runs):
 def test_minutes_budget_journals_the_rate_and_replays(runs):
     result = runs("budget.minutes=0.05")
     assert result["steps"] >= 1 and result["status"] == "finished"
-    assert replaying.replay(result["folder"], None) == 0
+    assert replay.replay(result["folder"], None) == 0
 
 
 def test_diverged_is_a_result(runs):
@@ -176,7 +176,7 @@ def test_saved_model_loads_and_gives_the_reported_accuracy(runs):
 
 def test_export_writes_the_reported_weights(runs, tmp_path):
     result = runs()
-    assert replaying.export(result["folder"], None, tmp_path / "out") == 0
+    assert replay.export(result["folder"], None, tmp_path / "out") == 0
     saved, exported = (f / "model.safetensors" for f in (result["folder"] / "model", tmp_path / "out"))
     assert saved.read_bytes() == exported.read_bytes()
 
@@ -207,19 +207,19 @@ def test_a_run_follows_the_path_of_another(runs, tmp_path, capsys):
     """MeZO-switch on the lengths of AdaMeZO's steps, which its journal gives again without a forward pass."""
     other = runs("optimizer=adamezo", "optimizer.horizon=3")
     path = tmp_path / "lengths.json"
-    assert replaying.replay(other["folder"], None, path) == 0
+    assert replay.replay(other["folder"], None, path) == 0
     assert "12 steps, a path of length" in capsys.readouterr().out
     lengths = json.loads(path.read_text())
     assert len(lengths) == 12
     result = runs("optimizer=mezoswitch", f"optimizer.record={path}", "optimizer.lr=0.0")
     assert result["steps"] == 12
-    assert replaying.replay(result["folder"], None) == 0
+    assert replay.replay(result["folder"], None) == 0
     followed = tmp_path / "followed.json"
-    assert replaying.replay(result["folder"], None, followed) == 0
+    assert replay.replay(result["folder"], None, followed) == 0
     assert json.loads(followed.read_text()) == pytest.approx(lengths, rel=1e-2)  # small moves of fp32 weights
     adamw = runs("optimizer=adamw")
     with pytest.raises(ConfigError, match="cannot be taken again"):
-        replaying.replay(adamw["folder"], None, followed)
+        replay.replay(adamw["folder"], None, followed)
 
 
 @pytest.mark.slow
@@ -228,8 +228,8 @@ def test_a_run_follows_the_path_of_another(runs, tmp_path, capsys):
 def test_every_mode_runs_replays_and_exports(runs, tmp_path, model, mode):
     result = runs(f"model={model}", f"peft={mode}")
     assert (result["peft"], result["sequential_because"]) == (mode, None)
-    assert replaying.replay(result["folder"], None) == 0
-    assert replaying.export(result["folder"], None, tmp_path / "out") == 0
+    assert replay.replay(result["folder"], None) == 0
+    assert replay.export(result["folder"], None, tmp_path / "out") == 0
     (saved,), (exported,) = (
         folder.glob("*model.safetensors") for folder in (result["folder"] / "model", tmp_path / "out")
     )
@@ -244,7 +244,7 @@ def test_a_mode_that_cannot_be_is_refused_before_anything_is_written(runs, capsy
 
 def test_16_bit_run_replays(runs):
     result = runs("model.dtype=bfloat16", "update=stochastic")
-    assert replaying.replay(result["folder"], None) == 0
+    assert replay.replay(result["folder"], None) == 0
 
 
 def _wait_for(path: Path, steps: int, process) -> None:
@@ -286,7 +286,7 @@ def test_one_thread_or_two_give_runs_that_can_be_replayed(runs):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        assert replaying.replay(result["folder"], None) == 0
+        assert replay.replay(result["folder"], None) == 0
     finally:
         torch.set_num_threads(threads)
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from experiments.__main__ import main
-from experiments.cli.compose import compose
-from experiments.folder import RunFolder
+from experiments.config.compose import compose
+from experiments.rundir.folder import RunFolder
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_a_command_in_a_config_is_not_run(given, tmp_path, capsys, command):
     ("sections", "said"),
     [
         ({"schedule": {"_target_": "zo.optimizers.MeZO"}}, "no class derived from zo.schedules.Schedule"),
-        ({"optimizer": {"_target_": "zo.schedules.Linear"}}, "from zo.optimizers.base.Optimizer"),
-        ({"optimizer": {"_target_": "zo.optimizers"}}, "from zo.optimizers.base.Optimizer"),
+        ({"optimizer": {"_target_": "zo.schedules.Linear"}}, "from zo.optimizers.optimizer.Optimizer"),
+        ({"optimizer": {"_target_": "zo.optimizers"}}, "from zo.optimizers.optimizer.Optimizer"),
         (
             {"optimizer": {"_target_": "zo.optimizers.directions"}},
             "cannot be imported: module 'zo.optimizers'",

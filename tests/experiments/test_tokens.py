@@ -2,9 +2,9 @@
 
 import pytest
 
-from experiments.cli.compose import compose
-from experiments.session import build
-from experiments.tokens import TokenCount
+from experiments.config.compose import compose
+from experiments.training.session import build
+from experiments.training.token_count import TokenCount
 
 
 @pytest.mark.parametrize("steps", range(12))

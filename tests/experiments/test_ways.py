@@ -4,14 +4,15 @@ import inspect
 
 import pytest
 
-from experiments.cli.compose import compose
-from experiments.session import build
+from experiments.baselines.linear_probe import LinearProbe
+from experiments.baselines.no_training import NoTraining, ZeroShot
+from experiments.config.compose import compose
 from experiments.tasks.metrics import wilson
-from experiments.ways import LinearProbe, Untrained, Way
+from experiments.training.session import build
 
 
 def test_a_way_is_abstract_and_its_kinds_are_not():
-    assert [inspect.isabstract(kind) for kind in (Way, Untrained, LinearProbe)] == [True, False, False]
+    assert [inspect.isabstract(kind) for kind in (NoTraining, ZeroShot, LinearProbe)] == [True, False, False]
 
 
 def test_zero_shot_is_the_evaluation_before_any_training(runs):

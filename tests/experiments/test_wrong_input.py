@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import main
+from experiments.commands.launch import main
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "experiments" / "world" / "tiny-clm"

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
-from experiments.cli import main as launch
-from experiments.console import new_console
-from experiments.folder import RunFolder
-from experiments.launching.choices import Cluster
+from experiments.commands.launch import main as launch
+from experiments.config.launcher_config import Cluster
+from experiments.display.console import new_console
 from experiments.launching.slurm import Resources, arrays, parameters, resources_of
 from experiments.launching.states import states, wait
-from experiments.lock import Lock
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.lock import Lock
 
 
 def test_runs_of_equal_resources_are_one_array_cut_at_the_sites_limit():

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli.compose import compose
-from experiments.launching.expand import expand
-from experiments.launching.files import FOLDER, read_sweep
+from experiments.config.compose import compose
+from experiments.config.expand import expand
+from experiments.launching.sweep_file import FOLDER, read_sweep
 from experiments.papers import published
 
 FILES = sorted((FOLDER / "papers").glob("*.yaml"))

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main as after
-from experiments.cli import main
-from experiments.cli.compose import compose
-from experiments.launching import code
+from experiments.commands.launch import main
+from experiments.config.compose import compose
+from experiments.launching import code_snapshot
+from experiments.launching.check import Asked, check
 from experiments.launching.plan import Planner, plan
-from experiments.launching.request import Asked, check
 from experiments.launching.submission import freeze_run, read_sweep, submission, write_sweep
-from experiments.launching.work import BUSY, work
-from experiments.lock import Lock, holder_of
-from experiments.session import build
+from experiments.launching.worker import BUSY, work
+from experiments.rundir.lock import Lock, holder_of
+from experiments.training.session import build
 from zo.errors import Locked
 
 ROOT = Path(__file__).parents[2]
@@ -158,7 +158,7 @@ def test_the_second_process_in_a_folder_refuses_and_a_lock_left_behind_is_taken(
     (run,) = planned(small("optimizer=mezo"))
     freeze_run(run, tmp_path, LOCAL, {})
     path = run.folder / "lock"
-    script = "import sys, time; from pathlib import Path; from experiments.lock import Lock\n" \
+    script = "import sys, time; from pathlib import Path; from experiments.rundir.lock import Lock\n" \
              "with Lock(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"  # fmt: skip
     holder = subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=ROOT, stdout=subprocess.PIPE)
     try:
@@ -186,12 +186,12 @@ def test_a_snapshot_holds_the_working_tree_and_is_named_by_its_content(tmp_path)
         subprocess.run([*git, *words], check=True)
     (root / "zo" / "a.py").write_text("2")  # changed
     (root / "zo" / "new.py").write_text("3")  # not yet added
-    first = code.freeze(tmp_path / "runs", root)
+    first = code_snapshot.freeze(tmp_path / "runs", root)
     assert [(first / "zo" / name).read_text() for name in ("a.py", "new.py")] == ["2", "3"]
-    record = json.loads((first / code.RECORD).read_text())
+    record = json.loads((first / code_snapshot.RECORD).read_text())
     assert record["dirty"] and "+2" in record["diff"]
-    assert code.freeze(tmp_path / "runs", root) == first
+    assert code_snapshot.freeze(tmp_path / "runs", root) == first
     (root / "zo" / "a.py").write_text("4")
-    assert code.freeze(tmp_path / "runs", root) != first
+    assert code_snapshot.freeze(tmp_path / "runs", root) != first
     assert (first / "zo" / "a.py").read_text() == "2"
     assert submission(first) is None

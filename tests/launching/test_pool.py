@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main as after
-from experiments.cli import main
+from experiments.commands.launch import main
+from experiments.launching.check import Asked, check
 from experiments.launching.plan import plan
 from experiments.launching.pool import Devices
-from experiments.launching.request import Asked, check
 from experiments.launching.submission import freeze_run
 from tests.launching.conftest import SMALL
 
@@ -88,7 +88,7 @@ def test_what_is_edited_after_submission_changes_no_queued_run(small, tmp_path):
     script = (
         "from experiments.launching import code\n"
         "from experiments.launching.plan import plan\n"
-        "from experiments.launching.request import Asked, check\n"
+        "from experiments.launching.check import Asked, check\n"
         "from experiments.launching.submission import freeze_run\n"
         "from experiments.launching.pool import command, environment\n"
         "from pathlib import Path\n"
@@ -104,7 +104,7 @@ def test_what_is_edited_after_submission_changes_no_queued_run(small, tmp_path):
     command, environment, folder = json.loads(done.stdout.splitlines()[-1])
     for path in (
         "zo/optimizers/mezo.py",
-        "experiments/run.py",
+        "experiments/training/run.py",
         "conf/config.yaml",
         "conf/optimizer/mezo.yaml",
     ):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from experiments.cli import main
-from experiments.launching.expand import expand, replaced
-from experiments.launching.files import FOLDER, read_sweep, text_of
-from experiments.launching.request import SMOKE, Asked, Tally, check
-from experiments.launching.space import Interval, Values
+from experiments.commands.launch import main
+from experiments.config.expand import expand, replaced
+from experiments.launching.check import SMOKE, Asked, Tally, check
+from experiments.launching.search_space import Interval, Values
+from experiments.launching.sweep_file import FOLDER, read_sweep, text_of
 
 
 @pytest.mark.parametrize(

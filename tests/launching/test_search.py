@@ -4,14 +4,14 @@ import os
 
 import pytest
 
-from experiments.cli import main
-from experiments.console import new_console
-from experiments.folder import RunFolder
+from experiments.commands.launch import main
+from experiments.display.console import new_console
+from experiments.launching.check import Asked, check
 from experiments.launching.plan import plan
-from experiments.launching.request import Asked, check
 from experiments.launching.search import Study, show
-from experiments.launching.space import read_space
-from experiments.lock import Lock
+from experiments.launching.search_space import read_space
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.lock import Lock
 
 pytest.importorskip("optuna")
 

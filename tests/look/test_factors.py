@@ -9,7 +9,7 @@ import torch
 from tests import tiny
 from zo import EGGROLL, FZOO, LOZO, LOZOM, LeZO, ModuleLook, SparseMeZO, SubZero, Weights, ZOMuon
 from zo.directions import Layers
-from zo.directions.lowrank import Made
+from zo.directions.lowrank import Factored
 
 CASES = [
     ("opt", False), ("opt-350m", False), ("llama-tied", False), ("bert-classifier", False), ("gpt2", False),
@@ -75,13 +75,13 @@ def test_every_method_looks_the_same_stacked_in_both_dtypes(method):
 )  # fmt: skip
 def test_no_matrix_is_formed_where_layers_are_linear_or_embeddings(method, monkeypatch):
     """And the probes of a step are one call of the model, but for the first of a new shape."""
-    total = Made.total
+    total = Factored.total
 
     def thin(self, weights, name, terms, rows=None):
         assert rows is not None or self.plain(weights, name), f"{name} was formed"
         return total(self, weights, name, terms, rows)
 
-    monkeypatch.setattr(Made, "total", thin)
+    monkeypatch.setattr(Factored, "total", thin)
     model = tiny.build("llama-tied")  # of OPT's modules one is swapped: its position embedding
     optimizer = method(Weights(model))
     many = looks(model, "llama-tied", optimizer)[1]

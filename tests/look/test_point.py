@@ -10,7 +10,7 @@ from torch import nn
 
 from tests import tiny
 from zo import FZOO, ClosureLook, ConfigError, InPlace, Key, LookError, MeZO, ModuleLook, Probe, Weights
-from zo.look.base import mean, weighted_sums
+from zo.look.look import mean, weighted_sums
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from experiments.modes import MODES
+from experiments.config.peft_config import MODES
 from tests.optimizers.test_battery import CHECKPOINTED, DESCENT, LEAVES_OUT, LOOKS_TWICE, YAMLS, make
 from zo import ModuleLook, Weights
 

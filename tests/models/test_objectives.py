@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from experiments.models.head import head_at
-from experiments.objectives import AnswerLoss, class_logits, mean_logprobs, span_logprobs, word_logits
 from experiments.tasks import batches
+from experiments.tasks.objectives import AnswerLoss, class_logits, mean_logprobs, span_logprobs, word_logits
 from experiments.tasks.prompts import Row
 from zo.errors import ConfigError
 

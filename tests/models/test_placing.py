@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers as hf
 
-from experiments.choices import ModelChoice
+from experiments.config.model_config import ModelConfig
 from experiments.models import placing
 from experiments.peft import attach
 from zo import MeZO, ModuleLook
@@ -90,9 +90,9 @@ def test_what_would_be_offloaded_is_named(folder, tmp_path, monkeypatch):
 
 def test_a_device_and_a_map_exclude_each_other_as_do_flash_attention_and_32_bits():
     with pytest.raises(ConfigError, match=r"model\.device=cpu: model\.device_map=auto chooses"):
-        ModelChoice("x", device="cpu", device_map="auto")
+        ModelConfig("x", device="cpu", device_map="auto")
     with pytest.raises(ConfigError, match=r"flash_attention_2: its kernels compute in 16 bits"):
-        ModelChoice("x", attention="flash_attention_2")
+        ModelConfig("x", attention="flash_attention_2")
 
 
 def test_flash_attention_without_its_package_is_a_sentence(folder):
@@ -111,7 +111,7 @@ def test_quantised_weights_are_not_trained(mode):
 def test_a_missing_package_is_named(folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install bitsandbytes"):
-        placing.arguments(ModelChoice("x", quantization="int8"), torch.device("cpu"))
+        placing.arguments(ModelConfig("x", quantization="int8"), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("kind", "most"), [("int8", 0.1), ("nf4", 0.5), ("fp4", 0.7)])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.choices import ModelChoice
+from experiments.config.model_config import ModelConfig
 from experiments.models.fetching import convert, converted
 from experiments.models.source import locate, prefetch
 from zo.errors import ConfigError
@@ -53,13 +53,13 @@ def sharded(pickled: Path, folder: Path) -> Path:
 @pytest.mark.parametrize("shards", [1, 2])
 def test_converted_weights_are_the_pickled_ones_bit_for_bit(pickled, tmp_path, shards):
     source = pickled if shards == 1 else sharded(pickled, tmp_path / "opt")
-    folder, done = prefetch(ModelChoice(str(source)), tmp_path / "models")
+    folder, done = prefetch(ModelConfig(str(source)), tmp_path / "models")
     assert folder == tmp_path / "models" / "opt" and f"use model.path={folder}" in done
     assert len(list(folder.glob("*.safetensors"))) == shards and not list(folder.glob("*.bin*"))
     state = load(conf("model", "hub", path=str(folder), dtype="float16", device="cpu")).model.state_dict()
     wanted = torch.load(pickled / "pytorch_model.bin")
     assert state.keys() == wanted.keys() and all(torch.equal(state[name], wanted[name]) for name in state)
-    assert prefetch(ModelChoice(str(source)), tmp_path / "models")[0] == folder  # again: found, not made
+    assert prefetch(ModelConfig(str(source)), tmp_path / "models")[0] == folder  # again: found, not made
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["opt"]
 
 
@@ -71,23 +71,23 @@ def test_a_pickle_that_runs_code_does_not(pickled, tmp_path):
     folder = shutil.copytree(pickled, tmp_path / "opt")
     torch.save({"weight": Harmful()}, folder / "pytorch_model.bin")
     with pytest.raises(ConfigError, match=r"pytorch_model\.bin cannot be read as tensors alone"):
-        prefetch(ModelChoice(str(folder)), tmp_path / "models")
+        prefetch(ModelConfig(str(folder)), tmp_path / "models")
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Harmful()}))
     with pytest.raises(ConfigError, match=r"pytorch_model\.bin cannot be read as tensors alone"):
-        prefetch(ModelChoice(str(folder)), tmp_path / "models")
+        prefetch(ModelConfig(str(folder)), tmp_path / "models")
     torch.save({"epoch": 3}, folder / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="holds epoch, which is no tensor"):
-        prefetch(ModelChoice(str(folder)), tmp_path / "models")
+        prefetch(ModelConfig(str(folder)), tmp_path / "models")
     assert not (tmp_path / "it ran").exists() and not list((tmp_path / "models").iterdir())
 
 
 def test_a_run_finds_what_was_converted_by_id_and_revision(pickled, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    choice = ModelChoice("facebook/opt-125m", revision="abc")
+    choice = ModelConfig("facebook/opt-125m", revision="abc")
     convert(pickled, converted("facebook/opt-125m", "abc", tmp_path), "facebook/opt-125m")
     assert locate(choice, tmp_path) == tmp_path / "facebook--opt-125m@abc"
     with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
-        locate(ModelChoice("facebook/opt-125m"), tmp_path)
+        locate(ModelConfig("facebook/opt-125m"), tmp_path)
 
 
 class Hub(BaseHTTPRequestHandler):

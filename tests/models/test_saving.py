@@ -6,7 +6,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.peft import attach
-from experiments.saving import load_adapter, save
+from experiments.training.saving import load_adapter, save
 from zo.errors import ConfigError
 
 from .tiny import conf, load

@@ -6,9 +6,9 @@ import transformers as hf
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from experiments.modes import MODES
+from experiments.config.peft_config import MODES
 from experiments.peft import attach
-from experiments.saving import load_adapter, save
+from experiments.training.saving import load_adapter, save
 
 from .test_modes import CASES
 from .test_saving import moved

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from experiments.evaluation import shared
-from experiments.evaluation.shared import common, shareable, shared_logprobs, worth_sharing
-from experiments.objectives import span_logprobs
+from experiments.evaluation import prefix_cache
+from experiments.evaluation.prefix_cache import common, shareable, shared_logprobs, worth_sharing
 from experiments.peft import attach
+from experiments.tasks.objectives import span_logprobs
 from experiments.tasks.prompts import Row
 
 from .tiny import conf, evaluate, load, load_task
@@ -68,7 +68,7 @@ def test_prompts_go_in_parts_where_their_keys_and_values_would_be_large(folder, 
     loaded = loaded_from(folder, "llama")
     with torch.no_grad():
         together = shared_logprobs(loaded, examples(), 128)
-        monkeypatch.setattr(shared, "_CACHE", 20_000)
+        monkeypatch.setattr(prefix_cache, "_CACHE", 20_000)
         calls = []
         handle = loaded.model.register_forward_hook(lambda *_: calls.append(1))
         parts = shared_logprobs(loaded, examples(), 128)

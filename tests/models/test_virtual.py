@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.config.peft_config import MODES
 from experiments.evaluation.generate import generate
-from experiments.modes import MODES
 from experiments.peft import attach
 from zo.errors import ConfigError
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from zo import AdaMeZO, ConfigError, JournalError, MeZO, Weights, ZOAdam
-from zo.random import philox
-from zo.random.moments import f32
+from zo.kernels.adam_window import f32
+from zo.noise import philox
 
 EPS = 2.0**-10
 BETAS = (0.7, 0.9)

@@ -11,7 +11,7 @@ from torch import nn
 
 from zo import FZOO, Key, MeZO, Probe, Weights
 from zo.estimators import central_difference, deviation, forward_difference
-from zo.random import philox
+from zo.noise import philox
 
 EPS = 2.0**-10
 

@@ -112,7 +112,7 @@ def test_bytes_kept_are_those_of_what_is_there(name):
     kind = getattr(optimizer, "directions", None)
     found = sum(t.nbytes for t in optimizer.state().values())
     found += sum(basis.nbytes for _, basis in getattr(kind, "_bases", {}).values())
-    said = optimizer.kept([torch.empty(p.shape, device="meta") for p in model.parameters()])
+    said = optimizer.state_bytes([torch.empty(p.shape, device="meta") for p in model.parameters()])
     if isinstance(kind, LowRank):
         assert kind._size <= 1 << 24
         said -= 4 << 24
@@ -296,7 +296,7 @@ def test_a_loss_that_is_no_number_stops_or_is_skipped(name, bad):
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = make(name, model, lr=0.01)
     losses = synthetic(optimizer, 0, model)
-    losses[len(optimizer.counting(losses)) - 1] = bad
+    losses[len(optimizer.required_losses(losses)) - 1] = bad
     with pytest.raises(Diverged, match="Step 0"):
         optimizer.tell(0, losses)
     assert equal([p.detach() for p in model.parameters()], before)

@@ -11,7 +11,7 @@ from tests.optimizers.test_battery import YAMLS, make
 from zo import FZOO, FZOOR, ConfigError, InPlace, Key, LeZO, MeZO, ModuleLook, Probe, SparseMeZO, Weights
 from zo.directions import KINDS, Layers, LowRank, Projected, Subspace, directions
 from zo.directions.lowrank import is_matrix
-from zo.random import eager
+from zo.kernels import eager
 
 KERNELS = Weights([("w", nn.Parameter(torch.zeros(1)))]).backend
 
@@ -103,7 +103,7 @@ def test_norm2_of_a_projection():
 @pytest.mark.parametrize("update", ["nearest", "stochastic", "master"])
 @pytest.mark.parametrize("kind", ["lowrank", "subspace"])
 def test_a_move_of_thin_factors_is_that_of_their_product(kind, update, monkeypatch):
-    """Made 7 rows at a time, of which the last time has 2; stochastic bits are those of the elements."""
+    """Factored 7 rows at a time, of which the last time has 2; stochastic bits are those of the elements."""
     monkeypatch.setattr("zo.weights._ROWS", 7 * 30)
     made = torch.randn(100, 30, generator=torch.Generator().manual_seed(1)).bfloat16()
     moved, other = (Weights([("w", nn.Parameter(made.clone()))], update=update) for _ in range(2))

@@ -102,10 +102,13 @@ def test_a_rule_needs_no_direction():
 def test_slots_go_into_snapshots():
     one, other = ZOSGD(Weights(parameters())), ZOSGD(Weights(parameters()))
     for optimizer in (one, other):
-        optimizer.slots["m"] = optimizer.weights.zeros()
+        optimizer.state_tensors["m"] = optimizer.weights.zeros()
     one.apply_rule(0, lambda block: block.state["m"].add_(block.noise[0]), one.keys(0), 1.0)
     assert sorted(one.state()) == ["m:layernorm", "m:matrix", "m:scalar"]
     other.load(one.state())
-    assert all(torch.equal(other.slots["m"][name], one.slots["m"][name]) for name in one.slots["m"])
+    assert all(
+        torch.equal(other.state_tensors["m"][name], one.state_tensors["m"][name])
+        for name in one.state_tensors["m"]
+    )
     with pytest.raises(JournalError, match="belongs to another"):
         other.load({"v:matrix": torch.ones(2)})

@@ -9,7 +9,7 @@ from torch import nn
 
 from zo import FZOO, FZOOR, ConfigError, JournalError, Weights
 from zo.directions import Probe
-from zo.random import philox
+from zo.noise import philox
 
 EPS = 2.0**-10
 LR = 2.0**-7

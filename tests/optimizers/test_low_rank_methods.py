@@ -88,7 +88,7 @@ def test_a_rate_of_the_authors_code_is_r_times_as_much_here(method, rank):
     assert torch.allclose(moved(optimizer, (0, told))["w"], expected, atol=1e-6)  # fp32 weights near 1
 
 
-# Of a matrix [40, 30] and a vector of 40. Kept: numbers in snapshots. Made: those of orthonormal factors beside.
+# Of a matrix [40, 30] and a vector of 40. Kept: numbers in snapshots. Factored: those of orthonormal factors beside.
 # What a method of any directions keeps for each weight is in test_zobench.py.
 COSTS = {
     "mezo": (2, 0, 0), "mezoswitch": (2, 0, 0), "fzoo": (9, 0, 0), "fzoor": (5, 4, 0), "adamezo": (2, 10, 0),

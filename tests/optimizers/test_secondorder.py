@@ -13,9 +13,9 @@ from tests.optimizers.test_battery import Bowl, equal, run
 from tests.optimizers.test_zobench import EPS, close, parameters, told, values
 from zo import AdaMeZO, ConfigError, HiZOO, HiZOOL, Key, MeZO, ModuleLook, Weights, ZOAdaMU
 from zo.directions import Directions, Gaussian
+from zo.kernels.adam_window import f32
 from zo.optimizers.hizoo import SCHEDULES, smoothing, squares
 from zo.optimizers.hizool import mean, pieces
-from zo.random.moments import f32
 
 HIZOOS: list[Any] = [HiZOO, HiZOOL]
 
@@ -43,7 +43,7 @@ def test_probes_and_moves_divide_by_the_same_root(monkeypatch, dtype, update):
         optimizer = HiZOO(weights, lr=0.01, eps=EPS, alpha=1e-3)
         for t in range(3):
             optimizer.tell(t, [1.0, 1.5, 1.25])
-        H, probes, rows = optimizer.slots["H"], optimizer.ask(3)[1:], torch.tensor([129, 0, 3])
+        H, probes, rows = optimizer.state_tensors["H"], optimizer.ask(3)[1:], torch.tensor([129, 0, 3])
         z = {name: direction.float() for name, direction in normal(optimizer, t=3).items()}
         for name in weights.ids:
             source, root = weights.source(name), H[name].double().sqrt().float()
@@ -116,7 +116,7 @@ def test_hizoo_by_hand(estimator, smooth):
             H[name] = (1 - alpha) * H[name] + alpha * found
             theta[name] -= 0.01 * (plus - minus) / (2 * EPS) * z[name] / H[name].sqrt()
         optimizer.tell(t, losses)
-    close(optimizer.slots["H"], H, rtol=1e-5)
+    close(optimizer.state_tensors["H"], H, rtol=1e-5)
     close(values(optimizer), theta, rtol=2e-6)
     assert max(h.max() for h in H.values()) > 2.0  # it did something
 
@@ -146,7 +146,7 @@ def test_the_hessian_moves_in_a_16_bit_model(kind):
     optimizer = kind(Weights([("w", nn.Parameter(torch.ones(64, 64).half()))]), lr=0.0, estimator="code")
     for t in range(200):
         optimizer.tell(t, [1.0, 1.0, 1.0 + 1e-2])
-    found = optimizer.hessian("w").at(slice(0, 4096)) if kind is HiZOOL else optimizer.slots["H"]["w"]
+    found = optimizer.hessian("w").at(slice(0, 4096)) if kind is HiZOOL else optimizer.state_tensors["H"]["w"]
     assert found.mean().item() == pytest.approx(
         (1 + 5e-5) ** 200, abs=5e-5
     )  # 1.01; ± 1e-2 · √(2 / 4096 / 200)
@@ -298,7 +298,7 @@ def test_adamu_by_hand(signed):
                 m[name] *= math.copysign(1, p)
         optimizer.tell(t, losses)
         assert optimizer.anneal(t, 0.2) == pytest.approx(alpha)
-    close(optimizer.slots["m"], m, rtol=1e-5)
+    close(optimizer.state_tensors["m"], m, rtol=1e-5)
     close(values(optimizer), theta, rtol=2e-5)  # 1 / √(v + σ) grows roundings up to a hundredfold
 
 

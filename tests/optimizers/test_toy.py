@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.toy import PUBLISHED, TOYS, Generator, run
+from notebooks.toy_functions import PUBLISHED, TOYS, Generator, run
 from zo import Key, Weights
 
 ROOT = Path(__file__).parents[2]

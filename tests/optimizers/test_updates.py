@@ -8,8 +8,8 @@ from torch import nn
 
 from zo import FZOO, ConfigError, Key, MeZO, Weights
 from zo.directions import directions
-from zo.random import rounding
-from zo.random.formulas import Formula
+from zo.kernels import rounding
+from zo.kernels.formulas import Formula
 
 EPS = 2.0**-7
 

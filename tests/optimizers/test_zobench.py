@@ -141,7 +141,7 @@ def test_master_is_the_fp32_run(name):
         low.tell(t, told(low, t))
         high.tell(t, told(high, t))
     for key, tensor in high.weights.tensors.items():
-        from zo.random import rounding
+        from zo.kernels import rounding
 
         joined = rounding.join(low.weights.tensors[key].detach(), low.weights.low[key])
         assert torch.equal(joined, tensor.detach()), key
@@ -319,7 +319,7 @@ def test_radazo_divides_by_the_second_moment_of_its_momentum():
             theta[name] -= 0.01 * m[name] / (v[name] + 1e-6).sqrt()
         optimizer.tell(t, losses)
     close(values(optimizer), theta, rtol=2e-6)
-    close({name: optimizer.slots["v"][name] for name in v}, v, rtol=1e-5)
+    close({name: optimizer.state_tensors["v"][name] for name in v}, v, rtol=1e-5)
 
 
 # Conservative

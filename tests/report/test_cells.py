@@ -6,7 +6,7 @@ import random
 import pytest
 import yaml
 
-from experiments.cli.compose import compose
+from experiments.config.compose import compose
 from experiments.report.cells import cells_of
 from experiments.report.comparison import comparison
 from experiments.report.runs import SMOKE, read_runs

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.cli.compose import CONF
-from experiments.identity import method_of
+from experiments.config.compose import CONF
+from experiments.config.run_id import method_of
 from experiments.report.colours import DARK, DASHES, LIGHT, MAIN, STYLES, style
 
 # Machado, Oliveira, Fernandes 2009, Table 1, severity 1.0; on linear RGB. Usual eyes: nothing changes.

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
-from experiments.cli import main as launch
+from experiments.commands.launch import main as launch
+from experiments.report.filters import where
 from experiments.report.runs import read_runs
-from experiments.report.where import where
-from experiments.rows import AXES
+from experiments.rundir.metric_rows import AXES
 from tests.report.made import run
 from zo.errors import ConfigError
 
@@ -156,7 +156,7 @@ def test_smoke_runs_are_shown_where_their_experiment_is_asked_for(tmp_path, caps
 def test_a_package_that_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, capsys, monkeypatch):
     run(tmp_path / "runs")
     monkeypatch.setattr(
-        "experiments.report.command.find_spec", lambda name: None if name == "jinja2" else name
+        "experiments.commands.report.find_spec", lambda name: None if name == "jinja2" else name
     )
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err

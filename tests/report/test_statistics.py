@@ -9,7 +9,7 @@ import pytest
 from experiments.report.cells import cells_of
 from experiments.report.runs import read_runs
 from experiments.report.statistics import curves, differences, reach, spread
-from experiments.rows import AXES
+from experiments.rundir.metric_rows import AXES
 from tests.report.made import dev_rows, run, train_rows
 
 

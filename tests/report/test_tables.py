@@ -9,14 +9,14 @@ import pytest
 from rich.console import Console
 
 from experiments.papers import Published, published
-from experiments.report.beside import compare
 from experiments.report.comparison import comparison
-from experiments.report.papertables import not_run, papertables
-from experiments.report.records import records
+from experiments.report.exported_rows import records
+from experiments.report.published import compare
 from experiments.report.render import comma_separated, in_latex, latex, markdown, terminal
 from experiments.report.runs import read_runs
-from experiments.report.table import Entry, Table
-from experiments.report.tables import costs, differences, results, tables
+from experiments.report.tables.builders import costs, differences, results, tables
+from experiments.report.tables.paper_tables import not_run, papertables
+from experiments.report.tables.table import Entry, Table
 from tests.report.made import dev_rows, run
 
 
@@ -178,7 +178,7 @@ def test_a_number_is_laid_beside_the_objective_that_it_was_trained_on(tmp_path, 
 
 
 def test_in_context_with_another_number_of_demonstrations_is_not_what_the_paper_ran(tmp_path):
-    target: dict[str, Any] = {"optimizer___target_": "experiments.ways.Untrained"}
+    target: dict[str, Any] = {"optimizer___target_": "experiments.baselines.ZeroShot"}
     numbers = [number(50.0, None, method="icl", demonstrations=32), number(50.0, None, method="zeroshot")]
     for shown, ours in ((32, [50, None]), (4, [None, None]), (0, [None, 50])):
         folder = tmp_path / str(shown)

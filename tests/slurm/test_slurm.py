@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main as after
-from experiments.cli import main
+from experiments.commands.launch import main
 from experiments.launching.states import states
 from experiments.launching.submission import read_sweep, submission
 

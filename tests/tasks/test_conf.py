@@ -4,17 +4,10 @@ from dataclasses import fields
 
 import pytest
 
-from experiments.choices import (
-    Causal,
-    Classified,
-    Masked,
-    ModelChoice,
-    Source,
-    TaskChoice,
-    Templates,
-    read,
-)
-from experiments.modes import MODES, mode
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
+from experiments.config.peft_config import MODES, mode
+from experiments.config.task_config import Causal, Classified, Masked, Source, TaskConfig, Templates
 
 from ..models.tiny import CONF, conf
 
@@ -30,8 +23,8 @@ def files(group):
 @pytest.mark.parametrize("name", files("model"))
 def test_models(name):
     values = conf("model", name)
-    assert set(values) == names(ModelChoice)
-    read(ModelChoice, values, "model")
+    assert set(values) == names(ModelConfig)
+    read(ModelConfig, values, "model")
 
 
 @pytest.mark.parametrize("name", files("peft"))
@@ -45,10 +38,10 @@ def test_adapters(name):
 def test_tasks(name):
     values = conf("task", name)
     assert values["name"] == name
-    assert set(values) == names(TaskChoice)
+    assert set(values) == names(TaskConfig)
     assert set(values["source"]) == names(Source)
     assert set(values["templates"]) == names(Templates)
     for family, kind in (("causal", Causal), ("masked", Masked), ("classifier", Classified)):
         template = values["templates"][family]
         assert template is None or set(template) == names(kind)
-    read(TaskChoice, values, "task")
+    read(TaskConfig, values, "task")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.cli import main
-from experiments.cli.compose import CONF
+from experiments.commands.launch import main
+from experiments.config.compose import CONF
 
 from ..models.tiny import load_task
 
@@ -46,7 +46,7 @@ def here(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         for split in ("train", "validation"):
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr("experiments.cli.compose.CONF", tmp_path / "conf")
+    monkeypatch.setattr("experiments.config.compose.CONF", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from experiments.choices import Masked, TaskChoice, read
-from experiments.tasks.checks import read_by
-from experiments.tasks.fitting import prompts_of
+from experiments.config.parsing import read
+from experiments.config.task_config import Masked, TaskConfig, read_by
+from experiments.tasks.encoding import prompts_of
 from experiments.tasks.records import Record
 from zo.errors import ConfigError, DataError
 
@@ -228,7 +228,7 @@ OPTION_TASKS = [
 
 @pytest.mark.parametrize("name", [name for name in OPTION_TASKS if name != "copa"])
 def test_every_task_with_fixed_options_has_a_template_for_classifiers(encoder, name):
-    choice = read(TaskChoice, conf("task", name), "task")
+    choice = read(TaskConfig, conf("task", name), "task")
     prompts = prompts_of(choice, encoder, 128)
     fields = dict.fromkeys(read_by(choice, "classifier"), "Some text.")
     (example,) = prompts.encode([Record(0, fields, (0,), (), "")])

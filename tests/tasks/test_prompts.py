@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from experiments.config.template import Template
 from experiments.tasks.prompts import CausalPrompts, MaskedPrompts
 from experiments.tasks.records import Record
-from experiments.tasks.template import Template
 from zo.errors import ConfigError, DataError
 
 from ..models.tiny import conf, load_task

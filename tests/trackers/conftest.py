@@ -39,7 +39,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 def run_below(folder: Path, *overrides: str, code: int = 0) -> Path:
     """Runs with overrides; the newest run's folder."""
-    from experiments.cli import main
+    from experiments.commands.launch import main
 
     assert main([*SMALL, f"paths.runs={folder}", *overrides]) == code
     found = list(folder.rglob("status.json"))

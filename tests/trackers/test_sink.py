@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments.trackers import opening, sink
+from experiments.trackers.interface import About, metrics_of, summary_of
 from experiments.trackers.sink import EVERY, MOST, SHARE, Sink
-from experiments.trackers.tracker import About, metrics_of, summary_of
 from tests.trackers.conftest import rows_of
 
 VARYING = ("seconds", "gpu_hours", "peak_memory_bytes")

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("trackio", reason="the package trackio is not installed (pip install trackio)")
 
-from experiments.trackers.tracker import metrics_of, summary_of
+from experiments.trackers.interface import metrics_of, summary_of
 from tests.trackers.conftest import rows_of
 
 

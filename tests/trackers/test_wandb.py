@@ -10,9 +10,9 @@ pytest.importorskip("wandb", reason="the package wandb is not installed (pip ins
 import yaml
 
 from experiments.__main__ import main
-from experiments.trackers import syncing
+from experiments.report import tracker_sync
+from experiments.trackers.interface import metrics_of
 from experiments.trackers.sink import Sink
-from experiments.trackers.tracker import metrics_of
 from experiments.trackers.wandb import Wandb
 from tests.trackers.conftest import KEY, history, metrics, records, rows_of, run_below, summary
 from zo.journal import Journal
@@ -121,7 +121,7 @@ def test_without_a_key_the_run_is_tracked_offline_and_says_so(run, monkeypatch, 
 def test_a_server_that_does_not_answer_fails_the_upload_and_loses_nothing(tracked, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(syncing, "START", 0.5)
+    monkeypatch.setattr(tracker_sync, "START", 0.5)
     assert main(["sync", str(tracked)]) == 1
     assert "not synced: " in capsys.readouterr().out and rows_of(tracked)
 

@@ -13,12 +13,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from experiments.__main__ import main
-from experiments.folder import RunFolder
+from experiments.commands.watch import Keys, watch
 from experiments.launching.states import states
-from experiments.lock import Lock, holder_of
-from experiments.watching.command import Keys, watch
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.lock import Lock, holder_of
 from experiments.watching.follow import Flock, Tail, names_of
-from experiments.watching.table import COLUMNS, Overview, fitting
+from experiments.watching.run_table import COLUMNS, Overview, fitting
 
 CONFIG = {
     "optimizer": {"_target_": "zo.optimizers.FZOO"},

@@ -7,9 +7,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from experiments.progress import Lines, view
-from experiments.watching.panel import REFRESH, Panel
-from experiments.watching.track import Goal
+from experiments.display.panel import REFRESH, Panel
+from experiments.display.progress import Lines, view
+from experiments.display.track import Goal
 
 WIDTHS = (60, 80, 120, 200)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
-from experiments.cli import main as launch
-from experiments.folder import RunFolder
-from experiments.lock import Lock
+from experiments.commands.launch import main as launch
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.lock import Lock
 from tests.watching.terminal import Terminal
 from tests.watching.test_follow import begun, ends, row
 
@@ -19,7 +19,7 @@ CURSOR_AT = re.compile(rb"\x1b\[\?25([hl])")
 
 
 def command(folder: Path, *overrides: str):
-    import experiments.run  # noqa: F401  # the child has it then, without the seconds it takes
+    import experiments.training.run  # noqa: F401  # the child has it then, without the seconds it takes
 
     return lambda: launch([*SMALL, f"paths.runs={folder / 'runs'}", *overrides])
 
@@ -82,7 +82,7 @@ def test_terminals_that_want_less(tmp_path, environment):
 
 
 def test_watch_follows_runs_that_grow_and_come_until_all_have_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.watching.command._FIND", 0.05)
+    monkeypatch.setattr("experiments.commands.watch._FIND", 0.05)
     first = begun(tmp_path / "m-mezo-none" / "00aa" / "seed0", 10)
 
     def work() -> None:

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from experiments.rows import AXES
-from experiments.watching.sparkline import BLOCKS, PLAIN, Curve, sparkline
-from experiments.watching.track import Goal, Pace, Track, clock, goal_of, mebibytes
+from experiments.display.sparkline import BLOCKS, PLAIN, Curve, sparkline
+from experiments.display.track import Goal, Pace, Track, clock, goal_of, mebibytes
+from experiments.rundir.metric_rows import AXES
 
 
 def train(steps: int, seconds: float, cost: int = 9, **more) -> dict:
@@ -98,7 +98,7 @@ def test_every_kind_of_budget():
     timed = Track(goal_of(config | {"budget": {"steps": None, "forward_passes": None, "minutes": 2}}))
     timed.take(train(1, 30.0))
     assert (timed.total, timed.share, timed.eta(10.0)) == (None, 0.25, 80.0)
-    none = goal_of({"optimizer": {"_target_": "experiments.ways.Untrained"}, "budget": {"steps": 5}})
+    none = goal_of({"optimizer": {"_target_": "experiments.baselines.ZeroShot"}, "budget": {"steps": 5}})
     assert none == Goal() and Track(none).share is None
 
 
@@ -111,7 +111,7 @@ def test_best_on_dev_is_the_highest_and_the_earliest_of_equal_ones():
 
 
 def test_of_equal_values_on_dev_the_best_has_the_lowest_loss_as_it_is_selected():
-    """The rule of the selected weights, `experiments.rows.standing`; a loss that is no number is the highest."""
+    """The rule of the selected weights, `experiments.rundir.metric_rows.standing`; a loss that is no number is the highest."""
     track = Track(Goal(steps=4))
     steps = []
     for step, (value, loss) in enumerate(

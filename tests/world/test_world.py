@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-from experiments.world import grammar, label_words, tokenizer, words
+from experiments.world import grammar, words
+from tools.build_models import label_words, tokenizer
 
 WORLD = Path(grammar.__file__).parent
 TASKS: tuple[grammar.Task, ...] = ("sentiment", "entailment", "question")

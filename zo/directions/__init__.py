@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from zo.directions.base import Directions, Key, Probe, Terms, Theta
+from zo.directions.direction import Directions, Key, Probe, Terms, Theta
 from zo.directions.gaussian import Gaussian
-from zo.directions.given import Given
+from zo.directions.given import Explicit
 from zo.directions.lowrank import LowRank
 from zo.directions.rademacher import Rademacher
 from zo.directions.sphere import Sphere
@@ -47,7 +47,7 @@ __all__ = [
     "KINDS",
     "Directions",
     "Gaussian",
-    "Given",
+    "Explicit",
     "Key",
     "Layers",
     "LowRank",

@@ -1,7 +1,7 @@
 """Standard normals by Box-Muller, as in MeZO. Thirty-two times the random bits of Rademacher."""
 
-from zo.directions.base import Directions
-from zo.random import GAUSSIANS
+from zo.directions.direction import Directions
+from zo.noise import GAUSSIANS
 
 
 class Gaussian(Directions):

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from zo.directions.base import Directions, Terms, Theta
+from zo.directions.direction import Directions, Terms, Theta
 from zo.directions.lowrank import is_matrix
-from zo.random import GAUSSIANS
+from zo.noise import GAUSSIANS
 
 
-class Given(Directions):
+class Explicit(Directions):
     """z of a tensor is what `make(name)` returns; the key of a term is not looked at.
 
     make: name → fp32 tensor of a vector's shape, or for a matrix factors (A [m, r], B [n, r]) of z = A Bᵀ. It is

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zo.checks import whole
-from zo.directions.base import Directions, Key, Terms, Theta
-from zo.random import GAUSSIANS, key_of
+from zo.checks import check_int
+from zo.directions.direction import Directions, Key, Terms, Theta
+from zo.noise import GAUSSIANS, key_of
 
 _KEPT = 1 << 24  # numbers of factors that are kept between a look and its move, 64 MiB
 
 
-class Made(Directions):
+class Factored(Directions):
     """A kind that gives thin factors for matrices, taken in some shape, and plain numbers for the rest."""
 
     @abstractmethod
@@ -52,16 +52,16 @@ class Made(Directions):
         return self.thin(weights, name, terms)
 
 
-class LowRank(Made):
+class LowRank(Factored):
     """rank: r. every: steps for which V stays, or None for a new one in every direction."""
 
     name = "lowrank"
     stream = GAUSSIANS
 
     def __init__(self, rank: int = 1, every: int | None = None):
-        whole("rank", rank, 1)
+        check_int("rank", rank, 1)
         if every is not None:
-            whole("every", every, 1, "step, or null for new factors in every direction")
+            check_int("every", every, 1, "step, or null for new factors in every direction")
         self.rank = rank
         self.every = every
         self._kept: dict[tuple[str, str, int], Tensor] = {}
@@ -92,7 +92,7 @@ class LowRank(Made):
         """V of one direction, [n, r]; not to be written."""
         return self._factor(weights, name, "B", matrix_shape(weights.source(name))[1], self._second(key))
 
-    def kept(self, tensors: Sequence[Tensor]) -> int:
+    def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         """The most: the factors of one step are kept, as far as there is room, and their number is the method's."""
         return _KEPT if any(is_matrix(tensor) for tensor in tensors) else 0
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from zo.directions.base import Directions, Key, Terms, Theta
-from zo.random.entries import Plus
+from zo.directions.direction import Directions, Key, Terms, Theta
+from zo.kernels.transforms import AddMomentum
 
 
 class Mixed(Directions):
@@ -39,9 +39,9 @@ class Mixed(Directions):
             noise += [(key, scale * a), (beside(key), scale * b * s)]
         return noise
 
-    def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> Plus:
+    def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> AddMomentum:
         leans = (sum(scale * self.mix(key.step)[1] for key, scale in terms) for terms in lists)
-        return Plus(self.m[name], tuple(leans))
+        return AddMomentum(self.m[name], tuple(leans))
 
 
 def beside(key: Key) -> Key:

@@ -1,7 +1,7 @@
 """Signs: z_e = ±1 with equal chance. Bits equal on every device, backend, block size and order."""
 
-from zo.directions.base import Directions
-from zo.random import SIGNS
+from zo.directions.direction import Directions
+from zo.noise import SIGNS
 
 
 class Rademacher(Directions):

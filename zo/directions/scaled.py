@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from zo.directions.base import Directions, Terms, Theta
-from zo.random.entries import Under, UnderProduct
+from zo.directions.direction import Directions, Terms, Theta
+from zo.kernels.transforms import DivideBySqrt, DivideBySqrtOuter
 
 
 class Scaled(Directions):
@@ -16,7 +16,7 @@ class Scaled(Directions):
     name = "scaled"
     stateful = True
 
-    def __init__(self, base: Directions, hessian: Callable[[str], Under | UnderProduct]):
+    def __init__(self, base: Directions, hessian: Callable[[str], DivideBySqrt | DivideBySqrtOuter]):
         self.base = base
         self.stream = base.stream
         self.hessian = hessian
@@ -24,5 +24,5 @@ class Scaled(Directions):
     def plain(self, weights: Theta, name: str) -> bool:
         return False
 
-    def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> Under | UnderProduct:
+    def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> DivideBySqrt | DivideBySqrtOuter:
         return self.hessian(name)

@@ -1,14 +1,14 @@
 """Uniform on the sphere of radius √d: z = √d g/‖g‖ with g ~ N(0, I) over all trained weights.
 
 ‖z‖² = d exactly, so that every probe lies at the same distance. The norm costs one more pass over the numbers;
-it is summed in float64, in an order that depends on nothing else (zo/random/sums.py).
+it is summed in float64, in an order that depends on nothing else (zo/kernels/sums.py).
 """
 
 import math
 
-from zo.directions.base import Directions, Key, Terms, Theta
-from zo.random import GAUSSIANS
-from zo.random.sums import squares
+from zo.directions.direction import Directions, Key, Terms, Theta
+from zo.kernels.sums import squares
+from zo.noise import GAUSSIANS
 
 _KEPT = 1 << 14  # norms, more than a step has directions: each is asked for by one tensor after another
 

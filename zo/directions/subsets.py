@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zo.directions.base import Directions, Terms, Theta
+from zo.directions.direction import Directions, Terms, Theta
 from zo.directions.lowrank import is_matrix
 from zo.errors import ConfigError
-from zo.random import GAUSSIANS, SIGNS, key_of
-from zo.random.entries import Within
+from zo.kernels.transforms import MaskLarge
+from zo.noise import GAUSSIANS, SIGNS, key_of
 
 _STREAMS = {"gaussian": GAUSSIANS, "rademacher": SIGNS}
 _LAYER = re.compile(r"^((?:.*?\.)??\d+)\.")
@@ -51,7 +51,7 @@ class Sparse(Directions):
                     self.thresholds[name].copy_(quantile)
         return {"threshold": self.thresholds}
 
-    def kept(self, tensors: Sequence[Tensor]) -> int:
+    def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         return len(tensors)
 
     def norm2(self, weights: Theta) -> float:
@@ -62,8 +62,8 @@ class Sparse(Directions):
     def plain(self, weights: Theta, name: str) -> bool:
         return not is_matrix(weights.source(name))
 
-    def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> Within | None:
-        return None if self.plain(weights, name) else Within(weights.source(name), self.thresholds[name])
+    def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> MaskLarge | None:
+        return None if self.plain(weights, name) else MaskLarge(weights.source(name), self.thresholds[name])
 
 
 class Layers(Directions):

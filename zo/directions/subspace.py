@@ -17,13 +17,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zo.checks import whole
-from zo.directions.base import Key, Terms, Theta
-from zo.directions.lowrank import Made, is_matrix, matrix_shape
-from zo.random import GAUSSIANS, key_of
+from zo.checks import check_int
+from zo.directions.direction import Key, Terms, Theta
+from zo.directions.lowrank import Factored, is_matrix, matrix_shape
+from zo.noise import GAUSSIANS, key_of
 
 
-class Lazy(Made):
+class Lazy(Factored):
     """A kind with orthonormal factors that stay for some steps.
 
     rank: r, at most the sides of a matrix. every: steps between new factors.
@@ -32,8 +32,8 @@ class Lazy(Made):
     stream = GAUSSIANS
 
     def __init__(self, rank: int, every: int):
-        whole("rank", rank, 1)
-        whole("every", every, 1, "step")
+        check_int("rank", rank, 1)
+        check_int("every", every, 1, "step")
         self.rank = rank
         self.every = every
         self._bases: dict[tuple[str, str], tuple[int, Tensor]] = {}
@@ -42,7 +42,7 @@ class Lazy(Made):
     def sides(self, tensor: Tensor) -> int:
         """Columns of the orthonormal factors of a matrix times their length."""
 
-    def kept(self, tensors: Sequence[Tensor]) -> int:
+    def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         return sum(self.sides(tensor) for tensor in tensors if is_matrix(tensor))
 
     def window(self, key: Key) -> int:

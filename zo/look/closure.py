@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zo.directions import Probe
-from zo.look.base import Look, weighted_sums
+from zo.look.look import Look, weighted_sums
 from zo.optimizers import Probing
 
 

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from zo.directions import Directions, Probe
 from zo.look import sites
 from zo.look.affine import add_thin, affine, affine_into
-from zo.look.layout import BATCH, Layout, leading, parts, together
+from zo.look.batch_dims import BATCH, Layout, leading, parts, together
 from zo.look.sites import Site
 from zo.weights import Weights
 

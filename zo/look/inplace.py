@@ -12,7 +12,7 @@ from torch import nn
 
 from zo.directions import Key, Probe
 from zo.errors import ConfigError
-from zo.look.base import ModelLook, Objective, weighted_sums
+from zo.look.look import ModelLook, Objective, weighted_sums
 from zo.optimizers import Probing
 
 

@@ -12,10 +12,10 @@ from torch.utils import _pytree as pytree
 
 from zo.directions import Key, Probe
 from zo.errors import ConfigError, LookError
-from zo.look.base import ModelLook, Objective, weighted_sums
+from zo.look.batch_dims import Ambiguous, Layout, Unstackable, leading, shapes
 from zo.look.dual import Duals, unpack
 from zo.look.executor import Executor
-from zo.look.layout import Ambiguous, Layout, Unstackable, leading, shapes
+from zo.look.look import ModelLook, Objective, weighted_sums
 from zo.optimizers import Optimizer, Probing
 
 _AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "auto" allows
@@ -73,7 +73,7 @@ class ModuleLook(ModelLook):
 
     @property
     def executor(self) -> Executor:
-        """Made at first use, so that first-order methods need none."""
+        """Factored at first use, so that first-order methods need none."""
         if self._executor is None:
             assert self.directions is not None, "a first-order method asks for gradients, not probes"
             self._executor = Executor(self.model, self.weights, self.directions, materialise=self.materialise)
@@ -81,7 +81,7 @@ class ModuleLook(ModelLook):
 
     @property
     def duals(self) -> Duals:
-        """Made at first use; only forward gradients need it."""
+        """Factored at first use; only forward gradients need it."""
         if self._duals is None:
             assert self.directions is not None, "a first-order method asks for gradients, not slopes"
             self._duals = Duals(self.model, self.weights, self.directions)

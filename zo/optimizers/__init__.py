@@ -1,7 +1,6 @@
 """Optimizers: one file a paper."""
 
 from zo.optimizers.adamezo import AdaMeZO
-from zo.optimizers.base import Optimizer, Probing
 from zo.optimizers.eggroll import EGGROLL
 from zo.optimizers.firstorder import SGD, AdamW
 from zo.optimizers.forwardgradient import ForwardGradient
@@ -15,6 +14,7 @@ from zo.optimizers.lozo import LOZO, LOZOM
 from zo.optimizers.meazo import MEAZO
 from zo.optimizers.mezo import MeZO
 from zo.optimizers.mezoswitch import MeZOSwitch
+from zo.optimizers.optimizer import Optimizer, Probing
 from zo.optimizers.radazo import RAdaZO
 from zo.optimizers.sparsemezo import SparseMeZO
 from zo.optimizers.subzero import SubZero

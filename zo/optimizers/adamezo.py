@@ -5,7 +5,7 @@
     θ ← θ − η (s · m_t / (√v_t + ε_A) + λ θ)
 
 The moments are truncated to the last H steps, whose directions are made again from their names, tile by tile
-(zo/random/moments.py): what is kept are H · n slopes. The first H + 1 steps are MeZO's.
+(zo/kernels/adam_window.py): what is kept are H · n slopes. The first H + 1 steps are MeZO's.
 
 Paper and code: the paper has (1 − β1) and (1 − β2) before the sums and ε under the root; the authors' code, whose
 published learning rates are used here, has neither factor, ε beside the root (`eps_inside` puts it under) and
@@ -23,14 +23,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zo.checks import two_betas, whole
+from zo.checks import check_int, two_betas
 from zo.directions import Key, Spec
 from zo.errors import ConfigError
+from zo.kernels.adam_window import Moments
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.optimizers.window import Window
-from zo.random.moments import Moments
 from zo.weights import Weights
 
 
@@ -76,9 +76,9 @@ class AdaMeZO(TwoPoint):
                 f"AdaMeZO makes the directions of its last {horizon} steps again, and those of directions = "
                 f"{self.directions.name!r} depend on what they were made from then. Use gaussian or rademacher."
             )
-        whole("optimizer.horizon", horizon, 0, "steps (below 2 it is MeZO)")
+        check_int("optimizer.horizon", horizon, 0, "steps (below 2 it is MeZO)")
         if warmup is not None:
-            whole("optimizer.warmup", warmup, 0, "steps, or null for horizon + 1")
+            check_int("optimizer.warmup", warmup, 0, "steps, or null for horizon + 1")
         if not (math.isfinite(update_scale) and update_scale > 0):
             raise ConfigError(f"optimizer.update_scale = {update_scale} must be a finite number above 0.")
         if not (math.isfinite(adam_eps) and adam_eps >= 0):
@@ -93,7 +93,7 @@ class AdaMeZO(TwoPoint):
             self._move_by_momentum(t, lr)
         else:
             self._move_by_ratio(t, lr)
-        return self.seen(losses, slopes)
+        return self.metrics(losses, slopes)
 
     def _move_by_momentum(self, t: int, lr: float) -> None:
         """v = 1: a sum of directions."""

@@ -21,7 +21,7 @@ from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import deviation
 from zo.names import Parameters
-from zo.optimizers.base import Probing, Rate
+from zo.optimizers.optimizer import Probing, Rate
 from zo.weights import Weights
 
 

@@ -19,8 +19,8 @@ from zo.checks import two_betas
 from zo.directions import Probe
 from zo.errors import ConfigError, Diverged
 from zo.names import Parameters
-from zo.optimizers.base import NO_DECAY, Looker, Optimizer, Rate
-from zo.random import key_of
+from zo.noise import key_of
+from zo.optimizers.optimizer import NO_DECAY, Looker, Optimizer, Rate
 from zo.weights import Weights, as_weights
 
 BACKWARD_COST = 3
@@ -112,7 +112,7 @@ class FirstOrder(Optimizer):
         self.inner.zero_grad(set_to_none=True)
         return {"loss": losses[0], "gradient_norm": norm.item()}
 
-    def kept(self, tensors: Sequence[Tensor]) -> int:
+    def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         return int(self.state_copies * sum(tensor.nbytes for tensor in tensors))
 
     def state(self) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from typing import Any
 from zo.directions import Probe, Spec
 from zo.directions import directions as kind
 from zo.names import Parameters
-from zo.optimizers.base import Looker, Probing, Rate
+from zo.optimizers.optimizer import Looker, Probing, Rate
 from zo.weights import Weights
 
 

@@ -31,13 +31,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zo.checks import whole
+from zo.checks import check_int
 from zo.directions import Probe, Spec
 from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import deviation
 from zo.names import Parameters
-from zo.optimizers.base import Probing, Rate, warn
+from zo.optimizers.optimizer import Probing, Rate, warn
 from zo.weights import Weights
 
 
@@ -146,7 +146,7 @@ class FZOO(Probing):
 
 def check_spread(n: int, ddof: int, floor: float, clip: float | None) -> None:
     """Raises ConfigError for what no spread of n losses can be made with."""
-    whole("optimizer.n", n, 2, "losses, by whose spread FZOO divides (8 in the paper)")
+    check_int("optimizer.n", n, 2, "losses, by whose spread FZOO divides (8 in the paper)")
     if ddof not in (0, 1):
         raise ConfigError(f"optimizer.ddof = {ddof} must be 1 (the paper) or 0 (the authors' code).")
     if not (math.isfinite(floor) and floor >= 0):

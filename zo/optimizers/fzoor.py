@@ -24,8 +24,8 @@ from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import deviation
 from zo.names import Parameters
-from zo.optimizers.base import Probing, Rate
 from zo.optimizers.fzoo import check_spread, clipped
+from zo.optimizers.optimizer import Probing, Rate
 from zo.optimizers.window import Window
 from zo.weights import Weights
 

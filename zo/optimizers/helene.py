@@ -22,13 +22,13 @@ the first gradients their full weight. State: m and h, two fp32 copies.
 import math
 from collections.abc import Sequence
 
-from zo.checks import two_betas, whole
+from zo.checks import check_int, two_betas
 from zo.directions import Spec
 from zo.errors import ConfigError
+from zo.kernels.formulas import Elements, Formula, Value, within
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.random.formulas import Elements, Formula, Value, within
 from zo.weights import Weights
 
 
@@ -68,7 +68,7 @@ class HELENE(TwoPoint):
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"optimizer.{name} = {value} must be a finite number above 0.")
         for name, value in {"refresh": refresh, "batch": batch}.items():
-            whole(f"optimizer.{name}", value, 1)
+            check_int(f"optimizer.{name}", value, 1)
         if clip not in ("layer", "constant"):
             raise ConfigError(
                 f"optimizer.clip = {clip!r} must be 'layer' (a bound for each tensor) or 'constant'."
@@ -79,7 +79,7 @@ class HELENE(TwoPoint):
             name: radius if clip == "constant" else radius / (2 * math.sqrt(max(1, tensor.numel())))
             for name, tensor in self.weights.tensors.items()
         }
-        self.slots |= {"m": self.weights.zeros(), "h": self.weights.zeros()}
+        self.state_tensors |= {"m": self.weights.zeros(), "h": self.weights.zeros()}
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
@@ -95,4 +95,4 @@ class HELENE(TwoPoint):
 
         self.check_size(lr * max(abs(p) for p in slopes))
         self.apply_rule(t, Formula(step, by_name=True), self.keys(t), lr)
-        return self.seen(losses, slopes) | {"annealing": alpha}
+        return self.metrics(losses, slopes) | {"annealing": alpha}

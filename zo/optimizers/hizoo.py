@@ -25,15 +25,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from zo.checks import whole
+from zo.checks import check_int
 from zo.directions import Gaussian, Probe
 from zo.directions.scaled import Scaled
 from zo.errors import ConfigError
 from zo.estimators import central_difference, second_difference
+from zo.kernels.formulas import Elements, Formula, Value, root, within
+from zo.kernels.transforms import DivideBySqrt, DivideBySqrtOuter
 from zo.names import Parameters
-from zo.optimizers.base import Probing, Rate
-from zo.random.entries import Under, UnderProduct
-from zo.random.formulas import Elements, Formula, Value, root, within
+from zo.optimizers.optimizer import Probing, Rate
 from zo.weights import Weights
 
 SCHEDULES = ("constant", "drop", "linear", "cosine")
@@ -72,13 +72,13 @@ class HiZOO(Probing):
 
     def _begin(self) -> None:
         """H = 1."""
-        self.slots["H"] = self.weights.zeros()
-        for tensor in self.slots["H"].values():
+        self.state_tensors["H"] = self.weights.zeros()
+        for tensor in self.state_tensors["H"].values():
             tensor.fill_(1.0)
 
-    def hessian(self, name: str) -> Under | UnderProduct:
+    def hessian(self, name: str) -> DivideBySqrt | DivideBySqrtOuter:
         """H of a tensor, as the probes and the move divide by its root."""
-        return Under(self.slots["H"][name])
+        return DivideBySqrt(self.state_tensors["H"][name])
 
     def ask(self, t: int) -> list[Probe]:
         (key,) = self.keys(t)
@@ -104,7 +104,7 @@ class HiZOO(Probing):
 
         self.check_size(lr * abs(slope))
         how = self.pass_options(t, lr)
-        self.weights.elementwise(Formula(step), self.keys(t), self.normal, self.slots, **how)
+        self.weights.elementwise(Formula(step), self.keys(t), self.normal, self.state_tensors, **how)
 
 
 def squares(z: Any, estimator: str) -> Any:
@@ -130,6 +130,6 @@ def check_smoothing(alpha: float, smooth: str, steps: int, estimator: str) -> No
         raise ConfigError(f"optimizer.alpha = {alpha} must lie in [0, 1); the authors use 1e-8.")
     if smooth not in SCHEDULES:
         raise ConfigError(f"optimizer.smooth = {smooth!r} is none of {', '.join(SCHEDULES)}.")
-    whole("optimizer.smooth_steps", steps, 1, "step")
+    check_int("optimizer.smooth_steps", steps, 1, "step")
     if estimator not in ("paper", "code"):
         raise ConfigError(f"optimizer.estimator = {estimator!r} must be 'paper' or 'code'.")

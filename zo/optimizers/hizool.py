@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from zo.directions import Key
+from zo.kernels.transforms import DivideBySqrtOuter
 from zo.optimizers.hizoo import LEAST, MOST, HiZOO, squares
-from zo.random.entries import UnderProduct
 from zo.weights import BLOCK
 
 
@@ -41,15 +41,15 @@ class HiZOOL(HiZOO):
             self.rows[name] = torch.ones(height, device=tensor.device)
             self.columns[name] = torch.ones(width, device=tensor.device)
 
-    def kept(self, tensors: Sequence[Tensor]) -> int:
+    def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         return 4 * sum(sum(shape(tensor)) for tensor in tensors)
 
     def state(self) -> dict[str, Tensor]:
         parts = {"R": self.rows, "C": self.columns}
         return {f"{letter}:{name}": t for letter, part in parts.items() for name, t in part.items()}
 
-    def hessian(self, name: str) -> UnderProduct:
-        return UnderProduct(self.rows[name], self.columns[name])
+    def hessian(self, name: str) -> DivideBySqrtOuter:
+        return DivideBySqrtOuter(self.rows[name], self.columns[name])
 
     def _take(self, t: int, slope: float, curvature: float, alpha: float, lr: float) -> None:
         (key,) = self.keys(t)

@@ -10,7 +10,7 @@ our choice. E‖z‖²/d is about 1 − ρ; nothing is rescaled.
 """
 
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.weights import Weights
 

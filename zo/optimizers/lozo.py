@@ -19,11 +19,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from zo.directions import Given, Key, LowRank
+from zo.directions import Explicit, Key, LowRank
 from zo.directions.lowrank import is_matrix, matrix_shape
 from zo.errors import ConfigError
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.weights import Weights
 
@@ -86,14 +86,14 @@ class LOZOM(TwoPoint):
         self.beta = beta
         self.nu = nu
         self.kind = cast(LowRank, self.directions)
-        self.slots["momentum"] = {name: self._zeros(name) for name in self.weights.tensors}
-        self.slots["window"] = {"": torch.full((1,), -1.0)}  # t // ν of the V that N belongs to
+        self.state_tensors["momentum"] = {name: self._zeros(name) for name in self.weights.tensors}
+        self.state_tensors["window"] = {"": torch.full((1,), -1.0)}  # t // ν of the V that N belongs to
 
-    def kept(self, tensors: Sequence[Tensor]) -> int:
+    def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         """N of every matrix and the momentum of the rest, beside the factors."""
         rank = self.kind.rank
         numbers = sum(matrix_shape(t)[0] * rank if is_matrix(t) else t.numel() for t in tensors)
-        return super().kept(tensors) + 4 * numbers
+        return super().state_bytes(tensors) + 4 * numbers
 
     def _zeros(self, name: str) -> Tensor:
         source = self.weights.source(name)
@@ -103,8 +103,8 @@ class LOZOM(TwoPoint):
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
-        old = int(self.slots["window"][""].item())
-        for name, momentum in self.slots["momentum"].items():
+        old = int(self.state_tensors["window"][""].item())
+        for name, momentum in self.state_tensors["momentum"].items():
             if is_matrix(self.weights.source(name)):
                 if old not in (-1, t // self.nu):
                     v_old = self.kind.v(self.weights, name, Key(self.seed, old * self.nu, 0))
@@ -117,14 +117,14 @@ class LOZOM(TwoPoint):
             else:
                 g = self.weights.numbers(name, self.kind.stream, self.terms(t, slopes, 1.0))
             momentum.mul_(self.beta).add_(g, alpha=1.0 - self.beta)
-        self.slots["window"][""].fill_(t // self.nu)
+        self.state_tensors["window"][""].fill_(t // self.nu)
         self.check_size(lr * math.sqrt(math.fsum(p * p for p in slopes)) / self.n * (1.0 - self.beta))
-        given = Given(lambda name: self._direction(name, t))
+        given = Explicit(lambda name: self._direction(name, t))
         self.weights.move([(Key(self.seed, t, 0), -lr)], given, **self.pass_options(t, lr))
-        return self.seen(losses, slopes)
+        return self.metrics(losses, slopes)
 
     def _direction(self, name: str, t: int) -> Tensor | tuple[Tensor, Tensor]:
-        momentum = self.slots["momentum"][name]
+        momentum = self.state_tensors["momentum"][name]
         if not is_matrix(self.weights.source(name)):
             return momentum
         return momentum, self.kind.v(self.weights, name, Key(self.seed, t, 0))

@@ -18,7 +18,7 @@ import torch
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.weights import Weights
 
@@ -62,7 +62,7 @@ class MEAZO(TwoPoint):
         v, k = self.beta * v + (1.0 - self.beta) * g * g, k + 1.0
         self.scale.copy_(torch.tensor([v, k], dtype=torch.float64))
         root = math.sqrt(v / (1.0 - self.beta**k)) + self.zeta
-        seen = self.seen(losses, slopes) | {"root_v": root}
+        seen = self.metrics(losses, slopes) | {"root_v": root}
         if root == 0.0:
             self.idle += 1
             return seen

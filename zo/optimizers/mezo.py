@@ -21,11 +21,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zo.checks import whole
+from zo.checks import check_int
 from zo.directions import Spec
 from zo.errors import ConfigError
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.optimizers.window import Window
 from zo.weights import Weights
@@ -53,7 +53,7 @@ class MeZO(TwoPoint):
     ):
         if not 0.0 <= momentum < 1.0:
             raise ConfigError(f"optimizer.momentum = {momentum} must lie in [0, 1).")
-        whole("optimizer.horizon", horizon, 1, "step")
+        check_int("optimizer.horizon", horizon, 1, "step")
         super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
         if momentum and self.directions.stateful:
             raise ConfigError(
@@ -73,7 +73,7 @@ class MeZO(TwoPoint):
             for term in self.terms(step, old, -lr * power)
         ]
         self.apply(t, terms, lr)
-        return self.seen(losses, slopes)
+        return self.metrics(losses, slopes)
 
     def state(self) -> dict[str, Tensor]:
         """The window of the momentum, whose directions keep nothing; without it what they keep."""

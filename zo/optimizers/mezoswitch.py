@@ -26,11 +26,11 @@ from torch import Tensor
 
 from zo.directions import Directions, Key, Spec
 from zo.errors import ConfigError
+from zo.kernels.adam_window import f32
+from zo.kernels.sums import squares
 from zo.names import Parameters
-from zo.optimizers.base import Looker, Rate
+from zo.optimizers.optimizer import Looker, Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.random.moments import f32
-from zo.random.sums import squares
 from zo.weights import BLOCK, Weights
 
 
@@ -80,14 +80,14 @@ class MeZOSwitch(TwoPoint):
             norm = length_of(self.weights, self.terms(t, slopes, 1.0), self.directions)
             if norm == 0.0:
                 self.idle += 1
-                return self.seen(losses, slopes)
+                return self.metrics(losses, slopes)
             rate = max(rate, length / norm)
         self.apply(t, self.terms(t, slopes, -rate), rate)
-        return self.seen(losses, slopes) | {"rate": rate}
+        return self.metrics(losses, slopes) | {"rate": rate}
 
 
 def length_of(weights: Weights, terms: Sequence[tuple[Key, float]], directions: Directions) -> float:
-    """‖Σ c z‖ over all weights, in fp64 and in one order (zo/random/sums.py): a function of the journal."""
+    """‖Σ c z‖ over all weights, in fp64 and in one order (zo/kernels/sums.py): a function of the journal."""
     parts: list[float] = []
     for name in weights.tensors:
         made = [(weights.direction(name, key, directions).view(-1), c) for key, c in terms]

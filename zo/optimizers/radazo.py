@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from zo.checks import two_betas
 from zo.directions import Spec
 from zo.errors import ConfigError
+from zo.kernels.formulas import Elements, Formula, Value, root
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.random.formulas import Elements, Formula, Value, root
 from zo.weights import Weights
 
 
@@ -56,7 +56,7 @@ class RAdaZO(TwoPoint):
             raise ConfigError(f"optimizer.zeta = {zeta} must be above 0.")
         super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
         self.zeta = zeta
-        self.slots |= {"m": self.weights.zeros(), "v": self.weights.zeros()}
+        self.state_tensors |= {"m": self.weights.zeros(), "v": self.weights.zeros()}
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
@@ -70,4 +70,4 @@ class RAdaZO(TwoPoint):
 
         self.check_size(lr)
         self.apply_rule(t, Formula(step), self.keys(t), lr)
-        return self.seen(losses, slopes)
+        return self.metrics(losses, slopes)

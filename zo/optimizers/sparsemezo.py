@@ -12,7 +12,7 @@ rescaled.
 """
 
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.weights import Weights
 

@@ -13,7 +13,7 @@ The sign of QR is fixed (the diagonal of R is positive), so the subspace is one 
 """
 
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.weights import Weights
 

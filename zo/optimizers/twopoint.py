@@ -16,9 +16,9 @@ from zo.directions import Key, Probe, Spec
 from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import central_difference, forward_difference
+from zo.kernels.formulas import Elements, Value
 from zo.names import Parameters
-from zo.optimizers.base import Probing, Rate
-from zo.random.formulas import Elements, Value
+from zo.optimizers.optimizer import Probing, Rate
 from zo.weights import Weights
 
 
@@ -63,9 +63,9 @@ class TwoPoint(Probing):
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
         self.apply(t, self.terms(t, slopes, -lr), lr)
-        return self.seen(losses, slopes)
+        return self.metrics(losses, slopes)
 
-    def seen(self, losses: Sequence[float], slopes: Sequence[float]) -> dict[str, float]:
+    def metrics(self, losses: Sequence[float], slopes: Sequence[float]) -> dict[str, float]:
         """The loss at θ, or the mean of both sides, and the root mean square of the slopes."""
         loss = losses[0] if self.sides == "one" else math.fsum(losses) / len(losses)
         return {"loss": loss, "projected_gradient": math.sqrt(math.fsum(p * p for p in slopes) / self.n)}

@@ -17,10 +17,10 @@ from torch import Tensor
 from zo.checks import two_betas
 from zo.directions import Spec
 from zo.errors import ConfigError
+from zo.kernels.formulas import Elements, Formula, Value, root
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.random.formulas import Elements, Formula, Value, root
 from zo.weights import Weights
 
 
@@ -54,7 +54,7 @@ class ZOAdam(TwoPoint):
         super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
         self.adam_eps = adam_eps
         self.moves = torch.zeros((), dtype=torch.int64)
-        self.slots |= {"m": self.weights.zeros(), "v": self.weights.zeros()}
+        self.state_tensors |= {"m": self.weights.zeros(), "v": self.weights.zeros()}
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
@@ -70,7 +70,7 @@ class ZOAdam(TwoPoint):
 
         self.check_size(lr)
         self.apply_rule(t, Formula(step), self.keys(t), lr)
-        return self.seen(losses, slopes)
+        return self.metrics(losses, slopes)
 
     def state(self) -> dict[str, Tensor]:
         return super().state() | {"moves": self.moves}

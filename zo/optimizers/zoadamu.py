@@ -22,14 +22,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from zo.checks import whole
+from zo.checks import check_int
 from zo.directions import Gaussian, Probe
 from zo.directions.mixed import Mixed, beside
 from zo.errors import ConfigError
 from zo.estimators import central_difference
+from zo.kernels.formulas import Elements, Formula, Value, root
 from zo.names import Parameters
-from zo.optimizers.base import Probing, Rate
-from zo.random.formulas import Elements, Formula, Value, root
+from zo.optimizers.optimizer import Probing, Rate
 from zo.weights import Weights
 
 
@@ -63,9 +63,9 @@ class ZOAdaMU(Probing):
         for name, value in {"alpha": alpha, "beta1": beta1, "beta2": beta2}.items():
             if not 0.0 < value <= 1.0:
                 raise ConfigError(f"optimizer.{name} = {value} must lie in (0, 1]; 1 remembers nothing.")
-        whole("optimizer.warmup", warmup, 0, "steps")
+        check_int("optimizer.warmup", warmup, 0, "steps")
         began = f"steps: annealing ends after it began, at optimizer.warmup = {warmup}"
-        whole("optimizer.annealed", annealed, warmup + 1, began)
+        check_int("optimizer.annealed", annealed, warmup + 1, began)
         if not (math.isfinite(sigma) and sigma > 0):
             raise ConfigError(f"optimizer.sigma = {sigma} must be a finite number above 0.")
         self.alpha, self.beta1, self.beta2 = alpha, beta1, beta2
@@ -74,7 +74,7 @@ class ZOAdaMU(Probing):
         m: dict[str, Tensor] = {}
         super().__init__(params, lr, eps, 1, Mixed(self.normal, self._mix, m), weight_decay, seed, on_nan)
         m.update(self.weights.zeros())
-        self.slots["m"] = m
+        self.state_tensors["m"] = m
         self.losses_per_step = self.forward_passes = 2
 
     def anneal(self, t: int, end: float) -> float:
@@ -108,7 +108,9 @@ class ZOAdaMU(Probing):
         self.check_size(lr * abs(slope))
         keys = [key for one in self.keys(t) for key in (one, beside(one))]
         self.weights.warm(keys, self.normal)
-        self.weights.elementwise(Formula(step), keys, self.normal, self.slots, **self.pass_options(t, lr))
+        self.weights.elementwise(
+            Formula(step), keys, self.normal, self.state_tensors, **self.pass_options(t, lr)
+        )
         return {
             "loss": (plus + minus) / 2,
             "projected_gradient": abs(slope),

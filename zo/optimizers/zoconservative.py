@@ -20,7 +20,7 @@ from typing import Any
 
 from zo.directions import Probe, Spec
 from zo.names import Parameters
-from zo.optimizers.base import Looker, Rate
+from zo.optimizers.optimizer import Looker, Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.weights import Weights
 
@@ -60,7 +60,7 @@ class ZOConservative(TwoPoint):
         points = [Probe(self.terms(t, slopes, scale)) for scale in (-lr, lr)]
         return first + look(points if self.sides == "one" else [Probe(), *points], batch)
 
-    def counting(self, losses: Sequence[float]) -> Sequence[float]:
+    def required_losses(self, losses: Sequence[float]) -> Sequence[float]:
         """Those of ĝ and at θ; of the two candidates one that is no number is not taken."""
         return losses[:-2]
 
@@ -72,4 +72,4 @@ class ZOConservative(TwoPoint):
         best, way = min((here, 0.0), (there, -1.0), (back, 1.0), key=lambda point: point[0])
         if way:
             self.apply(t, self.terms(t, slopes, way * lr), lr)
-        return self.seen(first, slopes) | {"loss": here, "loss_after": best, "way": way}
+        return self.metrics(first, slopes) | {"loss": here, "loss_after": best, "way": way}

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from zo.directions import Spec
 from zo.errors import ConfigError
+from zo.kernels.formulas import Elements, Formula, Value
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.random.formulas import Elements, Formula, Value
 from zo.weights import Weights
 
 
@@ -46,7 +46,7 @@ class ZOMomentum(TwoPoint):
             raise ConfigError(f"optimizer.momentum = {momentum} must lie in [0, 1).")
         super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
         self.momentum = momentum
-        self.slots["m"] = self.weights.zeros()
+        self.state_tensors["m"] = self.weights.zeros()
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
@@ -57,4 +57,4 @@ class ZOMomentum(TwoPoint):
 
         self.check_size(lr * max(abs(p) for p in slopes))
         self.apply_rule(t, Formula(step), self.keys(t), lr)
-        return self.seen(losses, slopes)
+        return self.metrics(losses, slopes)

@@ -21,12 +21,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from zo.directions import Given, Key, Projected
+from zo.directions import Explicit, Key, Projected
 from zo.directions.lowrank import is_matrix, matrix_shape
 from zo.errors import ConfigError
 from zo.estimators import forward_difference
 from zo.names import Parameters
-from zo.optimizers.base import Probe, Probing, Rate
+from zo.optimizers.optimizer import Probe, Probing, Rate
 from zo.weights import Weights
 
 _STEP = (3.4445, -4.7750, 2.0315)  # Muon's quintic (Jordan et al., 2024)
@@ -82,7 +82,7 @@ class ZOMuon(Probing):
             return self.kind.projection(self.weights, name, terms[0][0]), core.T
 
         self.check_size(lr * self._entry)
-        self.weights.move([(Key(self.seed, t, 0), -lr)], Given(direction), **self.pass_options(t, lr))
+        self.weights.move([(Key(self.seed, t, 0), -lr)], Explicit(direction), **self.pass_options(t, lr))
         return seen
 
 

@@ -9,7 +9,7 @@ instead of 2n, and an error of order ε instead of ε². No state. The authors' 
 
 from zo.directions import Spec
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.weights import Weights
 

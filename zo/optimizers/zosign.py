@@ -14,10 +14,10 @@ from typing import Literal
 
 from zo.directions import Spec
 from zo.errors import ConfigError
+from zo.kernels.formulas import Elements, Formula, Value, sign
 from zo.names import Parameters
-from zo.optimizers.base import Rate
+from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.random.formulas import Elements, Formula, Value, sign
 from zo.weights import Weights
 
 
@@ -54,11 +54,11 @@ class ZOSign(TwoPoint):
         if self.sign == "scalar":
             signs = [math.copysign(1.0, p) if p else 0.0 for p in slopes]
             self.apply(t, self.terms(t, signs, -lr), lr)
-            return self.seen(losses, slopes)
+            return self.metrics(losses, slopes)
 
         def step(at: Elements) -> Value:
             return sign(self.gradient(at, slopes)) * -lr
 
         self.check_size(lr)
         self.apply_rule(t, Formula(step), self.keys(t), lr)
-        return self.seen(losses, slopes)
+        return self.metrics(losses, slopes)

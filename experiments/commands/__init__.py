@@ -1,0 +1,1 @@
+"""The commands a user types: launch.py and `python -m experiments <command>`."""

@@ -1,0 +1,72 @@
+"""python -m experiments estimate: the table of what runs need, one line a configuration."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
+from experiments.display.console import new_console
+from experiments.estimating.run_cost import BANDWIDTH, PROGRAM, RATES, Estimate, estimate
+from experiments.models.source import model_name
+
+NOTE = (
+    f"Tokens of a row: {{source}}. GPU-hours are assumed, not measured: {RATES[2] / 1e12:.0f} TFLOP/s in 16 bits, "
+    f"{RATES[4] / 1e12:.0f} in 32, {BANDWIDTH / 1e12:.0f} TB/s, about half of what an A100 can. A run on a CPU holds "
+    f"about {PROGRAM / 2**20:.0f} MiB of program besides."
+)
+COLUMNS = (
+    "model,task,optimizer,peft,parameters,trained,tokens,probes,weights,state,step,evaluation,peak,GPUs,hours"
+)
+
+
+def show(configs: Sequence[dict[str, Any]], tokens: int | None, as_json: bool) -> int:
+    """Prints an estimate for each configuration; 0."""
+    made = [(config, estimate(config, tokens=tokens)) for config in configs]
+    if as_json:
+        rows = [asdict(e) | _choices(config) for config, e in made]
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return 0
+    console = new_console(width=None if sys.stdout.isatty() else 160)
+    table = Table(title="Memory in GiB; GPUs of 80 GiB; hours of GPUs")
+    for number, name in enumerate(COLUMNS.split(",")):
+        table.add_column(name, justify="left" if number < 4 else "right", no_wrap=True)
+    for config, e in made:
+        table.add_row(*_choices(config).values(), *_cells(e))
+    console.print(table)
+    source = "as said" if tokens else "the longest of the task, by a table (--tokens says another)"
+    console.print(NOTE.format(source=source))
+    for config, e in made:
+        asked = config["model"]["resources"]["gpus"]
+        if e.gpus > max(asked, 1):
+            console.print(
+                f"{e.model}: {e.gpus} GPUs of 80 GiB are needed, model.resources.gpus asks for {asked}. Set it, and "
+                f"model.device_map=balanced.",
+            )
+    return 0
+
+
+def _choices(config: dict[str, Any]) -> dict[str, str]:
+
+    return {
+        "model": model_name(read(ModelConfig, config["model"], "model")),
+        "task": config["task"]["name"],
+        "optimizer": config["optimizer"]["_target_"].rpartition(".")[2].lower(),
+        "peft": config["peft"]["name"],
+    }
+
+
+def _cells(e: Estimate) -> list[str]:
+    sizes = [f"{n / 2**30:.3g}" for n in (e.weights, e.state, e.training, e.evaluation, e.peak)]
+    return [
+        *(_count(e.parameters), _count(e.trained), str(e.tokens), str(e.probes)),
+        *(*sizes, str(e.gpus), f"{e.hours:.2g}"),
+    ]
+
+
+def _count(n: int) -> str:
+    return f"{n / 1e9:.2f} G" if n >= 1e9 else f"{n / 1e6:.2f} M"

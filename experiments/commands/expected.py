@@ -1,0 +1,58 @@
+"""python -m experiments expected: what the papers print for the runs that launch.py would start."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
+from experiments.config.run_id import method_of
+from experiments.display.console import new_console
+from experiments.models.source import model_name
+from experiments.papers import POINTS, Published, published
+
+NOTE = f"In per cent. A mean counts as reproduced within ±: two published deviations, else {POINTS:g} points."
+
+
+def expected(config: Mapping[str, Any]) -> list[Published]:
+    """The published numbers of its model, task, method, peft, objective and demonstrations, and of its k where
+    they say one.
+    """
+    task = config["task"]
+    wanted = (
+        model_name(read(ModelConfig, config["model"], "model")),
+        task["name"],
+        method_of(config),
+        config["peft"]["name"],
+    )
+    return [
+        number
+        for number in published()
+        if (number.model, number.task, number.method, number.peft) == wanted
+        and number.k in (None, task["k"])
+        and number.fits(task)
+    ]
+
+
+def show(configs: Sequence[Mapping[str, Any]]) -> int:
+    """Prints them, and how many configurations have none; 0."""
+    numbers = list(dict.fromkeys(number for config in configs for number in expected(config)))
+    console = new_console(width=None if sys.stdout.isatty() else 160)
+    if numbers:
+        table = Table(title="Published")
+        for n, name in enumerate(
+            ("paper", "table", "model", "task", "method", "peft", "k", "value", "±", "note")
+        ):
+            table.add_column(name, justify="right" if n in (6, 7, 8) else "left", no_wrap=n < 9)
+        for n in numbers:
+            k = "" if n.k is None else str(n.k)
+            value, tolerance = f"{n.value:.1f}", f"{n.tolerance:.1f}"
+            table.add_row(n.paper, n.table, n.model, n.task, n.method, n.peft, k, value, tolerance, n.note)
+        console.print(table)
+        console.print(NOTE)
+    without = sum(not expected(config) for config in configs)
+    if without:
+        console.print(f"No paper's number is at hand for {without} of {len(configs)} configurations.")
+    return 0

@@ -1,0 +1,231 @@
+"""From the arguments of launch.py to an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.config.compose import compose, groups
+from experiments.config.problems import Problem, did_you_mean, listing
+from experiments.display.console import new_console
+
+FLAGS = (
+    "--help",
+    "--version",
+    "--cfg",
+    "--resolve",
+    "--package",
+    "--rerun",
+    "--dry-run",
+    "--smoke",
+    "--name",
+    "--trials",
+    "--multirun",
+)
+SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun"}
+
+HELP = """\
+zo {version}: fine-tune a language model with forward passes.
+
+  python launch.py [group=option ...] [key=value ...]
+
+  --cfg job     print the composed configuration and stop; with --resolve every default and reference filled in,
+                with --package KEY one part of it
+  -m            run every combination of the values given: optimizer=mezo,fzoo seed=0,1,2; or of a file:
+                -m sweeps/FILE.yaml, which sweep=FILE says too
+  --dry-run     check everything and show what would run
+  --smoke       one step of each run
+  --name NAME   what the sweep's folder is called
+  --trials N    search: N trials of optimizer.lr=tag(log,interval(1e-6,1e-3)) and the like, by the metric on dev
+  --rerun       begin again although the run's folder holds a run
+  --version     print the version
+  --help        this text, for the choices on the same command line
+
+Groups, one file of conf/ each:
+{groups}
+
+Keys, with their values for these choices:
+
+{config}
+README.md shows first runs, docs/architecture.md how it works, and each file of conf/ says what its keys mean.
+"""
+
+
+@dataclass
+class Request:
+    """What the flags ask for; everything else on the command line is an override."""
+
+    flags: set[str] = field(default_factory=set)
+    values: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Answers a question, lists what is wrong, or runs."""
+    request = _read(argv)
+    if "--version" in request.flags:
+        return _say(f"zo {_version()}\n")
+    if _many(request):
+        return _sweep(request)
+    composed = compose(request.overrides)
+    problems = request.problems + composed.problems
+    if "--help" in request.flags and composed.tree is not None:
+        _say(_help(composed.tree))
+        return _refuse(problems) if problems else 0
+    if problems or composed.tree is None or composed.config is None:
+        return _refuse(problems)
+    if composed.config["launcher"]["name"] != "local" and "--cfg" not in request.flags:
+        return _sweep(request)
+    if "--cfg" in request.flags:
+        return _show(request, composed.tree, composed.config)
+    return _run(composed.config, rerun="--rerun" in request.flags)
+
+
+def _read(argv: Sequence[str]) -> Request:
+    """Flags apart from overrides."""
+    request = Request()
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            request.overrides.append(word)
+            continue
+        name, _, value = word.partition("=")
+        name = SHORT.get(name, name)
+        if name not in FLAGS:
+            flags = [*FLAGS[:-1], *SHORT]
+            request.problems.append(Problem(word, f"There is no such flag.{did_you_mean(name, flags)}"))
+        elif name in ("--cfg", "--package", "--name", "--trials"):
+            value = value or (rest.pop(0) if rest else "")
+            request.values[name] = value
+            if name == "--cfg" and value != "job":
+                request.problems.append(
+                    Problem(f"{word} {value}".strip(), "--cfg takes job, the run's configuration.")
+                )
+        request.flags.add(name)
+    if request.flags & {"--resolve", "--package"} and "--cfg" not in request.flags:
+        request.problems.append(Problem("--resolve, --package", "These say how --cfg job prints; add it."))
+    return request
+
+
+def _many(request: Request) -> bool:
+    """Whether this is for the launchers: -m, a file of sweeps/, or a question about what would run."""
+    asked = request.flags & {"--multirun", "--dry-run", "--smoke", "--name", "--trials"}
+    return bool(asked) or any(text.startswith("sweep=") for text in request.overrides)
+
+
+def _sweep(request: Request) -> int:
+    """Checks every run, then launches them."""
+    files = [text for text in request.overrides if text.startswith("sweep=") or _is_file(text)]
+    wrong = [*request.problems]
+    if extra := request.flags & {"--cfg", "--help"}:
+        wrong.append(
+            Problem(
+                ", ".join(sorted(extra)), "A sweep has no single configuration: --dry-run lists its runs."
+            )
+        )
+    wrong += [Problem(text, "One file a sweep; this is another.") for text in files[1:]]
+    trials = request.values.get("--trials", "")
+    if "--trials" in request.flags and not (trials.isdecimal() and int(trials)):
+        wrong.append(Problem(f"--trials {trials}".strip(), "It takes a whole number of at least 1."))
+    from experiments.launching.check import Asked, check
+
+    asked = Asked(
+        overrides=[text for text in request.overrides if text not in files],
+        file=files[0].removeprefix("sweep=") if files else None,
+        name=request.values.get("--name"),
+        dry="--dry-run" in request.flags,
+        smoke="--smoke" in request.flags,
+        rerun="--rerun" in request.flags,
+        trials=int(trials) if trials.isdecimal() else None,
+    )
+    checked = check(asked)
+    checked.problems[:0] = wrong
+    if not checked.runs:
+        return _refuse(checked.problems)
+
+    def launch() -> int:
+        from experiments.commands.sweep import sweep  # late: torch and transformers take seconds
+
+        return sweep(asked, checked)
+
+    return _said(launch)
+
+
+def _is_file(text: str) -> bool:
+    return "=" not in text and text.endswith((".yaml", ".yml"))
+
+
+def _run(config: dict[str, object], rerun: bool) -> int:
+    """Runs, or shows the result that is there."""
+    from experiments.commands import preflight
+    from zo.errors import ConfigError
+
+    config = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
+
+    def launch() -> int:
+        if problems := preflight.missing(config):
+            raise ConfigError("\n".join(problems))
+        if not rerun and (found := preflight.ended(config)) is not None:
+            from experiments.display.progress import show_ended
+
+            show_ended(new_console(), *found)
+            return 0
+        from experiments.training.run import run  # late, because torch and transformers take seconds
+
+        return run(config, rerun=rerun)
+
+    return _said(launch)
+
+
+def _said(launch: Callable[[], int]) -> int:
+    """Its exit code; refusals of the program are a message, anything unexpected keeps its traceback."""
+    from zo.errors import ConfigError, DataError, ZOError
+
+    try:
+        return launch()
+    except (ConfigError, DataError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except ZOError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+
+
+def _show(request: Request, tree: DictConfig, config: dict[str, object]) -> int:
+    """--cfg job: as composed, or with --resolve as the run sees it."""
+    shown = OmegaConf.create(config) if "--resolve" in request.flags else tree
+    package = request.values.get("--package")
+    if package:
+        part = OmegaConf.select(shown, package)
+        if part is None:
+            return _refuse([Problem(f"--package {package}", "The configuration has no such part.")])
+        return _say(OmegaConf.to_yaml(part) if OmegaConf.is_config(part) else f"{part}\n")
+    return _say(OmegaConf.to_yaml(shown))
+
+
+def _help(tree: DictConfig) -> str:
+    width = max(len(name) for name in groups())
+    lines = [f"  {name:<{width}}  {' '.join(options)}" for name, options in groups().items() if options]
+    return HELP.format(version=_version(), groups="\n".join(lines), config=OmegaConf.to_yaml(tree))
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("zo")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _refuse(problems: Sequence[Problem]) -> int:
+    sys.stderr.write(listing(problems) + "\n")
+    return 2
+
+
+def _say(text: str) -> int:
+    sys.stdout.write(text)
+    return 0

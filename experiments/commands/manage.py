@@ -1,0 +1,155 @@
+"""python -m experiments status, logs, cancel, retry: of a sweep, of runs, of a folder above them."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.display.console import new_console
+from experiments.launching.states import OPEN, State, find_runs, states
+from experiments.launching.submission import LOG, NAME, submission
+from experiments.rundir.folder import RunFolder, title_of
+from zo.errors import ConfigError
+
+COMMANDS = {
+    "status": "how runs are: queued, running, requeued, finished, failed (and why), diverged, stopped",
+    "logs": "the end of each run's log",
+    "cancel": "stop runs at the step they are at; what waits in a queue is taken out of it",
+    "retry": "run again what failed, as it was submitted",
+}
+
+
+def add(commands: Any) -> None:
+    """The commands' arguments."""
+    for name, words in COMMANDS.items():
+        command = commands.add_parser(name, help=words)
+        command.add_argument(
+            "runs", type=Path, nargs="+", help="folders: a sweep's, runs', or one above runs"
+        )
+        if name == "logs":
+            command.add_argument("--lines", type=int, default=20, help="lines of each log")
+        if name == "retry":
+            command.add_argument(
+                "--stopped", action="store_true", help="also runs that were stopped or cancelled"
+            )
+            command.add_argument("--new-code", action="store_true", help="with the code as it is now")
+
+
+def perform(request: argparse.Namespace) -> int:
+    """0 done (status: none failed), 1 a run failed, 2 wrong input (as ConfigError)."""
+    console = new_console(soft_wrap=True)
+    folders = find_runs(request.runs)
+    if request.command == "status":
+        return _status(folders, console)
+    if request.command == "logs":
+        return _logs(folders, request.lines)
+    if request.command == "cancel":
+        return _cancel(folders, console)
+    return _retry(folders, request, console)
+
+
+def _status(folders: Sequence[Path], console: Console) -> int:
+    rows = states(folders)
+    width = max(len(title_of(row.folder)) for row in rows)
+    for row in rows:
+        steps = "" if row.steps is None else f"{row.steps:,}"
+        console.print(f"{title_of(row.folder):<{width}}  {row.state:<8}  {steps:>9}  {row.detail}".rstrip())
+    console.print(
+        ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())
+    )
+    return int(any(row.state == "failed" for row in rows))
+
+
+def _logs(folders: Sequence[Path], lines: int) -> int:
+    for folder in folders:
+        asked = submission(folder) or {}
+        logs = [folder / LOG, *([Path(asked["scheduler_log"])] if "scheduler_log" in asked else [])]
+        told = [(log, said) for log in logs if (said := _tail(log, lines))]
+        for log, said in told:
+            sys.stdout.write(f"==> {log}\n{said}")
+        if not told:
+            why = (
+                "it has said nothing yet" if asked else "it was started directly, so it spoke to its terminal"
+            )
+            sys.stdout.write(f"==> {folder} has no log: {why}.\n")
+    return 0
+
+
+def _tail(path: Path, lines: int) -> str:
+    text = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return "".join(f"{line}\n" for line in text[-lines:])
+
+
+def _cancel(folders: Sequence[Path], console: Console) -> int:
+    """A STOP file ends a running one at its step; a job is cancelled too, which a waiting one needs."""
+    slurm, waiting = shutil.which("scancel") is not None, []
+    for row in states(folders):
+        if row.state not in OPEN:
+            continue
+        (row.folder / "STOP").touch()
+        if row.job is not None and slurm:
+            subprocess.run(["scancel", row.job], check=False)
+        if row.state == "running":
+            console.print(f"{title_of(row.folder)} stops after its step")
+        elif row.job is None or slurm:
+            RunFolder(row.folder).write_status("stopped", reason="cancelled", steps=row.steps)
+            console.print(f"{title_of(row.folder)} cancelled")
+        else:
+            waiting.append(row.job)
+    if waiting:
+        raise ConfigError(
+            f"scancel is not here, so these jobs stay in SLURM's queue: {', '.join(waiting)}. Their runs will stop "
+            "after a step; to take them out of the queue, cancel again on a login node of the cluster."
+        )
+    return 0
+
+
+def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Console) -> int:
+    """What failed, through the launcher that it was submitted with; a run by hand had none, and is left."""
+    from experiments.launching import code_snapshot
+    from experiments.launching.start import start
+
+    again = [
+        row
+        for row in states(folders)
+        if row.state == "failed" or (request.stopped and row.state == "stopped")
+    ]
+    if not again:
+        console.print("No run failed.")
+        return 0
+    groups: dict[str, list[State]] = {}
+    by_hand = []
+    for row in again:
+        if (asked := submission(row.folder)) is None:
+            by_hand.append(row.folder)
+        else:
+            groups.setdefault(str([asked["launch"], asked["cluster"]]), []).append(row)
+    if by_hand:
+        listed = "\n".join(f"  {folder}" for folder in by_hand)
+        left = f"Started by hand, so launch.py with their choices goes on with them, not retry:\n{listed}"
+        if not groups:
+            raise ConfigError(left)
+        console.print(left)
+    codes = []
+    for rows in groups.values():
+        for row in rows:
+            asked = submission(row.folder) or {}
+            if request.new_code:
+                asked["code"] = str(code_snapshot.freeze(Path(asked["code"]).parents[1]))
+            folder = RunFolder(row.folder)
+            with folder.locked():
+                (row.folder / "STOP").unlink(missing_ok=True)
+                folder.write(
+                    NAME, {key: value for key, value in asked.items() if key not in ("job", "scheduler_log")}
+                )
+                folder.write_status("queued", launcher=asked["launch"]["name"], steps=row.steps)
+            last = asked
+        logs = Path(last["code"]).parents[1] / "sweeps" / "retried"
+        codes.append(start([row.folder for row in rows], last["launch"], last["cluster"], logs, console))
+    return max(codes)

@@ -1,0 +1,51 @@
+"""python -m experiments prefetch: model and data of runs brought to this machine, for nodes without network."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
+from experiments.config.task_config import TaskConfig
+from experiments.models.source import prefetch as prefetch_model
+from experiments.tasks.data import read_split
+from zo.errors import ConfigError, DataError
+
+
+def prefetch(configs: Sequence[dict[str, Any]]) -> int:
+    """Fetches what is not here; says what was done, or every reason why not: 0, or 2."""
+    problems: dict[str, None] = {}
+    for models, choice in _distinct(
+        [(c["paths"]["models"], read(ModelConfig, c["model"], "model")) for c in configs]
+    ):
+        try:
+            folder, done = prefetch_model(choice, Path(models))
+            _say(f"model {choice.path}: {done} ({folder})")
+        except ConfigError as error:
+            problems[str(error)] = None
+    for choice in _distinct([read(TaskConfig, c["task"], "task") for c in configs]):
+        if choice.source.world is not None:
+            _say(f"task {choice.name}: part of the program")
+            continue
+        try:
+            for names in ((choice.source.train,), choice.source.tests):
+                table = read_split(choice, names)
+                _say(f"task {choice.name}: {len(table.rows):,} rows of {table.where}")
+        except DataError as error:
+            problems[str(error)] = None
+    sys.stderr.writelines(f"{problem}\n" for problem in problems)
+    return 2 if problems else 0
+
+
+def _distinct(choices: Sequence[Any]) -> list[Any]:
+    """Each once, in order; choices hold lists, so they are compared, not hashed."""
+    found: list[Any] = []
+    for choice in choices:
+        if choice not in found:
+            found.append(choice)
+    return found
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

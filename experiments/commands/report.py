@@ -1,0 +1,121 @@
+"""python -m experiments report RUNS [--where KEY=VALUE] [--target A] [--beside PAPER] [--out DIR].
+
+Without --out the tables are printed. With it DIR holds index.html, figures/, comparison.json, and in tables/ every
+table as Markdown and LaTeX and all numbers as CSV.
+"""
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.display.console import new_console
+from experiments.papers import papers, published
+from experiments.report.comparison import Comparison, comparison
+from experiments.report.exported_rows import records
+from experiments.report.figures import write_figures
+from experiments.report.filters import where
+from experiments.report.page import write_page
+from experiments.report.render import comma_separated, latex, markdown, terminal
+from experiments.report.runs import read_runs
+from experiments.report.tables.builders import tables
+from experiments.report.tables.paper_tables import not_run
+from experiments.report.tables.table import Table
+from zo.errors import ConfigError
+
+PACKAGES = ("jinja2", "matplotlib", "scipy")  # of the extra `report`, for --out
+
+
+def add(commands: Any) -> None:
+    """The command's arguments."""
+    command = commands.add_parser("report", help="compare methods: tables, figures, a page")
+    command.add_argument("runs", type=Path, nargs="+", help="folders: a sweep's, runs', or one above runs")
+    command.add_argument(
+        "--where", action="append", default=[], metavar="KEY=VALUE[,VALUE]",
+        help="only runs with it: task, method, model, peft, seed, status, or a key of the configuration; repeatable",
+    )  # fmt: skip
+    command.add_argument(
+        "--target", type=float, metavar="A", help="forward passes to this metric on dev, as 0.8"
+    )
+    command.add_argument(
+        "--beside", action="append", default=[], metavar="PAPER",
+        help=f"lay a paper's published numbers beside: {', '.join(papers())}; repeatable",
+    )  # fmt: skip
+    command.add_argument(
+        "--title", metavar="TEXT", help="the page's heading; default: the folders and conditions"
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="a folder for the page, figures and tables")
+
+
+def perform(request: argparse.Namespace) -> int:
+    """0 done; wrong input as ConfigError, before anything is written."""
+    _check(request)
+    numbers = [number for paper in dict.fromkeys(request.beside) for number in published(paper)]
+    runs = where(read_runs(request.runs), request.where)
+    title = request.title or " ".join([*(str(path) for path in request.runs), *request.where])
+    smoke = any(text.startswith("experiment=") for text in request.where)  # then they are asked for, or not
+    made = comparison(runs, title=title, target=request.target, published=numbers, smoke=smoke)
+    console = new_console()
+    console.print(made.summary)
+    if request.out is None:
+        _show(made, console)
+        return 0
+    write(made, request.out)
+    console.print(f"The report is {request.out / 'index.html'}.", soft_wrap=True)
+    return 0
+
+
+def write(made: Comparison, folder: Path) -> None:
+    """All files of a report."""
+    parts: dict[str, list[Table]] = {}
+    for table in tables(made):
+        parts.setdefault(table.file, []).append(table)
+    texts = {f"{name}.md": "\n".join(markdown(table) for table in group) for name, group in parts.items()}
+    texts |= {f"{name}.tex": "\n".join(latex(table) for table in group) for name, group in parts.items()}
+    texts |= {f"{name}.csv": comma_separated(rows) for name, rows in records(made).items()}
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / "tables" / name).write_text(text, encoding="utf-8")
+    (folder / "comparison.json").write_text(made.to_json(), encoding="utf-8")
+    write_figures(made, folder / "figures")
+    write_page(made, folder / "index.html")
+
+
+def _check(request: argparse.Namespace) -> None:
+    """Raises ConfigError for all that can be seen before a run is read."""
+    if request.target is not None and not 0 < request.target <= 1:
+        raise ConfigError(f"--target {request.target:g}: it is a fraction above 0 and up to 1, such as 0.8.")
+    out: Path | None = request.out
+    if out is None:
+        return
+    if out.is_file() or out.suffix in (".csv", ".md", ".tex", ".html"):
+        raise ConfigError(f"--out {out}: it names a folder, which gets the page, the figures and the tables.")
+    if lacking := [name for name in PACKAGES if find_spec(name) is None]:
+        raise ConfigError(
+            f"--out {out}: the page and the figures need {', '.join(lacking)}, which {_are(lacking)} not here: "
+            "pip install -e '.[report]'. Without --out the tables are printed."
+        )
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _show(made: Comparison, console: Console) -> None:
+    """The tables that answer: settings only where dev could not choose, papers' only where something was run."""
+    undecided = any(cell.chosen is None and any(each.ended for each in cell.settings) for cell in made.cells)
+    left = []
+    for table in tables(made):
+        if table.file == "published" and not_run(table):
+            left.append(table)
+        elif table.name != "settings" or undecided:
+            console.print(terminal(table))
+    console.print()
+    for note in made.notes:
+        console.print(note)
+    if left:
+        console.print(f"Of {len(left)} published tables nothing was run; --out DIR writes them too.")
+    console.print("All settings, figures and a page: --out DIR.")

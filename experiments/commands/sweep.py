@@ -1,0 +1,167 @@
+"""launch.py -m: check every run, show what is to do, freeze it, start it. 0 done, 1 a run failed, 2 wrong input."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.config.compose import compose
+from experiments.config.problems import listing
+from experiments.display.console import new_console
+from experiments.estimating.run_cost import Estimate, estimate
+from experiments.launching import code_snapshot
+from experiments.launching.check import Asked, Checked
+from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of
+from experiments.launching.search import Study, show, value_of
+from experiments.launching.start import start
+from experiments.launching.states import with_jobs
+from experiments.launching.submission import freeze_run, write_sweep
+from experiments.rundir.folder import title_of
+from experiments.rundir.lock import holder_of
+from experiments.training.stop import INTERRUPTED
+from zo.errors import ConfigError
+
+SHOWN = 40  # runs that are listed by name
+
+
+TRIALS = 4  # of a search at once, on SLURM
+
+
+def sweep(asked: Asked, checked: Checked) -> int:
+    """Plans and runs; refusals come before anything is written."""
+    console = new_console(soft_wrap=True)
+    made, problems = plan(checked)
+    if made is None or checked.problems:
+        sys.stderr.write(listing(checked.problems + problems) + "\n")
+        return 2
+    if checked.space is not None:
+        return _search(asked, checked, made, console)
+    todo = [run for run in made.runs if asked.again or not run.ended]
+    queued = with_jobs([run.folder for run in todo])
+    busy = [run for run in todo if run.folder in queued or holder_of(run.folder / "lock")]
+    todo = [run for run in todo if run not in busy]
+    needs = asked.dry or made.launcher["name"] == "slurm"
+    console.print(_overview(checked.name, made, todo, busy, asked.again, needs))
+    if asked.dry:
+        console.print("Nothing was started (--dry-run).")
+        return 0
+    folder = write_sweep(made.runs_folder, checked.name, made.runs, sys.argv)
+    console.print(f"The sweep is {folder}.")
+    if not todo:
+        return 0
+    snapshot = code_snapshot.freeze(made.runs_folder)
+    for run in todo:
+        freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
+    return start([run.folder for run in todo], made.launcher, made.cluster, folder, console)
+
+
+def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int:
+    """Trials in batches: as many as run at once here, and on SLURM `TRIALS`."""
+    space, trials = checked.space, asked.trials or 0
+    assert space is not None
+    console.print(f"{checked.name}: {trials} trials over {', '.join(space.dimensions)}")
+    if asked.dry:
+        console.print("Nothing was started (--dry-run).")
+        return 0
+    folder = made.runs_folder / "sweeps" / checked.name
+    study = Study(folder, space, anew=asked.again)
+    snapshot, runs = code_snapshot.freeze(made.runs_folder), {}
+    begun: set[Path] = set()
+    launch = {**made.launcher, "wait": True} if made.launcher["name"] == "slurm" else made.launcher
+    planner, worst = Planner(), 0
+    while (missing := trials - study.done) > 0:
+        batch = [study.ask() for _ in range(min(missing, launch.get("parallel", TRIALS)))]
+        mine: list[list[Path]] = []
+        for _, values in batch:
+            named = [planner.name(_config(overrides), overrides) for overrides in space.runs(values)]
+            runs |= {run.folder: run for run in named}
+            mine.append([run.folder for run in named])
+        write_sweep(made.runs_folder, checked.name, list(runs.values()), sys.argv)
+        paths = dict.fromkeys(chain.from_iterable(mine))
+        todo = [runs[path] for path in paths if not runs[path].ended or (asked.again and path not in begun)]
+        begun |= paths.keys()
+        if queued := with_jobs([run.folder for run in todo]):
+            raise ConfigError(
+                f"SLURM still holds jobs of {', '.join(map(title_of, queued))}. Let them end, or `python -m "
+                "experiments cancel` them, and give the same command again."
+            )
+        for run in todo:
+            freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
+        ended = start([run.folder for run in todo], launch, made.cluster, folder, console) if todo else 0
+        if ended in (2, INTERRUPTED):
+            return ended
+        worst = max(worst, ended)
+        for (trial, _), folders in zip(batch, mine, strict=True):
+            study.tell(trial, value_of(folders))
+    show(console, study, space)
+    return worst
+
+
+def _config(overrides: Sequence[str]) -> dict[str, Any]:
+    composed = compose(overrides)
+    if composed.config is None:
+        raise ConfigError(listing(composed.problems))
+    return composed.config
+
+
+def _overview(
+    name: str, made: Plan, todo: Sequence[Run], busy: Sequence[Run], rerun: bool, estimates: bool
+) -> Table:
+    """One line a run: what is to do and what is there; with estimates what it will need."""
+    ended = len(made.runs) - len(todo) - len(busy)
+    title = f"{name}: {len(made.runs)} runs, {len(todo)} to do, {ended} done"
+    needs = Needs() if estimates else None
+    if needs is not None and todo:
+        hours = [need.hours for run in todo if (need := needs.of(run.config)) is not None]
+        if len(hours) == len(todo):
+            title += f"; about {sum(hours):.2g} GPU-hours to do"
+    table = Table(
+        title=title + (f", {len(busy)} running or waiting elsewhere" if busy else ""),
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in ("run", "steps", "state", *(("GiB", "GPU-hours") if needs else ())):
+        table.add_column(column, overflow="fold")
+    for run in made.runs[:SHOWN]:
+        state = "again" if rerun and run.ended else "elsewhere" if run in busy else state_of(run)
+        row = [short(run, made.runs), f"{run.steps:,}", state]
+        if needs is not None:
+            need = needs.of(run.config)
+            row += ["?", "?"] if need is None else [f"{need.peak / 2**30:.2g}", f"{need.hours:.2g}"]
+        table.add_row(*row)
+    if len(made.runs) > SHOWN:
+        table.add_row(f"and {len(made.runs) - SHOWN} more")
+    if needs is not None:
+        about = "Memory and GPU-hours are estimates; python -m experiments estimate says by what."
+        table.caption = "\n".join(
+            [about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))]
+        )
+    return table
+
+
+class Needs:
+    """Estimates, made once for runs that differ in numbers that need no memory and no time.
+
+    They are a courtesy. failed: why some could not be made, which keeps no run from starting.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, Estimate | None] = {}
+        self.failed: list[str] = []
+
+    def of(self, config: Mapping[str, Any]) -> Estimate | None:
+        """What a run of this configuration needs, as far as that can be told."""
+        optimizer = {key: value for key, value in config["optimizer"].items() if key not in ("lr", "eps")}
+        parts = {key: config[key] for key in config if key not in ("seed", "seeds", "schedule", "experiment")}
+        key = str(parts | {"optimizer": optimizer})
+        if key not in self._made:
+            try:
+                self._made[key] = estimate(config)
+            except Exception as error:
+                self._made[key] = None
+                self.failed.append(f"{type(error).__name__}: {error}")
+        return self._made[key]

@@ -1,0 +1,273 @@
+"""Overrides in Hydra's grammar, checked against conf/ and the schema, then composed by Hydra.
+
+Every override is looked at by itself, so that one message lists everything that is wrong.
+"""
+
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from yaml import YAMLError
+
+from experiments.config import resolvers as resolvers  # for ${by:...}
+from experiments.config.parsing import read
+from experiments.config.problems import Problem, did_you_mean, key_meant, one_of
+from experiments.config.schema import (
+    CHOICES,
+    KINDS,
+    TARGETS,
+    Anything,
+    Section,
+    allowed,
+    field_at,
+    from_constructor,
+    keys,
+    plain,
+    schema,
+    section_in,
+)
+from experiments.config.signatures import Unreadable
+from zo.errors import ConfigError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+HIDDEN = (
+    "local",
+    "recipe",
+    "protocol",
+)  # chosen by the machine, the model, an experiment, not on the command line
+OPEN = ("experiment", "debug")  # groups of which nothing need be chosen, so that null is a choice
+BUDGETS = ("steps", "forward_passes", "minutes")
+
+
+@dataclass
+class Composed:
+    """A composed configuration (None when nothing could be composed), complete once it is valid, and the problems."""
+
+    tree: DictConfig | None = None
+    config: dict[str, Any] | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def groups() -> dict[str, list[str]]:
+    """Each group of conf/ and its options, those of conf/local/<group> too."""
+    found = {}
+    for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN):
+        options = {
+            path.relative_to(place).with_suffix("").as_posix()
+            for place in (folder, CONF / "local" / folder.name)
+            for path in place.rglob("*.yaml")
+        }
+        found[folder.name] = sorted(options)
+    return found
+
+
+def compose(overrides: Sequence[str], trees: dict[tuple[str, ...], DictConfig] | None = None) -> Composed:
+    """Everything that can be said about a command line's overrides without importing torch.
+
+    trees: keeps what Hydra made of each choice of files, for the many runs of a sweep.
+    """
+    result = Composed()
+    choices, values = _sort(overrides, result.problems)
+    lines = tuple(str(o.input_line) for o in choices)
+    trees = {} if trees is None else trees
+    if lines not in trees and (made := _hydra(list(lines), result.problems)) is not None:
+        trees[lines] = made
+    tree = deepcopy(trees.get(lines))
+    if tree is None:
+        return result
+    model = _model(tree, values, result.problems)
+    good = [o for o in values if _key_exists(o, model, result.problems)]
+    _set(tree, good, result.problems)
+    result.tree = tree
+    config = _validate(tree, model, good, result.problems)
+    result.config = None if result.problems else config
+    return result
+
+
+def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Override], list[Override]]:
+    """The good overrides: those that choose a file of a group, and those that set a key."""
+    parser = OverridesParser.create()
+    options = groups()
+    choices: list[Override] = []
+    values: list[Override] = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            problems.append(Problem(text, f"{reason}. Write key=value; a value with blanks or brackets is quoted "
+                                          f"twice: 'key=\"a value\"'."))  # fmt: skip
+            continue
+        key = override.key_or_group
+        wrong = _form(override)
+        if wrong:
+            problems.append(Problem(text, wrong))
+        elif key in options and not isinstance(override.value(), dict):
+            wrong = _choice(key, override.value(), options[key])
+            if wrong:
+                problems.append(Problem(text, wrong))
+            elif override.value() is not None:
+                choices.append(override)
+        else:
+            values.append(override)
+    return choices, values
+
+
+def _form(override: Override) -> str | None:
+    """What is wrong with the form of an override, whatever its key."""
+    key = override.key_or_group
+    if key.split(".")[0].split("/")[0] == "hydra":
+        if key.partition("/")[2].split("@")[0] in ("launcher", "sweeper"):
+            return "Hydra's launchers and sweepers are not used here: launcher=local or launcher=slurm says where " \
+                   "runs go, and -m goes over values. docs/clusters.md has both."  # fmt: skip
+        return "Hydra's own settings have no effect here: paths.runs says where runs go, --cfg job shows everything."
+    if override.is_add() or override.is_force_add():
+        return f"Nothing is added to the configuration: every key that means something exists. Write {key}=value."
+    if override.is_delete():
+        return "Nothing is taken out of the configuration. A key that can be left open takes null."
+    if override.is_sweep_override():
+        return "This names several values: add -m to run each of them. A list is written with brackets: key=[a,b]."
+    if override.package is not None:
+        return f"A group's place in the configuration is fixed. Write {key}=option."
+    return None
+
+
+def _choice(group: str, value: Any, options: list[str]) -> str | None:
+    if value is None and group in OPEN:
+        return None
+    if isinstance(value, list):
+        return f"One option is chosen, not several: {one_of(options)}."
+    if str(value) in options:
+        return None
+    return (
+        f"conf/{group} has no option {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
+    )
+
+
+def _hydra(lines: list[str], problems: list[Problem]) -> DictConfig | None:
+    try:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            local = [f"hydra.searchpath=[file://{CONF / 'local'}]"] if (CONF / "local").is_dir() else []
+            return hydra_compose("config", [*lines, *local])
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
+        return None
+
+
+def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> type[Section]:
+    """The schema of the chosen groups; a `_target_` on the command line counts."""
+    config: Any = OmegaConf.to_container(tree)
+    written = {o.key_or_group: o for o in values}
+    sections: dict[str, type[Section]] = {}
+    for name in TARGETS:
+        override = written.get(f"{name}._target_")
+        target = str(override.value() if override else config[name].get("_target_"))
+        try:
+            sections[name] = from_constructor(target)
+        except Unreadable as error:
+            where = override.input_line if override else f"{name}._target_: {target}"
+            problems.append(Problem(str(where), f"This cannot be called: {error}."))
+            sections[name] = Anything
+    names = {group: str(config[group].get("name")) for group in KINDS}
+    return schema(names, sections)
+
+
+def _key_exists(override: Override, model: type[Section], problems: list[Problem]) -> bool:
+    key = override.key_or_group
+    path = key.split(".")
+    if field_at(model, path) is not None:
+        return True
+    section = ".".join(path[:-1])
+    known = list(keys(model)) if section else [*groups(), *keys(model)]
+    what = f"There is no key {key}.{key_meant(key, known)}"
+    neighbours = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == section]
+    if neighbours:
+        what += f" {f'Keys of {section}' if section else 'Groups and keys without a group'}: {one_of(neighbours)}."
+    problems.append(Problem(override.input_line or key, what))
+    return False
+
+
+def _set(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> None:
+    """Writes the values as Hydra does, after everything the files say.
+
+    A budget on the command line replaces that of the files: the kinds that it does not name become null.
+    """
+    if any(o.key_or_group.split(".")[0] == "budget" and o.value() is not None for o in values):
+        tree["budget"] = dict.fromkeys(BUDGETS)
+    for override in values:
+        try:
+            OmegaConf.update(tree, override.key_or_group, override.value(), merge=True, force_add=True)
+        except OmegaConfBaseException as error:
+            problems.append(Problem(str(override.input_line), str(error).splitlines()[0] + "."))
+
+
+def _validate(
+    tree: DictConfig, model: type[Section], values: Sequence[Override], problems: list[Problem]
+) -> dict[str, Any] | None:
+    """The complete configuration with every default filled in, or None and the problems."""
+    written = {o.key_or_group: str(o.input_line) for o in values}
+    try:
+        content: Any = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or "conf/")
+        said = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
+        problems.append(Problem(written.get(key, key), said.splitlines()[0]))
+        return None
+    wrong = len(problems)
+    try:
+        content = plain(model.model_validate(content).model_dump(by_alias=True))
+    except ValidationError as error:
+        items = {".".join(_path(model, item["loc"])): item for item in reversed(error.errors())}
+        for key, item in reversed(items.items()):
+            has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
+            where = f"{key}={item['input']}" if has_value else key
+            below = next((text for other, text in written.items() if other.startswith(key + ".")), where)
+            problems.append(Problem(written.get(key, below), _sentence(model, key, item)))
+    bad = {re.split("[.=]", problem.where)[0] for problem in problems[wrong:]}
+    problems += [
+        p for name in (*CHOICES, *KINDS) if name not in bad for p in _combinations(name, content[name])
+    ]
+    return content if len(problems) == wrong else None
+
+
+def _combinations(name: str, values: dict[str, Any]) -> list[Problem]:
+    """What a section's dataclass says of its ranges, and of keys that do not go together."""
+    kind = CHOICES[name] if name in CHOICES else KINDS[name][values["name"]]
+    try:
+        read(kind, values, name)
+    except ConfigError as error:
+        return [Problem(*line.partition(": ")[::2]) for line in str(error).splitlines()]
+    return []
+
+
+def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
+    """The key an error of pydantic's is about: its location up to where the schema's own keys end."""
+    path: list[str] = []
+    for part in loc:
+        if path and not section_in(getattr(field_at(model, path), "annotation", None)):
+            break
+        path.append(str(part))
+    return path
+
+
+def _sentence(model: type[Section], key: str, item: Any) -> str:
+    """What is allowed instead of what pydantic refused."""
+    target = field_at(model, key.split("."))
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    if target is None:
+        return f"There is no such key.{key_meant(key, list(keys(model)))}"
+    if item["type"] == "missing":
+        return f"It has no value; it takes {allowed(target)}."
+    return f"It takes {allowed(target)}."

@@ -1,0 +1,146 @@
+"""What a user chooses of the trained parameters: one dataclass a mode, frozen, checked when made, light to import.
+
+The YAML files in conf/peft hold these fields and no others.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from experiments.config.parsing import check, check_literals, read
+from zo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every weight is trained."""
+
+    name: Literal["none"]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (Hu et al. 2021): W + alpha / r · B A. targets: names of linear layers, or the library's."""
+
+    name: Literal["lora"]
+    r: int = 8
+    alpha: float = 16.0
+    targets: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        check(self.r >= 1, f"peft.r={self.r}: a rank is at least 1.")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of virtual tokens before every layer's own (Li and Liang 2021), without reparametrisation."""
+
+    name: Literal["prefix"]
+    tokens: int = 5
+    init: Literal["activations", "random"] = "activations"
+
+    def __post_init__(self) -> None:
+        check_literals(self, "peft")
+        check(self.tokens >= 1, f"peft.tokens={self.tokens}: a prefix has at least 1 token.")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Embeddings of virtual tokens before the text's (Lester et al. 2021)."""
+
+    name: Literal["prompt"]
+    tokens: int = 20
+    init: Literal["vocabulary", "random"] = "vocabulary"
+
+    def __post_init__(self) -> None:
+        check_literals(self, "peft")
+        check(self.tokens >= 1, f"peft.tokens={self.tokens}: a prompt has at least 1 token.")
+
+
+@dataclass(frozen=True)
+class IA3:
+    """Factors on keys, values and what enters the second feed-forward layer (Liu et al. 2022).
+
+    targets: layers whose outputs are scaled; feedforward: layers whose inputs are; null: by the architecture.
+    """
+
+    name: Literal["ia3"]
+    targets: Sequence[str] | None = None
+    feedforward: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class BitFit:
+    """The biases (Ben Zaken et al. 2022)."""
+
+    name: Literal["bitfit"]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Whole transformer blocks.
+
+    blocks: last:2, first:2, a range such as 0-3, a number, or a list of numbers; they start at 0, -1 is the last.
+    """
+
+    name: Literal["layers"]
+    blocks: str | int | Sequence[int] = "last:2"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.blocks, str):
+            _numbers(self.blocks, 0)  # raises where the form is wrong
+
+    def chosen(self, count: int) -> list[int]:
+        """The numbers among `count` blocks, ascending. Raises ConfigError for what is not there."""
+        said = self.blocks
+        if isinstance(said, str):
+            places = set(_numbers(said, count))
+        else:
+            places = {n + count if n < 0 else n for n in ([said] if isinstance(said, int) else said)}
+        check(
+            bool(places) and all(0 <= n < count for n in places),
+            f"peft.blocks={said}: the model has {count} blocks, 0 to {count - 1}. Choose at least one of them.",
+        )
+        return sorted(places)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head alone; one that is tied to the input embeddings becomes a copy of its own."""
+
+    name: Literal["head"]
+
+
+Mode = Full | Lora | Prefix | Prompt | IA3 | BitFit | Layers | Head
+MODES: dict[str, type[Mode]] = {
+    "none": Full,
+    "lora": Lora,
+    "prefix": Prefix,
+    "prompt": Prompt,
+    "ia3": IA3,
+    "bitfit": BitFit,
+    "layers": Layers,
+    "head": Head,
+}
+
+
+def mode(values: Mapping[str, Any] | Mode) -> Mode:
+    """The mode that a section `peft` names. Raises ConfigError for a name there is not, and for unknown keys."""
+    if not isinstance(values, Mapping):
+        return values
+    name = values.get("name")
+    if name not in MODES:
+        raise ConfigError(f"peft.name={name}: allowed are {', '.join(MODES)}.")
+    return read(MODES[name], values, "peft")
+
+
+def _numbers(said: str, count: int) -> list[int]:
+    if some := re.fullmatch(r"(first|last):(\d+)", said):
+        n = int(some[2])
+        return list(range(n)) if some[1] == "first" else list(range(count - n, count))
+    if some := re.fullmatch(r"(\d+)-(\d+)", said):
+        return list(range(int(some[1]), int(some[2]) + 1))
+    raise ConfigError(
+        f"peft.blocks={said}: write last:2, first:2, a range such as 0-3, or a list such as [0,5]."
+    )

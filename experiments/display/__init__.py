@@ -1,0 +1,1 @@
+"""The terminal: the console, the panel and progress lines of a run."""

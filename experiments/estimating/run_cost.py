@@ -1,0 +1,154 @@
+"""What a run will need, reckoned from its configuration on the meta device: no weights, no data, no GPU.
+
+Memory is traced: the model is built without numbers, the trained parameters are attached as the run would, and the
+objective's forward (backward too for first-order methods) is run on shapes, every tensor counted while it lives.
+To the weights come what the optimizer says it keeps (`Optimizer.state_bytes`), the fp32 copies and low halves of 16-bit
+weights, and what the executor makes to perturb a layer.
+
+Two things are assumed: how long a row is, unless it is said, and how fast a GPU computes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
+from experiments.config.task_config import TaskConfig
+from experiments.estimating.memory import Run, weight_bytes
+from experiments.models.placing import check_quantized
+from experiments.models.shapes import skeleton
+from experiments.peft import attach
+from experiments.tasks.task import class_count
+from experiments.training.session import budgeted_steps, trial_optimizer
+from zo.optimizers.firstorder import BACKWARD_COST
+
+# The longest row of a task in tokens, its options, and the tokens of an option or answer: of up to 2,000 examples
+# of the public data, counted with BERT's pieces; boolq, mnli, wic and sst5 from a like task.
+SIZES: dict[str, tuple[int, int, int]] = {
+    "sst2": (58, 2, 1),
+    "sst5": (64, 5, 1),
+    "trec": (32, 6, 1),
+    "snli": (90, 3, 1),
+    "mnli": (128, 3, 1),
+    "rte": (266, 2, 1),
+    "cb": (289, 3, 1),
+    "boolq": (512, 2, 1),
+    "wsc": (87, 2, 1),
+    "wic": (64, 2, 1),
+    "multirc": (618, 2, 1),
+    "copa": (25, 2, 13),
+    "record": (411, 23, 57),
+    "squad": (843, 1, 31),
+    "drop": (711, 1, 13),
+    "sentiment": (18, 2, 1),
+    "entailment": (25, 3, 1),
+    "question": (27, 1, 2),
+}
+OTHERS = (256, 2, 4)  # of a task of the user's own
+# An A100 at half of its peak: multiplications a second in 16 and in 32 bits, bytes a second from its memory.
+RATES = {2: 150e12, 4: 10e12}
+BANDWIDTH = 1e12
+GPU_BYTES = 80 * 2**30
+PROGRAM = 450 * 2**20  # resident memory of Python, torch and transformers themselves, which a CPU run has too
+LOOKS = 10  # at dev in a run, unless stop.every says otherwise
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes, unless said otherwise.
+
+    parameters, trained: numbers of weights. tokens: of a row, assumed. probes: that share a model call.
+    state: what the optimizer keeps, fp32 copies and low halves. training, evaluation: the most that a step or an
+    evaluation holds beside these. peak: of the device, over the run. gpus: of 80 GiB that hold it.
+    hours: of GPUs, by the assumed rates.
+    """
+
+    model: str
+    parameters: int
+    trained: int
+    tokens: int
+    probes: int
+    weights: int
+    state: int
+    training: int
+    evaluation: int
+    peak: int
+    gpus: int
+    hours: float
+
+
+def estimate(config: Mapping[str, Any], *, tokens: int | None = None) -> Estimate:
+    """What the run of a checked configuration needs.
+
+    tokens: of the longest row; None takes the task's from a table. Raises ConfigError for a hub model that is
+    neither here nor in the table of shapes, and for what `build` would refuse without data.
+    """
+    choice = read(ModelConfig, config["model"], "model")
+    task = read(TaskConfig, config["task"], "task")
+    check_quantized(choice.quantization, config["peft"]["name"])
+    optimizer = trial_optimizer(config)
+    loaded = attach(
+        skeleton(choice, class_count(task), Path(config["paths"]["models"])), _without_data(config["peft"])
+    )
+    longest, options, span = SIZES.get(task.name, OTHERS)
+    length = min(tokens or task.max_length or longest, loaded.context)
+    options = len(task.options) if task.options else options
+    run = Run(loaded, task, optimizer, length, options, span)
+    sizes = config["batch"]["size"], config["batch"]["micro"], config["evaluate"]["batch"]
+    rows = min(sizes[0], sizes[1] or sizes[0])
+    cpu = _on_cpu(choice)
+    probes = run.probes(config["probes_per_forward"], rows, cpu)
+    weights, state = weight_bytes(loaded, choice.quantization), run.state(config["update"])
+    training = run.training(rows, probes, cpu)
+    evaluation = run.evaluation(min(sizes[2], max(task.test, task.dev, 1)))
+    peak = weights + state + max(training, evaluation)
+    return Estimate(
+        model=loaded.name,
+        parameters=sum(p.numel() for p in loaded.model.parameters()),
+        trained=sum(t.numel() for t in run.trained.values()),
+        tokens=length,
+        probes=probes,
+        weights=weights,
+        state=state,
+        training=training,
+        evaluation=evaluation,
+        peak=peak,
+        gpus=-(-peak // GPU_BYTES),
+        hours=_hours(config, run, sizes[0]),
+    )
+
+
+def _without_data(peft: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Virtual tokens take their first values from the model's numbers, which are not there."""
+    return {**peft, "init": "random"} if "init" in peft else peft
+
+
+def _on_cpu(choice: ModelConfig) -> bool:
+    """Whether the run is meant for a CPU; what this machine has does not matter, it may be a login node."""
+    return choice.device == "cpu" or (choice.device == "auto" and choice.resources.gpus == 0)
+
+
+def _hours(config: Mapping[str, Any], run: Run, size: int) -> float:
+    """GPU-hours of training and evaluation by RATES and BANDWIDTH; a budget of minutes is what it says."""
+    if config["budget"]["minutes"] is not None:
+        return config["budget"]["minutes"] / 60
+    optimizer, task = run.optimizer, run.task
+    parameters = list(run.loaded.model.parameters())
+    numbers, size_bytes = sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters)
+    rate = RATES[4 if parameters[0].dtype == torch.float32 else 2]
+
+    def seconds(rows: int, calls: float) -> float:
+        return max(2 * numbers * rows * run.tokens / rate, calls * size_bytes / BANDWIDTH)
+
+    each = run.options if run.loaded.family == "causal" else 1
+    steps = budgeted_steps(config, optimizer)
+    cost = optimizer.forward_passes + BACKWARD_COST * optimizer.backward_passes
+    training = seconds(size * (1 if run.answer else each), 1) * cost * steps
+    looks = steps // config["stop"]["every"] if config["stop"]["every"] else LOOKS
+    examples = looks * task.dev + 2 * task.test
+    new = task.max_new_tokens if task.generated else 1
+    return (training + seconds(examples * each, examples / config["evaluate"]["batch"] * new)) / 3600

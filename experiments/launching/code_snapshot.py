@@ -1,0 +1,66 @@
+"""The code a run was submitted with, kept: runs/code/<hash12>/, so that a queued run does not see later edits.
+
+Of a git checkout, every file that git tracks or would add, as it is on disk; elsewhere the packages and conf/.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from experiments.rundir.provenance import ROOT, source
+
+PARTS = ("zo", "experiments", "conf", "launch.py")
+RECORD = "CODE.json"  # what experiments.rundir.provenance says of the checkout it came from
+
+
+def files(root: Path) -> list[Path]:
+    """What a snapshot holds, relative to `root`, sorted: of the parts that a run reads."""
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "--",
+        *PARTS,
+    ]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split(
+            "\0"
+        )
+        found = {Path(name) for name in listed if name}
+    except (OSError, subprocess.SubprocessError):
+        found = {path.relative_to(root) for part in PARTS for path in (root / part).rglob("*")}
+        found |= {Path(part) for part in PARTS}
+        found = {path for path in found if "__pycache__" not in path.parts}
+    return sorted(path for path in found if (root / path).is_file())
+
+
+def freeze(runs: Path, root: Path = ROOT) -> Path:
+    """The snapshot's folder, made unless the same code is there already."""
+    names = files(root)
+    total = hashlib.sha256()
+    for name in names:
+        total.update(f"{name.as_posix()}\0".encode() + (root / name).read_bytes() + b"\0")
+    target = (runs / "code" / total.hexdigest()[:12]).resolve()
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    for name in names:
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, made / name)
+    (made / RECORD).write_text(json.dumps(source(root)))
+    made.chmod(0o755)
+    try:
+        os.rename(made, target)
+    except OSError:  # another process was faster
+        shutil.rmtree(made)
+    return target

@@ -1,0 +1,93 @@
+"""python -m experiments sync: a tracker's runs made anew from run folders, each as one clean run with the same id.
+
+The same rows, configuration and result go the same way as while the run went on, so what comes out is what direct
+tracking gives. What a tracker had of the run before, in however many fragments, is replaced.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.config import tracker_config
+from experiments.config.saved import load_config
+from experiments.rundir.folder import RunFolder, title_of
+from experiments.rundir.json_files import read_json
+from experiments.rundir.lock import holder_of
+from experiments.trackers.interface import Tracker, metrics_of, summary_of
+from experiments.trackers.opening import about_run
+from experiments.trackers.tensorboard import TensorBoard
+from experiments.trackers.trackio import Trackio
+from experiments.trackers.wandb import Mode, Wandb
+from zo.errors import ConfigError
+
+START, UPLOAD = 60.0, 600.0  # seconds that W&B may take to answer, and to upload one run
+
+
+def sync(
+    folders: Sequence[Path],
+    say: Callable[[str], None],
+    *,
+    to: str | None = None,
+    mode: Mode = "online",
+    project: str | None = None,
+    entity: str | None = None,
+) -> int:
+    """0 done, 1 a tracker refused a run, which is said; raises ConfigError where nothing could be done at all.
+
+    to: a tracker's name; None: each run's own, W&B for runs without one. project, entity: None: each run's own.
+    """
+    configs = {folder: load_config(folder) for folder in folders}
+    names = {folder: to or own_tracker(config)["name"] for folder, config in configs.items()}
+    for name in sorted(set(names.values())):
+        tracker_config.need(name)
+    failed = 0
+    for folder, config in configs.items():
+        name = names[folder]
+        own = own_tracker(config) if own_tracker(config)["name"] == name else {}
+        given = {"project": project or own.get("project", "zo"), "entity": entity or own.get("entity")}
+        try:
+            said = _copy(folder, config, _tracker(name, mode, given["project"], given["entity"]))
+        except PermissionError as error:  # no run will fare better
+            raise ConfigError(f"{folder} was not synced: {error}.") from error
+        except Exception as error:
+            failed += 1
+            said = f"not synced: {' '.join(str(error).split()) or type(error).__name__}"
+        say(f"{title_of(folder)}: {said}")
+    return int(failed > 0)
+
+
+def own_tracker(config: dict[str, Any]) -> dict[str, Any]:
+    """The tracker that a run was given; W&B where it had none."""
+    section = config.get("tracker") or {"name": "none"}
+    return {"name": "wandb"} if section["name"] == "none" else section
+
+
+def _tracker(name: str, mode: Mode, project: str, entity: str | None) -> Tracker:
+    if name == "tensorboard":
+        return TensorBoard()
+    if name == "trackio":
+        return Trackio(project, own=False)
+    return Wandb(mode, project, entity, timeout_seconds=START, finish_seconds=UPLOAD, own=False, strict=True)
+
+
+def _copy(folder: Path, config: dict[str, Any], tracker: Tracker) -> str:
+    """Gives a tracker all of a run; returns what is to be said. Raises whatever the tracker raises."""
+    if holder_of(folder / "lock"):
+        return "it is running, and its tracker with it; sync it when it has ended."
+    files = RunFolder(folder)
+    rows = files.metrics()
+    if not rows:
+        return "it has no rows yet."
+    result = files.result()
+    where = tracker.start(about_run(config, folder))
+    for number, row in enumerate(rows):
+        tracker.log(number, metrics_of(row))
+    status = result["status"] if result else _state(folder)
+    tracker.finish(status, summary_of(status, result))
+    return f"{len(rows):,} rows. {where}"
+
+
+def _state(folder: Path) -> str:
+    """Of a run without a result: stopped, or failed (one that still says running was killed)."""
+    state = (read_json(folder / "status.json") or {}).get("state")
+    return "stopped" if state in ("stopped", "requeued", "queued") else "failed"

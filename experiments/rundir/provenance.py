@@ -1,0 +1,76 @@
+"""What made a result: code, machine, versions, command."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "hydra-core", "omegaconf", "numpy")
+ROOT = Path(__file__).parents[2]
+
+
+def provenance() -> dict[str, Any]:
+    """A record for provenance.json; `commit` and `dirty` are null outside a git checkout."""
+    return {
+        **source(ROOT),
+        "command": [sys.executable, *sys.argv],
+        "time": time.time(),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "slurm": {
+            key: value for key, value in os.environ.items() if key in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT")
+        },
+    }
+
+
+def source(root: Path) -> dict[str, Any]:
+    """commit, dirty and diff of the code at `root`; a snapshot of it (experiments.launching.code_snapshot) has them written."""
+    record = root / "CODE.json"
+    if record.is_file():
+        return json.loads(record.read_text())
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": None if changed is None else bool(changed),
+        "diff": _git(root, "diff", "HEAD") or None,
+    }
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )

@@ -1,0 +1,1 @@
+"""One run: built from its configuration, trained, recorded, resumed, saved."""

@@ -1,0 +1,174 @@
+"""What a run notes down as it goes: rows of metrics.jsonl (and of a tracker), the best step on dev, when to end early.
+
+All decisions come from the rows, so a run that was killed and goes on decides the same.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments.display.progress import View
+from experiments.evaluation import Evaluation
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.metric_rows import rank_key
+from experiments.trackers.sink import Sink
+from experiments.training import peak_memory
+from experiments.training.session import Session
+
+_ROWS = 2000  # train rows a run, at most about
+_CLOCK_EVERY = 50  # steps between looks at dev when time is the budget
+_LOOKS = 10  # at dev, a run
+_PEAK_EVERY = 1.0  # seconds between looks at the peak of memory
+
+
+class Recorder:
+    """Rows: `before`, `train`, `dev`, `stop`, `after`; each with what it took so far: steps, forward_passes, tokens,
+    seconds, gpu_hours.
+
+    And with peak_memory_bytes, of this process, up to a second old.
+
+    rows: those of earlier processes. gpus: that the run occupies.
+    best_step, best_value: of dev so far (highest metric, then lowest loss, then earliest). looked: steps after which
+    dev was last looked at.
+    """
+
+    def __init__(self, session: Session, folder: RunFolder, rows: Sequence[dict[str, Any]], gpus: int = 0):
+        stop = session.config["stop"]
+        timed = session.config["budget"]["minutes"] is not None
+        # The session itself is not kept: its model must be free to go before another is built.
+        self.folder = folder
+        self._steps, self._step_cost, self._has_dev = session.steps, session.step_cost, bool(session.task.dev)
+        self._device, self._peak, self._peak_at = session.loaded.device, 0, 0.0
+        self._tokens, self._gpus = session.token_count(), gpus
+        self.shown: View | None = None
+        self.sink: Sink | None = None
+        self.before: dict[str, Any] | None = None
+        self.best_step: int | None = None
+        self.best_value: float | None = None
+        self.eval_forward_passes = 0
+        self._best: tuple[float, float] | None = None
+        self._worse = 0
+        self._patience = stop["patience"]
+        self._every = stop["every"] or (_CLOCK_EVERY if timed else -(-session.steps // _LOOKS))
+        self._row_every = 1 if timed else -(-session.steps // _ROWS)
+        self._trained = 0  # steps whose train row is written
+        self.looked = 0
+        self._seconds = 0.0
+        for row in rows:
+            self._take(row)
+        self._began = time.monotonic()
+
+    def _take(self, row: dict[str, Any]) -> None:
+        """A row of an earlier process, or one just written."""
+        self._seconds = max(self._seconds, row["seconds"])
+        if row["kind"] == "before":
+            self.before = row
+        if row["kind"] == "train":
+            self._trained = row["steps"]
+        if row["kind"] == "dev":
+            self.looked = row["steps"]
+            self._judge(row["steps"], row["value"], row["loss"])
+        self.eval_forward_passes += row.get("eval_forward_passes", 0)
+
+    def _judge(self, steps: int, value: float, loss: float | None) -> None:
+        reached = rank_key(value, loss)
+        if self._best is None or reached > self._best:
+            self._best, self.best_step, self.best_value, self._worse = reached, steps, value, 0
+        else:
+            self._worse += 1
+
+    def seconds(self) -> float:
+        """Seconds of training and evaluation so far, earlier processes counted in."""
+        return self._seconds + time.monotonic() - self._began
+
+    def gpu_hours(self, seconds: float) -> float:
+        """What so many seconds of the run cost."""
+        return seconds * self._gpus / 3600
+
+    def note_before(self, test: Evaluation) -> None:
+        """The test metric of the weights one starts from."""
+        row = self._evaluated("before", 0, test)
+        self.before = row
+
+    def note_after(self, test: Evaluation, steps: int) -> None:
+        """The test metric of the selected weights."""
+        self._evaluated("after", steps, test)
+
+    def note_stop(self) -> None:
+        """That the process ended at a step boundary, and how long it took up to there."""
+        self._write({"kind": "stop", "steps": self._trained})
+
+    def would_be_best(self, dev: Evaluation) -> bool:
+        """Whether these weights are better on dev than all before."""
+        return self._best is None or rank_key(dev.value, dev.loss) > self._best
+
+    def step(
+        self,
+        t: int,
+        seen: dict[str, float],
+        dev: Callable[[], Evaluation],
+        replayed: bool = False,
+        last: bool = False,
+    ) -> bool:
+        """Notes step t, looks at dev when it is time; True when patience is at its end.
+
+        replayed: the step was taken again from the journal. last: its time is up, so dev is due.
+        """
+        steps = t + 1
+        row = self._counted({"kind": "train", "steps": steps, **seen})
+        if self.shown is not None:
+            self.shown.take(row, replayed)
+        if steps > self._trained and (steps % self._row_every == 0 or steps == self._steps):
+            self._log(row)
+            self._trained = steps
+        due = self._has_dev and (steps % self._every == 0 or steps == self._steps or last)
+        if due and steps > self.looked:
+            result = dev()
+            row = self._evaluated("dev", steps, result)
+            self.looked = steps
+            self._judge(steps, row["value"], row["loss"])
+            if self.shown is not None:
+                self.shown.say(
+                    f"step {steps:,}: dev {result.metric} {100 * result.value:.1f} %, loss {result.loss:.4f}"
+                )
+        return self._patience is not None and steps == self.looked and self._worse >= self._patience
+
+    def _evaluated(self, kind: str, steps: int, result: Evaluation) -> dict[str, Any]:
+        row = {
+            "kind": kind,
+            "steps": steps,
+            "metric": result.metric,
+            "value": result.value,
+            "loss": result.loss,
+            "n": result.n,
+            "eval_forward_passes": result.forward_passes,
+        }
+        self.eval_forward_passes += result.forward_passes
+        return self._write(row)
+
+    def _write(self, row: dict[str, Any]) -> dict[str, Any]:
+        row = self._counted(row)
+        self._log(row)
+        if self.shown is not None:
+            self.shown.take(row)
+        return row
+
+    def _log(self, row: dict[str, Any]) -> None:
+        self.folder.log(row)
+        if self.sink is not None:
+            self.sink.row(row)
+
+    def _counted(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with what it took to get there."""
+        seconds = self.seconds()
+        if (
+            not self._peak or seconds - self._peak_at >= _PEAK_EVERY
+        ):  # reading it takes the time of a small step
+            self._peak, self._peak_at = peak_memory.peak(self._device), seconds
+        return row | {
+            "forward_passes": row["steps"] * self._step_cost,
+            "tokens": self._tokens(row["steps"]),
+            "seconds": seconds,
+            "gpu_hours": self.gpu_hours(seconds),
+            "peak_memory_bytes": self._peak,
+        }

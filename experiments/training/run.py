@@ -1,0 +1,300 @@
+"""One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.baselines.no_training import NoTraining
+from experiments.config.run_id import folder_of
+from experiments.config.tracker_config import choice_of
+from experiments.display.progress import closing_table, show_ended, view
+from experiments.display.track import goal_of
+from experiments.evaluation import Evaluation, evaluate
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.provenance import provenance
+from experiments.tasks.prompts import Example
+from experiments.trackers.opening import sink_of
+from experiments.training import peak_memory, saving
+from experiments.training.oom import MemoryBudget, release
+from experiments.training.ranks import console_of, team_of
+from experiments.training.recorder import Recorder
+from experiments.training.resume import open_journal, replayed
+from experiments.training.session import Config, Session, build
+from experiments.training.stop import StopFlag
+from zo.errors import ConfigError, Diverged, RanksDiverged
+from zo.journal import Copy, Journal
+from zo.snapshots import Snapshots
+from zo.team import Team
+from zo.training import snapshot, train
+
+
+def run(
+    config: Config, *, rerun: bool = False, console: Console | None = None, submitted: Path | None = None
+) -> int:
+    """Trains, evaluates, saves; returns the exit code (0 also for a diverged run, 130 after Ctrl-C).
+
+    rerun: forget what the run's folder holds. submitted: the folder a launcher chose, where the run must belong.
+    Several processes that were started for it (experiments.training.ranks) share the run.
+    Raises ConfigError and DataError before anything is written, JournalError when the folder cannot be.
+    """
+    with team_of(config) as team:
+        return _shared(config, team, rerun, console or console_of(team), submitted)
+
+
+def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted: Path | None) -> int:
+    choice_of(config)  # refuses a tracker whose package is missing before anything is loaded
+    session = build(config, team)
+    path = folder_of(config, session.name, session.hash)
+    if submitted is not None and path.resolve() != submitted.resolve():
+        raise ConfigError(
+            f"This run was submitted as {submitted}, but its model and data now make it {path}: one of them, or "
+            "the code, has changed since. Put it back, or submit the run again."
+        )
+    folder = RunFolder(path, writes=team.leads)
+    with folder.locked():
+        if rerun:
+            folder.clear()
+        if submitted is None:  # the same command goes on; to a launched run a file STOP is news
+            folder.forget_stop()
+        if (result := team.first(folder.result)) is not None:
+            show_ended(console, result, folder.path)
+            return 0
+        with open_journal(session, folder, team) as journal, StopFlag(folder, team) as stop:
+            running: _Run | None = None
+            try:
+                running = _Run(session, folder, journal, stop, console, team)
+                del session  # the run has it, and will let it go
+                return running.go()
+            except BaseException as error:
+                if isinstance(error, RanksDiverged):
+                    folder.keep_metrics(len(journal))
+                folder.write_failed(error, steps=len(journal))
+                if running is not None:
+                    running.end_tracking("failed")
+                raise
+
+
+class _Run:
+    """The parts of `run` that share a session, a folder and a journal."""
+
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        journal: Journal | Copy,
+        stop: StopFlag,
+        console: Console,
+        team: Team,
+    ):
+        self.session = session
+        self.config = session.config
+        self.folder = folder
+        self.journal = journal
+        self.stop = stop
+        self.console = console
+        self.snapshots = Snapshots(folder.snapshots)
+        self.team = team
+        self._rows = team.first(folder.metrics)  # of earlier processes
+        gpus = team.size * peak_memory.gpus_of(session.loaded.model)
+        self.recorder = Recorder(session, folder, self._rows, gpus)
+        # Losses cannot rebuild them, so a snapshot keeps the best weights:
+        self._keeps_best = session.optimizer.replays_from != "losses" and self.config["select"] == "best"
+        if self._keeps_best:
+            self.snapshots.pinned = self.recorder.best_step
+        self.shown = view(console, f"{session.name} seed {self.config['seed']}", goal_of(self.config))
+        team.report = lambda: (stop.code(), self.recorder.seconds())
+        self.fit = MemoryBudget(folder, session.look, self.config["evaluate"]["batch"], self._say)
+        self._warned = False
+        self._before: Evaluation | None = None  # of this process
+        self._fitted = 0  # forward passes of a way that takes no steps
+
+    def _say(self, words: str) -> None:
+        self.console.print(words, highlight=False, soft_wrap=True, markup=False)
+
+    def end_tracking(self, status: str, result: dict[str, Any] | None = None) -> None:
+        """Lets the tracker finish, now that all files are written."""
+        if self.recorder.sink is not None:
+            self.recorder.sink.close(status, result)
+
+    def go(self) -> int:
+        """Before, training, after."""
+        self.folder.write_config(self.config)
+        self.folder.write("provenance.json", provenance())
+        if self.team.leads:
+            self.recorder.sink = sink_of(self.config, self.folder.path, self.folder.metrics(), self._say)
+        self.folder.write_status("running", steps=len(self.journal))
+        peak_memory.reset_peak(self.session.loaded.device)
+        status = "finished"
+        with self.shown as self.recorder.shown:
+            self.stop.farewell = self.shown.farewell
+            self.shown.recall(self._rows)
+            try:
+                if self.recorder.before is None:
+                    self._before = self._test()
+                    self.recorder.note_before(self._before)
+                done = self._train()
+            except Diverged as error:
+                status, done = "diverged", len(self.journal)
+                self.console.print(str(error), highlight=False)
+        self.stop.farewell, self.recorder.shown = b"", None
+        if self.stop.asked():
+            return self._stopped(done)
+        return self._finish(status, done)
+
+    def _train(self) -> int:
+        if isinstance(way := self.session.optimizer, NoTraining):
+            self._fitted = way.fit(self.session.loaded, self.session.task, self.config["evaluate"]["batch"])
+            return 0
+        session, recorder = self.session, self.recorder
+        minutes = self.config["budget"]["minutes"]
+
+        def rate(t: int) -> float:
+            return self.config["optimizer"]["lr"] * session.schedule(self.team.seconds / (60 * minutes))
+
+        def over() -> bool:
+            return minutes is not None and self.team.seconds >= 60 * minutes
+
+        def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
+            self._warn_of_idle_steps(t)
+            last = over() and not replayed
+            ended = recorder.step(t, seen, lambda: self._dev(t + 1), replayed, last=last)
+            late = recorder.looked == t + 1 and over()  # looking may have taken the rest of the time
+            return ended or last or (not replayed and (late or self.stop.asked()))
+
+        return train(
+            session.optimizer,
+            session.look,
+            session.batch,
+            session.steps,
+            journal=self.journal,
+            snapshots=self.snapshots,
+            max_replay_seconds=60 * self.config["checkpoint"]["max_replay_minutes"],
+            rate=None if minutes is None else rate,
+            on_step=on_step,
+            team=self.team,
+        )
+
+    def _warn_of_idle_steps(self, t: int) -> None:
+        """Says once that a step made no move; the closing table counts them."""
+        optimizer = self.session.optimizer
+        if (optimizer.idle or optimizer.skipped) and not self._warned:
+            self._warned = True
+            why = "its losses are too close to each other" if optimizer.idle else "a loss is no finite number"
+            self.console.print(f"Step {t}: no move, because {why}.", highlight=False)
+
+    def _dev(self, steps: int) -> Evaluation:
+        """Dev after `steps` steps; a run that cannot be replayed keeps the best weights in a snapshot."""
+        result = self._evaluated(self.session.task.dev)
+        if self._keeps_best and self.recorder.would_be_best(result):
+            self.snapshots.pinned = steps
+            snapshot(self.session.optimizer, self.snapshots, steps)
+        return result
+
+    def _test(self) -> Evaluation:
+        return self._evaluated(self.session.task.test)
+
+    def _evaluated(self, examples: Sequence[Example]) -> Evaluation:
+        def attempt(batch: int) -> Evaluation:
+            with self.shown.doing(f"evaluating {len(examples):,} examples"):
+                return evaluate(self.session.task, self.session.loaded, examples, batch, team=self.team)
+
+        if self.team.size > 1:  # the others are in the middle of it, and would wait
+            return attempt(self.fit.evaluate)
+        return self.fit.evaluated(attempt)
+
+    def _stopped(self, done: int) -> int:
+        """Ends at a step boundary; what is missing for going on is written."""
+        if self.session.optimizer.replays_from != "losses" and self.team.leads:
+            snapshot(self.session.optimizer, self.snapshots, done)
+        self.recorder.note_stop()
+        self.folder.write_status("stopped", steps=done, reason=self.stop.reason)
+        self.folder.forget_stop()
+        self.console.print(
+            f"Stopped after {done:,} steps ({self.stop.reason}). The same command goes on from there.",
+            highlight=False,
+        )
+        self.end_tracking("stopped")
+        return self.stop.exit_code
+
+    def _finish(self, status: str, done: int) -> int:
+        seconds = self.recorder.seconds()
+        last = self.session.optimizer.weights.sha256()
+        peak = max(self.team.every(peak_memory.peak(self.session.loaded.device)))
+        selected = self._select(status, done)
+        changed = bool(self.session.steps or self._fitted)
+        if changed or self._before is None:
+            after = self._test()
+        else:
+            after = replace(self._before, forward_passes=0)  # of the same weights
+        if self.config["save"] and changed and self.team.leads:
+            saving.save(self.session.loaded, self.folder.model)
+        result = self._result(status, done, selected, after, last, seconds, peak)
+        self.folder.write("result.json", result)
+        self.folder.write_status(status, steps=done)
+        self.recorder.note_after(after, selected)
+        self.folder.forget_snapshots()
+        self.console.print(closing_table(result, str(self.folder.path)))
+        self.end_tracking(status, result)
+        return 0
+
+    def _select(self, status: str, done: int) -> int:
+        """Puts the weights to report into the session; returns after how many steps they were reached."""
+        best = self.recorder.best_step
+        if self.config["select"] == "last" or best is None or best == done:
+            return done
+        skipped, idle = self.session.optimizer.skipped, self.session.optimizer.idle
+        because = self.session.look.sequential_because
+        del self.session  # before its successor is built, or two models would be in memory
+        release()
+        self.session = replayed(build(self.config, self.team), self.journal, self.snapshots, best)
+        self.session.optimizer.skipped, self.session.optimizer.idle = skipped, idle
+        self.session.look.sequential_because = because
+        return best
+
+    def _result(
+        self, status: str, done: int, selected: int, after: Evaluation, last: str, seconds: float, peak: int
+    ) -> dict[str, Any]:
+        session, optimizer = self.session, self.session.optimizer
+        before = self.recorder.before or {}
+        return {
+            "status": status,
+            "method": session.method,
+            "model": session.loaded.name,
+            "task": session.task.name,
+            "peft": self.config["peft"]["name"],
+            "seed": self.config["seed"],
+            "config_hash": session.hash,
+            "metric": after.metric,
+            "before": before.get("value"),
+            "after": after.value,
+            "majority": after.majority,
+            "random": after.random,
+            "n_test": after.n,
+            "ci95": after.ci95,
+            "loss_before": before.get("loss"),
+            "loss_after": after.loss,
+            "best_dev": self.recorder.best_value,
+            "selected_step": selected,
+            "steps": done,
+            "skipped_steps": optimizer.skipped,
+            "idle_steps": optimizer.idle,
+            "forward_passes": done * optimizer.forward_passes + self._fitted,
+            "backward_passes": done * optimizer.backward_passes,
+            "eval_forward_passes": self.recorder.eval_forward_passes + after.forward_passes,
+            "forward_passes_per_step": session.step_cost,
+            "train_mode": bool(getattr(optimizer, "dropout", False)),
+            "sequential_because": session.look.sequential_because,
+            "ranks": self.team.size,
+            "retry_smaller": self.fit.found,
+            "tokens": session.token_count()(done),
+            "seconds": seconds,
+            "gpu_hours": self.recorder.gpu_hours(seconds),
+            "peak_memory_bytes": peak,
+            "trainable_parameters": optimizer.weights.numel if session.steps or self._fitted else 0,
+            "kernels": optimizer.weights.backend,
+            "model_sha256": optimizer.weights.sha256(),
+            "last_sha256": last,
+        }

@@ -1,0 +1,257 @@
+"""Everything a run needs, built from its configuration: model, task, optimizer, look, batches.
+
+Building twice gives the same objects bit for bit, which is how the weights of any recorded step are had
+again: build, then replay the journal up to it.
+"""
+
+import functools
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from experiments.baselines.linear_probe import LinearProbe, output_alone
+from experiments.baselines.no_training import NoTraining
+from experiments.config.run_id import Config, hash_of, method_of, name_of, seed_of
+from experiments.models.loading import Loaded, load
+from experiments.models.placing import check_quantized
+from experiments.peft import attach
+from experiments.tasks.objectives import GeneratedLoss
+from experiments.tasks.task import Task, class_count, load_task
+from experiments.training.oom import BackoffLook
+from experiments.training.token_count import TokenCount
+from zo.errors import ConfigError
+from zo.noise import SIGNS, SPECIFICATION, key_of
+from zo.optimizers import Optimizer, Probing
+from zo.optimizers.firstorder import BACKWARD_COST
+from zo.schedules import Schedule
+from zo.team import Solo, Team
+from zo.weights import Weights
+
+Made = TypeVar("Made")
+_SMALL = 2_000_000  # weights
+_NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run in memory.
+
+    steps: how many the budget allows (practically unbounded for a budget of minutes).
+    hash: SHA-256 (hex) of all that decides the result but the seed.
+    """
+
+    config: Config
+    loaded: Loaded
+    task: Task
+    optimizer: Optimizer
+    look: BackoffLook
+    schedule: Schedule
+    steps: int
+    hash: str
+
+    @property
+    def name(self) -> str:
+        """<model>-<task>-<optimizer>-<peft>."""
+        return name_of(self.config, self.loaded.name)
+
+    @property
+    def method(self) -> str:
+        """The optimizer's name in tables, lower case; zeroshot or icl where nothing is trained."""
+        return method_of(self.config)
+
+    @property
+    def step_cost(self) -> int:
+        """Forward passes a step counts for; a backward pass counts as three."""
+        return self.optimizer.forward_passes + BACKWARD_COST * self.optimizer.backward_passes
+
+    def batch(self, t: int) -> dict[str, torch.Tensor]:
+        """The batch of step t, a pure function of (order seed, t): epochs are permutations, run together."""
+        n, size = len(self.task.train), min(self.config["batch"]["size"], len(self.task.train))
+        seed = seed_of(self.config, "order")
+        places = range(t * size, (t + 1) * size)
+        orders = {epoch: _permutation(n, seed, epoch) for epoch in {place // n for place in places}}
+        return self.task.collate([self.task.train[orders[place // n][place % n]] for place in places])
+
+    def token_count(self) -> TokenCount:
+        """Tokens after so many steps."""
+        lengths = [self.task.tokens(example) for example in self.task.train]
+        order = functools.partial(_permutation, len(lengths), seed_of(self.config, "order"))
+        return TokenCount(lengths, min(self.config["batch"]["size"], len(lengths)), order, self.step_cost)
+
+    def header(self) -> dict[str, Any]:
+        """What a journal of this run must agree on to be continued."""
+        weights = self.optimizer.weights
+        return {
+            "hash": self.hash,
+            "seed": self.config["seed"],
+            "model": self.loaded.fingerprint,
+            "data": self.task.fingerprint,
+            "start": weights.sha256(),
+            "tensors": [
+                [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+                for name, tensor in weights.tensors.items()
+            ],
+            "specification": SPECIFICATION,
+            "noise": self._noise(),
+            "device": self.loaded.device.type,
+            "torch": torch.__version__,
+        }
+
+    def _noise(self) -> str:
+        """What the moves' bits depend on: signs are the same from all kernels, Gaussians only from these two."""
+        if not isinstance(self.optimizer, Probing):
+            return "none"
+        kind, signs = self.optimizer.directions.name, self.optimizer.directions.stream == SIGNS
+        exact = signs or set(self.optimizer.weights.backend.split("+")) <= {"eager", "native"}
+        return kind if exact else f"{kind} by {self.optimizer.weights.backend}"
+
+
+def build(config: Config, team: Team | None = None) -> Session:
+    """Loads and constructs everything.
+
+    team: the processes that will share the run.
+    Raises ConfigError or DataError for what cannot work; optimizer and schedule are tried first, so that a
+    number out of range is refused before a model is loaded.
+    """
+    schedule, trial = _check_constructors(config, team or Solo())
+    check_quantized(config["model"]["quantization"], config["peft"]["name"])
+    probed = isinstance(trial, LinearProbe)
+    loaded = attach(
+        load(
+            config["model"],
+            classes=class_count(config["task"]),
+            seed=seed_of(config, "init"),
+            models=Path(config["paths"]["models"]),
+        ),
+        {"name": "head"} if probed else config["peft"],
+        seed_of(config, "init"),
+    )
+    loaded = output_alone(loaded) if probed else loaded
+    _set_threads(config["threads"], loaded)
+    task = load_task(config["task"], loaded, seed_of(config, "split"))
+    if config["select"] == "best" and not task.dev:
+        raise ConfigError(
+            "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
+        )
+    weights = Weights(loaded.model, update=config["update"], kernels=config["kernels"])
+    optimizer = _optimizer(config, weights)
+    steps = budgeted_steps(config, optimizer)
+    if config["budget"]["minutes"] is None and not isinstance(optimizer, NoTraining):
+        optimizer.lr = schedule.over(config["optimizer"]["lr"], steps)
+    look = BackoffLook(
+        loaded.model,
+        task.objective,
+        optimizer,
+        probes_per_forward=config["probes_per_forward"],
+        micro=config["batch"]["micro"],
+        materialise=isinstance(task.objective, GeneratedLoss),
+    )
+    decides = hash_of(config, [loaded.fingerprint, task.fingerprint], steps)
+    return Session(config, loaded, task, optimizer, look, schedule, steps, decides)
+
+
+def steps_of(config: Config) -> int:
+    """How many steps the budget allows, without a model; raises ConfigError that lists every number out of range."""
+    _, optimizer = _check_constructors(config, Solo())
+    check_quantized(config["model"]["quantization"], config["peft"]["name"])
+    return budgeted_steps(config, optimizer)
+
+
+def _check_constructors(config: Config, team: Team) -> tuple[Schedule, Optimizer]:
+    """The schedule and an optimizer of one number; every problem of both in one ConfigError."""
+    problems: list[str] = []
+
+    def attempt(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except ConfigError as error:
+            problems.append(str(error))
+
+    schedule = attempt(lambda: _instantiate("schedule", Schedule, config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the optimizer proper will warn
+        optimizer: Any = attempt(lambda: trial_optimizer(config))
+    attempt(lambda: optimizer is None or team.check(optimizer))
+    if config["task"]["objective"] == "metric" and optimizer is not None and optimizer.backward_passes:
+        problems.append(
+            f"task.objective=metric is minus the {config['task']['metric']}, which has no gradient, and "
+            f"{type(optimizer).__name__} moves by gradients. Take a zeroth-order method, such as optimizer=mezo, or "
+            f"a cross-entropy: task.objective=options or answer."
+        )
+    if isinstance(optimizer, LinearProbe) and config["peft"]["name"] not in ("none", "head"):
+        problems.append(
+            f"optimizer=linear_probe fits the head of the model as it is, so peft={config['peft']['name']} would add "
+            f"what nothing trains. Take peft=none."
+        )
+    if problems:
+        raise ConfigError("\n".join(problems))
+    assert optimizer is not None
+    return schedule, optimizer
+
+
+def trial_optimizer(config: Config) -> Optimizer:
+    """The optimizer on a single weight: its arguments are checked, and it tells what a step costs."""
+    return _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager"))
+
+
+def _optimizer(config: Config, weights: Weights) -> Optimizer:
+    return _instantiate(
+        "optimizer", Optimizer, config, params=weights, seed=config["seed"], on_nan=config["stop"]["on_nan"]
+    )
+
+
+def _instantiate(group: str, base: type[Made], config: Config, **extra: Any) -> Made:
+    """The one place where `_target_` is called. Nothing but a class of the group's kind is: run folders are passed on,
+    and replaying one must not run what its config.yaml names.
+    """
+    target = str(config[group].get("_target_"))
+    module, _, name = target.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: a name without a module
+        raise ConfigError(
+            f"{group}._target_ = {target} cannot be imported: {error}. Name a class by its full path, and install the "
+            "package that it is in."
+        ) from error
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ConfigError(
+            f"{group}._target_ = {target} is no class derived from {base.__module__}.{base.__name__}, and nothing else "
+            f"is called. Name one that is, such as those in conf/{group}."
+        )
+    return kind(**{key: value for key, value in config[group].items() if key != "_target_"}, **extra)
+
+
+def _set_threads(threads: int | None, loaded: Loaded) -> None:
+    """Two threads make a small model slower, and many times slower where other programs want the same cores."""
+    if threads is None and sum(parameter.numel() for parameter in loaded.model.parameters()) < _SMALL:
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def budgeted_steps(config: Config, optimizer: Optimizer) -> int:
+    """How many steps the budget allows; practically unbounded for a budget of minutes."""
+    budget = config["budget"]
+    if isinstance(optimizer, NoTraining):
+        return 0
+    if budget["steps"] is not None:
+        return budget["steps"]
+    if budget["minutes"] is not None:
+        return _NO_CLOCK
+    cost = optimizer.forward_passes + BACKWARD_COST * optimizer.backward_passes
+    if budget["forward_passes"] < cost:
+        raise ConfigError(
+            f"budget.forward_passes = {budget['forward_passes']} is less than the {cost} that one step of "
+            f"{type(optimizer).__name__} costs. Raise it."
+        )
+    return budget["forward_passes"] // cost
+
+
+def _permutation(n: int, seed: int, epoch: int) -> list[int]:
+    generator = torch.Generator().manual_seed(key_of(seed, epoch, 0) >> 1)
+    return torch.randperm(n, generator=generator).tolist()

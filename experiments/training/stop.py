@@ -1,0 +1,72 @@
+"""Stops at step boundaries. A handler only sets a flag; the loop reads it when a step is whole.
+
+SIGINT (Ctrl-C), SIGTERM, SIGUSR2 and a file STOP in the run's folder end the run after the step in flight.
+The second Ctrl-C exits at once; the journal is whole then too. Of several processes any may be told: its wish
+travels with the step's losses, and all stop after the same step.
+"""
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from experiments.rundir.folder import RunFolder
+from zo.team import Solo, Team
+
+INTERRUPTED = 130
+_FILE = 1 << 16  # the code of a STOP file; those of signals are their numbers
+_SAME = 1.0  # seconds within which torchrun hands on to its processes the Ctrl-C that they had themselves
+
+
+class StopFlag:
+    """Why the run should stop, or None. A context: handlers are put back at the end."""
+
+    def __init__(self, folder: RunFolder, team: Team | None = None):
+        self.folder = folder
+        self.team = team or Solo()
+        self.reason: str | None = None
+        self.farewell = b""  # what the terminal needs when the process exits at once
+        self._code = 0
+        self._since = 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopFlag":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        again = number == signal.SIGINT and self._code == signal.SIGINT
+        if again and (self.team.size == 1 or time.monotonic() - self._since > _SAME):
+            if self.farewell:
+                os.write(sys.stdout.fileno(), self.farewell)
+            os.write(
+                sys.stderr.fileno(),
+                b"\nStopped at once. The same command goes on from the last whole step.\n",
+            )
+            os._exit(INTERRUPTED)
+        if not again:
+            self._code, self._since = number, time.monotonic()
+
+    def code(self) -> int:
+        """What this process was told: 0 nothing, a signal's number, or that a STOP file lies there."""
+        if not self._code and self.team.leads and self.folder.stop_asked():
+            self._code = _FILE
+        return self._code
+
+    def asked(self) -> bool:
+        """Whether to stop at this boundary; all processes answer alike."""
+        if code := self.team.stop:
+            self.reason = "STOP file" if code == _FILE else signal.Signals(code).name
+        return self.reason is not None
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 0 after a scheduler's signal or a STOP file."""
+        return INTERRUPTED if self.reason == "SIGINT" else 0

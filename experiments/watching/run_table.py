@@ -1,0 +1,175 @@
+"""Several runs as a table that fits the terminal: a narrow one loses columns, a low one runs that have ended."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from experiments.display.panel import packed
+from experiments.display.sparkline import bar, sparkline
+from experiments.display.track import clock, mebibytes, number, percent
+from experiments.watching.follow import Flock, Followed
+
+STYLES = {"running": "cyan", "requeued": "cyan", "finished": "green", "failed": "bold red",
+          "diverged": "yellow", "stopped": "yellow"}  # fmt: skip
+_ORDER = ("running", "requeued", "failed", "diverged", "stopped", "queued")  # then what finished
+_LEAST, _MOST = 14, 60  # columns of a run's name
+_BAR = 10
+_SPARK = 16
+_TOLD = 5  # runs whose failure is told in words
+
+
+@dataclass(frozen=True)
+class Column:
+    """Its head, its columns on the screen, what it shows of a run, and when it leaves: the highest goes first."""
+
+    head: str
+    width: int
+    leaves: int
+    show: Callable[[Followed, bool], str]
+
+
+def _loss(run: Followed, plain: bool) -> str:
+    return number(run.track.loss)
+
+
+def _curve(run: Followed, plain: bool) -> str:
+    return sparkline(run.track.train.values, _SPARK, plain=plain)
+
+
+def _bar(run: Followed, plain: bool) -> str:
+    share = run.track.share
+    return "" if share is None else "".join(bar(share, _BAR, plain=plain))
+
+
+def _dev(run: Followed, plain: bool) -> str:
+    track = run.track
+    return "-" if track.dev is None else f"{percent(track.dev)[:-2]} / {percent(track.best)[:-2]}"
+
+
+def _pace(run: Followed, plain: bool) -> str:
+    pace = run.track.pace.now if run.state.state == "running" else None
+    return "-" if pace is None else f"{pace:,.3g}" if pace < 1000 else f"{pace:,.0f}"
+
+
+def _age(run: Followed, plain: bool) -> str:
+    return "-" if run.ended or run.rows.age is None else clock(run.rows.age)
+
+
+def _share(run: Followed, plain: bool) -> str:
+    return "-" if run.track.share is None else f"{100 * run.track.share:.0f} %"
+
+
+COLUMNS = (
+    Column("state", 8, 0, lambda run, plain: run.state.state),
+    Column("", _BAR, 6, _bar),
+    Column("done", 5, 0, _share),
+    Column("ETA", 8, 1, lambda run, plain: clock(run.eta)),
+    Column("train loss", _SPARK, 5, _curve),
+    Column("", 8, 3, _loss),
+    Column("dev / best", 13, 2, _dev),
+    Column("fwd/s", 7, 4, _pace),
+    Column("memory", 10, 8, lambda run, plain: mebibytes(run.track.memory)),
+    Column("last row", 8, 7, _age),
+)
+
+
+class Overview:
+    """The table of a flock. height: lines that there are; None: as many as it takes."""
+
+    def __init__(self, flock: Flock, height: int | None = None):
+        self._flock = flock
+        self._height = height
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        plain, width = options.ascii_only, options.max_width
+        longest = max((len(name) for name in self._flock.names), default=0)
+        least = min(longest, max(_LEAST, width // 4))
+        columns = fitting(width - least)
+        name_width = min(longest, _MOST, width - sum(column.width + 2 for column in columns))
+        table = Table(
+            box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", collapse_padding=True
+        )
+        table.add_column("run", width=name_width, no_wrap=True)
+        for column in columns:
+            table.add_column(column.head, width=column.width, no_wrap=True, overflow="ellipsis")
+        rows = _ordered(self._flock)
+        foot = [Text(words, no_wrap=True, overflow="ellipsis") for words in _words(rows)]
+        foot += packed(totals(self._flock), width)
+        room = len(rows) if self._height is None else max(1, self._height - 1 - len(foot))
+        left = len(rows) - room + 1 if len(rows) > room else 0
+        for name, run in rows[: len(rows) - left]:
+            style = STYLES.get(run.state.state, "dim")
+            cells = [Text(column.show(run, plain), style=_style(column, style)) for column in columns]
+            table.add_row(Text(_shortened(name, name_width)), *cells)
+        if left:
+            table.add_row(Text(f"and {left} more", style="dim"))
+        yield Group(table, *foot)
+
+
+def fitting(width: int) -> list[Column]:
+    """The columns for which there is room."""
+    kept = list(COLUMNS)
+    while len(kept) > 1 and sum(column.width + 2 for column in kept) > width:
+        kept.remove(max(kept, key=lambda column: column.leaves))
+    return kept
+
+
+def _style(column: Column, style: str) -> str:
+    if column.head == "state" or column.show is _bar:
+        return style
+    return "cyan" if column.show is _curve else ""
+
+
+def _ordered(flock: Flock) -> list[tuple[str, Followed]]:
+    """Those that go on first, what ended well last."""
+    pairs = list(zip(flock.names, flock.runs, strict=True))
+    return sorted(pairs, key=lambda pair: _rank(pair[1].state.state))
+
+
+def _rank(state: str) -> int:
+    return _ORDER.index(state) if state in _ORDER else len(_ORDER)
+
+
+def _words(rows: Sequence[tuple[str, Followed]]) -> list[str]:
+    """Why runs failed, of the first few."""
+    told = [f"{name}: {run.state.detail}" for name, run in rows if run.state.state == "failed"]
+    return told[:_TOLD]
+
+
+def _shortened(name: str, width: int) -> str:
+    """The end of a name says most: the seed."""
+    return name if len(name) <= width else f"…{name[len(name) - width + 1 :]}"
+
+
+def totals(flock: Flock) -> list[str]:
+    """How many runs are how, forward passes and pace of all, and when the last of those at work ends."""
+    counts = Counter(run.state.state for run in flock.runs)
+    said = [f"{len(flock.runs)} runs", *(f"{count} {state}" for state, count in counts.items())]
+    said.append(f"{sum(run.track.forwards for run in flock.runs):,} forwards")
+    going = [run for run in flock.runs if run.state.state == "running"]
+    if paces := [pace for run in going if (pace := run.track.pace.now) is not None]:
+        said.append(f"{sum(paces):,.3g} forwards/s")
+    if etas := [eta for run in going if (eta := run.eta) is not None]:
+        said.append(f"ETA {clock(max(etas))}")
+    return said
+
+
+def line(name: str, run: Followed) -> str:
+    """A run in a line, for logs."""
+    track = run.track
+    parts = [name, run.state.state]
+    if run.state.state == "failed":
+        parts.append(run.state.detail)
+    if track.share is not None:
+        parts.append(f"{100 * track.share:.0f} %  {track.forwards:,} forwards")
+    if run.eta is not None:
+        parts.append(f"ETA {clock(run.eta)}")
+    if track.loss is not None:
+        parts.append(f"loss {number(track.loss)}")
+    if track.dev is not None:
+        parts.append(f"dev {track.metric} {percent(track.dev)}, best {percent(track.best)}")
+    return "  ".join(parts)

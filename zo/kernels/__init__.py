@@ -1,0 +1,65 @@
+"""The operations on weights and noise, in several forms: eager torch (the reference), compiled C++, Triton."""
+
+import torch
+
+from zo.errors import ConfigError
+from zo.kernels.eager import Eager, Kernels, Terms
+from zo.kernels.native import Native
+from zo.noise.philox import GAUSSIANS, ROUNDING, SIGNS, SPECIFICATION, id_of, key_of
+
+__all__ = [
+    "CHOICES",
+    "GAUSSIANS",
+    "ROUNDING",
+    "SIGNS",
+    "SPECIFICATION",
+    "Eager",
+    "Kernels",
+    "Native",
+    "Terms",
+    "best",
+    "id_of",
+    "key_of",
+]
+
+CHOICES = ("auto", "eager", "native", "compiled", "triton")
+
+
+def best(device: torch.device, choice: str = "auto") -> Kernels:
+    """The form of the noise operations for tensors on this device; all forms give the same bits on a CPU.
+
+    auto: native on a CPU that has a C++ compiler, triton on a CUDA device that has it, else eager.
+    Raises ConfigError when a form asked for by name cannot be had here, and says why.
+    """
+    if choice not in CHOICES:
+        raise ConfigError(f"kernels = {choice!r} is none of {', '.join(CHOICES)}.")
+    if choice == "eager":
+        return Eager()
+    if choice == "compiled":
+        from zo.kernels.compiled import Compiled  # torch.compile's machinery takes a second to import
+
+        return Compiled()
+    native = choice == "native" or (choice == "auto" and device.type == "cpu")
+    form, reason = _native(device) if native else _triton(device)
+    if form is not None:
+        return form
+    if choice == "auto":
+        return Eager()
+    raise ConfigError(f"kernels = {choice!r} cannot be had here. {reason} Use kernels = 'auto' or 'eager'.")
+
+
+def _native(device: torch.device) -> tuple[Native | None, str]:
+    if device.type != "cpu":
+        return None, f"The native form works on CPU tensors, and the device is {device}."
+    form = Native()
+    return (None, form.reason) if form.reason else (form, "")
+
+
+def _triton(device: torch.device) -> tuple[Kernels | None, str]:
+    if device.type != "cuda":
+        return None, f"Triton kernels run on CUDA devices, and the device is {device}."
+    try:
+        from zo.kernels.triton import Triton  # not every installation of torch has triton
+    except ImportError as error:
+        return None, f"Triton cannot be imported ({error})."
+    return Triton(), ""

@@ -1,0 +1,155 @@
+"""From a batch to one loss a probe.
+
+An objective is a function (model, batch) → losses [B], or (losses [B], weights [B]), of B examples; a batch is
+any tree (tensor, tuple, dict) of tensors with leading dimension B. The loss of a probe is Σ w l / Σ w, summed
+exactly in float64 (math.fsum: the order, and so micro-batches, cannot matter) and rounded to fp32.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from zo.checks import check_int
+from zo.directions import Key, Probe
+from zo.errors import LookError
+
+Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
+
+
+class Look(ABC):
+    """Evaluates losses and counts what it cost.
+
+    micro: examples evaluated at a time, or None for the whole batch.
+    forward_passes: evaluations of a batch at one point so far, however they were cut or stacked.
+    calls: calls of the objective so far.
+    """
+
+    def __init__(self, model: Any, objective: Objective, micro: int | None):
+        if micro is not None:
+            check_int("batch.micro", micro, 1, "example, or null for the whole batch")
+        self.model = model
+        self.objective = objective
+        self.micro = micro
+        self.forward_passes = 0
+        self.backward_passes = 0
+        self.calls = 0
+
+    def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
+        """One loss a probe, rounded to fp32."""
+        return [mean(*sums) for sums in self.sums(probes, batch)]
+
+    @abstractmethod
+    def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
+        """(Σ w l, Σ w) of each probe over the batch, in float64: what parts of a batch can be added by."""
+
+    def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]:
+        """The loss at θ and then zᵀ∇L for each key, rounded to fp32."""
+        return [mean(*sums) for sums in self.slope_sums(keys, batch)]
+
+    def slope_sums(self, keys: Sequence[Key], batch: Any) -> list[tuple[float, float]]:
+        """(Σ w l, Σ w) at θ and then (Σ w zᵀ∇l, Σ w) for each key; LookError from a look that only evaluates."""
+        raise LookError(f"A {type(self).__name__} gives losses, not slopes: look with a ModuleLook.")
+
+    def examples(self, batch: Any, probes: int) -> tuple[Tensor, Tensor]:
+        """(losses, weights) of a batch that holds `probes` groups of rows, float64 [probes, B]."""
+        self.calls += 1
+        result = self.objective(self.model, batch)
+        losses, *rest = result if isinstance(result, tuple) else (result,)
+        given = [losses, *rest]
+        if not all(isinstance(x, Tensor) and x.dim() == 1 and x.shape == losses.shape for x in given) or (
+            len(given) > 2 or losses.shape[0] % probes
+        ):
+            shapes = [f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in given]
+            raise LookError(
+                f"The objective gave {' and '.join(shapes)}: losses, and weights if it has any, must each be a tensor "
+                'with one number an example (in torch\'s losses: reduction="none").'
+            )
+        weights = rest[0] if rest else torch.ones_like(losses)
+        return losses.double().view(probes, -1), weights.double().view(probes, -1)
+
+    def chunks(self, batch: Any) -> Iterator[Any]:
+        """The batch in pieces of `micro` examples."""
+        total = length(batch)
+        step = self.micro or total
+        for start in range(0, total, step):
+            yield cut(batch, start, start + step)
+
+
+def length(batch: Any) -> int:
+    """B, the leading dimension that all tensors of a batch share."""
+    shapes = [leaf.shape for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
+    if not shapes:
+        raise LookError(
+            f"The batch, a {type(batch).__name__}, holds no tensor. Give a tensor, or a tuple, list or dict of "
+            "tensors with one row an example."
+        )
+    lengths = {shape[0] if shape else 0 for shape in shapes}
+    if len(lengths) != 1 or 0 in lengths:
+        raise LookError(
+            f"The tensors of a batch have shapes {', '.join(str(list(shape)) for shape in shapes)}; all must have "
+            "the same leading dimension, one row an example. Numbers that hold for all belong to the objective."
+        )
+    return lengths.pop()
+
+
+def cut(batch: Any, start: int, stop: int) -> Any:
+    """Examples start to stop of a batch, as views."""
+    return pytree.tree_map(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) else leaf, batch)
+
+
+class ModelLook(Look):
+    """A look at a torch module: plain evaluation and gradients."""
+
+    model: nn.Module
+
+    def gradient(self, batch: Any, *, seed: int | None) -> float:
+        """The loss at θ, its gradient left in .grad; one forward and one backward pass.
+
+        seed: of dropout, in train mode; None evaluates in eval mode. The global generators are left alone.
+        """
+        losses, weights = [], []
+        self.forward_passes += 1
+        self.backward_passes += 1
+        devices = list({p.device.index for p in self.model.parameters() if p.device.type == "cuda"})
+        with torch.random.fork_rng(devices=devices, enabled=seed is not None), torch.enable_grad():
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.model.train(seed is not None)
+            try:
+                for chunk in self.chunks(batch):
+                    lost, weight = self.examples(chunk, 1)
+                    (lost * weight).sum().backward()
+                    losses += (lost.detach() * weight)[0].tolist()
+                    weights += weight[0].tolist()
+            finally:
+                self.model.eval()
+        total = math.fsum(weights)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None and total > 0.0:
+                parameter.grad /= total
+        return mean(total_of(losses), total)
+
+
+def weighted_sums(losses: Sequence[float], weights: Sequence[float]) -> tuple[float, float]:
+    """(Σ w l, Σ w), exact sums in float64; the first is NaN when a loss is no finite number."""
+    return total_of([loss * weight for loss, weight in zip(losses, weights, strict=True)]), math.fsum(weights)
+
+
+def mean(total: float, weight: float) -> float:
+    """The told loss Σ w l / Σ w, rounded to fp32; NaN when no weight is above 0."""
+    return fp32(total / weight) if weight > 0.0 else math.nan
+
+
+def total_of(values: Sequence[float]) -> float:
+    """The exact sum, or NaN when a value is no finite number."""
+    return math.fsum(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def fp32(x: float) -> float:
+    """x rounded to fp32; the value that is told and journaled."""
+    return torch.tensor(x, dtype=torch.float64).float().item()

@@ -1,0 +1,98 @@
+"""Which process of several this is, read from the environment that torchrun or SLURM's srun gave it.
+
+torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. A task of srun has SLURM_PROCID,
+SLURM_STEP_NUM_TASKS, SLURM_LOCALID and SLURM_STEP_NODELIST: the first node is where rank 0 is met, at a port
+that follows from the job's and the step's number. A batch script outside srun is one process, whatever
+--ntasks says.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from zo.errors import ConfigError
+
+_PORTS = (20000, 32000)  # below what Linux gives to outgoing connections
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """rank of size processes, the local-th of those `here` on its machine; rank 0 listens at address:port."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+    here: int = 1
+    address: str = "127.0.0.1"
+    port: int = 29500
+
+
+def rank_info(environment: Mapping[str, str]) -> RankInfo:
+    """The place in the environment; a process that nobody counted is rank 0 of 1.
+
+    Raises ConfigError when the environment names several processes but not where they meet.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return _torchrun(environment)
+    if "SLURM_PROCID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
+        return _slurm(environment)
+    return RankInfo()
+
+
+def _torchrun(environment: Mapping[str, str]) -> RankInfo:
+    rank, size = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
+    if size > 1 and "MASTER_PORT" not in environment:
+        raise ConfigError(
+            f"WORLD_SIZE = {size} announces several processes, but MASTER_ADDR and MASTER_PORT do not say where they "
+            "meet. Start them with torchrun --nproc-per-node N launch.py ..., or unset WORLD_SIZE."
+        )
+    return RankInfo(
+        rank,
+        size,
+        _number(environment, "LOCAL_RANK", rank),
+        _number(environment, "LOCAL_WORLD_SIZE", size),
+        environment.get("MASTER_ADDR", "127.0.0.1"),
+        _number(environment, "MASTER_PORT", RankInfo.port),
+    )
+
+
+def _slurm(environment: Mapping[str, str]) -> RankInfo:
+    """srun's own; MASTER_ADDR and MASTER_PORT are taken where someone has set them."""
+    size = _number(environment, "SLURM_STEP_NUM_TASKS")
+    one_node = environment.get("SLURM_STEP_NUM_NODES", "1") == "1"
+    address = "127.0.0.1" if one_node else first_host(environment.get("SLURM_STEP_NODELIST", ""))
+    low, high = _PORTS
+    number = 64 * _number(environment, "SLURM_JOB_ID", 0) + _number(environment, "SLURM_STEP_ID", 0)
+    return RankInfo(
+        _number(environment, "SLURM_PROCID"),
+        size,
+        _number(environment, "SLURM_LOCALID", 0),
+        _tasks_here(environment.get("SLURM_STEP_TASKS_PER_NODE", ""), size),
+        environment.get("MASTER_ADDR", address),
+        _number(environment, "MASTER_PORT", low + number % (high - low)),
+    )
+
+
+def first_host(nodes: str) -> str:
+    """The first name of a SLURM node list: gpu[03-05,09],login1 → gpu03."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
+    if first is None:
+        raise ConfigError(
+            "SLURM_STEP_NODELIST is empty, so the tasks cannot find rank 0. Set MASTER_ADDR to its host."
+        )
+    return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0])
+
+
+def _tasks_here(tasks: str, size: int) -> int:
+    """The most tasks that a machine has: 2(x3),1 → 2."""
+    counts = [int(count) for count in re.findall(r"(\d+)(?:\(x\d+\))?", tasks)]
+    return max(counts, default=size)
+
+
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environment.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isdigit():
+        raise ConfigError(f"The environment variable {name} = {text!r} must be a whole number.")
+    return int(text)
