@@ -16,12 +16,11 @@ import yaml
 
 from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
-from experiments.config.run_id import FILES, Config, folder_of, hash_of, name_of, seed_of, trains
-from experiments.config.task_config import TaskConfig, read_by
-from experiments.models.source import check_here, fingerprint, here, infer_family, model_name, read_config
+from experiments.config.run_id import FILES, Config, folder_of, hash_of, name_of, trains
+from experiments.config.task_config import TaskConfig
+from experiments.models.source import check_here, fingerprint, here, model_name
 from experiments.tasks.data import files_of
-from experiments.tasks.splits import draw_splits
-from experiments.tasks.splits import fingerprint as fingerprint_of
+from experiments.tasks.splits import digest_of, sources_of
 from zo.errors import ConfigError, DataError
 from zo.rank_env import rank_info
 
@@ -85,7 +84,7 @@ def _hash_without_contents(path: Path, steps: int) -> str | None:
 
 
 def _contents(config: Config, model: ModelConfig) -> list[str] | None:
-    """Fingerprints of the model and the data, as the session's; None for the hub's."""
+    """Fingerprints of the model and of the data's sources, as the session's; None for the hub's."""
     task = read(TaskConfig, config["task"], "task")
     if task.data_dir is None and task.source.world is None:
         return None
@@ -94,8 +93,6 @@ def _contents(config: Config, model: ModelConfig) -> list[str] | None:
         folder = here(model, Path(config["paths"]["models"]))
         if folder is None:
             return None
-        family = model.family or infer_family(read_config(folder), folder)
-        splits = draw_splits(task, sorted(read_by(task, family)), seed_of(config, "split"))
+        return [fingerprint(folder), digest_of(task, sources_of(task))]
     except (ConfigError, DataError):
         return None
-    return [fingerprint(folder), fingerprint_of(splits)]

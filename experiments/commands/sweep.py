@@ -38,6 +38,8 @@ def sweep(asked: Asked, checked: Checked) -> int:
     if made is None or checked.problems:
         sys.stderr.write(listing(checked.problems + problems) + "\n")
         return 2
+    for note in made.notes:
+        console.print(note, highlight=False)
     if checked.space is not None:
         return _search(asked, checked, made, console)
     todo = [run for run in made.runs if asked.again or not run.ended]

@@ -64,11 +64,14 @@ class Anything(Section):
 
 
 class Seeds(Section):
-    """Seeds beside that of the directions; null follows `seed`."""
+    """What a run draws, each part under a number of its own; null follows `seed`."""
 
-    split: Seed | None = 0
-    order: Seed | None = 0
-    init: Seed | None = 0
+    split: Seed | None = None
+    test: Seed | None = 0
+    order: Seed | None = None
+    init: Seed | None = None
+    directions: Seed | None = None
+    dropout: Seed | None = None
 
 
 class Budget(Section):

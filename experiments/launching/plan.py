@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig
+
 from experiments.config.problems import Problem
 from experiments.config.run_id import Config, folder_of, hash_of, name_of, seed_of
 from experiments.config.tracker_config import choice_of
 from experiments.launching.check import Checked, Tally, varied
+from experiments.launching.seeds import Drawn, copies, drawn
+from experiments.models.dropping import configured_dropout
 from experiments.models.loading import Loaded, outline
 from experiments.rundir.folder import RunFolder, title_of
 from experiments.tasks.task import Task, load_task
@@ -23,7 +27,10 @@ from zo.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), its folder."""
+    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), its folder.
+
+    drawn: which parts it draws (experiments.launching.seeds).
+    """
 
     overrides: tuple[str, ...]
     config: Config
@@ -31,6 +38,7 @@ class Run:
     hash: str
     steps: int
     folder: Path
+    drawn: Drawn
 
     @property
     def ended(self) -> bool:
@@ -44,6 +52,7 @@ class Planner:
     def __init__(self) -> None:
         self._models: dict[str, Loaded | ConfigError | DataError] = {}
         self._tasks: dict[str, Task] = {}
+        self._dropouts: dict[str, float] = {}
 
     def name(self, config: Config, overrides: Sequence[str]) -> Run:
         """The run of a complete configuration. Raises ConfigError and DataError for what `build` would refuse
@@ -60,28 +69,32 @@ class Planner:
         loaded = self._models[model]
         if not isinstance(loaded, Loaded):
             raise loaded
-        seed = seed_of(config, "split")
-        task = json.dumps([model, config["task"], seed], sort_keys=True)
+        seeds = seed_of(config, "split"), seed_of(config, "test")
+        task = json.dumps([model, config["task"], seeds], sort_keys=True)
         if task not in self._tasks:
-            self._tasks[task] = load_task(config["task"], loaded, seed)
+            self._tasks[task] = load_task(config["task"], loaded, *seeds)
         if config["select"] == "best" and not self._tasks[task].dev:
             raise ConfigError(
                 "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
             )
-        decides = hash_of(config, [loaded.fingerprint, self._tasks[task].fingerprint], steps)
+        decides = hash_of(config, [loaded.fingerprint, self._tasks[task].sources], steps)
         name = name_of(config, loaded.name)
         kept = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
-        return Run(tuple(overrides), kept, name, decides, steps, folder_of(config, name, decides))
+        if model not in self._dropouts:
+            self._dropouts[model] = configured_dropout(AutoConfig.from_pretrained(loaded.folder).to_dict())
+        parts = drawn(config, steps, loaded.family, self._dropouts[model])
+        return Run(tuple(overrides), kept, name, decides, steps, folder_of(config, name, decides), parts)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs, each once, and the settings they share."""
+    """The runs, each once, and the settings they share. notes: sentences to be read before they are started."""
 
     runs: list[Run]
     launcher: Mapping[str, Any]
     cluster: Mapping[str, Any]
     runs_folder: Path
+    notes: tuple[str, ...] = ()
 
 
 def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
@@ -99,9 +112,9 @@ def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
     if problems := wrong.problems():
         return None, problems
     first = checked.runs[0][1]
-    return Plan(
-        list(runs.values()), first["launcher"], first.get("cluster", {}), Path(first["paths"]["runs"])
-    ), []
+    notes = copies((run.config, run.folder, run.drawn) for run in runs.values())
+    folder = Path(first["paths"]["runs"])
+    return Plan(list(runs.values()), first["launcher"], first.get("cluster", {}), folder, tuple(notes)), []
 
 
 def short(run: Run, runs: Sequence[Run]) -> str:

@@ -9,7 +9,8 @@ best on dev, never on test:
     chosen = highest score; of equal ones the lower mean dev loss at those best steps; then the first by its label
 
 S is what all tries share, so that a setting that was run again with more seeds is judged by the same seeds as the
-others. Mean and deviation of a cell are over all seeds of the chosen setting. A diverged run is a result, with the
+others. Mean and deviation of a cell are over all seeds of the chosen setting, seeds that changed nothing counted once
+(experiments.report.distinct). A diverged run is a result, with the
 metric of its last or best weights, and counts. Without dev, or without common seeds, nothing is chosen, and the
 cell says so.
 """
@@ -22,6 +23,7 @@ from functools import reduce
 from statistics import fmean, stdev
 from typing import Any
 
+from experiments.report.distinct import count_words, distinct, varied
 from experiments.report.runs import WAITING, Run
 from experiments.report.setting_key import differing, filled, flattened, problem, words
 from experiments.rundir.metric_rows import rank_key
@@ -57,19 +59,24 @@ class Setting:
         return {run.seed: run.value for run in self.runs if run.value is not None}
 
     @property
+    def counted(self) -> dict[int, float]:
+        """The same of distinct runs: of seeds that changed nothing the first alone (experiments.report.distinct)."""
+        return {run.seed: run.value for run in distinct(self.ended) if run.value is not None}
+
+    @property
     def devs(self) -> dict[int, float]:
         """Metric on dev by seed."""
         return {run.seed: run.dev for run in self.runs if run.dev is not None}
 
     @property
     def mean(self) -> float | None:
-        """Of the test metric over seeds; None without a result."""
-        return fmean(self.values.values()) if self.values else None
+        """Of the test metric over distinct runs; None without a result."""
+        return fmean(self.counted.values()) if self.values else None
 
     @property
     def deviation(self) -> float | None:
-        """Sample deviation (n − 1) of the test metric; None below two seeds."""
-        return stdev(self.values.values()) if len(self.values) > 1 else None
+        """Sample deviation (n − 1) of the test metric; None below two distinct runs."""
+        return stdev(self.counted.values()) if len(self.counted) > 1 else None
 
     @property
     def dev(self) -> float | None:
@@ -108,8 +115,18 @@ class Cell:
 
     @property
     def n(self) -> int:
-        """How many seeds stand behind the mean."""
-        return len(self.values)
+        """How many distinct runs stand behind the mean: seeds that changed nothing count once."""
+        return len(self.chosen.counted) if self.chosen else 0
+
+    @property
+    def count_text(self) -> str:
+        """How many, in words where seeds changed nothing: 3 seeds, 1 distinct run."""
+        return count_words(len(self.values), self.n)
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The parts in which its runs differ, what the deviation is over."""
+        return varied(self._ended)
 
     @property
     def mean(self) -> float | None:

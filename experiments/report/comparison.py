@@ -127,9 +127,20 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[s
         yield f"The runs shown are of {len(commits)} commits of zo: {', '.join(parts)}."
     if not HAS_SCIPY:
         yield "There are no intervals, for scipy is not here: pip install -e '.[report]'."
-    dropout = sorted({run.method for run in runs if run.result and run.result.get("train_mode")})
-    if dropout:
-        yield f"With dropout in training: {', '.join(dropout)}. All others train in eval mode."
+    yield from _dropout(runs)
+    for cell in cells:
+        if cell.n < len(cell.values):
+            where = f"{cell.method} on {cell.task} with {cell.model} ({cell.peft})"
+            yield f"{where}: {cell.count_text}, for the other seeds changed nothing."
+
+
+def _dropout(runs: Sequence[Run]) -> Iterator[str]:
+    """Of methods that train with dropout, of a probability above 0."""
+    results = [(run.method, run.result) for run in runs if run.result]
+    if on := sorted({method for method, result in results if result.get("dropout")}):
+        yield f"With dropout in training: {', '.join(on)}. All others train without."
+    if older := sorted({m for m, result in results if "dropout" not in result and result.get("train_mode")}):
+        yield f"In train mode, of which their version did not write down the dropout: {', '.join(older)}."
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from typing import Any
 
 from experiments.report.cells import Cell, Setting
 from experiments.report.comparison import Comparison
+from experiments.report.distinct import varied
 from experiments.report.statistics import spread
 
 Rows = list[dict[str, Any]]
@@ -27,7 +28,7 @@ def _on(each: Any) -> dict[str, Any]:
 
 
 def _cell(made: Comparison, cell: Cell) -> dict[str, Any]:
-    over = spread(list(cell.values.values())) if cell.values else None
+    over = spread(list(cell.chosen.counted.values())) if cell.chosen and cell.values else None
     row = {
         **_on(cell),
         "metric": cell.metric,
@@ -41,6 +42,8 @@ def _cell(made: Comparison, cell: Cell) -> dict[str, Any]:
         "low": over and over.low,
         "high": over and over.high,
         "n": cell.n,
+        "seeds": len(cell.values),
+        "varied": ", ".join(cell.varied),
         "forward_passes": cell.forward_passes,
         "seconds": cell.seconds,
         "seconds_per_step": cell.seconds_per_step,
@@ -71,13 +74,15 @@ def _setting(cell: Cell, setting: Setting) -> dict[str, Any]:
         "dev": setting.dev,
         "mean": setting.mean,
         "deviation": setting.deviation,
-        "n": len(setting.values),
+        "n": len(setting.counted),
+        "varied": ", ".join(varied(setting.ended)),
     }
 
 
 def _runs(made: Comparison) -> Rows:
     names = ("before", "after", "best_dev", "steps", "selected_step", "forward_passes", "backward_passes",
-             "eval_forward_passes", "seconds", "peak_memory_bytes", "trainable_parameters", "model_sha256")  # fmt: skip
+             "eval_forward_passes", "seconds", "peak_memory_bytes", "trainable_parameters", "dropout", "model_sha256",
+             "draw_sha256", "answers_sha256")  # fmt: skip
     return [
         {
             **_on(run),

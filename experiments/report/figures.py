@@ -11,6 +11,7 @@ from experiments.report.cells import Cell
 from experiments.report.chart_data import Column, baselines, column_label, column_of, metric_of
 from experiments.report.colours import style
 from experiments.report.comparison import Comparison
+from experiments.report.distinct import over_words
 
 MARKERS = {
     "circle": "o",
@@ -115,7 +116,12 @@ def _by_method(axes: Any, comparison: Comparison, column: Column) -> bool:
     for y, cell in enumerate(cells):
         colour, mean, off = style(cell.method).light, 100 * (cell.mean or 0), 100 * (cell.deviation or 0)
         axes.plot(
-            _percent(list(cell.values.values())), [y] * cell.n, "o", color=colour, alpha=0.35, markersize=4
+            _percent(list(cell.chosen.counted.values()) if cell.chosen else []),
+            [y] * cell.n,
+            "o",
+            color=colour,
+            alpha=0.35,
+            markersize=4,
         )
         axes.errorbar(
             mean, y, xerr=off or None, color=colour, marker="o", markersize=6, linewidth=1.6, capsize=3
@@ -127,7 +133,9 @@ def _by_method(axes: Any, comparison: Comparison, column: Column) -> bool:
         )
     axes.set_yticks(range(len(cells)), [f"{cell.method} ({cell.n})" for cell in cells])
     axes.set_ylim(-0.6, len(cells) - 0.4)
-    axes.set_xlabel(f"{metric_of(comparison, column)} on test, %: seeds, mean ± deviation (n)")
+    over = over_words((cell.method, cell.varied) for cell in cells if cell.deviation is not None)
+    label = f"{metric_of(comparison, column)} on test, %: seeds, mean ± deviation (n)"
+    axes.set_xlabel(f"{label}\n± over {over}" if over else label)
     return True
 
 

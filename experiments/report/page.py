@@ -155,7 +155,7 @@ def _cell(cell: Cell, index: Mapping[Column, int]) -> dict[str, Any]:
         "column": index[column_of(cell)],
         "mean": _scaled(cell.mean),
         "deviation": _scaled(cell.deviation),
-        "values": [_scaled(value) for value in cell.values.values()],
+        "values": [_scaled(value) for value in (cell.chosen.counted if cell.chosen else {}).values()],
         "passes": cell.forward_passes,
         "memory": None if cell.peak_memory_bytes is None else round(cell.peak_memory_bytes / 2**20, 1),
         "step": None if cell.seconds_per_step is None else float(f"{cell.seconds_per_step:.4g}"),

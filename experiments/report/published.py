@@ -17,13 +17,17 @@ WORDS = ("reproduced", "not reproduced", "not run")
 
 @dataclass(frozen=True)
 class Beside:
-    """A published number and ours, in per cent, and the verdict: one of `WORDS`. ours: None where it was not run."""
+    """A published number and ours, in per cent, and the verdict: one of `WORDS`. ours: None where it was not run.
+
+    varied: what our deviation is over.
+    """
 
     published: Published
     ours: float | None
     deviation: float | None
     n: int
     verdict: str
+    varied: tuple[str, ...] = ()
 
 
 def compare(cells: Sequence[Cell], published: Sequence[Published]) -> tuple[Beside, ...]:
@@ -57,4 +61,4 @@ def _beside(number: Published, cell: Cell | None) -> Beside:
     ours = 100 * cell.mean
     near = abs(ours - number.value) <= number.tolerance + 1e-9  # 84.0 is within 2.0 of 82.0
     deviation = None if cell.deviation is None else 100 * cell.deviation
-    return Beside(number, ours, deviation, cell.n, "reproduced" if near else "not reproduced")
+    return Beside(number, ours, deviation, cell.n, "reproduced" if near else "not reproduced", cell.varied)

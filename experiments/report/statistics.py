@@ -18,6 +18,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from experiments.report.cells import Cell
+from experiments.report.distinct import paired_seeds
 from experiments.report.runs import Run
 from experiments.rundir.metric_rows import AXES
 
@@ -113,12 +114,12 @@ def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
 
 
 def differences(cells: Sequence[Cell]) -> tuple[Difference, ...]:
-    """Of every two methods on the same task, model and peft that have seeds in common."""
+    """Of every two methods on the same task, model and peft that have seeds in common, each distinct pair once."""
     found = []
     for a, b in combinations(cells, 2):
         if (a.model, a.task, a.peft) != (b.model, b.task, b.peft):
             continue
-        if seeds := sorted(a.values.keys() & b.values.keys()):
+        if a.chosen and b.chosen and (seeds := paired_seeds(a.chosen.ended, b.chosen.ended)):
             pairs = [a.values[seed] - b.values[seed] for seed in seeds]
             found.append(Difference(a.model, a.task, a.peft, a.method, b.method, tuple(seeds), spread(pairs)))
     return tuple(found)

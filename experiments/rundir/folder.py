@@ -6,6 +6,7 @@ metrics.jsonl    one JSON object a line           status.json      what the run 
 result.json      written once, at the end         model/           the selected weights
 lock             while a process is at it         submission.json  how a launcher started it
 log.txt          what a launched run said         memory.json      experiments.training.oom
+answers.json     the reported weights' answer to each test example
 """
 
 import json
@@ -79,7 +80,16 @@ class RunFolder:
         """Removes what a run wrote, to run again from nothing."""
         if not self._writes:
             return
-        for name in ("result.json", "status.json", "metrics.jsonl", "journal", "memory.json", "STOP"):
+        files = (
+            "result.json",
+            "answers.json",
+            "status.json",
+            "metrics.jsonl",
+            "journal",
+            "memory.json",
+            "STOP",
+        )
+        for name in files:
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.snapshots, self.model):
             shutil.rmtree(folder, ignore_errors=True)
@@ -101,6 +111,11 @@ class RunFolder:
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """A JSON file, atomically; numbers that are not finite become null."""
         self._write(name, json.dumps(_finite(value), indent=2) + "\n")
+
+    def write_compact(self, name: str, value: Mapping[str, Any]) -> None:
+        """The same, a line for each key."""
+        lines = [f"{json.dumps(key)}: {json.dumps(_finite(item))}" for key, item in value.items()]
+        self._write(name, "{\n" + ",\n".join(lines) + "\n}\n")
 
     def write_status(self, state: str, **more: Any) -> None:
         """status.json: running, stopped, finished, diverged or failed, and since when."""

@@ -28,7 +28,7 @@ from experiments.tasks.objectives import (
     word_logits,
 )
 from experiments.tasks.prompts import CausalPrompts, Example, MaskedPrompts, Prompts, Row
-from experiments.tasks.splits import draw_splits, fingerprint
+from experiments.tasks.splits import digest_of, draw_splits, fingerprint, sources_of
 from zo.errors import DataError
 
 
@@ -38,6 +38,7 @@ class Task:
 
     options: their texts, () for generated answers and for options that differ by example.
     fingerprint: SHA-256 (hex) over the examples' texts and labels and their split.
+    sources: SHA-256 (hex) over all that they could have been drawn from, the same for every seed.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task:
     max_new_tokens: int
     device: torch.device
     fingerprint: str
+    sources: str
 
     @property
     def generated(self) -> bool:
@@ -127,15 +129,16 @@ class Task:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
-def load_task(choice: TaskConfig | dict[str, Any], loaded: Loaded, seed: int = 0) -> Task:
-    """A task for a model, its splits drawn under `seed`.
+def load_task(choice: TaskConfig | dict[str, Any], loaded: Loaded, seed: int = 0, test_seed: int = 0) -> Task:
+    """A task for a model, train and dev drawn under `seed`, test under `test_seed`.
 
     Raises ConfigError for a task that does not fit the model or its own columns, DataError for wrong data.
     """
     choice = read(TaskConfig, choice, "task")
     limit = limit_of(choice, loaded)
     prompts = prompts_of(choice, loaded, limit)
-    splits = draw_splits(choice, sorted(read_by(choice, loaded.family)), seed)
+    sources = sources_of(choice)
+    splits = draw_splits(choice, sorted(read_by(choice, loaded.family)), sources, seed, test_seed)
     train, dev, test = encode(choice, prompts, splits)
     options = tuple(choice.options or ())
     if isinstance(prompts, CausalPrompts) and any(option.fields for option in prompts.options):
@@ -154,6 +157,7 @@ def load_task(choice: TaskConfig | dict[str, Any], loaded: Loaded, seed: int = 0
         max_new_tokens=choice.max_new_tokens,
         device=loaded.device,
         fingerprint=fingerprint(splits),
+        sources=digest_of(choice, sources),
     )
 
 

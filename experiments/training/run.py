@@ -16,6 +16,7 @@ from experiments.display.track import goal_of
 from experiments.evaluation import Evaluation, evaluate
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.provenance import provenance
+from experiments.tasks.draws import answers_digest, draw_digest
 from experiments.tasks.prompts import Example
 from experiments.trackers.opening import sink_of
 from experiments.training import peak_memory, saving
@@ -110,6 +111,7 @@ class _Run:
         self.fit = MemoryBudget(folder, session.look, self.config["evaluate"]["batch"], self._say)
         self._warned = False
         self._before: Evaluation | None = None  # of this process
+        self._draw = session.draw(journal.header["start"])
         self._fitted = 0  # forward passes of a way that takes no steps
 
     def _say(self, words: str) -> None:
@@ -234,6 +236,9 @@ class _Run:
         if self.config["save"] and changed and self.team.leads:
             saving.save(self.session.loaded, self.folder.model)
         result = self._result(status, done, selected, after, last, seconds, peak)
+        answers = self._answers(after)
+        result["answers_sha256"] = answers_digest(answers)
+        self.folder.write_compact("answers.json", answers)
         self.folder.write("result.json", result)
         self.folder.write_status(status, steps=done)
         self.recorder.note_after(after, selected)
@@ -241,6 +246,17 @@ class _Run:
         self.console.print(closing_table(result, str(self.folder.path)))
         self.end_tracking(status, result)
         return 0
+
+    def _answers(self, after: Evaluation) -> dict[str, Any]:
+        """What answers.json holds: of each test example its row, what was answered, and how right that is."""
+        task, examples = self.session.task, self.session.task.test
+        pairs = zip(examples, after.predictions, strict=True)
+        return {
+            "metric": after.metric,
+            "examples": [example.index for example in examples],
+            "answers": list(after.predictions),
+            "correct": [task.correct(example, answer) for example, answer in pairs],
+        }
 
     def _select(self, status: str, done: int) -> int:
         """Puts the weights to report into the session; returns after how many steps they were reached."""
@@ -288,6 +304,9 @@ class _Run:
             "eval_forward_passes": self.recorder.eval_forward_passes + after.forward_passes,
             "forward_passes_per_step": session.step_cost,
             "train_mode": bool(getattr(optimizer, "dropout", False)),
+            "dropout": session.dropout,
+            "draw": self._draw,
+            "draw_sha256": draw_digest(self._draw),
             "sequential_because": session.look.sequential_because,
             "ranks": self.team.size,
             "retry_smaller": self.fit.found,

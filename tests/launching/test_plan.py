@@ -195,3 +195,19 @@ def test_a_snapshot_holds_the_working_tree_and_is_named_by_its_content(tmp_path)
     assert code_snapshot.freeze(tmp_path / "runs", root) != first
     assert (first / "zo" / "a.py").read_text() == "2"
     assert submission(first) is None
+
+
+def test_a_sweep_over_seeds_that_change_nothing_says_so_before_it_starts(small, capsys):
+    words = ["-m", *small("optimizer=mezo,adamw,none", "seed=0,1"), "--dry-run"]
+    assert main([*words, "seeds.split=0", "seeds.order=0"]) == 0
+    said = capsys.readouterr().out
+    for method, fixed, more in (
+        ("adamw", "seeds.split=0, seeds.test=0, seeds.order=0", "order"), ("zeroshot", "seeds.test=0", "test"),
+    ):  # fmt: skip
+        assert (
+            f"seed=0,1 changes nothing for {method} on sentiment: all that it draws is fixed ({fixed}), so these 2 "
+            f"runs are one. Give one seed, or seeds.{more}=null."
+        ) in said
+    assert "for mezo" not in said and said.index("changes nothing") < said.index("6 runs, 6 to do")
+    assert main(words) == 0
+    assert "for adamw" not in capsys.readouterr().out

@@ -52,11 +52,13 @@ def test_k_of_each_label_for_train_and_for_dev(mlm, data):
     assert {e.index for e in task.train} != {e.index for e in task_of(mlm, data, seed=13, k=4).train}
 
 
-def test_with_k_every_seed_has_the_test_examples_of_seed_42(mlm, data):
+def test_with_the_presets_seed_test_has_lm_bffs_examples(mlm, data):
+    """MeZO's masked preset has seeds.test=42, under which LM-BFF cuts test for all of its seeds."""
     np.random.seed(42)
     wanted = np.random.permutation(30)[:20].tolist()
     for seed in SEEDS[:2]:
-        assert [e.index for e in task_of(mlm, data, seed, k=4, test=20).test] == wanted
+        task = load_task(conf("task", "sst2", data_dir=data, k=4, test=20), mlm, seed, 42)
+        assert [e.index for e in task.test] == wanted
 
 
 def test_more_shots_than_examples_are_refused(mlm, data):

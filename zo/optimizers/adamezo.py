@@ -19,7 +19,8 @@ step's directions, not the sum of squares. With one Rademacher direction a step 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -40,6 +41,14 @@ class AdaMeZO(TwoPoint):
     horizon: H. betas: β1 and β2. warmup: steps of MeZO at the start, H + 1 when null.
     update_scale: s. adam_eps: ε_A. eps_inside: √(v + ε_A), as in the paper, instead of √v + ε_A.
     """
+
+    acts_when: ClassVar[Mapping[str, str]] = {
+        "betas": "horizon > 1",
+        "warmup": "horizon > 1",
+        "update_scale": "horizon > 1",
+        "adam_eps": "horizon > 1",
+        "eps_inside": "horizon > 1 and adam_eps != 0",
+    }
 
     def __init__(
         self,

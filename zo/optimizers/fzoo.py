@@ -26,7 +26,8 @@ A pair is its own centre, so that σ of pairs takes no degree of freedom off and
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -51,6 +52,8 @@ class FZOO(Probing):
     floor: smallest σ that is taken for a signal, in units of the loss.
     clip: bound on |l_i − l_0| / σ, or None.
     """
+
+    acts_when: ClassVar[Mapping[str, str]] = {"baseline": "sides == 'one'", "ddof": "sides == 'one'"}
 
     def __init__(
         self,

@@ -12,8 +12,8 @@ losses rebuilds the weights.
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 from torch import Tensor
 
@@ -67,8 +67,11 @@ class Optimizer(ABC):
     state_copies: numbers kept between steps for each trained weight (2: two moments), of 4 bytes each, or of
         the weights' dtype in first-order methods. What is no multiple of the weights comes to it in `kept`.
     skipped, idle: steps without a move because of such losses, or because the losses said nothing.
+    acts_when: arguments that have an effect under some values of the others alone, each with that condition, such as
+        {"horizon": "momentum != 0"}; all others always have one. Read from the source, so a literal.
     """
 
+    acts_when: ClassVar[Mapping[str, str]] = {}
     rule: Literal["direction", "element", "matrix"] = "direction"
     replays_from = "losses"
     losses_per_step: int

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from experiments.report.cells import Cell, Setting
 from experiments.report.comparison import Comparison
+from experiments.report.distinct import count_words, distinct, over_words, varied
 from experiments.report.statistics import Difference, Reach
 from experiments.report.tables.paper_tables import papertables
 from experiments.report.tables.table import NOTHING, Entry, Table, best, percent, signed, spread, whole
@@ -46,8 +47,9 @@ def results(made: Comparison) -> Table:
         ("method", *headings(made.columns)),
         tuple(rows),
         notes=(
-            "Mean ± sample deviation over seeds, (n) how many. A cell is the setting that is best on dev of all "
-            "that were tried for it, never the best on test.",
+            "Mean ± sample deviation over seeds, (n) how many distinct runs. A cell is the setting that is best on dev "
+            "of all that were tried for it, never the best on test.",
+            *_over(made),
             "Bold: the highest mean of a column, and those that print as the same tenth.",
         ),
     )
@@ -66,17 +68,21 @@ def choices(made: Comparison) -> Table:
             percent(cell.chosen.dev if cell.chosen else None),
             percent(cell.before),
             spread(cell.mean, cell.deviation),
-            str(cell.n),
+            str(cell.n) if cell.n == len(cell.values) else f"{cell.n} of {len(cell.values)}",
+            ", ".join(cell.varied) or NOTHING,
         )
         rows.append(tuple(Entry(text) for text in texts))
     where = _heads(made)
     return Table(
         "choices",
         "Which setting each cell is",
-        ("method", *where, "setting", "chosen by", "tried", "dev", "before", "after", "n"),
+        ("method", *where, "setting", "chosen by", "tried", "dev", "before", "after", "n", "varied"),
         tuple(rows),
         left=3 + len(where),
-        notes=("Settings are compared on dev over the seeds named, which all of a cell's settings have.",),
+        notes=(
+            "Settings are compared on dev over the seeds named, which all of a cell's settings have. Varied: what "
+            "differs between the seeds' runs, and ± is over.",
+        ),
     )
 
 
@@ -144,13 +150,14 @@ def settings(made: Comparison) -> Table:
         for setting in cell.settings:
             bold = setting is cell.chosen
             texts = (cell.method, *_on(made, cell), setting.label, setting.key, _seeds(setting),
-                     percent(setting.dev), spread(setting.mean, setting.deviation))  # fmt: skip
+                     percent(setting.dev), spread(setting.mean, setting.deviation),
+                     ", ".join(varied(setting.ended)) or NOTHING)  # fmt: skip
             rows.append(tuple(Entry(text, bold) for text in texts))
     where = _heads(made)
     return Table(
         "settings",
         "All settings that were tried",
-        ("method", *where, "setting", "key", "seeds", "dev", "after"),
+        ("method", *where, "setting", "key", "seeds", "dev", "after", "varied"),
         tuple(rows),
         left=4 + len(where),
         notes=(
@@ -197,7 +204,13 @@ def _result(cell: Cell) -> str:
         if cell.chosen is None and any(setting.ended for setting in cell.settings):
             others = f"not chosen on dev; {others}".removesuffix("; ")
         return others or NOTHING
-    return f"{spread(cell.mean, cell.deviation)} ({cell.n})" + (f"; {others}" if others else "")
+    return f"{spread(cell.mean, cell.deviation)} ({cell.count_text})" + (f"; {others}" if others else "")
+
+
+def _over(made: Comparison) -> tuple[str, ...]:
+    """A sentence that says what ± is over."""
+    words = over_words((cell.method, cell.varied) for cell in made.cells if cell.deviation is not None)
+    return (f"± is over what differs between the seeds' runs: {words}.",) if words else ()
 
 
 def _others(cell: Cell) -> str:
@@ -216,7 +229,9 @@ def _difference(each: Difference | None) -> Entry:
 
 
 def _seeds(setting: Setting) -> str:
-    """0, 1 diverged, 2 running."""
-    return ", ".join(
+    """0, 1 diverged, 2 running; and how many distinct runs that are, where seeds changed nothing."""
+    named = ", ".join(
         f"{run.seed}" if run.status == "finished" else f"{run.seed} {run.status}" for run in setting.runs
     )
+    seeds, runs = len(setting.ended), len(distinct(setting.ended))
+    return named if seeds == runs else f"{named} ({count_words(seeds, runs)})"
