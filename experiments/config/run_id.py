@@ -27,7 +27,7 @@ OUTSIDE_HASH = {
     "cluster",
     "tracker",
 }
-OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
+OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select", "select_by"}  # of training alone
 LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
 FILES = ("record",)  # arguments of an optimizer that name a file, which enters by content
 
