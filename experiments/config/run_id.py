@@ -30,7 +30,7 @@ OUTSIDE_HASH = {
     "cluster",
     "tracker",
 }
-OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
+OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select", "select_by"}  # of training alone
 DRAWING = 1  # the rule by which rows are drawn (experiments.tasks.splits); one that changes makes other runs
 LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
 # Classes that have moved: the `_target_` in config.yaml of older runs -> today's.

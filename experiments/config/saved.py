@@ -17,6 +17,8 @@ def load_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{folder} is no run's folder: it has no config.yaml.")
     config = yaml.safe_load(path.read_text())
+    config.setdefault("select_by", "metric")  # what runs did before these two keys
+    config.get("stop", {}).setdefault("by", "metric")
     missing = [name for name in [*Fixed.model_fields, "model"] if name not in config]
     missing += [f"model.{f.name}" for f in fields(ModelConfig) if f.name not in config.get("model", {})]
     if missing:

@@ -110,6 +110,7 @@ class Stop(Section):
 
     every: Count | None = None
     patience: Count | None = None
+    by: Literal["metric", "loss"] = "metric"
     on_nan: Literal["stop", "skip"] = "stop"
 
 
@@ -149,6 +150,7 @@ class Fixed(Section):
     evaluate: Evaluate
     stop: Stop
     select: Literal["last", "best"] = "last"
+    select_by: Literal["metric", "loss"] = "metric"
     checkpoint: Checkpoint
     ranks: Ranks
     threads: Count | None = None

@@ -18,6 +18,7 @@ from experiments.launching.states import OPEN, State, find_runs, states
 from experiments.launching.submission import planned
 from experiments.report.setting_key import setting_key
 from experiments.rundir.json_files import read_json
+from experiments.rundir.metric_rows import learned_nothing, rank_key, selected_by
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, over hundreds of runs
 WAITING = (*OPEN, "stopped", "new")  # states of runs that may still get one
@@ -72,6 +73,23 @@ class Run:
         looks = self.rows_of("dev")
         return looks[-1]["value"] if looks else best
 
+    @property
+    def dev_loss(self) -> float | None:
+        """The loss on dev of the reported weights; None without a number."""
+        looks = self.rows_of("dev")
+        if self.config.get("select") == "last":
+            looks = looks[-1:]
+        by = selected_by(self.config)
+        best = max(looks, key=lambda row: rank_key(row["value"], row["loss"], by), default=None)
+        return None if best is None else best["loss"]
+
+    @cached_property
+    def learned_nothing(self) -> str | None:
+        """Why the run is said to have learned nothing, a clause; None where it learned."""
+        if self.result is None:
+            return None
+        return learned_nothing(self.result, [row["value"] for row in self.rows_of("dev")])
+
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """metrics.jsonl, read when it is asked for; a torn last line is left out."""
@@ -80,6 +98,18 @@ class Run:
         except FileNotFoundError:
             data = b""
         return tuple(json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines())
+
+    @cached_property
+    def answers(self) -> tuple[float, ...] | None:
+        """Scores of the test examples one by one, in test order; None where the run wrote none."""
+        kept = (read_json(self.folder / "answers.json") or {}).get("correct")
+        return None if kept is None else tuple(float(score) for score in kept)
+
+    @property
+    def draws_test(self) -> bool:
+        """Whether each seed draws its own test rows."""
+        seeds = self.config.get("seeds") or {}
+        return "test" in seeds and seeds["test"] is None
 
     @cached_property
     def commit(self) -> str | None:

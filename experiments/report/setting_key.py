@@ -39,6 +39,9 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
         section = config.get(group)
         if isinstance(section, Mapping):
             kept[group] = {**kept[group], **{key: section[key] for key in keys - PLACES if key in section}}
+    if "optimizer" in config:  # keys that runs of older versions lack, at what those did
+        kept["select_by"] = config.get("select_by", "metric")
+        kept["stop"] = {"by": "metric", **(config.get("stop") or {})}
     for group, value in kept.items():
         if isinstance(value, Mapping) and "_target_" in value:
             target = current_target(value["_target_"])

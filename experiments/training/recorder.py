@@ -10,7 +10,7 @@ from typing import Any
 from experiments.display.progress import View
 from experiments.evaluation import Evaluation
 from experiments.rundir.folder import RunFolder
-from experiments.rundir.metric_rows import rank_key
+from experiments.rundir.metric_rows import rank_key, selected_by
 from experiments.trackers.sink import Sink
 from experiments.training import peak_memory
 from experiments.training.session import Session
@@ -28,8 +28,8 @@ class Recorder:
     And with peak_memory_bytes, of this process, up to a second old.
 
     rows: those of earlier processes. gpus: that the run occupies.
-    best_step, best_value: of dev so far (highest metric, then lowest loss, then earliest). looked: steps after which
-    dev was last looked at.
+    best_step, best_value, best_loss: of dev so far, by `select_by`; stop.patience counts evaluations that are no
+    better by `stop.by`. The two may differ. looked: steps after which dev was last looked at.
     """
 
     def __init__(self, session: Session, folder: RunFolder, rows: Sequence[dict[str, Any]], gpus: int = 0):
@@ -45,9 +45,13 @@ class Recorder:
         self.before: dict[str, Any] | None = None
         self.best_step: int | None = None
         self.best_value: float | None = None
+        self.best_loss: float | None = None
+        self.dev_values: list[float | None] = []  # at each evaluation
         self.eval_forward_passes = 0
-        self._best: tuple[float, float] | None = None
-        self._worse = 0
+        self._select_by, self._stop_by = selected_by(session.config), stop["by"]
+        self._best: tuple[float, float] | None = None  # of select_by
+        self._lead: tuple[float, float] | None = None  # of stop.by
+        self._worse = 0  # evaluations since then
         self._patience = stop["patience"]
         self._every = stop["every"] or (_CLOCK_EVERY if timed else -(-session.steps // _LOOKS))
         self._row_every = 1 if timed else -(-session.steps // _ROWS)
@@ -71,9 +75,13 @@ class Recorder:
         self.eval_forward_passes += row.get("eval_forward_passes", 0)
 
     def _judge(self, steps: int, value: float, loss: float | None) -> None:
-        reached = rank_key(value, loss)
-        if self._best is None or reached > self._best:
-            self._best, self.best_step, self.best_value, self._worse = reached, steps, value, 0
+        self.dev_values.append(value)
+        place = rank_key(value, loss, self._select_by)
+        if self._best is None or place > self._best:
+            self._best, self.best_step, self.best_value, self.best_loss = place, steps, value, loss
+        lead = rank_key(value, loss, self._stop_by)
+        if self._lead is None or lead > self._lead:
+            self._lead, self._worse = lead, 0
         else:
             self._worse += 1
 
@@ -100,7 +108,7 @@ class Recorder:
 
     def would_be_best(self, dev: Evaluation) -> bool:
         """Whether these weights are better on dev than all before."""
-        return self._best is None or rank_key(dev.value, dev.loss) > self._best
+        return self._best is None or rank_key(dev.value, dev.loss, self._select_by) > self._best
 
     def step(
         self,

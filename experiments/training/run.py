@@ -15,6 +15,7 @@ from experiments.display.progress import closing_table, show_ended, view
 from experiments.display.track import goal_of
 from experiments.evaluation import Evaluation, evaluate
 from experiments.rundir.folder import RunFolder
+from experiments.rundir.metric_rows import learned_nothing
 from experiments.rundir.provenance import provenance
 from experiments.tasks.draws import answers_digest, draw_digest
 from experiments.tasks.prompts import Example
@@ -277,7 +278,7 @@ class _Run:
     ) -> dict[str, Any]:
         session, optimizer = self.session, self.session.optimizer
         before = self.recorder.before or {}
-        return {
+        result = {
             "status": status,
             "method": session.method,
             "model": session.loaded.name,
@@ -295,6 +296,7 @@ class _Run:
             "loss_before": before.get("loss"),
             "loss_after": after.loss,
             "best_dev": self.recorder.best_value,
+            "best_dev_loss": self.recorder.best_loss,
             "selected_step": selected,
             "steps": done,
             "skipped_steps": optimizer.skipped,
@@ -319,3 +321,4 @@ class _Run:
             "model_sha256": optimizer.weights.sha256(),
             "last_sha256": last,
         }
+        return result | {"learned_nothing": learned_nothing(result, self.recorder.dev_values)}

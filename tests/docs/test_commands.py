@@ -58,6 +58,8 @@ STANDS_FOR = [
     (r"-m \.\.\.", "-m optimizer=mezo,fzoo"),
     (r"(?<= )(…|\.\.\.)$", "optimizer=fzoo"),
     (r"\bHOST\b", "localhost"),
+    (r"--by optimizer\.horizon\b", "--by optimizer.lr"),
+    (r"--by optimizer\.n\b", "--by optimizer.eps"),
     (r"\bRUNS\b", "runs"),
     (r"\bRUN\b", "run"),
     (r"\bruns/sweeps/[\w-]+", "runs/sweeps/NAME"),

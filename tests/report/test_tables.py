@@ -63,11 +63,15 @@ def test_a_target_that_was_not_reached_is_said(made):
 
 
 def test_a_difference_is_bold_where_its_interval_leaves_out_zero(made):
-    # d = 0.5, 0.5, 0.95 points: mean 0.65, s = 0.2598, half the width 4.3027 s / √3 = 0.645.
+    # d = 0.5, 0.5, 0.95 points: mean 0.65, s = 0.2598, half the width 4.3027 s / √3 = 0.645. How many test examples
+    # there were is not known here, so that the interval is of the seeds alone, which the note says.
     (found,) = [each for each in made.differences if (each.a, each.b, each.task) == ("fzoo", "mezo", "t")]
     assert found.spread.low == pytest.approx(0.0065 - 4.302653 * 0.002598076 / 3**0.5, rel=1e-4)
     entry = row(differences(made), "fzoo − mezo")[1]
-    assert entry.text.endswith(" [+0.0, +1.3] (3)") and entry.bold
+    # x = 0.65 / (s / √3) = 4.333 of t with 2 degrees of freedom: p = 1 − x / √(2 + x²), the only pair with a p.
+    assert entry.text == "+0.7 [+0.0, +1.3] (3), p 0.049" and entry.bold
+    (source,) = differences(made).notes[1:]
+    assert source.startswith("Of 1 pairs the test examples' variance is not known and left out")
     # A pair alone has no interval, and is never bold.
     alone = row(differences(made), "fzoo − zoadam")[1]
     assert (alone.text, alone.bold) == ("−10.0 (1)", False)
