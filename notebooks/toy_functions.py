@@ -207,7 +207,7 @@ def figure(paths: Paths) -> Any:
     """A matplotlib figure: one panel a function, one line a method."""
     from matplotlib import pyplot  # of the extra `report`
 
-    figure, panels = pyplot.subplots(1, len(paths), figsize=(4 * len(paths), 3.6))
+    figure, (panels,) = pyplot.subplots(1, len(paths), figsize=(4 * len(paths), 3.6), squeeze=False)
     for panel, (name, by_method) in zip(panels, paths.items(), strict=True):
         points = torch.cat([path.points for path in by_method.values()])
         low, high = points.amin(0) - 0.3, points.amax(0) + 0.3

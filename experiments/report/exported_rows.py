@@ -179,6 +179,7 @@ def _published(made: Comparison) -> Rows:
     return [
         {
             **vars(each.published),
+            "settings": each.published.settings_text,
             "ours": each.ours,
             "our_deviation": each.deviation,
             "n": each.n,

@@ -177,7 +177,7 @@ def module(name: str, words: list[str]) -> None:
     if name == "pytest":
         assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
         return
-    assert name.startswith("benchmarks."), name
+    assert name.startswith(("benchmarks.", "notebooks.")), name
     source = (ROOT / name.replace(".", "/")).with_suffix(".py").read_text()
     assert '__name__ == "__main__"' in source
     for word in words:

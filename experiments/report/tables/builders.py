@@ -93,7 +93,19 @@ def choices(made: Comparison) -> Table:
     return Table(
         "choices",
         "Which setting each cell is",
-        ("method", *where, "setting", "chosen by", "tried", "dev", "dev loss", "before", "after", "n", "varied"),
+        (
+            "method",
+            *where,
+            "setting",
+            "chosen by",
+            "tried",
+            "dev",
+            "dev loss",
+            "before",
+            "after",
+            "n",
+            "varied",
+        ),
         tuple(rows),
         left=3 + len(where),
         notes=(

@@ -51,7 +51,10 @@ def _table(name: str, group: Sequence[Beside]) -> Table:
 def _method(row: Beside, ks: set[int | None]) -> str:
     number = row.published
     peft = "" if number.peft == "none" else f" {number.peft}"
-    return f"{number.method}{peft}" + (f", k {number.k}" if len(ks) > 1 and number.k is not None else "")
+    settings = f", {number.settings_text}" if number.settings else ""
+    return f"{number.method}{peft}{settings}" + (
+        f", k {number.k}" if len(ks) > 1 and number.k is not None else ""
+    )
 
 
 def _entry(row: Beside | None) -> Entry:
