@@ -28,6 +28,7 @@ OUTSIDE_HASH = {
     "tracker",
 }
 OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
+FIRST_ORDER = ("zo.optimizers.AdamW", "zo.optimizers.SGD")
 LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
 FILES = ("record",)  # arguments of an optimizer that name a file, which enters by content
 
@@ -56,9 +57,18 @@ def decisive(config: Config, steps: int) -> dict[str, Any]:
         for group, value in config.items()
         if group not in outside
     }
+    if "update" in kept:
+        kept["update"] = update_of(config)
     if steps and config["ranks"]["share"] in ("batch", "both"):
         kept["share"] = config["ranks"]["share"]  # sums over parts of a batch are rounded otherwise
     return kept
+
+
+def update_of(config: Config) -> str:
+    """How 16-bit weights take moves: what `update: auto` comes to with this optimizer."""
+    if config["update"] != "auto":
+        return config["update"]
+    return "master" if config["optimizer"]["_target_"] in FIRST_ORDER else "nearest"
 
 
 def _digest(path: str) -> str:

@@ -112,7 +112,7 @@ def _block(
     lines = old.view(-1, 32)
     new = (lines + (total if decay is None else total - lines * decay)).view(-1)
     if update == "master":
-        return rounding.split(new)
+        return rounding.split(new, w.dtype)
     if update == "nearest":
         return new.to(w.dtype), None
     eighths = first // 8 + torch.arange(n // 8, device=w.device)
