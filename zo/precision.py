@@ -7,8 +7,8 @@ import torch
 from zo.weights import Weights
 
 
-def check_eps(weights: Weights, eps: float) -> None:
-    """Warns of tensors most of whose entries a perturbation of eps would not change."""
+def unseen(weights: Weights, eps: float) -> list[str]:
+    """The names of tensors most of whose entries a perturbation of eps would not change."""
     lost = []
     for name, tensor in weights.tensors.items():
         if name in weights.copies or tensor.dtype == torch.float32:
@@ -16,6 +16,12 @@ def check_eps(weights: Weights, eps: float) -> None:
         sample = tensor.detach().view(-1)[:65536].float()
         if ((sample + eps).to(tensor.dtype).float() == sample.to(tensor.dtype).float()).float().mean() > 0.5:
             lost.append(name)
+    return lost
+
+
+def check_eps(weights: Weights, eps: float) -> None:
+    """Warns of tensors most of whose entries a perturbation of eps would not change."""
+    lost = unseen(weights, eps)
     if lost:
         warnings.warn(
             f"eps = {eps} is below the resolution of most entries of {lost[0]}"

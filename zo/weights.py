@@ -21,7 +21,7 @@ have a fixed size and order on every device, so a sum over them is always the sa
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe, Terms
@@ -43,17 +43,23 @@ class Weights:
     """The tensors of a model that require a gradient, by canonical name.
 
     params: a module or its named parameters.
-    update: nearest, stochastic or master; how 16-bit weights are rounded.
+    update: auto, nearest, stochastic or master; how 16-bit weights take a move. auto is nearest here, and master in
+        first-order methods (zo/optimizers/firstorder.py).
+    stated: whether `update` was chosen, that is, given and not auto.
+    half: whether the model holds float16 numbers, trained or frozen.
     kernels: auto, eager, native or triton; who computes (bits of signs are equal).
     copies: keep fp32 copies of 16-bit vectors.
     """
 
     def __init__(
-        self, params: Parameters, *, update: str = "nearest", kernels: str = "auto", copies: bool = True
+        self, params: Parameters, *, update: str = "auto", kernels: str = "auto", copies: bool = True
     ):
         self.tensors = trained(params)
-        rounding.check_update(update, torch.float32)  # the name; the dtypes follow
-        self.update = update
+        rounding.check_update(update)
+        self.stated = update != "auto"
+        self.update = update if self.stated else "nearest"
+        model = params.parameters() if isinstance(params, nn.Module) else self.tensors.values()
+        self.half = any(tensor.dtype == torch.float16 for tensor in model)
         self.ids = {name: id_of(name) for name in self.tensors}
         self.numel = sum(tensor.numel() for tensor in self.tensors.values())
         self._kernels = {
@@ -67,7 +73,6 @@ class Weights:
             if copies and tensor.dim() <= 1:
                 self.copies[name] = tensor.detach().float()
                 continue
-            rounding.check_update(update, tensor.dtype)
             if update == "master":
                 self.low[name] = torch.zeros_like(tensor, dtype=torch.int16)
 

@@ -32,6 +32,7 @@ OUTSIDE_HASH = {
 }
 OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select", "select_by"}  # of training alone
 DRAWING = 1  # the rule by which rows are drawn (experiments.tasks.splits); one that changes makes other runs
+FIRST_ORDER = ("zo.optimizers.AdamW", "zo.optimizers.SGD")
 LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
 # Classes that have moved: the `_target_` in config.yaml of older runs -> today's.
 MOVED_TARGETS = {
@@ -76,9 +77,18 @@ def decisive(config: Config, steps: int) -> dict[str, Any]:
         noise = noise_of(config["optimizer"])
         unused = [kind for kind in NOISE if kind != noise] if steps else ["order", *NOISE]
         kept["seeds"] = {kind: seed for kind, seed in kept["seeds"].items() if kind not in unused}
+    if "update" in kept:
+        kept["update"] = update_of(config)
     if steps and config["ranks"]["share"] in ("batch", "both"):
         kept["share"] = config["ranks"]["share"]  # sums over parts of a batch are rounded otherwise
     return kept
+
+
+def update_of(config: Config) -> str:
+    """How 16-bit weights take moves: what `update: auto` comes to with this optimizer."""
+    if config["update"] != "auto":
+        return config["update"]
+    return "master" if config["optimizer"]["_target_"] in FIRST_ORDER else "nearest"
 
 
 def _digest(path: str) -> str:

@@ -145,7 +145,7 @@ class Fixed(Section):
     budget: Budget
     batch: Batch
     probes_per_forward: Literal["auto", "all"] | Count = "auto"
-    update: Literal["nearest", "stochastic", "master"] = "nearest"
+    update: Literal["auto", "nearest", "stochastic", "master"] = "auto"
     kernels: Literal["auto", "eager", "native", "triton"] = "auto"
     evaluate: Evaluate
     stop: Stop

@@ -117,7 +117,7 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
         "seconds": f"{result['seconds']:.1f}",
         "run": folder,
     }
-    unmoved = {"skipped": "losses that are no finite numbers", "idle": "losses too close to each other"}
+    unmoved = {"skipped": "losses or gradients that are not finite", "idle": "losses too close to each other"}
     for kind, why in unmoved.items():
         if result[f"{kind}_steps"]:
             rows[f"{kind} steps"] = f"{result[f'{kind}_steps']:,} without a move ({why})"

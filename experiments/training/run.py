@@ -187,7 +187,7 @@ class _Run:
         optimizer = self.session.optimizer
         if (optimizer.idle or optimizer.skipped) and not self._warned:
             self._warned = True
-            why = "its losses are too close to each other" if optimizer.idle else "a loss is no finite number"
+            why = "its losses are too close to each other" if optimizer.idle else optimizer.skipped_because()
             self.console.print(f"Step {t}: no move, because {why}.", highlight=False)
 
     def _dev(self, steps: int) -> Evaluation:

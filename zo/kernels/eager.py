@@ -310,7 +310,7 @@ def write(
 ) -> None:
     """fp32 numbers into a block of weights that begins with element `start`, rounded as `update` says."""
     if low is not None:
-        high, dropped = rounding.split(new)
+        high, dropped = rounding.split(new, part.dtype)
         part.copy_(high)
         low.copy_(dropped)
     elif update == "stochastic" and part.dtype != torch.float32:

@@ -194,7 +194,7 @@ class Native:
         return known and self._library is not None and w.is_cpu and w.numel() > 0
 
     def _moves(self, w: Tensor, stream: int, low: Tensor | None) -> bool:
-        return self._takes(w, stream) and w.is_contiguous() and (low is None or w.dtype == torch.bfloat16)
+        return self._takes(w, stream) and w.is_contiguous() and (low is None or w.dtype != torch.float32)
 
     def _run(
         self,

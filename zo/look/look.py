@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from zo.backward import Backward
 from zo.checks import check_int
 from zo.directions import Key, Probe
 from zo.errors import LookError
 
 Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
+PLAIN = Backward()
 
 
 class Look(ABC):
@@ -107,31 +109,37 @@ class ModelLook(Look):
 
     model: nn.Module
 
-    def gradient(self, batch: Any, *, seed: int | None) -> float:
+    def gradient(self, batch: Any, *, seed: int | None, how: Backward = PLAIN) -> float:
         """The loss at θ, its gradient left in .grad; one forward and one backward pass.
 
         seed: of dropout, in train mode; None evaluates in eval mode. The global generators are left alone.
+        how: fp32 gradients of 16-bit parameters, a scaled loss, checkpointing of layers.
         """
         losses, weights = [], []
+        rows = length(batch)
         self.forward_passes += 1
         self.backward_passes += 1
         devices = list({p.device.index for p in self.model.parameters() if p.device.type == "cuda"})
-        with torch.random.fork_rng(devices=devices, enabled=seed is not None), torch.enable_grad():
+        with (
+            torch.random.fork_rng(devices=devices, enabled=seed is not None),
+            torch.enable_grad(),
+            how.around(self.model),
+        ):
             if seed is not None:
                 torch.manual_seed(seed)
             self.model.train(seed is not None)
             try:
                 for chunk in self.chunks(batch):
                     lost, weight = self.examples(chunk, 1)
-                    (lost * weight).sum().backward()
+                    ((lost * weight).sum() * how.factor(rows)).backward()
                     losses += (lost.detach() * weight)[0].tolist()
                     weights += weight[0].tolist()
             finally:
                 self.model.eval()
         total = math.fsum(weights)
-        for parameter in self.model.parameters():
-            if parameter.grad is not None and total > 0.0:
-                parameter.grad /= total
+        for tensor in (*self.model.parameters(), *how.masters.values()):
+            if tensor.grad is not None and total > 0.0:
+                tensor.grad /= total * how.factor(rows)
         return mean(total_of(losses), total)
 
 

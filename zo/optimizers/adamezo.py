@@ -78,6 +78,7 @@ class AdaMeZO(TwoPoint):
         self.eps_inside = eps_inside
         self.rule = "direction" if betas[1] == 0.0 else "element"
         self.window = Window(horizon, n)
+        self.settled = 0 if horizon < 2 else self.warmup  # steps of the warm-up are a hundred times smaller
 
     def _check(self, horizon: int, warmup: int | None, update_scale: float, adam_eps: float) -> None:
         if self.directions.stateful:
