@@ -14,15 +14,10 @@ import torch
 from experiments.rundir.folder import RunFolder
 from zo.directions import Key, Probe
 from zo.look import ModuleLook
-from zo.look.look import length
+from zo.look.look import length, out_of_memory
 
 T = TypeVar("T")
 Told = Callable[[str], None]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the host's allocator, had no more to give."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def release() -> None:
