@@ -2,7 +2,9 @@
 
 Only `move`, `elementwise` and `load` write to them. A weight of 16 bits takes moves by `update`
 (zo/kernels/rounding.py). Vectors of 16-bit models (norm gains, biases) would lose an ε of 1e-3 entirely near
-1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype.
+1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype. `hold` does the
+same to a vector that is stored as a matrix. What others write into the parameters (load_state_dict, an average) is
+taken over before the next look or move.
 
 A move that is a sum of directions is `move`. One whose entries depend on the noise in another way (a moment,
 a sign, a curvature) is `elementwise`, by a Formula (zo/kernels/formulas.py), which the kernels work out in the cache:
@@ -27,6 +29,7 @@ from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe, Terms
 from zo.directions.direction import two_sides, words_of
 from zo.errors import ConfigError, JournalError
+from zo.following import Following
 from zo.kernels import Kernels, best, eager, rounding
 from zo.kernels.adam_window import Moments
 from zo.kernels.elementwise import BLOCK, Block, Rule
@@ -65,8 +68,10 @@ class Weights:
         self._kernels = {
             device: best(device, kernels) for device in {t.device for t in self.tensors.values()}
         }
+        self.holds = copies
         self.copies: dict[str, Tensor] = {}
         self.low: dict[str, Tensor] = {}
+        self._following = Following()
         for name, tensor in self.tensors.items():
             if tensor.dtype == torch.float32:
                 continue
@@ -75,6 +80,15 @@ class Weights:
                 continue
             if update == "master":
                 self.low[name] = torch.zeros_like(tensor, dtype=torch.int16)
+
+    def hold(self, name: str) -> None:
+        """Keeps an fp32 copy of a 16-bit tensor, which from here on is perturbed and moved in its place."""
+        self.copies[name] = self.tensors[name].detach().float()
+        self.low.pop(name, None)
+
+    def refresh(self) -> None:
+        """Takes over what others wrote into the parameters since the last move (zo/following.py)."""
+        self._following.refresh(self.tensors, self.copies, self.low)
 
     @property
     def backend(self) -> str:
@@ -184,6 +198,7 @@ class Weights:
         rounding_key names the bits of stochastic rounding, another one for every move. Without a term and decay nothing
         is touched.
         """
+        self.refresh()
         wanted = [(key, c) for key, c in terms if c != 0.0]
         word = self._rounding_word(rounding_key)
         for name in self.tensors:
@@ -233,6 +248,8 @@ class Weights:
         """Rounds the fp32 copy of a 16-bit vector, where there is one, into the model."""
         if name in self.copies:
             self.tensors[name].detach().copy_(self.copies[name])
+        if name in self.low:
+            self._following.note(name, self.tensors[name])
 
     def zeros(self) -> dict[str, Tensor]:
         """A state for `elementwise`: fp32 zeros in the shape of every trained tensor, by name."""
@@ -255,6 +272,7 @@ class Weights:
         state: fp32 tensors that the rule reads and writes, by its own name and then the tensor's (`zeros`).
         A rule that returns Σ c z, summed in the order of the keys, gives the bits of `move`.
         """
+        self.refresh()
         word = self._rounding_word(rounding_key)
         for name in self.tensors:
             own_decay = 0.0 if any(part in name for part in no_decay) else decay
@@ -315,6 +333,7 @@ class Weights:
 
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs to set the weights: parameters, copies, low halves."""
+        self.refresh()
         parts = {"": {n: t.detach() for n, t in self.tensors.items()}, "copy:": self.copies, "low:": self.low}
         return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.items()}
 
@@ -327,6 +346,8 @@ class Weights:
                 raise JournalError(f"The snapshot does not fit the model at {name!r}: it is of another run.")
         for name, tensor in mine.items():
             tensor.copy_(state[name])
+        for name in self.low:
+            self._following.note(name, self.tensors[name])
 
     def sha256(self) -> str:
         """Hex digest over sorted (name, dtype, shape, bytes) of the trained tensors, in the model's dtype."""

@@ -2,7 +2,7 @@
 
 Memory is traced: the model is built without numbers, the trained parameters are attached as the run would, and the
 objective's forward (backward too for first-order methods) is run on shapes, every tensor counted while it lives.
-To the weights come what the optimizer says it keeps (`Optimizer.state_bytes`), the fp32 masters, copies or remainders of
+To the weights come the optimizer's own state (`Optimizer.state_bytes`), the fp32 masters, copies or remainders of
 16-bit weights, first-order gradients, and what the executor makes to perturb a layer.
 
 Two things are assumed: how long a row is, unless it is said, and how fast a GPU computes.

@@ -15,15 +15,10 @@ from experiments.rundir.folder import RunFolder
 from zo.backward import Backward
 from zo.directions import Key, Probe
 from zo.look import ModuleLook
-from zo.look.look import PLAIN, length
+from zo.look.look import PLAIN, length, out_of_memory
 
 T = TypeVar("T")
 Told = Callable[[str], None]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the host's allocator, had no more to give."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def release() -> None:

@@ -114,6 +114,7 @@ class _Run:
         self._before: Evaluation | None = None  # of this process
         self._draw = session.draw(journal.header["start"])
         self._fitted = 0  # forward passes of a way that takes no steps
+        self._checks = 0  # forward passes of the look that trained, once another took its place
 
     def _say(self, words: str) -> None:
         self.console.print(words, highlight=False, soft_wrap=True, markup=False)
@@ -266,6 +267,7 @@ class _Run:
             return done
         skipped, idle = self.session.optimizer.skipped, self.session.optimizer.idle
         because = self.session.look.sequential_because
+        self._checks = self.session.look.check_forward_passes
         del self.session  # before its successor is built, or two models would be in memory
         release()
         self.session = replayed(build(self.config, self.team), self.journal, self.snapshots, best)
@@ -304,6 +306,7 @@ class _Run:
             "forward_passes": done * optimizer.forward_passes + self._fitted,
             "backward_passes": done * optimizer.backward_passes,
             "eval_forward_passes": self.recorder.eval_forward_passes + after.forward_passes,
+            "check_forward_passes": self._checks + session.look.check_forward_passes,
             "forward_passes_per_step": session.step_cost,
             "train_mode": bool(getattr(optimizer, "dropout", False)),
             "dropout": session.dropout,

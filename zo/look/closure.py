@@ -27,6 +27,7 @@ class ClosureLook(Look):
         self.directions = optimizer.directions
 
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
+        self.weights.refresh()
         sums = []
         for probe in probes:
             self.model = {

@@ -42,11 +42,10 @@ class InPlace(ModelLook):
         self.directions = optimizer.directions
 
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
-        self.model.eval()
         here: dict[Key, float] = {}
         sums = []
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self.evaluating():
                 for probe in probes:
                     here = self._walk(here, dict(probe.terms))
                     parts = [self.examples(chunk, 1) for chunk in self.chunks(batch)]

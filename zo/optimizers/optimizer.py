@@ -20,7 +20,7 @@ from torch import Tensor
 from zo.backward import Backward
 from zo.checks import check_int
 from zo.directions import Directions, Key, Probe
-from zo.errors import ConfigError, Diverged, JournalError
+from zo.errors import ConfigError, Diverged, Idle, JournalError
 from zo.kernels.adam_window import Moments
 from zo.kernels.formulas import Formula
 from zo.names import Parameters
@@ -29,6 +29,7 @@ from zo.weights import Rule, Weights, as_weights
 
 Rate = float | Callable[[int], float]
 NO_DECAY = ("bias", "layer_norm", "layernorm", "norm.weight", "LayerNorm")
+IDLE_STEPS = 20  # of the beginning; a metric over few examples (objective=metric) can be equal for some
 _ROUNDING = -1  # the index of the key that names a step's rounding bits; directions count from 0
 
 
@@ -103,6 +104,7 @@ class Optimizer(ABC):
         self.state_tensors: dict[str, dict[str, Tensor]] = {}
         self.skipped = 0
         self.idle = 0
+        self._silent = 0  # steps from the first on whose losses said nothing
 
     def rate(self, t: int) -> float:
         """The learning rate of step t."""
@@ -116,7 +118,8 @@ class Optimizer(ABC):
         """Makes the move of step t and returns what it saw (loss, slopes or spread, learning rate).
 
         losses: one a probe, in order. lr: used instead of the schedule's (a budget of minutes).
-        Raises Diverged when a loss that counts is no finite number and on_nan is "stop".
+        Raises Diverged when a loss that counts is no finite number and on_nan is "stop", and Idle when none of the
+        first steps says anything.
         """
         if not all(math.isfinite(loss) for loss in self.required_losses(losses)):
             if self.on_nan == "stop":
@@ -126,7 +129,21 @@ class Optimizer(ABC):
             self.skipped += 1
             return {"loss": math.nan}
         lr = self.rate(t) if lr is None else lr
-        return self._move(t, losses, lr) | {"lr": lr}
+        idle = self.idle
+        seen = self._move(t, losses, lr) | {"lr": lr}
+        self._count_silent(t, self.idle > idle or (len(losses) > 1 and len(set(losses)) == 1))
+        return seen
+
+    def _count_silent(self, t: int, silent: bool) -> None:
+        """Raises Idle when the first IDLE_STEPS steps all had losses that said nothing."""
+        if silent and self._silent == t:
+            self._silent += 1
+            if self._silent == IDLE_STEPS:
+                raise Idle(
+                    f"None of the first {IDLE_STEPS} steps made a move, because the losses of each were equal: what is "
+                    "perturbed does not reach them. Raise optimizer.eps, load a 16-bit model in float32, or check that "
+                    "the loss depends on the trained weights (a metric over few examples changes too rarely)."
+                )
 
     def suspicion(self) -> str:
         """Sentences that say what probably makes losses no finite numbers."""
