@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.report.cells import Cell, cells_of, newest
 from experiments.report.published import Beside, Published, compare
-from experiments.report.runs import Run
+from experiments.report.runs import UNREADABLE, Run
 from experiments.report.statistics import (
     BAND,
     HAS_SCIPY,
@@ -91,7 +91,7 @@ def comparison(
     """Compares runs; their order does not matter. smoke: with smoke runs, which are else left out beside others."""
     given = len(runs)
     runs = [run for run in runs if smoke or not run.smoke] or runs
-    cells = cells_of(runs)
+    cells = cells_of([run for run in runs if run.status != UNREADABLE])
     return Comparison(
         title=title or f"{len(runs)} runs",
         runs=tuple(sorted(runs, key=lambda run: run.folder)),
@@ -113,6 +113,9 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[s
         yield "All runs are of debug=smoke or --smoke, a step or two on a few examples."
     if older := len(runs) - len(newest(runs)):
         yield f"{older} runs are left out, for a later run of the same setting and seed is there."
+    for run in runs:
+        if (problem := run.problem) is not None:
+            yield f"{run.folder}: {problem}{'; the run is left out' if run.status == UNREADABLE else ''}."
     for cell in cells:
         where = f"{cell.method} on {cell.task} with {cell.model} ({cell.peft})"
         if cell.chosen is None and any(setting.ended for setting in cell.settings):

@@ -36,7 +36,8 @@ from experiments.report.statistics import Curve
 from experiments.report.tables.table import NOTHING, best, percent
 
 WEB = Path(__file__).parent / "web"
-STATUSES = ("finished", "diverged", "failed", "running", "queued", "requeued", "stopped", "new", "missing")
+STATUSES = ("finished", "diverged", "failed", "running", "queued", "requeued", "stopped", "new", "missing",
+            "unreadable")  # fmt: skip
 
 
 def write_page(comparison: Comparison, path: Path) -> Path:

@@ -59,7 +59,7 @@ def dashboard(
         if out is None:
             say(text)
         else:
-            out.write_text(text)
+            out.write_text(text, encoding="utf-8")
             say(f"The definition is {out}; --save makes it at W&B.")
         return 0
     try:

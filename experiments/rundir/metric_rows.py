@@ -5,6 +5,8 @@ import math
 # What it took so far.
 AXES = ("forward_passes", "seconds", "tokens", "gpu_hours", "steps", "peak_memory_bytes")
 
+JOURNAL = "journal"  # key of the digest that binds a row to the journal's records before it
+
 
 def rank_key(value: float | None, loss: float | None) -> tuple[float, float]:
     """By which looks at dev are compared: the higher metric, then the lower loss; of equal ones the earlier is best.
