@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.config.saved import load_config
+from experiments.config.trusted import check_targets
 from experiments.display.console import new_console
 from experiments.launching.states import OPEN, State, find_runs, states
 from experiments.launching.submission import LOG, NAME, submission
@@ -39,6 +41,10 @@ def add(commands: Any) -> None:
                 "--stopped", action="store_true", help="also runs that were stopped or cancelled"
             )
             command.add_argument("--new-code", action="store_true", help="with the code as it is now")
+            command.add_argument(
+                "--allow", action="append", default=[], metavar="MODULE",
+                help="a module of your own that a run's configuration may import; repeatable",
+            )  # fmt: skip
 
 
 def perform(request: argparse.Namespace) -> int:
@@ -63,7 +69,7 @@ def _status(folders: Sequence[Path], console: Console) -> int:
     console.print(
         ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())
     )
-    return int(any(row.state == "failed" for row in rows))
+    return int(any(row.state in ("failed", "unreadable") for row in rows))
 
 
 def _logs(folders: Sequence[Path], lines: int) -> int:
@@ -82,7 +88,7 @@ def _logs(folders: Sequence[Path], lines: int) -> int:
 
 
 def _tail(path: Path, lines: int) -> str:
-    text = path.read_text(errors="replace").splitlines() if path.exists() else []
+    text = path.read_text(errors="replace", encoding="utf-8").splitlines() if path.exists() else []
     return "".join(f"{line}\n" for line in text[-lines:])
 
 
@@ -126,7 +132,8 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
     groups: dict[str, list[State]] = {}
     by_hand = []
     for row in again:
-        if (asked := submission(row.folder)) is None:
+        asked = submission(row.folder)
+        if asked is None or not asked.keys() >= {"launch", "cluster", "code"}:
             by_hand.append(row.folder)
         else:
             groups.setdefault(str([asked["launch"], asked["cluster"]]), []).append(row)
@@ -136,12 +143,16 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
         if not groups:
             raise ConfigError(left)
         console.print(left)
+    for row in [row for rows in groups.values() for row in rows]:  # all, before anything is written
+        check_targets(load_config(row.folder), request.allow)
+        if not request.new_code:
+            code_snapshot.check_own(Path((submission(row.folder) or {})["code"]), row.folder)
     codes = []
     for rows in groups.values():
         for row in rows:
             asked = submission(row.folder) or {}
             if request.new_code:
-                asked["code"] = str(code_snapshot.freeze(Path(asked["code"]).parents[1]))
+                asked["code"] = str(code_snapshot.freeze(row.folder.resolve().parents[3]))
             folder = RunFolder(row.folder)
             with folder.locked():
                 (row.folder / "STOP").unlink(missing_ok=True)

@@ -7,21 +7,21 @@ machine (models and data of the hub), or is shared by several processes, the run
 """
 
 import functools
-import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
 from experiments.config.run_id import FILES, Config, folder_of, hash_of, name_of, trains
 from experiments.config.task_config import TaskConfig
 from experiments.models.source import check_here, fingerprint, here, model_name
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.json_files import read_configuration, read_result
 from experiments.tasks.data import files_of
 from experiments.tasks.splits import digest_of, sources_of
-from zo.errors import ConfigError, DataError
+from zo.errors import ConfigError, DataError, JournalError
 from zo.rank_env import rank_info
 
 
@@ -68,18 +68,27 @@ def ended(config: Config) -> tuple[dict[str, Any], Path] | None:
             if contents is None:
                 return None
             folder = folder_of(config, name, hash_of(config, contents, steps))
-            return (
-                (json.loads((folder / result.name).read_text()), folder)
-                if (folder / result.name).exists()
-                else None
-            )
+            found, _ = read_result(
+                folder
+            )  # a damaged one is none: the run proper goes on and writes it again
+            return None if found is None else (found, folder)
     return None
+
+
+def tidy(config: Config, path: Path) -> None:
+    """Finishes what a process that was killed after it wrote the result could not, where this user may write."""
+    with suppress(JournalError, OSError):
+        folder = RunFolder(path)
+        if not folder.is_tidy() or (path / "lock").exists():
+            with folder.locked():  # a lock file that was left behind goes with the context
+                if not folder.is_tidy():
+                    folder.tidy(config)
 
 
 def _hash_without_contents(path: Path, steps: int) -> str | None:
     try:
-        return hash_of(yaml.safe_load(path.read_text()), [], steps)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):  # of another version, or damaged
+        return hash_of(read_configuration(path.parent)[0], [], steps)
+    except (OSError, KeyError, TypeError, AttributeError):  # of another version, or damaged
         return None
 
 

@@ -1,4 +1,7 @@
-"""launch.py -m: check every run, show what is to do, freeze it, start it. 0 done, 1 a run failed, 2 wrong input."""
+"""launch.py -m: check every run, show what is to do, freeze it, start it.
+
+0 done, 1 a run failed, 2 wrong input, 3 another process is at some of the runs, which have not ended.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +23,7 @@ from experiments.launching.search import Study, show, value_of
 from experiments.launching.start import start
 from experiments.launching.states import with_jobs
 from experiments.launching.submission import freeze_run, write_sweep
+from experiments.launching.worker import BUSY
 from experiments.rundir.folder import title_of
 from experiments.rundir.lock import holder_of
 from experiments.training.stop import INTERRUPTED
@@ -53,12 +57,13 @@ def sweep(asked: Asked, checked: Checked) -> int:
         return 0
     folder = write_sweep(made.runs_folder, checked.name, made.runs, sys.argv)
     console.print(f"The sweep is {folder}.")
+    elsewhere = BUSY if busy and made.launcher["name"] == "local" else 0
     if not todo:
-        return 0
+        return elsewhere
     snapshot = code_snapshot.freeze(made.runs_folder)
     for run in todo:
         freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
-    return start([run.folder for run in todo], made.launcher, made.cluster, folder, console)
+    return start([run.folder for run in todo], made.launcher, made.cluster, folder, console) or elsewhere
 
 
 def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int:

@@ -18,7 +18,7 @@ from rich.live import Live
 
 from experiments.display.console import new_console
 from experiments.watching.follow import Flock, Followed
-from experiments.watching.run_table import Overview, line
+from experiments.watching.run_table import ATTENTION, Overview, line
 from zo.errors import ConfigError
 
 INTERRUPTED = 130
@@ -58,7 +58,7 @@ def watch(find: Find, once: bool, every: float, console: Console | None = None) 
             _told(flock, find, every, console)
         except KeyboardInterrupt:
             return INTERRUPTED
-    return int(any(run.state.state == "failed" for run in flock.runs))
+    return int(any(run.state.state in ATTENTION for run in flock.runs))
 
 
 class _Finder:

@@ -11,6 +11,7 @@ from experiments.launching.pool import LOG, Outcome, Pool
 from experiments.launching.slurm import submit
 from experiments.launching.states import wait
 from experiments.launching.submission import submission
+from experiments.launching.worker import BUSY
 from experiments.rundir.folder import RunFolder
 from experiments.training.stop import INTERRUPTED
 from zo.errors import ConfigError
@@ -67,4 +68,9 @@ def _close(
     if stopped is not None:
         console.print(f"Stopped ({stopped}). The same command goes on from there.")
         return INTERRUPTED if stopped == "SIGINT" else 0
+    if not failed and any(outcome.code == BUSY for outcome in outcomes):
+        console.print(
+            "Runs that another process is at have not ended: give the same command again when it has."
+        )
+        return BUSY
     return 1 if failed else 0

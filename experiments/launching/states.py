@@ -1,11 +1,12 @@
 """How runs are, from their files first; squeue and sacct where they are there.
 
-queued, running, requeued, stopped, finished, diverged, failed. A run that its files call running, of which no
-process and no job is left, was ended from outside (signal 9, memory, a node): failed, and retry runs it again.
+queued, running, requeued, stopped, finished, diverged, failed, unreadable. A run that its files call running, of
+which no process and no job is left, was ended from outside (signal 9, memory, a node): failed, and retry runs it
+again; likewise one whose result.json is damaged. One whose config.yaml is damaged is unreadable: nobody can tell what
+was run, until the run's command writes it anew.
 """
 
 import getpass
-import json
 import shutil
 import subprocess
 import time
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from experiments.launching.submission import read_sweep, submission
 from experiments.rundir.folder import title_of
-from experiments.rundir.json_files import read_json
+from experiments.rundir.json_files import problem_of_configuration, read_json, read_result, row_of
 from experiments.rundir.lock import holder_of
 from zo.errors import ConfigError
 
@@ -95,7 +96,12 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     holder = None if (folder / "result.json").exists() else holder_of(folder / "lock")
     status = read_json(folder / "status.json") or {}
     steps = _steps(folder, status)
-    result = read_json(folder / "result.json")
+    unreadable = problem_of_configuration(folder)
+    if unreadable is not None and holder is None:
+        return State(folder, "unreadable", unreadable, steps, job)
+    result, damaged = read_result(folder)
+    if damaged is not None and holder is None:
+        return State(folder, "failed", f"{damaged}; the same command, or retry, writes it anew", steps, job)
     if result is not None:
         value = result["after"]
         said = "" if value is None else f"{result['metric']} {100 * value:.1f} %"
@@ -142,11 +148,10 @@ def _steps(folder: Path, status: dict[str, Any]) -> int | None:
     path = folder / "metrics.jsonl"
     if path.exists():
         for line in reversed(_end(path).splitlines()[-2:]):
-            try:
-                return int(json.loads(line)["steps"])
-            except (ValueError, KeyError):  # a torn line
-                continue
-    return status.get("steps")
+            if (row := row_of(line)) is not None:  # else it is torn
+                return row["steps"]
+    steps = status.get("steps")
+    return steps if isinstance(steps, int) else None
 
 
 def _end(path: Path) -> bytes:

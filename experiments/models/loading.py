@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -42,6 +43,12 @@ TEXT_KEYS = {
     r"^language_model\.model\.": "model.",
     r"^language_model\.lm_head": "lm_head",
 }
+# What transformers raises for a folder whose files are there and nonsense: a negative number of layers, a text for a
+# size, an index that names no file of the folder.
+BROKEN = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, AssertionError,
+    StrictDataclassError,
+)  # fmt: skip
 # Their positions are counted from pad + 1 on, so that many fewer fit.
 COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod", "roberta-prelayernorm")
 
@@ -154,12 +161,20 @@ def _classifier(
             num_labels=classes,
             **placed,
         )
-    kept = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    kept = _auto_config(folder)
     encoder = _from_pretrained(AutoModel, choice, folder, **poolerless(kept), **placed)
     model = MeanPooled(encoder, classes)
     if saved_head:
         model.load_head(folder)
     return model
+
+
+def _auto_config(folder: Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except BROKEN as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{folder / 'config.json'} describes no model of transformers: {first}") from error
 
 
 def poolerless(config: PreTrainedConfig) -> dict[str, Any]:
@@ -184,7 +199,7 @@ def _from_pretrained(
             output_loading_info=True,
             **more,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+    except (*BROKEN, RuntimeError, ImportError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{folder} cannot be loaded through {auto.__name__}: {first}") from error
     missing = sorted(report["missing_keys"])
@@ -200,9 +215,7 @@ def _from_pretrained(
 
 def _text_part(choice: ModelConfig, folder: Path, placed: dict[str, Any]) -> PreTrainedModel:
     """The language model of a checkpoint that also sees images (Gemma 3 from 4b on); the rest is not loaded."""
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    ).get_text_config()
+    config = _auto_config(folder).get_text_config()
     model: Any = _from_pretrained(
         AutoModelForCausalLM, choice, folder, config=config, key_mapping=TEXT_KEYS, **placed
     )
@@ -226,7 +239,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except BROKEN as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"The tokenizer in {folder} cannot be loaded: {first}") from error
 

@@ -103,6 +103,22 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path} holds no JSON object. The model folder is incomplete or damaged.")
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{path}: architectures is {names!r}, which is no list of names. The file is damaged."
+        )
+    for name in (
+        "num_hidden_layers",
+        "n_layer",
+        "num_layers",
+    ):  # a model without layers would be loaded without a word
+        layers = config.get(name)
+        if layers is not None and not (isinstance(layers, int) and layers > 0):
+            raise ConfigError(f"{path}: {name} is {layers!r}, which is no number of layers.")
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or 0
+    if not isinstance(positions, int):
+        raise ConfigError(f"{path}: max_position_embeddings is {positions!r}, which is no whole number.")
     return config
 
 

@@ -13,7 +13,7 @@ from experiments.report.ablation import Variant, check_keys
 from experiments.report.cells import Cell, cells_of, newest
 from experiments.report.passes import Ratio, ratios, reference_of, target_words
 from experiments.report.published import Beside, Published, compare
-from experiments.report.runs import Run
+from experiments.report.runs import UNREADABLE, Run
 from experiments.report.statistics import (
     BAND,
     HAS_SCIPY,
@@ -111,8 +111,9 @@ def comparison(
     """
     given = len(runs)
     runs = [run for run in runs if smoke or not run.smoke] or runs
-    check_keys(by, [run.config for run in runs])
-    cells = cells_of(runs, by)
+    readable = [run for run in runs if run.status != UNREADABLE]
+    check_keys(by, [run.config for run in readable])
+    cells = cells_of(readable, by)
     reaches = () if target is None else tuple(reach(cell, target, target_by) for cell in cells if cell.chosen)
     reference = None if target is None else reference_of(reference, [cell.method for cell in cells])
     return Comparison(
@@ -140,6 +141,9 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[s
         yield "All runs are of debug=smoke or --smoke, a step or two on a few examples."
     if older := len(runs) - len(newest(runs)):
         yield f"{older} runs are left out, for a later run of the same setting and seed is there."
+    for run in runs:
+        if (problem := run.problem) is not None:
+            yield f"{run.folder}: {problem}{'; the run is left out' if run.status == UNREADABLE else ''}."
     for cell in cells:
         where = f"{cell.method} on {cell.task} with {cell.model} ({cell.peft})"
         if cell.chosen is None and any(setting.ended for setting in cell.settings):

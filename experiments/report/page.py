@@ -39,7 +39,8 @@ from experiments.report.tables.builders import passes
 from experiments.report.tables.table import NOTHING, best, loss_words, p_words, percent
 
 WEB = Path(__file__).parent / "web"
-STATUSES = ("finished", "diverged", "failed", "running", "queued", "requeued", "stopped", "new", "missing")
+STATUSES = ("finished", "diverged", "failed", "running", "queued", "requeued", "stopped", "new", "missing",
+            "unreadable")  # fmt: skip
 
 
 def write_page(comparison: Comparison, path: Path) -> Path:

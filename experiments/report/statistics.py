@@ -22,7 +22,7 @@ from experiments.report.cells import Cell
 from experiments.report.distinct import paired_seeds
 from experiments.report.intervals import Parts, bounded, crossed, holm, is_mean_of, p_value
 from experiments.report.runs import Run
-from experiments.rundir.metric_rows import AXES
+from experiments.rundir.metric_rows import AXES, JOURNAL
 
 HAS_SCIPY = find_spec("scipy") is not None
 LEVEL = 0.95  # of every interval
@@ -205,7 +205,8 @@ def curves(cell: Cell) -> tuple[Curve, ...]:
     runs = cell.chosen.runs if cell.chosen else ()
     runs = [run for run in runs if run.ended] or runs
     seen = sorted(
-        {key for run in runs for row in run.rows_of("train") for key in row} - {"kind", "loss", *AXES}
+        {key for run in runs for row in run.rows_of("train") for key in row}
+        - {"kind", "loss", JOURNAL, *AXES}
     )
     named = [("dev", "dev", "value"), ("dev loss", "dev", "loss"), ("train loss", "train", "loss")]
     made = [_curve(cell, runs, *name) for name in [*named, *((key, "train", key) for key in seen)]]

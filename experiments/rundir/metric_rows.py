@@ -8,6 +8,8 @@ UNTRAINED = ("zeroshot", "icl")  # methods that change no weight
 # What it took so far.
 AXES = ("forward_passes", "seconds", "tokens", "gpu_hours", "steps", "peak_memory_bytes")
 
+JOURNAL = "journal"  # key of the digest that binds a row to the journal's records before it
+
 
 def rank_key(value: float | None, loss: float | None, by: str = "metric") -> tuple[float, float]:
     """Returns the key by which evaluations on dev are compared: the higher is better, of equal ones the earlier.

@@ -1,6 +1,7 @@
 """One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Console
 from experiments.baselines.no_training import NoTraining
 from experiments.config.run_id import folder_of
 from experiments.config.tracker_config import choice_of
+from experiments.display.console import outliving_output
 from experiments.display.progress import closing_table, show_ended, view
 from experiments.display.track import goal_of
 from experiments.evaluation import Evaluation, evaluate
@@ -24,10 +26,10 @@ from experiments.training import peak_memory, saving
 from experiments.training.oom import MemoryBudget, release
 from experiments.training.ranks import console_of, team_of
 from experiments.training.recorder import Recorder
-from experiments.training.resume import open_journal, replayed
+from experiments.training.resume import open_journal, replayed, settle
 from experiments.training.session import Config, Session, build
 from experiments.training.stop import StopFlag
-from zo.errors import ConfigError, Diverged, RanksDiverged
+from zo.errors import ConfigError, Diverged, JournalError, RanksDiverged
 from zo.journal import Copy, Journal
 from zo.snapshots import Snapshots
 from zo.team import Team
@@ -43,7 +45,7 @@ def run(
     Several processes that were started for it (experiments.training.ranks) share the run.
     Raises ConfigError and DataError before anything is written, JournalError when the folder cannot be.
     """
-    with team_of(config) as team:
+    with outliving_output(), team_of(config) as team:
         return _shared(config, team, rerun, console or console_of(team), submitted)
 
 
@@ -58,12 +60,15 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
         )
     folder = RunFolder(path, writes=team.leads)
     with folder.locked():
+        folder.sweep()
         if rerun:
             folder.clear()
         if submitted is None:  # the same command goes on; to a launched run a file STOP is news
             folder.forget_stop()
         if (result := team.first(folder.result)) is not None:
             show_ended(console, result, folder.path)
+            if not folder.is_tidy():
+                folder.tidy(config)
             return 0
         with open_journal(session, folder, team) as journal, StopFlag(folder, team) as stop:
             running: _Run | None = None
@@ -72,9 +77,12 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
                 del session  # the run has it, and will let it go
                 return running.go()
             except BaseException as error:
-                if isinstance(error, RanksDiverged):
-                    folder.keep_metrics(len(journal))
-                folder.write_failed(error, steps=len(journal))
+                with suppress(
+                    JournalError
+                ):  # of a full disk the first error is the one to show, which is raised
+                    if isinstance(error, RanksDiverged):
+                        folder.keep_metrics(len(journal))
+                    folder.write_failed(error, steps=len(journal))
                 if running is not None:
                     running.end_tracking("failed")
                 raise
@@ -100,9 +108,9 @@ class _Run:
         self.console = console
         self.snapshots = Snapshots(folder.snapshots)
         self.team = team
-        self._rows = team.first(folder.metrics)  # of earlier processes
+        self._earlier = settle(session, folder, journal, self.snapshots, team)
         gpus = team.size * peak_memory.gpus_of(session.loaded.model)
-        self.recorder = Recorder(session, folder, self._rows, gpus)
+        self.recorder = Recorder(session, folder, self._earlier.rows, gpus, journal.digest)
         # Losses cannot rebuild them, so a snapshot keeps the best weights:
         self._keeps_best = session.optimizer.replays_from != "losses" and self.config["select"] == "best"
         if self._keeps_best:
@@ -126,17 +134,19 @@ class _Run:
 
     def go(self) -> int:
         """Before, training, after."""
+        for note in self._earlier.notes:
+            self._say(note)
         self.folder.write_config(self.config)
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         self.folder.write("provenance.json", provenance(gpus, torch.get_num_threads()))
         if self.team.leads:
-            self.recorder.sink = sink_of(self.config, self.folder.path, self.folder.metrics(), self._say)
+            self.recorder.sink = sink_of(self.config, self.folder.path, self._earlier.rows, self._say)
         self.folder.write_status("running", steps=len(self.journal))
         peak_memory.reset_peak(self.session.loaded.device)
         status = "finished"
         with self.shown as self.recorder.shown:
-            self.stop.farewell = self.shown.farewell
-            self.shown.recall(self._rows)
+            self.stop.farewell, self.stop.say = self.shown.farewell, self.shown.say
+            self.shown.recall(self._earlier.rows)
             try:
                 if self.recorder.before is None:
                     self._before = self._test()
@@ -145,7 +155,7 @@ class _Run:
             except Diverged as error:
                 status, done = "diverged", len(self.journal)
                 self.console.print(str(error), highlight=False)
-        self.stop.farewell, self.recorder.shown = b"", None
+        self.stop.farewell, self.stop.say, self.recorder.shown = b"", None, None
         if self.stop.asked():
             return self._stopped(done)
         return self._finish(status, done)
@@ -166,7 +176,8 @@ class _Run:
         def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
             self._warn_of_idle_steps(t)
             last = over() and not replayed
-            ended = recorder.step(t, seen, lambda: self._dev(t + 1), replayed, last=last)
+            ended = recorder.step(t, seen, self._dev, replayed, last=last)
+            self._keep_best(t + 1)
             late = recorder.looked == t + 1 and over()  # looking may have taken the rest of the time
             return ended or last or (not replayed and (late or self.stop.asked()))
 
@@ -174,7 +185,7 @@ class _Run:
             session.optimizer,
             session.look,
             session.batch,
-            session.steps,
+            self._last_step(),
             journal=self.journal,
             snapshots=self.snapshots,
             max_replay_seconds=60 * self.config["checkpoint"]["max_replay_minutes"],
@@ -191,13 +202,22 @@ class _Run:
             why = "its losses are too close to each other" if optimizer.idle else optimizer.skipped_because()
             self.console.print(f"Step {t}: no move, because {why}.", highlight=False)
 
-    def _dev(self, steps: int) -> Evaluation:
-        """Dev after `steps` steps; a run that cannot be replayed keeps the best weights in a snapshot."""
-        result = self._evaluated(self.session.task.dev)
-        if self._keeps_best and self.recorder.would_be_best(result):
+    def _last_step(self) -> int:
+        """Steps after which training ends: the budget's, or those there are if the last look has ended it already."""
+        minutes, recorder = self.config["budget"]["minutes"], self.recorder
+        late = minutes is not None and recorder.recorded_seconds >= 60 * minutes
+        done = recorder.looked > 0 and recorder.looked == len(self.journal)
+        return len(self.journal) if done and (recorder.out_of_patience or late) else self.session.steps
+
+    def _dev(self) -> Evaluation:
+        return self._evaluated(self.session.task.dev)
+
+    def _keep_best(self, steps: int) -> None:
+        """A run that cannot be replayed keeps the best weights in a snapshot, once the row that says so is written."""
+        if self._keeps_best and self.recorder.best_step == steps != self.snapshots.pinned:
             self.snapshots.pinned = steps
-            snapshot(self.session.optimizer, self.snapshots, steps)
-        return result
+            if self.team.leads:
+                snapshot(self.session.optimizer, self.snapshots, steps, self.journal)
 
     def _test(self) -> Evaluation:
         return self._evaluated(self.session.task.test)
@@ -214,7 +234,7 @@ class _Run:
     def _stopped(self, done: int) -> int:
         """Ends at a step boundary; what is missing for going on is written."""
         if self.session.optimizer.replays_from != "losses" and self.team.leads:
-            snapshot(self.session.optimizer, self.snapshots, done)
+            snapshot(self.session.optimizer, self.snapshots, done, self.journal)
         self.recorder.note_stop()
         self.folder.write_status("stopped", steps=done, reason=self.stop.reason)
         self.folder.forget_stop()
@@ -241,9 +261,9 @@ class _Run:
         answers = self._answers(after)
         result["answers_sha256"] = answers_digest(answers)
         self.folder.write_compact("answers.json", answers)
-        self.folder.write("result.json", result)
-        self.folder.write_status(status, steps=done)
         self.recorder.note_after(after, selected)
+        # From here on the run has ended; what follows is made up for by the next call (RunFolder.tidy).
+        self.folder.write_result(result)
         self.folder.forget_snapshots()
         self.console.print(closing_table(result, str(self.folder.path)))
         self.end_tracking(status, result)

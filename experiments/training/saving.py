@@ -1,5 +1,6 @@
 """Save a trained model as a Hugging Face or PEFT adapter folder, safetensors only, all of it or nothing."""
 
+import os
 import shutil
 import warnings
 from dataclasses import replace
@@ -12,24 +13,43 @@ from experiments.models.head import adapter_of
 from experiments.models.loading import Loaded, quiet
 from experiments.models.pooling import MeanPooled
 from experiments.peft import virtual
-from zo.errors import ConfigError
+from zo.errors import ConfigError, JournalError
 
 
 def save(loaded: Loaded, folder: Path) -> None:
-    """Write model and tokenizer. They are written beside `folder`, which takes its place at the end."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Write model and tokenizer. They are written beside `folder`, which takes its place at the end.
+
+    Raises JournalError when they cannot be written; nothing of them is left then.
+    """
+    from safetensors import SafetensorError
+
     unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         # Unless told, an adapter asks the hub whether its base model has the same vocabulary.
         told = {} if adapter_of(loaded.model) is None else {"save_embedding_layers": False}
         with quiet():
             loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
         loaded.tokenizer.save_pretrained(unfinished)
+        _sync(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        raise JournalError(
+            f"The model could not be saved in {folder}: {error}. All steps are recorded: free space or mend the "
+            "permissions, then run the same command again, or take save=false."
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Forces a folder's files to the disk: the result that names them is written next."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def load_adapter(base: Loaded, folder: Path) -> Loaded:

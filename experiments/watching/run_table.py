@@ -13,9 +13,18 @@ from experiments.display.sparkline import bar, sparkline
 from experiments.display.track import clock, mebibytes, number, percent
 from experiments.watching.follow import Flock, Followed
 
-STYLES = {"running": "cyan", "requeued": "cyan", "finished": "green", "failed": "bold red",
+STYLES = {"running": "cyan", "requeued": "cyan", "finished": "green", "failed": "bold red", "unreadable": "bold red",
           "diverged": "yellow", "stopped": "yellow"}  # fmt: skip
-_ORDER = ("running", "requeued", "failed", "diverged", "stopped", "queued")  # then what finished
+ATTENTION = ("failed", "unreadable")  # states that say why
+_ORDER = (
+    "running",
+    "requeued",
+    "failed",
+    "unreadable",
+    "diverged",
+    "stopped",
+    "queued",
+)  # then what finished
 _LEAST, _MOST = 14, 60  # columns of a run's name
 _BAR = 10
 _SPARK = 16
@@ -136,7 +145,7 @@ def _rank(state: str) -> int:
 
 def _words(rows: Sequence[tuple[str, Followed]]) -> list[str]:
     """Why runs failed, of the first few."""
-    told = [f"{name}: {run.state.detail}" for name, run in rows if run.state.state == "failed"]
+    told = [f"{name}: {run.state.detail}" for name, run in rows if run.state.state in ATTENTION]
     return told[:_TOLD]
 
 
@@ -162,7 +171,7 @@ def line(name: str, run: Followed) -> str:
     """A run in a line, for logs."""
     track = run.track
     parts = [name, run.state.state]
-    if run.state.state == "failed":
+    if run.state.state in ATTENTION:
         parts.append(run.state.detail)
     if track.share is not None:
         parts.append(f"{100 * track.share:.0f} %  {track.forwards:,} forwards")

@@ -11,7 +11,6 @@ import experiments.training.run
 from experiments.__main__ import main
 from experiments.commands import replay
 from experiments.config.compose import compose
-from experiments.evaluation import Evaluation
 from experiments.rundir.folder import RunFolder
 from experiments.training.recorder import Recorder
 from experiments.training.session import build
@@ -51,10 +50,8 @@ def test_the_order_in_which_losses_come_does_not_matter(tmp_path):
         recorder = Recorder(session, folder, looks)
         assert recorder.best_step == order.index(0.7)
         for loss, better in ((math.nan, False), (math.inf, False), (0.8, False), (0.6, True)):
-            assert (
-                recorder.would_be_best(Evaluation("accuracy", 0.5, (0.3, 0.7), loss, 16, 1, 0.5, None, ()))
-                is better
-            )
+            row = {"kind": "dev", "steps": 9, "seconds": 0.0, "value": 0.5, "loss": loss}
+            assert (Recorder(session, folder, [*looks, row]).best_step == 9) is better
 
 
 def test_the_clock_ends_a_run_with_a_look_at_dev(runs, rows):
