@@ -19,8 +19,8 @@ from experiments.config.parsing import read
 from experiments.config.run_id import FILES, Config, folder_of, hash_of, name_of, seed_of, trains
 from experiments.config.task_config import TaskConfig, read_by
 from experiments.models.source import check_here, fingerprint, here, infer_family, model_name, read_config
-from experiments.tasks.data import files_of
-from experiments.tasks.splits import draw_splits
+from experiments.tasks.data import split_files
+from experiments.tasks.splits import draw_shown, draw_splits
 from experiments.tasks.splits import fingerprint as fingerprint_of
 from zo.errors import ConfigError, DataError
 from zo.rank_env import rank_info
@@ -29,10 +29,10 @@ from zo.rank_env import rank_info
 def missing(config: Config) -> list[str]:
     """A sentence for each file of the configuration that is not there."""
     task = read(TaskConfig, config["task"], "task")
-    folder = None if task.data_dir is None else Path(task.data_dir).expanduser()
     checks = [lambda: check_here(read(ModelConfig, config["model"], "model"))]
-    if folder is not None:
-        checks += [lambda: files_of(folder, [task.source.train]), lambda: files_of(folder, task.source.tests)]
+    if task.data_dir is not None:
+        names = [[task.source.train], [] if task.test_share else task.source.tests]
+        checks += [functools.partial(split_files, task, some) for some in names if some]
     checks += [functools.partial(_check_file, key, config["optimizer"].get(key)) for key in FILES]
     problems: list[str] = []
     for check in checks:
@@ -95,7 +95,9 @@ def _contents(config: Config, model: ModelConfig) -> list[str] | None:
         if folder is None:
             return None
         family = model.family or infer_family(read_config(folder), folder)
-        splits = draw_splits(task, sorted(read_by(task, family)), seed_of(config, "split"))
+        fields, seed = sorted(read_by(task, family)), seed_of(config, "split")
+        splits = draw_splits(task, fields, seed)
+        shown = draw_shown(task, fields, splits, seed)
     except (ConfigError, DataError):
         return None
-    return [fingerprint(folder), fingerprint_of(splits)]
+    return [fingerprint(folder), fingerprint_of(splits, shown)]

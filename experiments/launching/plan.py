@@ -6,7 +6,7 @@ in memory: model files are digested once a sweep, examples drawn and tokenised o
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from experiments.config.tracker_config import choice_of
 from experiments.launching.check import Checked, Tally, varied
 from experiments.models.loading import Loaded, outline
 from experiments.rundir.folder import RunFolder, title_of
+from experiments.tasks.summary import Summary
 from experiments.tasks.task import Task, load_task
 from experiments.training.session import steps_of
 from zo.errors import ConfigError, DataError
@@ -23,7 +24,7 @@ from zo.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), its folder."""
+    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), folder and data."""
 
     overrides: tuple[str, ...]
     config: Config
@@ -31,6 +32,7 @@ class Run:
     hash: str
     steps: int
     folder: Path
+    data: Summary = field(default_factory=Summary)
 
     @property
     def ended(self) -> bool:
@@ -71,7 +73,8 @@ class Planner:
         decides = hash_of(config, [loaded.fingerprint, self._tasks[task].fingerprint], steps)
         name = name_of(config, loaded.name)
         kept = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
-        return Run(tuple(overrides), kept, name, decides, steps, folder_of(config, name, decides))
+        folder = folder_of(config, name, decides)
+        return Run(tuple(overrides), kept, name, decides, steps, folder, self._tasks[task].summary)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,9 @@ class _Run:
         self.folder.write("provenance.json", provenance())
         if self.team.leads:
             self.recorder.sink = sink_of(self.config, self.folder.path, self.folder.metrics(), self._say)
+        summary = self.session.task.summary
+        for words in (summary.line(), *(f"Note: {warning}" for warning in summary.warnings)):
+            self._say(words)
         self.folder.write_status("running", steps=len(self.journal))
         peak_memory.reset_peak(self.session.loaded.device)
         status = "finished"
@@ -135,6 +138,7 @@ class _Run:
                 if self.recorder.before is None:
                     self._before = self._test()
                     self.recorder.note_before(self._before)
+                    _check_scores(self._before, "test")
                 done = self._train()
             except Diverged as error:
                 status, done = "diverged", len(self.journal)
@@ -188,6 +192,7 @@ class _Run:
     def _dev(self, steps: int) -> Evaluation:
         """Dev after `steps` steps; a run that cannot be replayed keeps the best weights in a snapshot."""
         result = self._evaluated(self.session.task.dev)
+        _check_scores(result, "dev")
         if self._keeps_best and self.recorder.would_be_best(result):
             self.snapshots.pinned = steps
             snapshot(self.session.optimizer, self.snapshots, steps)
@@ -229,6 +234,7 @@ class _Run:
             after = self._test()
         else:
             after = replace(self._before, forward_passes=0)  # of the same weights
+        status = "diverged" if after.broken else status
         if self.config["save"] and changed and self.team.leads:
             saving.save(self.session.loaded, self.folder.model)
         result = self._result(status, done, selected, after, last, seconds, peak)
@@ -273,7 +279,9 @@ class _Run:
             "majority": after.majority,
             "random": after.random,
             "n_test": after.n,
+            "data": session.task.summary.record(),
             "ci95": after.ci95,
+            "unscored": after.unscored,
             "loss_before": before.get("loss"),
             "loss_after": after.loss,
             "best_dev": self.recorder.best_value,
@@ -298,3 +306,12 @@ class _Run:
             "model_sha256": optimizer.weights.sha256(),
             "last_sha256": last,
         }
+
+
+def _check_scores(result: Evaluation, split: str) -> None:
+    """Raises Diverged where the model gives no numbers for any example."""
+    if result.broken:
+        raise Diverged(
+            f"The model's scores are no finite numbers on any of the {result.n:,} {split} examples. Its weights may be "
+            f"damaged, or too large for their dtype: try model.dtype=bfloat16 or float32."
+        )
