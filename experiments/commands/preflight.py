@@ -19,7 +19,7 @@ from experiments.config.task_config import TaskConfig
 from experiments.models.source import check_here, fingerprint, here, model_name
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.json_files import read_configuration, read_result
-from experiments.tasks.data import files_of
+from experiments.tasks.data import split_files
 from experiments.tasks.splits import digest_of, sources_of
 from zo.errors import ConfigError, DataError, JournalError
 from zo.rank_env import rank_info
@@ -28,10 +28,10 @@ from zo.rank_env import rank_info
 def missing(config: Config) -> list[str]:
     """A sentence for each file of the configuration that is not there."""
     task = read(TaskConfig, config["task"], "task")
-    folder = None if task.data_dir is None else Path(task.data_dir).expanduser()
     checks = [lambda: check_here(read(ModelConfig, config["model"], "model"))]
-    if folder is not None:
-        checks += [lambda: files_of(folder, [task.source.train]), lambda: files_of(folder, task.source.tests)]
+    if task.data_dir is not None:
+        names = [[task.source.train], [] if task.test_share else task.source.tests]
+        checks += [functools.partial(split_files, task, some) for some in names if some]
     checks += [functools.partial(_check_file, key, config["optimizer"].get(key)) for key in FILES]
     problems: list[str] = []
     for check in checks:

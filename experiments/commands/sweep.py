@@ -53,6 +53,8 @@ def sweep(asked: Asked, checked: Checked) -> int:
     needs = asked.dry or made.launcher["name"] == "slurm"
     console.print(_overview(checked.name, made, todo, busy, asked.again, needs))
     if asked.dry:
+        for line in _data_of(made):
+            console.print(line, highlight=False, markup=False)
         console.print("Nothing was started (--dry-run).")
         return 0
     folder = write_sweep(made.runs_folder, checked.name, made.runs, sys.argv)
@@ -64,6 +66,15 @@ def sweep(asked: Asked, checked: Checked) -> int:
     for run in todo:
         freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
     return start([run.folder for run in todo], made.launcher, made.cluster, folder, console) or elsewhere
+
+
+def _data_of(made: Plan) -> list[str]:
+    """What each task of a sweep draws, and what is to be noted of it; the same for several runs once."""
+    lines = []
+    for run in made.runs:
+        lines.append(f"{run.config['task']['name']}: {run.data.line()}")
+        lines += [f"{run.config['task']['name']}: Note: {warning}" for warning in run.data.warnings]
+    return list(dict.fromkeys(lines))
 
 
 def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int:

@@ -290,4 +290,8 @@ def _sentence(model: type[Section], key: str, item: Any) -> str:
         return f"There is no such key.{key_meant(key, list(keys(model)))}"
     if item["type"] == "missing":
         return f"It has no value; it takes {allowed(target)}."
+    if isinstance(item["input"], bool) and any(isinstance(part, int) for part in item["loc"]):
+        return (
+            f"It takes {allowed(target)}. YAML reads yes and no without quotes as true and false: quote them."
+        )
     return f"It takes {allowed(target)}."

@@ -6,7 +6,7 @@ in memory: model files are digested once a sweep, examples drawn and tokenised o
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from experiments.launching.seeds import Drawn, copies, drawn
 from experiments.models.dropping import configured_dropout
 from experiments.models.loading import Loaded, outline
 from experiments.rundir.folder import RunFolder, title_of
+from experiments.tasks.summary import Summary
 from experiments.tasks.task import Task, load_task
 from experiments.training.session import steps_of
 from zo.errors import ConfigError, DataError
@@ -27,7 +28,7 @@ from zo.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), its folder.
+    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), its folder and data.
 
     drawn: which parts it draws (experiments.launching.seeds).
     """
@@ -39,6 +40,7 @@ class Run:
     steps: int
     folder: Path
     drawn: Drawn
+    data: Summary = field(default_factory=Summary)
 
     @property
     def ended(self) -> bool:
@@ -83,7 +85,8 @@ class Planner:
         if model not in self._dropouts:
             self._dropouts[model] = configured_dropout(AutoConfig.from_pretrained(loaded.folder).to_dict())
         parts = drawn(config, steps, loaded.family, self._dropouts[model])
-        return Run(tuple(overrides), kept, name, decides, steps, folder_of(config, name, decides), parts)
+        folder, summary = folder_of(config, name, decides), self._tasks[task].summary
+        return Run(tuple(overrides), kept, name, decides, steps, folder, parts, summary)
 
 
 @dataclass(frozen=True)

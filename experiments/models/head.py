@@ -54,6 +54,40 @@ def head_of(model: nn.Module) -> nn.Module:
     )
 
 
+def count_from_pad(model: nn.Module, pad: int) -> None:
+    """Makes a decoder of RoBERTa's kind take positions that are counted from 0, as generation and kept keys give them.
+
+    Its own are counted from its padding id + 1; where none are given it makes them itself.
+    """
+
+    def shift(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        given = kwargs.get("position_ids")
+        return args, kwargs if given is None else kwargs | {"position_ids": given + pad + 1}
+
+    model.register_forward_pre_hook(shift, with_kwargs=True)
+
+
+def untie(model: Any) -> list[nn.Parameter]:
+    """Makes every weight that is another's a copy, as trained as it was, and gives those others.
+
+    Of them a head reads none any more: those inside it are no longer trained. The model's configuration then says
+    that nothing is tied, so that it is saved and loaded as it is.
+    """
+    sources = [model.get_parameter(source) for source in model.all_tied_weights_keys.values()]
+    for target in model.all_tied_weights_keys:
+        place, _, attribute = target.rpartition(".")
+        owner = model.get_submodule(place)
+        tied = getattr(owner, attribute)
+        setattr(owner, attribute, nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad))
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
+    for parameter in head_of(model).parameters():
+        if any(parameter is source for source in sources):
+            parameter.requires_grad_(False)
+    return sources
+
+
 @contextmanager
 def head_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
     """Within it, model(...) gives logits [rows, K, V] at `positions` [rows, K] instead of [rows, T, V].

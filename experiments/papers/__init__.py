@@ -39,6 +39,7 @@ ANSWERED = (
 )  # trained on the right answer's tokens, all others on the options
 STEPLESS = ("zeroshot", "icl", "linearprobe")  # to which the objective makes no difference
 SHOWN = 32  # demonstrations of in-context learning
+PER = "example"  # each test example has its own
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Published:
     def fits(self, task: Mapping[str, Any]) -> bool:
         """Whether a configuration's section `task` has its objective, where it has one, and its demonstrations."""
         objective, shown = task.get("objective", "options"), task.get("demonstrations", 0)
+        if shown and task.get("demonstrations_per", "run") != PER:
+            return False
         return self.objective in (None, objective) and self.demonstrations == shown
 
     @property

@@ -182,6 +182,8 @@ class Recorder:
             "n": result.n,
             "eval_forward_passes": result.forward_passes,
         }
+        if result.unscored:
+            row["unscored"] = result.unscored
         self.eval_forward_passes += result.forward_passes
         return self._write(row)
 

@@ -141,6 +141,9 @@ class _Run:
         self.folder.write("provenance.json", provenance(gpus, torch.get_num_threads()))
         if self.team.leads:
             self.recorder.sink = sink_of(self.config, self.folder.path, self._earlier.rows, self._say)
+        summary = self.session.task.summary
+        for words in (summary.line(), *(f"Note: {warning}" for warning in summary.warnings)):
+            self._say(words)
         self.folder.write_status("running", steps=len(self.journal))
         peak_memory.reset_peak(self.session.loaded.device)
         status = "finished"
@@ -151,6 +154,7 @@ class _Run:
                 if self.recorder.before is None:
                     self._before = self._test()
                     self.recorder.note_before(self._before)
+                    _check_scores(self._before, "test")
                 done = self._train()
             except Diverged as error:
                 status, done = "diverged", len(self.journal)
@@ -210,7 +214,9 @@ class _Run:
         return len(self.journal) if done and (recorder.out_of_patience or late) else self.session.steps
 
     def _dev(self) -> Evaluation:
-        return self._evaluated(self.session.task.dev)
+        result = self._evaluated(self.session.task.dev)
+        _check_scores(result, "dev")
+        return result
 
     def _keep_best(self, steps: int) -> None:
         """A run that cannot be replayed keeps the best weights in a snapshot, once the row that says so is written."""
@@ -255,6 +261,7 @@ class _Run:
             after = self._test()
         else:
             after = replace(self._before, forward_passes=0)  # of the same weights
+        status = "diverged" if after.broken else status
         if self.config["save"] and changed and self.team.leads:
             saving.save(self.session.loaded, self.folder.model)
         result = self._result(status, done, selected, after, last, seconds, peak)
@@ -314,7 +321,9 @@ class _Run:
             "majority": after.majority,
             "random": after.random,
             "n_test": after.n,
+            "data": session.task.summary.record(),
             "ci95": after.ci95,
+            "unscored": after.unscored,
             "loss_before": before.get("loss"),
             "loss_after": after.loss,
             "best_dev": self.recorder.best_value,
@@ -345,3 +354,12 @@ class _Run:
             "last_sha256": last,
         }
         return result | {"learned_nothing": learned_nothing(result, self.recorder.dev_values)}
+
+
+def _check_scores(result: Evaluation, split: str) -> None:
+    """Raises Diverged where the model gives no numbers for any example."""
+    if result.broken:
+        raise Diverged(
+            f"The model's scores are no finite numbers on any of the {result.n:,} {split} examples. Its weights may be "
+            f"damaged, or too large for their dtype: try model.dtype=bfloat16 or float32."
+        )

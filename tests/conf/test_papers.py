@@ -9,6 +9,7 @@ import pytest
 from experiments.config.compose import compose, groups
 from experiments.launching.sweep_file import FOLDER as SWEEPS
 
+CONF = Path(__file__).parents[2] / "conf"
 PAGE = (Path(__file__).parents[2] / "docs" / "papers.md").read_text()
 COMMANDS = re.findall(r"`python launch\.py (.*?)`", PAGE)
 # Tables, and numbered figures (FZOO's are named by what they show).
@@ -56,3 +57,21 @@ def test_names_are_options(group):
             named |= {found[1], *re.findall(r"`([\w.-]+)`", found[2])}
         named |= set(re.findall(rf"`(?:[^`]* )?{group}=([\w.-]+)", line))
     assert named and named <= set(groups()[group])
+
+
+PRESETS = sorted(
+    str(path.relative_to(CONF / "experiment").with_suffix(""))
+    for path in (CONF / "experiment").glob("*/*.yaml")
+)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_models_inputs_and_numbers_are_the_authors(preset):
+    """OPT's rows begin with <s> in MeZO and its forks, whose RoBERTa has an output matrix of its own."""
+    config = compose((f"experiment={preset}",)).config
+    assert config is not None
+    model = config["model"]
+    assert model["first_token"] == ("<s>" if "/opt-" in preset else None)
+    assert model["untie"] == preset.endswith("/roberta-large")
+    drawn = "run" if preset.endswith("/roberta-large") else "example"
+    assert config["task"]["demonstrations_per"] == drawn

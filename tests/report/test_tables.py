@@ -186,7 +186,14 @@ def test_in_context_with_another_number_of_demonstrations_is_not_what_the_paper_
     numbers = [number(50.0, None, method="icl", demonstrations=32), number(50.0, None, method="zeroshot")]
     for shown, ours in ((32, [50, None]), (4, [None, None]), (0, [None, 50])):
         folder = tmp_path / str(shown)
-        run(folder, "icl" if shown else "zeroshot", task__demonstrations=shown, after=0.5, **target)
+        run(
+            folder,
+            "icl" if shown else "zeroshot",
+            task__demonstrations=shown,
+            task__demonstrations_per="example",
+            after=0.5,
+            **target,
+        )
         found = compare(comparison(read_runs([folder])).cells, numbers)
         assert [each.ours for each in found] == ours
 

@@ -122,6 +122,38 @@ def test_more_demonstrations_than_examples_are_refused(clm, mlm, data):
         task_of(mlm, data, demonstrations=2)
 
 
+def shown_before(clm, example):
+    """Sentences of the demonstrations before an example's first row."""
+    text = clm.tokenizer.decode(example.rows[0].ids, skip_special_tokens=True)
+    return [part.split(":")[0] for part in text.split("\n\n")[:-1]]
+
+
+def test_every_test_example_may_have_demonstrations_of_its_own(clm, data):
+    """MeZO's sample_train_sets: seeds below 10,000 under the run's, and under each a permutation of the train split."""
+    templates = {"causal": {"prompt": "{sentence}:", "answer": " {option}"}}
+    changes = {"demonstrations": 2, "train": 5, "dev": 3, "test": 8, "templates": templates}
+    task = task_of(clm, data, demonstrations_per="example", **changes)
+    np.random.seed(0)
+    seeds = np.random.randint(0, 10000, 8)
+    for example, seed in zip(task.test, seeds, strict=True):
+        np.random.seed(seed)
+        wanted = [f"film {row} train" for row in np.random.permutation(40)[:2]]
+        assert shown_before(clm, example) == wanted
+    same = task_of(clm, data, **changes)
+    assert len({tuple(shown_before(clm, example)) for example in same.test}) == 1
+    assert task.train == same.train and task.fingerprint != same.fingerprint
+    for example in task_of(clm, data, demonstrations_per="example", **{**changes, "dev": 35}).dev:
+        assert example.fields["sentence"] not in shown_before(clm, example)
+
+
+def test_demonstrations_of_an_example_come_from_the_whole_train_split(clm, data):
+    templates = {"causal": {"prompt": "{sentence}:", "answer": " {option}"}}
+    changes = {"demonstrations_per": "example", "train": 5, "dev": 0, "test": 3, "templates": templates}
+    assert task_of(clm, data, demonstrations=6, **changes).test
+    with pytest.raises(DataError, match=r"task\.demonstrations=40, but the train split has 40 examples"):
+        task_of(clm, data, demonstrations=40, **changes)
+
+
 # Calibration ---------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""FZOO: fast zeroth-order optimizer (Algorithm 1 of the paper).
+"""FZOO: fast zeroth-order optimizer (ICLR 2026, Algorithm 1 of the paper).
 
     u_i ∈ {±1}^d, i = 1..N
     l_0 = L(θ),  l_i = L(θ + ε u_i)                    N + 1 forward passes
@@ -11,8 +11,9 @@ component along the gradient is about η, whatever ε, the dimension and the sca
 Paper and code: the paper's equation divides by ε once more, its Algorithm 1 and the code do not; all
 published learning rates are of the latter form, which is used here. σ has ddof 1 in the paper, 0 in the
 code: `ddof`. The code evaluates one probe after another in place, drops weight decay and ignores learning
-rate schedules; its released form cannot run (a module is missing). The paper has no guard for equal
-losses: here losses that spread less than `floor` make no move, and the step counts as idle.
+rate schedules; with ddof 0 its paths are those here to 4e-5, while its released training forward imports a module
+that is not in the repository (commit d4f8a8b). The paper has no guard for equal losses: here losses that spread
+less than `floor` make no move, and the step counts as idle.
 
 What is not in the paper, to take it apart:
 
