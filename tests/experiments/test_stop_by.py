@@ -77,8 +77,11 @@ def test_the_best_is_chosen_by_what_select_by_names_whatever_ends_the_run(sessio
         best = 2 if select_by == "metric" else last
         assert (recorder.best_step, recorder.best_value, recorder.best_loss) == (best, *PLATEAU[best - 1])
         value, loss = PLATEAU[last - 1]
-        assert recorder.would_be_best(evaluation(value - 0.5, loss - 0.1)) is (select_by == "loss")
-        assert recorder.would_be_best(evaluation(value + 0.1, loss + 0.5)) is (select_by == "metric")
+        for further, winner in (((value - 0.5, loss - 0.1), "loss"), ((value + 0.1, loss + 0.5), "metric")):
+            folder = RunFolder(tmp_path / stop_by / select_by / winner)
+            once_more = Recorder(session, folder, recorder.folder.metrics())
+            ended_at(once_more, [*PLATEAU[:last], further], last)
+            assert once_more.best_step == (last + 1 if winner == select_by else best)
 
 
 def test_a_run_that_is_resumed_after_any_evaluation_decides_the_same(sessions, tmp_path):
