@@ -251,13 +251,13 @@ def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[
     for group in TARGETS:
         for name, condition in idle(config[group]).items():
             what = (
-                f"optimizer.{name} acts where {condition}, which is not so here: the run is the same with any value. "
+                f"{group}.{name} acts where {condition}, which is not so here: the run is the same with any value. "
                 "Leave it out, or change what it hangs on."
             )
             for override in values:
                 value = override.value() if override.key_or_group == group else None
                 if override.key_or_group == f"{group}.{name}" or (isinstance(value, dict) and name in value):
-                    found.append(Problem(str(override.input_line), what.replace("optimizer", group)))
+                    found.append(Problem(str(override.input_line), what))
     return found
 
 

@@ -11,7 +11,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from experiments.config.acting import idle, settled
+from experiments.config.acting import conditions, idle, settled
+from experiments.config.compose import compose
+from experiments.config.signatures import Unreadable
 from tests.optimizers.test_battery import YAMLS
 from zo import ConfigError, ModuleLook
 
@@ -214,3 +216,57 @@ def test_momentum_over_one_step_is_none_and_then_its_horizon_says_nothing_either
     mezo = {"_target_": "zo.optimizers.MeZO", "momentum": 0.9, "horizon": 1}
     assert settled(mezo) == {"_target_": "zo.optimizers.MeZO", "momentum": 0.0, "horizon": 10}
     assert set(idle(mezo)) == {"momentum"}
+
+
+OWN = """
+class Base:
+    acts_when = {said}
+
+    def __init__(self, params, lr: float = 0.1, betas: tuple[float, float] = (0.9, 0.9), horizon: int = 3):
+        pass
+
+
+class Mine(Base):
+    pass
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A package of one's own with a class that inherits its `acts_when`; each is another, as sources are read once."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(name: str, said: dict[str, str]) -> str:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(OWN.replace("{said}", repr(said)))
+        return f"{name}.Mine"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("condition", "betas", "acts"),
+    [
+        ("betas == [0.9, 0.0]", [0.9, 0.0], True),
+        ("lr < 0.5 and (horizon >= 4 or horizon in (1, 3))", [0.9, 0.9], True),
+        ("lr > 0.5 or horizon not in (1, 3)", [0.9, 0.9], False),
+        ("betas is not None", [0.9, 0.9], True),
+    ],
+)
+def test_a_condition_is_read_from_the_source_of_any_class(mine, condition, betas, acts):
+    target = mine(f"own{abs(hash(condition))}", {"horizon": condition})
+    assert conditions(target) == {"horizon": condition}
+    assert idle({"_target_": target, "betas": betas}) == ({} if acts else {"horizon": condition})
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [({"horizon": "nonesuch > 1"}, "names nonesuch, which it does not take"), ({"other": "lr > 1"}, "names other"),
+     ({"horizon": "lr >"}, "'lr >', which is no condition")],
+)  # fmt: skip
+def test_what_is_no_condition_is_told_before_anything_runs(mine, said, problem):
+    name = f"bad{abs(hash(problem))}"
+    with pytest.raises(Unreadable, match=problem):
+        conditions(mine(name, said))
+    (found,) = compose([f"optimizer._target_={name}.Mine"]).problems
+    assert "This cannot be called" in found.what and problem in found.what
