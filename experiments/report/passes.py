@@ -47,14 +47,15 @@ class Ratio:
 
     @property
     def text(self) -> str:
-        """4.0 [3.1, 5.2]; > 3.1 or < 5.2 where one end is open; – where both are."""
+        """4.0 [3.1, 5.2]; 4.0 (> 3.1) where an end is open, > 3.1 without an estimate; – where nothing is known."""
         low, high = f"{self.low:.3g}", f"{self.high:.3g}"
         closed = self.low > 0, math.isfinite(self.high)
         ends = {(True, True): f"[{low}, {high}]", (True, False): f"> {low}", (False, True): f"< {high}",
                 (False, False): ""}[closed]  # fmt: skip
         if self.ratio is None or not all(closed):
-            known = "" if self.ratio is None else f"{self.ratio:.3g}"
-            return " ".join(part for part in (known, f"({ends})" if known and ends else ends) if part) or "–"
+            if self.ratio is None:
+                return ends or "–"
+            return f"{self.ratio:.3g} ({ends or 'no bound'})"
         return f"{self.ratio:.3g} {ends}"
 
 

@@ -83,6 +83,9 @@ def test_a_first_evaluation_past_the_target_may_have_come_at_any_time_before(tmp
     run(tmp_path, "FZOO", rows=dev_rows(0.9, every=50))
     found = ratio_of(comparison(read_runs([tmp_path]), target=0.9), "fzoo")
     assert found.ratio == pytest.approx(4) and math.isinf(found.high) and found.text == "4 (> 2)"
+    run(tmp_path / "both", "MeZO", rows=dev_rows(0.9, every=100))
+    run(tmp_path / "both", "FZOO", rows=dev_rows(0.9, every=50))
+    assert ratio_of(comparison(read_runs([tmp_path / "both"]), target=0.9), "fzoo").text == "2 (no bound)"
 
 
 def test_a_loss_is_reached_from_above(tmp_path):
