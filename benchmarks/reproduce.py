@@ -6,9 +6,9 @@
     python -m benchmarks.reproduce opt-125m-sst2 model.path=FOLDER task.data_dir=FOLDER
 
 The rows are of one GPU. How long one takes is reckoned by `experiments estimate`, with half of an A100; what takes more
-than 15 minutes is refused unless --minutes allows it. What follows the row's name are overrides as for launch.py:
-another seed (the mean is over all that are there), folders of the model and the data, `model.device=cpu` for a
-stand-in. The same command resumes an interrupted run.
+than 15 minutes is refused unless --minutes allows it (also with a stand-in, which would be quicker). What follows the
+row's name are overrides as for launch.py: another seed (the mean is over all that are there), folders of the model and
+the data, `model.device=cpu` for a stand-in. The same command resumes an interrupted run.
 
 Exit codes: 0 reproduced, 1 not reproduced or the run failed, 2 wrong input. runs/reproduce/<row>/verdict.json has the
 published number, ours, the seeds, the seconds and the versions.
@@ -39,12 +39,14 @@ MINUTES = 15.0
 class Row:
     """A number of a paper and the run that should give it.
 
-    seeds: behind the published mean, None where the paper does not say. note: what is chosen here.
+    minutes: of the whole run on half of an A100, by `experiments estimate`. seeds: behind the published mean, None
+    where the paper does not say. note: what is chosen here.
     """
 
     paper: str
     table: str
     overrides: tuple[str, ...]
+    minutes: float
     seeds: int | None
     note: str = ""
 
@@ -55,6 +57,7 @@ ROWS: Mapping[str, Row] = {
         "mezo",
         "6",
         ("experiment=mezo/roberta-large", "task=sst2", "batch.size=16", "budget.forward_passes=10000"),
+        11.5,
         5,
         "which of its batches and rates the table chose is unpublished: batch 16 and lr 1e-6 here",
     ),
@@ -62,15 +65,16 @@ ROWS: Mapping[str, Row] = {
         "mezo",
         "18",
         ("experiment=mezo/roberta-large", "task=sst2", "optimizer=adamw"),
+        2.7,
         5,
         "batch 8 and lr 1e-5 here",
     ),
     "roberta-large-sst2-zeroshot": Row(
-        "fzoo", "1", ("experiment=fzoo/roberta-large", "task=sst2", "optimizer=none"), None
+        "fzoo", "1", ("experiment=fzoo/roberta-large", "task=sst2", "optimizer=none"), 0.5, None
     ),
-    "opt-125m-sst2": Row("fzoo", "11", ("experiment=fzoo/opt-125m", "task=sst2"), None),
+    "opt-125m-sst2": Row("fzoo", "11", ("experiment=fzoo/opt-125m", "task=sst2"), 31.3, None),
     "opt-1.3b-sst2-zeroshot": Row(
-        "adamezo", "3", ("experiment=adamezo/opt-1.3b", "task=sst2", "optimizer=none"), None
+        "adamezo", "3", ("experiment=adamezo/opt-1.3b", "task=sst2", "optimizer=none"), 0.1, None
     ),
 }
 
@@ -117,7 +121,7 @@ def _listed() -> list[str]:
     for name, row in ROWS.items():
         config = _config(row, (), Path("runs"))
         number = _published(row, config)
-        what = f"{_minutes(config):5.1f} min  {number.value:.1f} within {number.tolerance:.1f}"
+        what = f"{row.minutes:5.1f} min  {number.value:.1f} within {number.tolerance:.1f}"
         lines.append(f"{name:28} {what}  {row.paper}, Table {row.table}: {' '.join(row.overrides)}")
     return lines
 
@@ -132,14 +136,13 @@ def reproduce(name: str, overrides: Sequence[str], runs: Path, minutes: float) -
     config = _config(row, overrides, runs)
     number = _published(row, config)
     _check_device(config)
-    needed = _minutes(config)
-    if needed > minutes:
+    if row.minutes > minutes:
         raise ConfigError(
-            f"{name} is reckoned to take {needed:.0f} minutes of half an A100, and --minutes allows {minutes:g}. Allow "
-            f"more (--minutes {needed * 1.2:.0f}), or take another row (--list)."
+            f"{name} is reckoned to take {row.minutes:.0f} minutes of half an A100, and --minutes allows {minutes:g}. "
+            f"Allow more (--minutes {row.minutes * 1.2:.0f}), or take another row (--list)."
         )
     print(
-        f"{name}: {row.paper}, Table {row.table}, prints {number.value:.1f}. About {max(needed, 0.1):.1f} minutes."
+        f"{name}: {row.paper}, Table {row.table}, prints {number.value:.1f}. About {row.minutes:g} minutes of a GPU."
     )
     from experiments.commands.launch import main as launch
     from experiments.commands.prefetch import prefetch
@@ -188,12 +191,6 @@ def _check_device(config: Mapping[str, Any]) -> None:
             "No GPU is here, on which this row would take minutes; on a CPU it takes days. Run it where there is one, "
             "or set model.device=cpu if the model is a small stand-in."
         )
-
-
-def _minutes(config: Mapping[str, Any]) -> float:
-    from experiments.estimating import estimate
-
-    return 60 * estimate(config).hours
 
 
 def sentence(row: Row, beside: Beside) -> str:

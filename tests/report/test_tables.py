@@ -198,6 +198,32 @@ def test_in_context_with_another_number_of_demonstrations_is_not_what_the_paper_
         assert [each.ours for each in found] == ours
 
 
+def test_a_number_of_certain_hyper_parameters_is_laid_beside_the_setting_that_has_them(tmp_path):
+    """AdaMeZO's Table 9: each row is of its betas, not of the setting that is best on dev."""
+    same: dict[str, Any] = {"model__name": "opt-1.3b", "task__name": "copa", "task__objective": "answer"}
+    for betas, after, dev in (([0.7, 0.9], 0.755, 0.9), ([0.8, 0.9], 0.70, 0.5), ([0.7, 0.0], 0.60, 0.4)):
+        for seed in range(2):
+            run(tmp_path, "AdaMeZO", seed, after=after, dev=dev, optimizer__betas=betas, **same)
+    numbers = [n for n in published("adamezo") if n.table == "9" and n.task == "copa" and n.settings]
+    beside = {
+        each.published.settings_text: each
+        for each in compare(comparison(read_runs([tmp_path])).cells, numbers)
+    }
+    assert {text: (each.ours and round(each.ours, 1), each.verdict) for text, each in beside.items()} == {
+        "betas [0.7, 0.9]": (75.5, "reproduced"),
+        "betas [0.7, 0.99]": (None, "not run"),
+        "betas [0.6, 0.9]": (None, "not run"),
+        "betas [0.8, 0.9]": (70.0, "reproduced"),  # two deviations are 5.8
+        "betas [0.7, 0]": (60.0, "not reproduced"),
+    }
+    (table,) = papertables(list(beside.values()))
+    assert [row[0].text for row in table.rows][:2] == [
+        "adamezo, betas [0.7, 0.9]",
+        "adamezo, betas [0.7, 0.99]",
+    ]
+    assert "equal in every digit in the paper" in table.notes[-1]
+
+
 def test_a_papers_table_has_our_numbers_beside_its_own(made):
     numbers = [
         number(84.0, 2.0),
