@@ -8,7 +8,7 @@ from experiments.commands.expected import expected
 from experiments.config.compose import CONF, compose, groups
 from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
-from experiments.config.run_id import method_of
+from experiments.config.run_id import decisive, method_of
 from experiments.models.source import model_name
 from experiments.papers import published
 from experiments.papers.unpublished import unpublished
@@ -134,6 +134,34 @@ def test_fine_tuning_has_its_own_budget_and_schedule():
     config = config_of("experiment=fzoo/opt-13b", "optimizer=adamw")
     assert config["budget"] == {"steps": 625, "forward_passes": None, "minutes": None}
     assert config["schedule"]["_target_"] == "zo.schedules.Linear"
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if not name.endswith("roberta-large")])
+def test_decoders_are_in_float16_rounded_to_nearest_as_the_authors_have_them(preset):
+    """And fine-tuning with Adam, a column of the same tables, has fp32 master weights."""
+    config, adam = config_of(f"experiment={preset}"), config_of(f"experiment={preset}", "optimizer=adamw")
+    small = preset.endswith("125m")
+    assert config["model"]["dtype"] == ("float32" if small else "float16")
+    assert config["update"] == adam["update"] == "auto"
+    assert (decisive(config, 1)["update"], decisive(adam, 1)["update"]) == ("nearest", "master")
+
+
+def test_auto_has_the_hash_of_what_it_comes_to():
+    for optimizer, same, other in (("mezo", "nearest", "master"), ("adamw", "master", "nearest")):
+        auto, *stated = (
+            decisive(config_of(f"optimizer={optimizer}", f"update={update}"), 1)
+            for update in ("auto", same, other)
+        )
+        assert auto == stated[0] != stated[1]
+
+
+def test_the_papers_column_of_adam_does_not_diverge_in_16_bits(runs):
+    """sweeps/papers/adamezo-3.yaml's adamw at the largest rate of its grid; in float16 eps = 1e-8 is 0."""
+    choices = ("experiment=adamezo/opt-1.3b", "optimizer=adamw", "optimizer.lr=8e-5", "model=tiny-clm",
+               "model.dtype=float16", *SMALL, "budget.steps=6")  # fmt: skip
+    result = runs(*choices)
+    assert (result["status"], result["steps"], result["method"]) == ("finished", 6, "adamw")
+    assert result["skipped_steps"] < 6 and result["loss_after"] < 10
 
 
 def test_a_mode_without_a_value_is_refused_unless_one_is_given():

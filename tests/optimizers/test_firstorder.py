@@ -260,7 +260,7 @@ def test_the_masters_gradient_is_the_models(dtype, micro):
     losses, weights = half_objective(plain, batch(0))
     ((losses * weights).sum() / weights.sum()).backward()
     for name, parameter in plain.named_parameters():
-        found, expected = optimizer.weights.copies[name].grad, parameter.grad.float()
+        found, expected = optimizer.weights.copies[name].grad, parameter.grad.float()  # type: ignore
         # Each pass rounds activations and gradients to the dtype, some times in a row.
         scale = expected.abs().max().item()
         torch.testing.assert_close(found, expected, rtol=0.0, atol=8 * torch.finfo(dtype).eps * scale)
@@ -279,7 +279,7 @@ def test_scaling_saves_gradients_that_float16_would_lose():
     losses, weights = half_objective(wide, batch(0))
     ((losses * weights).sum() / weights.sum()).backward()
     for name, parameter in wide.named_parameters():
-        expected = parameter.grad * 1e-9
+        expected = parameter.grad * 1e-9  # type: ignore
         assert expected.abs().max() < 2.0**-25 * 1.5
         size = expected.abs().max().item()
         torch.testing.assert_close(optimizer.weights.copies[name].grad, expected, rtol=0.0, atol=0.02 * size)
@@ -457,7 +457,7 @@ def test_checkpointing_computes_layers_twice_and_the_same_gradients(dtype, dropo
         look = ModuleLook(model, half_objective, optimizer)
         with kept:
             loss = optimizer.step(3, batch(0, rows=512), look)
-        gradients = [tensor.grad.clone() for tensor in optimizer.moved.values()]
+        gradients = [tensor.grad.clone() for tensor in optimizer.moved.values()]  # type: ignore
         assert model.calls == 6 and not any("forward" in layer.__dict__ for layer in model.layers)
         found.append((loss, gradients, kept.bytes))
     (loss, plain, much), (again, same, little) = found
