@@ -68,24 +68,39 @@ def count_from_pad(model: nn.Module, pad: int) -> None:
 
 
 def untie(model: Any) -> list[nn.Parameter]:
-    """Makes every weight that is another's a copy, as trained as it was, and gives those others.
+    """Makes every matrix that is another's a copy, as trained as it was, and gives those others.
 
-    Of them a head reads none any more: those inside it are no longer trained. The model's configuration then says
+    Biases stay shared, for a head reads them under one of their two names alone. The model's configuration then says
     that nothing is tied, so that it is saved and loaded as it is.
     """
-    sources = [model.get_parameter(source) for source in model.all_tied_weights_keys.values()]
-    for target in model.all_tied_weights_keys:
+    tied = {t: s for t, s in model.all_tied_weights_keys.items() if not t.endswith(".bias")}
+    sources = [model.get_parameter(source) for source in tied.values()]
+    for target in tied:
         place, _, attribute = target.rpartition(".")
         owner = model.get_submodule(place)
-        tied = getattr(owner, attribute)
-        setattr(owner, attribute, nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad))
+        own = getattr(owner, attribute)
+        setattr(owner, attribute, nn.Parameter(own.detach().clone(), requires_grad=own.requires_grad))
     for config in (model.config, model.config.get_text_config()):
         config.tie_word_embeddings = False
     model.all_tied_weights_keys = {}
-    for parameter in head_of(model).parameters():
-        if any(parameter is source for source in sources):
-            parameter.requires_grad_(False)
+    share_biases(model)
     return sources
+
+
+def share_biases(model: Any) -> list[str]:
+    """Gives the bias that a head only names, as RoBERTa's and BERT's do, to be the one that it reads; their names.
+
+    Loaded as a model in which nothing is tied they are two, of which one is never read, and so cannot be trained.
+    """
+    there = dict(model.named_parameters(remove_duplicate=False))
+    shared = []
+    pairs = getattr(type(model), "_tied_weights_keys", None)
+    for read, named in (pairs if isinstance(pairs, dict) else {}).items():
+        if read.endswith(".bias") and read in there and named in there:
+            place, _, attribute = named.rpartition(".")
+            setattr(model.get_submodule(place), attribute, there[read])
+            shared.append(named)
+    return shared
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from transformers.utils import logging
 from experiments.config.model_config import Family, ModelConfig
 from experiments.config.parsing import read
 from experiments.models import placing
-from experiments.models.head import count_from_pad
+from experiments.models.head import count_from_pad, share_biases
 from experiments.models.inputs import check_family, first_id, untied
 from experiments.models.pooling import HEAD_FILE, MeanPooled
 from experiments.models.source import MODELS, fingerprint, infer_family, locate, model_name, read_config
@@ -145,6 +145,8 @@ def load(
             model = _from_pretrained(auto, choice, folder, **placed)
     if choice.untie:
         untied(model, choice)
+    elif family != "classifier" and not config.get("tie_word_embeddings", True):
+        share_biases(model)
     if family == "causal" and config.get("model_type") in COUNTED_FROM_PAD:
         count_from_pad(model, config.get("pad_token_id") or 0)
     pad = _pad(tokenizer, folder, _vocabulary(config))

@@ -241,7 +241,7 @@ class MaskedPrompts:
         return Encoder(self.tokenizer)
 
     def string(self, record: Record) -> str:
-        """The text, letter for letter as tokenised."""
+        """The text that the pieces make together."""
         return self.text.fill({**record.fields, "mask": str(self.tokenizer.mask_token)}, self._shortened)
 
     def encode(self, rows: Sequence[Record]) -> list[Example]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from experiments.models.head import adapter_of
+from experiments.models.head import adapter_of, share_biases
 from experiments.models.loading import Loaded, quiet
 from experiments.models.pooling import MeanPooled
 from experiments.peft import virtual
@@ -28,7 +28,9 @@ def save(loaded: Loaded, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
         # Unless told, an adapter asks the hub whether its base model has the same vocabulary.
-        told = {} if adapter_of(loaded.model) is None else {"save_embedding_layers": False}
+        told: dict[str, Any] = {"save_embedding_layers": False}
+        if adapter_of(loaded.model) is None:
+            told = _apart(loaded.model)
         with quiet():
             loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
         loaded.tokenizer.save_pretrained(unfinished)
@@ -50,6 +52,20 @@ def _sync(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def _apart(model: Any) -> dict[str, Any]:
+    """The weights of a model in which nothing is tied but a bias of two names: each has numbers of its own."""
+    if _ties(model):
+        return {}
+    state = model.state_dict()
+    return {"state_dict": state | {name: state[name].clone() for name in share_biases(model)}}
+
+
+def _ties(model: Any) -> bool:
+    """Whether transformers knows itself which weights of the model are one."""
+    config = getattr(model, "config", None)
+    return isinstance(model, MeanPooled) or getattr(config, "tie_word_embeddings", True)
 
 
 def load_adapter(base: Loaded, folder: Path) -> Loaded:

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from experiments.commands.launch import main
 from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
 from experiments.models.shapes import skeleton
@@ -256,3 +257,34 @@ def test_gguf_is_named(copy):
     (copy / "model.safetensors").rename(copy / "model.gguf")
     with pytest.raises(ConfigError, match=r"has model\.gguf\. GGUF is not read"):
         load(hub(copy))
+
+
+def test_an_untied_model_trains_is_saved_and_trains_again(folder, reviews, tmp_path):
+    """Its head names a bias twice and reads one, so that a second one would be trained in vain, which is refused."""
+    runs = tmp_path / "runs"
+
+    def train(path, *overrides):
+        base = (
+            "model=hub",
+            f"model.path={path}",
+            "model.device=cpu",
+            "task=sst2",
+            f"task.data_dir={reviews}",
+        )
+        few = (
+            "task.train=8",
+            "task.dev=0",
+            "task.test=4",
+            "batch.size=4",
+            "budget.steps=1",
+            "optimizer=mezo",
+        )
+        assert main([*base, *few, f"paths.runs={runs}", *overrides]) == 0
+        newest = max(runs.rglob("result.json"), key=lambda found: found.stat().st_mtime_ns)
+        return newest.parent / "model", json.loads(newest.read_text(encoding="utf-8"))["trainable_parameters"]
+
+    first, count = train(folder("roberta"), "model.untie=true")
+    tied = sum(p.numel() for p in load(hub(folder("roberta"))).model.parameters())
+    assert count == tied + load(hub(folder("roberta"))).model.get_input_embeddings().weight.numel()
+    assert train(first)[1] == count
+    assert train(first, "peft=head")[1] == train(folder("roberta"), "model.untie=true", "peft=head")[1]
