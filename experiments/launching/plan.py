@@ -16,6 +16,7 @@ from experiments.config.tracker_config import choice_of
 from experiments.launching.check import Checked, Tally, varied
 from experiments.models.loading import Loaded, outline
 from experiments.rundir.folder import RunFolder, title_of
+from experiments.rundir.json_files import read_result
 from experiments.tasks.task import Task, load_task
 from experiments.training.session import steps_of
 from zo.errors import ConfigError, DataError
@@ -35,7 +36,7 @@ class Run:
     @property
     def ended(self) -> bool:
         """Whether its result is there."""
-        return (self.folder / "result.json").exists()
+        return read_result(self.folder)[0] is not None
 
 
 class Planner:
@@ -114,4 +115,4 @@ def state_of(run: Run) -> str:
     if not run.folder.is_dir():
         return "new"
     status = RunFolder(run.folder).status()
-    return "new" if status is None else str(status["state"])
+    return "new" if status is None else str(status.get("state", "new"))

@@ -195,3 +195,13 @@ def test_a_snapshot_holds_the_working_tree_and_is_named_by_its_content(tmp_path)
     assert code_snapshot.freeze(tmp_path / "runs", root) != first
     assert (first / "zo" / "a.py").read_text() == "2"
     assert submission(first) is None
+
+
+def test_a_sweep_at_which_another_process_is_does_not_claim_to_be_done(small, capsys):
+    """`launch.py -m … && report` would report an unfinished sweep."""
+    words = small("optimizer=mezo")
+    (run,) = planned(words)
+    run.folder.mkdir(parents=True)
+    with Lock(run.folder / "lock"):
+        assert main(["-m", *words]) == BUSY
+    assert "1 running or waiting elsewhere" in " ".join(capsys.readouterr().out.split())
