@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,8 +30,8 @@ HEAD = """\
 # What runs survive
 
 Made by `python -m benchmarks.reliability --seed {seed}{every} --out docs/reliability.md` on {date}: {tries:,} tries,
-of which {wrong} came out otherwise than they must, in {seconds:.0f} seconds of one core ({wall:.0f} by the clock; {machine},
-torch {torch}).
+of which {wrong} came out otherwise than they must, in {seconds:.0f} seconds of one core ({wall:.0f} by the clock;
+{machine}, torch {torch}).
 
 A try disturbs a run of four steps and then gives the same command again. It counts as right only if `result.json`,
 every row of `metrics.jsonl` and the names of all files are those of a run that nobody disturbed, apart from times and
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="the page to write; default: the table is printed")
     request = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # steps that 16 bits swallow are no matter here
     sys.stderr.write(f"seed {request.seed}\n")
     with tempfile.TemporaryDirectory(prefix="zo-reliability-") as folder:
         began, before = time.monotonic(), _cpu()
@@ -119,7 +121,8 @@ def page(tries: Sequence[Try], request: argparse.Namespace, seconds: float, wall
     every += f" --only {' '.join(request.only)}" if request.only else ""
     counts, wrong = Counter(each.kind for each in tries), Counter(each.kind for each in tries if each.problem)
     text = HEAD.format(
-        seed=request.seed, every=every, date=time.strftime("%Y-%m-%d"), tries=len(tries), wrong=sum(wrong.values()) or "none",
+        seed=request.seed, every=every, date=time.strftime("%Y-%m-%d"), tries=len(tries),
+        wrong=sum(wrong.values()) or "none",
         seconds=seconds, wall=wall, machine=_machine(), torch=torch.__version__,
     )  # fmt: skip
     text += "".join(f"| {kind} | {count} | {wrong[kind]} |\n" for kind, count in counts.items())

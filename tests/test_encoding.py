@@ -23,11 +23,7 @@ def unsaid(tree: ast.AST) -> Iterator[int]:
         keywords = {keyword.arg for keyword in node.keywords}
         if name in ("read_text", "write_text") and "encoding" not in keywords:
             yield node.lineno
-        if (
-            name not in ("open", "fdopen")
-            or getattr(owner, "id", "") in ("os", "socket", "webbrowser")
-            and name == "open"
-        ):
+        if name not in ("open", "fdopen") or (name == "open" and getattr(owner, "id", "") == "os"):
             continue
         words = [
             arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
@@ -57,7 +53,8 @@ from pathlib import Path
 from experiments.rundir.folder import RunFolder, load_config
 from experiments.rundir.json_files import read_configuration
 folder = RunFolder(Path(sys.argv[1]))
-folder.write_config({name: {"options": ["差", "好"], "_target_": "x"} for name in ("model", "task", "peft", "optimizer")})
+sections = ("model", "task", "peft", "optimizer")
+folder.write_config({name: {"options": ["差", "好"], "_target_": "x"} for name in sections})
 folder.write("status.json", {"state": "差"})
 config, wrong = read_configuration(folder.path)
 assert wrong is None and config["task"]["options"] == ["差", "好"], wrong

@@ -218,7 +218,7 @@ class Journal:
             if os.pwrite(self._file, data, place) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time.monotonic() - self._synced > self._sync_seconds:
-                self.sync()
+                self._sync()
         except OSError as error:
             with suppress(OSError):  # the first error is the one to show; a torn record is cut on opening
                 os.ftruncate(self._file, place)
@@ -236,7 +236,13 @@ class Journal:
             raise _unwritable(self.path, error) from error
 
     def sync(self) -> None:
-        """Forces the records to the disk."""
+        """Forces the records to the disk. Raises JournalError when that fails."""
+        try:
+            self._sync()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _sync(self) -> None:
         if not self._read_only:
             os.fsync(self._file)
         self._synced = time.monotonic()
@@ -245,8 +251,6 @@ class Journal:
         """Syncs and releases the lock."""
         try:
             self.sync()
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
         finally:
             os.close(self._file)
 

@@ -73,15 +73,18 @@ class Outlet(io.TextIOBase):
 @contextmanager
 def outliving_output() -> Iterator[None]:
     """A context in which neither stdout nor stderr can end the program."""
-    before = sys.stdout, sys.stderr
-    if sys.stdout is not None and not isinstance(sys.stdout, Outlet):
-        sys.stdout = Outlet(sys.stdout)
-    if sys.stderr is not None and not isinstance(sys.stderr, Outlet):
-        sys.stderr = Outlet(sys.stderr)
+    ours: dict[str, Outlet] = {}
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Outlet):
+            ours[name] = Outlet(stream)
+            setattr(sys, name, ours[name])
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        sys.stdout, sys.stderr = before
+        for name, outlet in ours.items():
+            outlet.flush()
+            if (
+                getattr(sys, name) is outlet
+            ):  # else another stream stands before it, such as one that names a rank
+                setattr(sys, name, outlet.stream)

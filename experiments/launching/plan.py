@@ -20,6 +20,7 @@ from experiments.launching.seeds import Drawn, copies, drawn
 from experiments.models.dropping import configured_dropout
 from experiments.models.loading import Loaded, outline
 from experiments.rundir.folder import RunFolder, title_of
+from experiments.rundir.json_files import read_result
 from experiments.tasks.summary import Summary
 from experiments.tasks.task import Task, load_task
 from experiments.training.session import steps_of
@@ -45,7 +46,7 @@ class Run:
     @property
     def ended(self) -> bool:
         """Whether its result is there."""
-        return (self.folder / "result.json").exists()
+        return read_result(self.folder)[0] is not None
 
 
 class Planner:
@@ -130,4 +131,4 @@ def state_of(run: Run) -> str:
     if not run.folder.is_dir():
         return "new"
     status = RunFolder(run.folder).status()
-    return "new" if status is None else str(status["state"])
+    return "new" if status is None else str(status.get("state", "new"))

@@ -13,6 +13,7 @@ from experiments.launching.states import wait
 from experiments.launching.submission import submission
 from experiments.launching.worker import BUSY
 from experiments.rundir.folder import RunFolder
+from experiments.rundir.json_files import read_result
 from experiments.training.stop import INTERRUPTED
 from zo.errors import ConfigError
 
@@ -61,7 +62,7 @@ def _close(
     console: Console, folders: Sequence[Path], outcomes: Sequence[Outcome], stopped: str | None
 ) -> int:
     failed = [outcome.folder for outcome in outcomes if outcome.failed]
-    ended = sum((folder / "result.json").exists() for folder in folders)
+    ended = sum(read_result(folder)[0] is not None for folder in folders)
     console.print(f"{ended} of {len(folders)} runs ended, {len(failed)} failed.")
     for folder in failed:
         console.print(f"  {folder / LOG}")

@@ -118,15 +118,15 @@ class RunFolder:
         """Removes what a run wrote, to run again from nothing."""
         if not self._writes:
             return
-        _remove(self.path / "status.json")
-        _remove(self.journal)
+        for name in ("status.json", "journal", "STOP"):
+            _remove(self.path / name)
         self.clear_beside()
 
     def clear_beside(self) -> None:
         """Removes what belongs to a journal: rows, result, snapshots, weights."""
         if not self._writes:
             return
-        for name in ("result.json", "answers.json", "metrics.jsonl", "memory.json", "STOP"):
+        for name in ("result.json", "answers.json", "metrics.jsonl", "memory.json"):
             _remove(self.path / name)
         for folder in (self.snapshots, self.model):
             shutil.rmtree(folder, ignore_errors=True)

@@ -299,3 +299,27 @@ def test_a_full_disk_while_the_model_is_saved_is_one_sentence(runs, monkeypatch,
     assert not (runs.only() / "result.json").exists() and not (runs.only() / "model.unfinished").exists()
     assert runs("optimizer=mezo", "save=true")["status"] == "finished"
     assert replay.replay(runs.only(), None) == 0
+
+
+@pytest.mark.parametrize("choices", [FIRST_ORDER, SNAPSHOTS], ids=["adamw", "hizoo"])
+def test_a_run_that_an_older_version_began_goes_on(runs, stopped, apart, choices):
+    """It bound neither rows nor snapshots to the journal, and config.yaml had no digest."""
+    choices = (*choices, "stop.every=3", "checkpoint.max_replay_minutes=1e-9")
+    stopped(7, *choices)
+    folder = runs.only()
+    for card in (folder / "snapshots").glob("*.json"):
+        values = json.loads(card.read_text(encoding="utf-8"))
+        del values["journal"]
+        card.write_text(json.dumps(values), encoding="utf-8")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        del row["journal"]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    text = (folder / "config.yaml").read_text(encoding="utf-8")
+    (folder / "config.yaml").write_text(text[: text.rindex("# sha256")], encoding="utf-8")
+    result, expected = runs(*choices), apart(*choices)
+    assert kept(result) == kept(expected)
+    bare = [{key: value for key, value in row.items() if key != "journal"} for row in rows_of(folder)]
+    whole = rows_of(expected["folder"])
+    assert bare == [{key: value for key, value in row.items() if key != "journal"} for row in whole]
+    assert main(["status", str(folder)]) == 0

@@ -211,3 +211,13 @@ def test_a_sweep_over_seeds_that_change_nothing_says_so_before_it_starts(small, 
     assert "for mezo" not in said and said.index("changes nothing") < said.index("6 runs, 6 to do")
     assert main(words) == 0
     assert "for adamw" not in capsys.readouterr().out
+
+
+def test_a_sweep_at_which_another_process_is_does_not_claim_to_be_done(small, capsys):
+    """`launch.py -m … && report` would report an unfinished sweep."""
+    words = small("optimizer=mezo")
+    (run,) = planned(words)
+    run.folder.mkdir(parents=True)
+    with Lock(run.folder / "lock"):
+        assert main(["-m", *words]) == BUSY
+    assert "1 running or waiting elsewhere" in " ".join(capsys.readouterr().out.split())

@@ -431,3 +431,37 @@ def test_a_path_that_cannot_be(tmp_path):
     for path in (tmp_path / "missing" / "journal", tmp_path / "file" / "journal", tmp_path / "folder"):
         with pytest.raises(JournalError, match="could not be written"):
             Journal(path, HEADER, 3)
+
+
+@pytest.mark.parametrize("call", ["sync", "close", "append", "truncate"])
+def test_a_disk_that_fails_is_one_sentence_and_the_first_error_is_the_one_shown(tmp_path, monkeypatch, call):
+    path = tmp_path / "journal"
+    write(path, 4)
+    expected = records(path)
+
+    def fails(*_):
+        raise OSError(5, os.strerror(5))
+
+    calls = {
+        "sync": lambda journal: journal.sync(),
+        "close": lambda journal: journal.close(),
+        "append": lambda journal: journal.append([1, 2, 3]),
+        "truncate": lambda journal: journal.truncate(2),
+    }
+    journal = Journal(path, HEADER, 3, sync_seconds=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        patch.setattr(os, "ftruncate", fails)
+        with pytest.raises(JournalError, match=r"journal could not be written: Input/output error"):
+            calls[call](journal)
+    if call != "close":
+        journal.close()
+    assert records(path)[:4] == expected
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ValueError, match="the first"),
+        Journal(path, HEADER, 3),
+    ):
+        patch.setattr(os, "fsync", fails)
+        raise ValueError("the first")
