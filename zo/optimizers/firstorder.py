@@ -119,7 +119,9 @@ class FirstOrder(Optimizer):
         """torch's state by parameter number and name."""
         state = self.inner.state_dict()["state"]
         return {
-            f"{i}:{name}": torch.as_tensor(value)
+            f"{i}:{name}": value
+            if isinstance(value, Tensor)
+            else torch.tensor(value, dtype=torch.float32, device="cpu")
             for i, slots in state.items()
             for name, value in slots.items()
             if value is not None
@@ -139,7 +141,7 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """The norm of all gradients together, fp32: in float16 one above 65504 would be infinite."""
     norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
     if not norms:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
 
 
