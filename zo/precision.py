@@ -18,25 +18,31 @@ def unseen(weights: Weights, eps: float) -> list[str]:
 
 
 def check_eps(weights: Weights, eps: float) -> None:
-    """Sees to it that a perturbation of eps changes most entries of every trained tensor.
+    """Sees to it that a perturbation of eps changes most entries of every trained tensor, or warns.
 
     Where it would not, a 16-bit vector that is stored as a matrix (factors of (IA)³, a gain [1, n]) is held in fp32, as
-    plain vectors are. Raises ConfigError for any other tensor; with Weights(copies=False), which trains 16-bit
-    numbers as they are, it warns.
+    plain vectors are. A look at any other such tensor is refused (refuse_lost).
     """
     lost = unseen(weights, eps)
-    if lost and not weights.holds:
+    for name in [name for name in lost if weights.holds and _vector(weights.tensors[name])]:
+        if weights.source(name).itemsize == 2:
+            weights.hold(name)
+            lost.remove(name)
+    if lost:
         warnings.warn(
             f"eps = {eps} is below the resolution of most entries of {_names(lost)}: their probes see nothing. Raise "
             "eps or load the model in float32.",
             stacklevel=3,
         )
-        return
-    narrow = [name for name in lost if _vector(weights.tensors[name]) and weights.source(name).itemsize == 2]
-    if refused := [name for name in lost if name not in narrow]:
-        raise swallowed(refused, weights, eps)
-    for name in narrow:
-        weights.hold(name)
+
+
+def refuse_lost(weights: Weights, eps: float) -> None:
+    """Raises ConfigError for a tensor most of whose entries a perturbation of eps would not change.
+
+    Weights(copies=False) trains 16-bit numbers as they are, on purpose.
+    """
+    if weights.holds and (lost := unseen(weights, eps)):
+        raise swallowed(lost, weights, eps)
 
 
 def is_lost(tensor: Tensor, eps: float, dtype: torch.dtype | None = None) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from zo.errors import ConfigError, DataError, JournalError, RanksDiverged
 from zo.journal import Copy, Journal
+from zo.kernels.adam_window import f32
 from zo.kernels.sums import squares
 from zo.optimizers import Optimizer
 from zo.optimizers.optimizer import Looker
@@ -76,7 +77,7 @@ def train(
             batch_of(t, False)
         else:
             team.begin(t)
-            lr = None if rate is None else torch.tensor(rate(t)).item()  # as the journal will hold it
+            lr = None if rate is None else f32(rate(t))  # as the journal will hold it
             with _back_to_agreement(team, journal, snapshots):
                 losses = optimizer.step(t, batch_of(t, True), look, lr)
             if journal is not None:
@@ -124,7 +125,7 @@ def snapshot(
         f"weights:{name}": tensor for name, tensor in optimizer.weights.state().items()
     }
     state |= {f"optimizer:{name}": tensor for name, tensor in optimizer.state().items()}
-    state["counts"] = torch.tensor([optimizer.skipped, optimizer.idle])
+    state["counts"] = torch.tensor([optimizer.skipped, optimizer.idle], dtype=torch.int64, device="cpu")
     if isinstance(journal, Journal):
         journal.sync()  # after a power cut a journal that is shorter than its snapshot would make it useless
     snapshots.save(step, state, None if journal is None else journal.digest(step))

@@ -105,7 +105,7 @@ class Weights:
 
     def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
         """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
-        zeros = torch.zeros(self.tensors[name].shape, device=self.tensors[name].device)
+        zeros = torch.zeros_like(self.tensors[name].detach(), dtype=torch.float32)
         if not terms:
             return zeros if rows is None else zeros[rows]
         place, words, kernels = (zeros, self.ids[name], stream), words_of(terms), self.kernels(name)
@@ -115,7 +115,8 @@ class Weights:
 
     def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
         """fp32 [size]: the stream's numbers of the parameter `name`, a zero byte and the letter."""
-        zeros, pid = torch.zeros(size, device=self.tensors[name].device), id_of(f"{name}\0{letter}")
+        zeros = torch.zeros(size, dtype=torch.float32, device=self.tensors[name].device)
+        pid = id_of(f"{name}\0{letter}")
         return self.kernels(name).perturb(zeros, pid, stream, [(word, 1.0)], zeros)
 
     def warm(self, keys: Sequence[Key], directions: Directions) -> None:
@@ -326,7 +327,7 @@ class Weights:
         words, device = self._plain_words(name, keys, directions), self.tensors[name].device
         if words is not None:
             kernels, pid, stream = self.kernels(name), self.ids[name], directions.stream
-            room = torch.empty(len(words), most, device=device)
+            room = torch.empty(len(words), most, dtype=torch.float32, device=device)
             return lambda start, n: kernels.noise(words, pid, stream, start, n, device, room) if words else ()
         whole = [self.direction(name, key, directions).view(-1) for key in keys]
         return lambda start, count: [z[start : start + count] for z in whole]

@@ -19,8 +19,8 @@ from zo.errors import ConfigError
 from zo.journal import Journal
 
 KEYS = """status method model task peft seed config_hash metric before after majority random n_test ci95 steps
-forward_passes eval_forward_passes backward_passes forward_passes_per_step seconds peak_memory_bytes
-trainable_parameters model_sha256 last_sha256 draw_sha256 answers_sha256 draw dropout""".split()
+forward_passes eval_forward_passes check_forward_passes backward_passes forward_passes_per_step seconds
+peak_memory_bytes trainable_parameters model_sha256 last_sha256 draw_sha256 answers_sha256 draw dropout""".split()
 
 
 def test_result_holds_what_scripts_rely_on(runs):

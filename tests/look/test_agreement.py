@@ -252,6 +252,10 @@ def test_out_of_memory_in_a_stack_is_raised():
     with pytest.raises(torch.OutOfMemoryError):
         look(optimizer.ask(0), batch_of(0))
     assert look.sequential_because is None
+    look.probes_per_forward = 2
+    with pytest.raises(torch.OutOfMemoryError):  # the shape is still to be compared
+        look(optimizer.ask(0), batch_of(0))
+    assert look.check_forward_passes == 9 + 2
 
 
 def test_models_that_take_no_stack_go_one_by_one():

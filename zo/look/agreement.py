@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 Pair = tuple[list[float], list[float]]  # losses and weights of the examples of one probe
 
-_SAMPLE = 1 << 15  # numbers of an input that are kept
+_SAMPLE = 1 << 12  # numbers of an input that are kept
 # Norm of a difference over the norm: on a GPU about 8 roundings of a 16-bit number, or of TF32's in fp32. On a CPU
 # few numbers differ at all.
 _GPU = {torch.float64: 1e-9, torch.float32: 5e-3, torch.float16: 8e-3, torch.bfloat16: 6e-2}

@@ -195,4 +195,4 @@ def total_of(values: Sequence[float]) -> float:
 
 def fp32(x: float) -> float:
     """x rounded to fp32; the value that is told and journaled."""
-    return torch.tensor(x, dtype=torch.float64).float().item()
+    return torch.tensor(x, dtype=torch.float64, device="cpu").float().item()

@@ -17,7 +17,7 @@ from zo.look.executor import Executor, refuse_compiled
 from zo.look.look import Objective, length, mean, weighted_sums
 from zo.look.stacking import Stacking
 from zo.optimizers import Optimizer, Probing
-from zo.precision import check_first_losses
+from zo.precision import check_first_losses, refuse_lost
 
 _AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "auto" allows
 # On a CPU also this many bytes of weights × numbers of input: where a call is long, stacking saves nothing and the
@@ -60,6 +60,7 @@ class ModuleLook(Stacking):
         super().__init__(model, objective, micro)
         if isinstance(optimizer, Probing):
             refuse_compiled(model)
+            refuse_lost(optimizer.weights, optimizer.eps)
         if probes_per_forward not in ("auto", "all") and not (
             isinstance(probes_per_forward, int) and probes_per_forward >= 1
         ):

@@ -113,13 +113,18 @@ class Stacking(ModelLook):
         if whole:
             more, others = self._noted(probes[1:size], chunk)
             alone, inputs = alone + more, inputs + others
-        self._layouts[shape] = layout
         self._ledger.pay(size if whole else 1, shape=True)
-        stacked = self._matching(probes[:size], chunk, alone, inputs, "these probes")
-        if stacked is not None and (not whole or self._agrees_at_theta(chunk, size)):
+        self._layouts[shape] = layout
+        agrees = False
+        try:
+            stacked = self._matching(probes[:size], chunk, alone, inputs, "these probes")
+            agrees = stacked is not None and (not whole or self._agrees_at_theta(chunk, size))
+        finally:  # out of memory may end it half-way
+            if not agrees:
+                del self._layouts[shape]
+        if stacked is not None and agrees:
             self._kinds.add(form)
-            return stacked if not whole else alone
-        self._layouts.pop(shape)
+            return alone if whole else stacked
         return alone + self._alone(probes[len(alone) :], chunk)
 
     def _noted(self, probes: Sequence[Probe], chunk: Any) -> tuple[list[Pair], list[Inputs]]:

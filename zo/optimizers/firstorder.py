@@ -195,9 +195,11 @@ class FirstOrder(Optimizer):
         scaling: dict[str, Tensor] = {}
         if self.loss_scale is not None:
             numbers = [self.loss_scale.value, self.loss_scale.steps]
-            scaling[_SCALE] = torch.tensor(numbers, dtype=torch.float64)
+            scaling[_SCALE] = torch.tensor(numbers, dtype=torch.float64, device="cpu")
         return scaling | {
-            f"{i}:{name}": torch.as_tensor(value)
+            f"{i}:{name}": value
+            if isinstance(value, Tensor)
+            else torch.tensor(value, dtype=torch.float32, device="cpu")
             for i, slots in state.items()
             for name, value in slots.items()
             if value is not None
@@ -248,7 +250,7 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """The norm of all gradients together, fp32: in float16 one above 65504 would be infinite."""
     norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients]
     if not norms:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
 
 

@@ -38,6 +38,7 @@ from zo.directions import Probe, Spec
 from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import deviation
+from zo.kernels.adam_window import f32
 from zo.names import Parameters
 from zo.optimizers.optimizer import Probing, Rate, warn
 from zo.weights import Weights
@@ -101,7 +102,7 @@ class FZOO(Probing):
         self.running = running
         self.floor = floor
         self.clip = clip
-        self._spread = torch.zeros(2, dtype=torch.float64)  # Σ β^k σ²_{t−k} and Σ β^k
+        self._spread = torch.zeros(2, dtype=torch.float64, device="cpu")  # Σ β^k σ²_{t−k} and Σ β^k
         self.losses_per_step = self.forward_passes = n + (sides == "one" and baseline == "l0")
 
     def ask(self, t: int) -> list[Probe]:
@@ -114,7 +115,9 @@ class FZOO(Probing):
         differences, sigma = self._compared(losses)
         if self.running:
             spread, count = (
-                self._spread.mul_(self.running).add_(torch.tensor([sigma**2, 1.0]).double()).tolist()
+                self._spread.mul_(self.running)
+                .add_(torch.tensor([f32(sigma**2), 1.0], dtype=torch.float64, device="cpu"))
+                .tolist()
             )
             sigma = math.sqrt(spread / count)
         has_base = self.sides == "one" and self.baseline == "l0"

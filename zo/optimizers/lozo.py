@@ -88,7 +88,9 @@ class LOZOM(TwoPoint):
         self.nu = nu
         self.kind = cast(LowRank, self.directions)
         self.state_tensors["momentum"] = {name: self._zeros(name) for name in self.weights.tensors}
-        self.state_tensors["window"] = {"": torch.full((1,), -1.0)}  # t // ν of the V that N belongs to
+        self.state_tensors["window"] = {
+            "": torch.full((1,), -1.0, dtype=torch.float32, device="cpu")
+        }  # t // ν of the V that N belongs to
 
     def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         """N of every matrix and the momentum of the rest, beside the factors."""
