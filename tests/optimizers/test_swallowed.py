@@ -59,10 +59,9 @@ def test_a_factor_of_any_shape_is_held_in_fp32(shape, per_forward):
 
 
 def test_the_weight_of_a_linear_layer_with_one_output_is_held():
-    model = model_of()
-    model = nn.Sequential(nn.Linear(8, 1)).bfloat16()
-    with torch.no_grad():
-        model[0].weight.fill_(1.0)
+    layer = nn.Linear(8, 1).bfloat16()
+    nn.init.ones_(layer.weight)
+    model = nn.Sequential(layer)
     optimizer = FZOO(model, n=8, eps=1e-3)
     assert "0.weight" in optimizer.weights.copies
     one, many = (

@@ -5,21 +5,14 @@ import torch
 from zo.errors import ConfigError
 from zo.kernels.eager import Eager, Kernels, Terms
 from zo.kernels.native import Native
-from zo.noise.philox import GAUSSIANS, ROUNDING, SIGNS, SPECIFICATION, id_of, key_of
 
 __all__ = [
     "CHOICES",
-    "GAUSSIANS",
-    "ROUNDING",
-    "SIGNS",
-    "SPECIFICATION",
     "Eager",
     "Kernels",
     "Native",
     "Terms",
     "best",
-    "id_of",
-    "key_of",
 ]
 
 CHOICES = ("auto", "eager", "native", "triton")
