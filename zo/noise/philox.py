@@ -3,7 +3,7 @@
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); the constants
 and known answers are those of the Random123 distribution.
 
-Specification 2 (docs/randomness.md; its numbers are those of 1). A number is named by (run seed, step, stream, direction index,
+Specification 2 (docs/randomness.md; the numbers of 1). A number is named by (run seed, step, stream, direction index,
 parameter, element):
 
     key      64 bits, BLAKE2b of (seed, step, index)
