@@ -34,7 +34,7 @@ SETTINGS = {
     "checkpoint": ("optimizer=adamw", "select=best", SNAPSHOTS, "save=true"),
     "nothing": ("optimizer=linear_probe", "save=true"),
 }
-VOLATILE = ("seconds", "gpu_hours", "peak_memory_bytes")
+VOLATILE = ("seconds", "gpu_hours", "peak_memory_bytes", "check_forward_passes")
 
 
 @dataclass(frozen=True)

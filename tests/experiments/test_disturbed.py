@@ -20,7 +20,8 @@ from experiments.rundir.json_files import read_configuration, read_rows
 from tests.train import forking
 
 ROOT = Path(__file__).parents[2]
-VOLATILE = ("seconds", "gpu_hours", "peak_memory_bytes", "folder")
+# Each process compares stacks anew, so the passes of that are its own too.
+VOLATILE = ("seconds", "gpu_hours", "peak_memory_bytes", "check_forward_passes", "folder")
 FIRST_ORDER = ("optimizer=adamw", "optimizer.lr=3e-4", "select=best")
 SNAPSHOTS = ("optimizer=hizoo", "select=best", "checkpoint.max_replay_minutes=1e-9")
 
