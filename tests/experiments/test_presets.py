@@ -140,7 +140,7 @@ def test_fine_tuning_has_its_own_budget_and_schedule():
 def test_decoders_are_in_float16_rounded_to_nearest_as_the_authors_have_them(preset):
     """And fine-tuning with Adam, a column of the same tables, has fp32 master weights."""
     config, adam = config_of(f"experiment={preset}"), config_of(f"experiment={preset}", "optimizer=adamw")
-    small = preset.endswith("125m")
+    small = preset.endswith(("125m", "350m"))
     assert config["model"]["dtype"] == ("float32" if small else "float16")
     assert config["update"] == adam["update"] == "auto"
     assert (decisive(config, 1)["update"], decisive(adam, 1)["update"]) == ("nearest", "master")
