@@ -1,5 +1,6 @@
 """launch.py -m: check every run, show what is to do, freeze it, start it. 0 done, 1 a run failed, 2 wrong input."""
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -17,12 +18,14 @@ from experiments.launching import code_snapshot
 from experiments.launching.check import Asked, Checked
 from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of
 from experiments.launching.search import Study, show, value_of
-from experiments.launching.start import start
+from experiments.launching.slurm import described
+from experiments.launching.start import left_to_others, start
 from experiments.launching.states import with_jobs
-from experiments.launching.submission import freeze_run, write_sweep
+from experiments.launching.submission import Pending, freeze_run, write_sweep
 from experiments.rundir.folder import title_of
 from experiments.rundir.lock import holder_of
 from experiments.training.stop import INTERRUPTED
+from experiments.watching.sweep_view import sweep_view
 from zo.errors import ConfigError
 
 SHOWN = 40  # runs that are listed by name
@@ -47,16 +50,29 @@ def sweep(asked: Asked, checked: Checked) -> int:
     needs = asked.dry or made.launcher["name"] == "slurm"
     console.print(_overview(checked.name, made, todo, busy, asked.again, needs))
     if asked.dry:
+        if made.launcher["name"] == "slurm" and todo:
+            configs = [run.config for run in todo]
+            for text in described(configs, made.cluster, f"zo-{checked.name}", made.runs_folder):
+                console.print(text)
         console.print("Nothing was started (--dry-run).")
         return 0
     folder = write_sweep(made.runs_folder, checked.name, made.runs, sys.argv)
     console.print(f"The sweep is {folder}.")
+    local = made.launcher["name"] == "local"
+    elsewhere = [run.folder for run in busy]
     if not todo:
-        return 0
+        return left_to_others(console, elsewhere) if local else 0
     snapshot = code_snapshot.freeze(made.runs_folder)
-    for run in todo:
-        freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
-    return start([run.folder for run in todo], made.launcher, made.cluster, folder, console)
+    names = {run.folder: short(run, made.runs) for run in todo}
+    pending = [_pending(run, snapshot, made, asked.again) for run in todo]
+    view = sweep_view(console, names)
+    code = start(pending, made.launcher, made.cluster, folder, console, view=view, names=names)
+    return max(code, left_to_others(console, elsewhere)) if local and code < INTERRUPTED else code
+
+
+def _pending(run: Run, snapshot: Path, made: Plan, rerun: bool) -> Pending:
+    freeze = functools.partial(freeze_run, run, snapshot, made.launcher, made.cluster, rerun=rerun)
+    return Pending(run.folder, run.config, freeze)
 
 
 def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int:
@@ -89,9 +105,10 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
                 f"SLURM still holds jobs of {', '.join(map(title_of, queued))}. Let them end, or `python -m "
                 "experiments cancel` them, and give the same command again."
             )
-        for run in todo:
-            freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
-        ended = start([run.folder for run in todo], launch, made.cluster, folder, console) if todo else 0
+        pending = [_pending(run, snapshot, made, asked.again) for run in todo]
+        names = {run.folder: _trial_name(run, space.fixed) for run in todo}
+        view = sweep_view(console, names)
+        ended = start(pending, launch, made.cluster, folder, console, view=view, names=names) if todo else 0
         if ended in (2, INTERRUPTED):
             return ended
         worst = max(worst, ended)
@@ -99,6 +116,11 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
             study.tell(trial, value_of(folders))
     show(console, study, space)
     return worst
+
+
+def _trial_name(run: Run, fixed: Sequence[str]) -> str:
+    """What the trial tries, and its seed, as overrides."""
+    return " ".join(text for text in run.overrides if text not in fixed) or title_of(run.folder)
 
 
 def _config(overrides: Sequence[str]) -> dict[str, Any]:

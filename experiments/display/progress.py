@@ -121,6 +121,8 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
     for kind, why in unmoved.items():
         if result[f"{kind}_steps"]:
             rows[f"{kind} steps"] = f"{result[f'{kind}_steps']:,} without a move ({why})"
+    if result.get("reason"):
+        rows["because"] = result["reason"]
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():

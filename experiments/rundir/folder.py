@@ -145,7 +145,7 @@ class RunFolder:
         line = json.dumps(_finite(row)).encode() + b"\n"
         try:
             size = self._metrics.stat().st_size if self._metrics.exists() else 0
-            file = os.open(self._metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            file = os.open(self._metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 if os.write(file, line) < len(line):
                     os.ftruncate(file, size)
@@ -168,6 +168,20 @@ class RunFolder:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _unwritten(self.path / name, error) from error
+
+
+def current_umask() -> int:
+    """The permissions that new files of this process do not get."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def follow_umask(folder: Path) -> None:
+    """Gives files below a folder the permissions of any new file: some libraries make theirs for the owner alone."""
+    mask = current_umask()
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def title_of(folder: Path) -> str:

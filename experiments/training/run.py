@@ -109,6 +109,7 @@ class _Run:
         team.report = lambda: (stop.code(), self.recorder.seconds())
         self.fit = MemoryBudget(folder, session.look, self.config["evaluate"]["batch"], self._say)
         self._warned = False
+        self._reason: str | None = None  # why it diverged
         self._before: Evaluation | None = None  # of this process
         self._fitted = 0  # forward passes of a way that takes no steps
 
@@ -140,6 +141,7 @@ class _Run:
                 done = self._train()
             except Diverged as error:
                 status, done = "diverged", len(self.journal)
+                self._reason = str(error)
                 self.console.print(str(error), highlight=False)
         self.stop.farewell, self.recorder.shown = b"", None
         if self.stop.asked():
@@ -235,7 +237,7 @@ class _Run:
             saving.save(self.session.loaded, self.folder.model)
         result = self._result(status, done, selected, after, last, seconds, peak)
         self.folder.write("result.json", result)
-        self.folder.write_status(status, steps=done)
+        self.folder.write_status(status, steps=done, **({"reason": self._reason} if self._reason else {}))
         self.recorder.note_after(after, selected)
         self.folder.forget_snapshots()
         self.console.print(closing_table(result, str(self.folder.path)))
@@ -263,6 +265,7 @@ class _Run:
         before = self.recorder.before or {}
         return {
             "status": status,
+            "reason": self._reason,
             "method": session.method,
             "model": session.loaded.name,
             "task": session.task.name,

@@ -12,6 +12,7 @@ from experiments.models.head import adapter_of
 from experiments.models.loading import Loaded, quiet
 from experiments.models.pooling import MeanPooled
 from experiments.peft import virtual
+from experiments.rundir.folder import follow_umask
 from zo.errors import ConfigError
 
 
@@ -26,6 +27,7 @@ def save(loaded: Loaded, folder: Path) -> None:
         with quiet():
             loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
         loaded.tokenizer.save_pretrained(unfinished)
+        follow_umask(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     finally:
