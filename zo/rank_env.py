@@ -84,8 +84,8 @@ def devices_of(place: RankInfo, visible: int, each: int = 1) -> list[int]:
     if visible in (0, each):
         return list(range(visible))
     raise ConfigError(
-        f"{place.here} processes on this machine, each with {each} GPU{'s' * (each > 1)}, need {place.here * each} GPUs, "
-        f"of which {visible} can be seen. Start {max(1, visible // each)}, or ask for more GPUs (cluster.gpus and "
+        f"{place.here} processes here, each with {each} GPU{'s' * (each > 1)}, need {place.here * each} GPUs, of which "
+        f"{visible} can be seen. Start {max(1, visible // each)}, or ask for more GPUs (cluster.gpus and "
         "model.resources.gpus are those of one process)."
     )
 

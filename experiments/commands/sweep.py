@@ -16,7 +16,7 @@ from experiments.display.console import new_console
 from experiments.estimating.run_cost import Estimate, estimate
 from experiments.launching import code_snapshot
 from experiments.launching.check import Asked, Checked
-from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of
+from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of, unequal
 from experiments.launching.search import Study, show, value_of
 from experiments.launching.slurm import described
 from experiments.launching.start import left_to_others, start
@@ -146,22 +146,27 @@ def _overview(
         title_justify="left",
         caption_justify="left",
     )
-    for column in ("run", "steps", "state", *(("GiB", "GPU-hours") if needs else ())):
+    for column in ("run", "steps", "forward passes", "state", *(("GiB", "GPU-hours") if needs else ())):
         table.add_column(column, overflow="fold")
     for run in made.runs[:SHOWN]:
         state = "again" if rerun and run.ended else "elsewhere" if run in busy else state_of(run)
-        row = [short(run, made.runs), f"{run.steps:,}", state]
+        row = [
+            short(run, made.runs),
+            f"{run.steps:,}",
+            "-" if run.passes is None else f"{run.passes:,}",
+            state,
+        ]
         if needs is not None:
             need = needs.of(run.config)
             row += ["?", "?"] if need is None else [f"{need.peak / 2**30:.2g}", f"{need.hours:.2g}"]
         table.add_row(*row)
     if len(made.runs) > SHOWN:
         table.add_row(f"and {len(made.runs) - SHOWN} more")
+    captions = [words] if (words := unequal(made.runs)) else []
     if needs is not None:
         about = "Memory and GPU-hours are estimates; python -m experiments estimate says by what."
-        table.caption = "\n".join(
-            [about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))]
-        )
+        captions += [about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))]
+    table.caption = "\n".join(captions)
     return table
 
 

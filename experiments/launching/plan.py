@@ -5,20 +5,22 @@ in memory: model files are digested once a sweep, examples drawn and tokenised o
 """
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.config.problems import Problem
-from experiments.config.run_id import Config, folder_of, hash_of, name_of, seed_of
+from experiments.config.run_id import Config, folder_of, hash_of, method_of, name_of, seed_of, trains
 from experiments.config.tracker_config import choice_of
 from experiments.launching.check import Checked, Tally, varied
 from experiments.models.loading import Loaded, outline
 from experiments.rundir.folder import RunFolder, title_of
 from experiments.tasks.task import Task, load_task
-from experiments.training.session import steps_of
+from experiments.training.session import steps_of, trial_optimizer
 from zo.errors import ConfigError, DataError
+from zo.optimizers.firstorder import BACKWARD_COST
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Run:
     hash: str
     steps: int
     folder: Path
+    passes: int | None = None  # forward passes of the training; None: none, or as many as its minutes allow
 
     @property
     def ended(self) -> bool:
@@ -71,7 +74,35 @@ class Planner:
         decides = hash_of(config, [loaded.fingerprint, self._tasks[task].fingerprint], steps)
         name = name_of(config, loaded.name)
         kept = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
-        return Run(tuple(overrides), kept, name, decides, steps, folder_of(config, name, decides))
+        folder = folder_of(config, name, decides)
+        return Run(tuple(overrides), kept, name, decides, steps, folder, _passes(config, steps))
+
+
+def _passes(config: Config, steps: int) -> int | None:
+    """Forward passes of so many steps, a backward pass counted as budgets count it."""
+    if not trains(config) or config["budget"]["minutes"] is not None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the optimizer proper will warn
+        one = trial_optimizer(config)
+    return steps * (one.forward_passes + BACKWARD_COST * one.backward_passes)
+
+
+def unequal(runs: Sequence[Run]) -> str | None:
+    """A sentence where the methods of a sweep do not get the same forward passes, and so are not yet comparable."""
+    by_method: dict[str, set[int]] = {}
+    for run in runs:
+        if run.passes is not None:
+            by_method.setdefault(method_of(run.config), set()).add(run.passes)
+    if len({frozenset(passes) for passes in by_method.values()}) < 2:
+        return None
+    told = ", ".join(
+        f"{method} {' or '.join(f'{n:,}' for n in sorted(passes))}" for method, passes in by_method.items()
+    )
+    return (
+        f"These methods do not get the same forward passes: {told}. A comparison at equal cost says "
+        f"budget.forward_passes={max(max(passes) for passes in by_method.values())}, of which each makes its own steps."
+    )
 
 
 @dataclass(frozen=True)

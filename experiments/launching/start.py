@@ -104,7 +104,7 @@ def left_to_others(console: Console, folders: Sequence[Path]) -> int:
     if not open_still:
         return 0
     console.print(
-        f"{len(open_still)} of these runs are at work in other processes and have not ended, so the sweep is not whole. "
+        f"{len(open_still)} of these runs are at work in other processes and have not ended: the sweep is not whole. "
         "This command did not wait for them; python -m experiments watch does:"
     )
     for folder in open_still:
