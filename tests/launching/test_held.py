@@ -69,8 +69,10 @@ def submitted(path: Path, state: str, *, job: str | None = "10", **more) -> Path
     config = compose([]).config
     assert config is not None
     folder.write_config({key: value for key, value in config.items() if key not in ("launcher", "cluster")})
-    asked = {"code": str(path.parent / "code" / "0"), "cwd": os.getcwd(), "overrides": [], "cluster": {},
-             "command": ["python", "launch.py", "-m", "seed=0,1"], "launch": {"name": "slurm", "wait": False, "requeues": 1}}  # fmt: skip
+    command = ["python", "launch.py", "-m", "seed=0,1"]
+    launch = {"name": "slurm", "wait": False, "requeues": 1}
+    asked = {"code": str(path.parent / "code" / "0"), "cwd": os.getcwd(), "overrides": [], "command": command,
+             "cluster": {}, "launch": launch}  # fmt: skip
     folder.write("submission.json", asked | ({"job": job} if job else {}) | more)
     folder.write_status(state, reason="SIGTERM", error="ValueError: no", steps=226)
     return folder.path
@@ -207,8 +209,10 @@ def test_several_tasks_on_one_named_device_are_refused(small, capsys):
 
 def test_what_nobody_will_start_waits_and_its_command_is_said(tmp_path, capsys):
     """A pool that is gone leaves runs that its files call queued."""
-    done = subprocess.run([sys.executable, "-c", "import json; from experiments.rundir.lock import this_process\n"
-                           "print(json.dumps(this_process()))"], capture_output=True, text=True, check=True)  # fmt: skip
+    script = (
+        "import json; from experiments.rundir.lock import this_process; print(json.dumps(this_process()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     local = {"name": "local", "parallel": 2, "threads": None}
     gone = submitted(
         tmp_path / "a" / "x" / "seed0", "queued", job=None, launch=local, by=json.loads(done.stdout)

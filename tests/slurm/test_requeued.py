@@ -2,16 +2,18 @@
 
 import shutil
 import subprocess
-import threading
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from experiments.__main__ import main as after
 from experiments.launching.states import states
 from experiments.launching.submission import submission
-from tests.slurm.test_slurm import LONG, Site, ended, job, restarts, result, until
+from tests.slurm.test_slurm import LONG, PATIENCE, SMALL, Site, ended, job, restarts, result, until
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.timeout(900),
@@ -57,19 +59,20 @@ def test_an_administrators_requeue_is_never_taken_for_a_stop(site, capsys):
 
 
 def test_two_commands_at_once_make_one_job(site):
-    made = []
-    threads = [
-        threading.Thread(
-            target=lambda: made.append(site.submit("once", LONG, "seed=12", "cluster.more={hold: true}"))
-        )
-        for _ in range(2)
+    words = [
+        *SMALL,
+        f"paths.runs={site.folder / 'runs'}",
+        "optimizer=mezo",
+        LONG,
+        "seed=12",
+        "cluster.more={hold: true}",
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", *words, "--name", "once"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in both]
     listed = subprocess.run(["squeue", "-h", "-o", "%j"], capture_output=True, text=True).stdout.split()
-    assert listed.count("zo-once") == 1 and len(made) == 2
+    assert listed.count("zo-once") == 1 and [process.returncode for process in both] == [0, 0]
+    assert sum("Submitted as" in text for text in said) == 1
 
 
 def test_a_job_has_gpu_slots_and_the_users_modules(site, tmp_path, monkeypatch):
