@@ -58,7 +58,8 @@ def test_a_pipe_gets_none():
 
 
 def test_nothing_heavy_is_imported_before_it():
-    script = "import sys; import experiments.display.first_word; print(sorted({'hydra', 'rich', 'torch'} & sys.modules.keys()))"
+    heavy = "{'hydra', 'rich', 'torch'}"
+    script = f"import sys; import experiments.display.first_word; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
