@@ -20,7 +20,7 @@ from experiments.report.setting_key import setting_key
 from experiments.rundir.json_files import read_json
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, over hundreds of runs
-WAITING = (*OPEN, "stopped", "new")  # states of runs that may still get one
+WAITING = (*OPEN, "stopped", "waiting", "new")  # states of runs that may still get one
 SMOKE = "smoke"  # experiment of debug=smoke, debug=step and --smoke
 
 

@@ -78,9 +78,12 @@ def test_two_commands_at_once_make_one_job(site):
 def test_a_job_has_gpu_slots_and_the_users_modules(site, tmp_path, monkeypatch):
     """Two tasks of one GPU each are two GPUs of the node, and a module of one file is found behind the frozen code."""
     (tmp_path / "mine.py").write_text(
-        "from zo.optimizers import MeZO\n\n\nclass Mine(MeZO):\n    pass\n", encoding="utf-8"
+        "import os\n\nfrom zo.optimizers import MeZO\n\nWORD = os.environ['MINE_WORD']\n\n\n"
+        "class Mine(MeZO):\n    pass\n",
+        encoding="utf-8",
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("MINE_WORD", "the environment reaches a job too, or this module fails")
     monkeypatch.syspath_prepend(tmp_path)
     (folder,) = site.submit(
         "gpus",
