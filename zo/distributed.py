@@ -259,9 +259,9 @@ def _backend(wanted: str, everyone: Sequence[Sequence[str]], own: bool) -> str:
     """The backend for ranks with these devices. own: raises ConfigError where two take the same."""
     pairs = shared_devices(everyone)
     if pairs and own:
-        told = " and ".join(f"ranks {one} and {other}" for one, other in pairs[:4])
+        named = " and ".join(f"ranks {one} and {other}" for one, other in pairs[:4])
         raise ConfigError(
-            f"Processes would share a GPU: {told}. Start as many as there are GPUs, or let the scheduler bind GPUs of "
+            f"Processes would share a GPU: {named}. Start as many as there are GPUs, or let the scheduler bind GPUs of "
             "its own to each (srun --gpus-per-task)."
         )
     if wanted != "auto":

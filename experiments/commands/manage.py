@@ -131,7 +131,8 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
         if (asked := submission(row.folder)) is None:
             by_hand.append(row.folder)
         else:
-            groups.setdefault(str([asked["launch"], asked["cluster"]]), []).append(row)
+            alike = [asked[key] for key in ("launch", "cluster", "code")]  # the jobs of an array run one code
+            groups.setdefault(str([*alike, asked.get("pythonpath")]), []).append(row)
     if by_hand:
         listed = "\n".join(f"  {folder}" for folder in by_hand)
         by_hand_words = (
@@ -147,7 +148,7 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
 
 
 def _start_again(rows: Sequence[State], request: argparse.Namespace, console: Console) -> int:
-    """Starts runs of one launcher and cluster as they were submitted."""
+    """Starts runs of one launcher, cluster and code as they were submitted."""
     from experiments.launching import code_snapshot
     from experiments.launching.start import start
 
@@ -167,7 +168,7 @@ def _start_again(rows: Sequence[State], request: argparse.Namespace, console: Co
 
 
 def _left(rows: Sequence[State], given: Sequence[Path]) -> str:
-    """How many runs retry leaves, and the command that takes them."""
+    """Says how many runs retry leaves, and the command that takes them."""
     if not rows:
         return ""
     counts = Counter(row.state for row in rows)

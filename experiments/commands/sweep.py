@@ -119,7 +119,7 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
 
 
 def _trial_name(run: Run, fixed: Sequence[str]) -> str:
-    """What the trial tries, and its seed, as overrides."""
+    """Returns what the trial tries, and its seed, as overrides."""
     return " ".join(text for text in run.overrides if text not in fixed) or title_of(run.folder)
 
 

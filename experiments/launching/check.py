@@ -79,7 +79,7 @@ def check(asked: Asked) -> Checked:
 
 
 def _site_problems(configs: Sequence[Mapping[str, Any]], dry: bool) -> list[Problem]:
-    """What keeps a sweep from SLURM: programs that are missing, and several tasks on one device."""
+    """Returns what keeps a sweep from SLURM: programs that are missing, and several tasks on one device."""
     if configs[0]["launcher"]["name"] != "slurm":
         return []
     problems = []
@@ -99,7 +99,7 @@ def _site_problems(configs: Sequence[Mapping[str, Any]], dry: bool) -> list[Prob
 
 
 def one_device(choice: Any) -> bool:
-    """Whether a model.device or model.device_map means certain GPUs, whichever process asks."""
+    """Returns whether a model.device or model.device_map means certain GPUs, whichever process asks."""
     return isinstance(choice, Mapping) or str(choice).startswith("cuda:")
 
 

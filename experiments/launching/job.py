@@ -45,7 +45,7 @@ def job(path: str) -> None:
 
 
 def _not_ours(folder: RunFolder, asked: Mapping[str, Any]) -> str:
-    """Why this job is not the one that should run this folder; '' where it is."""
+    """Returns why this job is not the one that should run this folder; '' where it is."""
     noted = asked.get("job", job_id())  # it may have begun before its number was noted
     if noted != job_id():
         return f"This run was submitted again as job {noted}, so job {job_id()} ends: {folder.path}"

@@ -96,11 +96,11 @@ def unequal(runs: Sequence[Run]) -> str | None:
             by_method.setdefault(method_of(run.config), set()).add(run.passes)
     if len({frozenset(passes) for passes in by_method.values()}) < 2:
         return None
-    told = ", ".join(
+    amounts = ", ".join(
         f"{method} {' or '.join(f'{n:,}' for n in sorted(passes))}" for method, passes in by_method.items()
     )
     return (
-        f"These methods do not get the same forward passes: {told}. A comparison at equal cost says "
+        f"These methods do not get the same forward passes: {amounts}. A comparison at equal cost says "
         f"budget.forward_passes={max(max(passes) for passes in by_method.values())}, of which each makes its own steps."
     )
 

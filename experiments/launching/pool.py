@@ -45,13 +45,13 @@ class Outcome:
 
     @property
     def busy(self) -> bool:
-        """Whether another process is at the run."""
+        """Returns whether another process is at the run."""
         return self.code == BUSY
 
 
 @dataclass(frozen=True)
 class Show:
-    """Where a pool speaks. line: prints one that stays. note: shows words at once; None: stderr, past all buffers."""
+    """A pool's voice. line: prints one that stays. note: shows words at once; None: stderr, past all buffers."""
 
     line: Callable[[str], None]
     note: Callable[[str], None] | None = None
@@ -102,7 +102,7 @@ class Pool:
         self._lock = threading.Lock()
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._stopping = 0
-        self._told: dict[int, object] = {}  # processes that were asked to stop
+        self._signalled: dict[int, object] = {}  # processes that were asked to stop
         self.reason: str | None = None
 
     def __call__(self, folders: Sequence[Path]) -> list[Outcome]:
@@ -156,7 +156,7 @@ class Pool:
         a handler may come in between here.
         """
         mine = object()
-        if self._told.setdefault(process.pid, mine) is mine:
+        if self._signalled.setdefault(process.pid, mine) is mine:
             process.send_signal(number)
 
     def _environment(self, folder: Path, devices: Sequence[str]) -> dict[str, str]:

@@ -110,13 +110,13 @@ def submit(runs: Sequence[Pending], settings: Mapping[str, Any], name: str, logs
     cluster = Cluster(**settings)
     pending = {run.folder: run for run in runs}
     asked = [resources_of(run.config, cluster) for run in runs]
-    made = Submitted()
+    outcome = Submitted()
     for resources, members in arrays(list(pending), asked, min(cluster.max_array, _most_locks())):
         with ExitStack() as held:
             try:
-                mine = _claimed(held, [pending[folder] for folder in members], made)
+                mine = _claimed(held, [pending[folder] for folder in members], outcome)
             except ConfigError as error:
-                made.refused.append(str(error))
+                outcome.refused.append(str(error))
                 continue
             if not mine:
                 continue
@@ -130,16 +130,16 @@ def submit(runs: Sequence[Pending], settings: Mapping[str, Any], name: str, logs
                     jobs = executor.map_array(job, [str(folder.resolve()) for folder in mine])
             except (FailedJobError, FailedSubmissionError) as error:
                 words = _words(error)
-                made.refused.append(words)
+                outcome.refused.append(words)
                 for folder in mine:
                     RunFolder(folder).write_status("failed", error=f"not submitted: {words}")
                 continue
             for folder, one in zip(mine, jobs, strict=True):
                 _note(folder, one.job_id, str(one.paths.stderr))
-    return made
+    return outcome
 
 
-def _claimed(held: ExitStack, runs: Sequence[Pending], made: Submitted) -> list[Path]:
+def _claimed(held: ExitStack, runs: Sequence[Pending], outcome: Submitted) -> list[Path]:
     """Those of the runs that are this command's to submit, locked and frozen; the others are noted as elsewhere."""
     locked = []
     for run in runs:
@@ -147,9 +147,9 @@ def _claimed(held: ExitStack, runs: Sequence[Pending], made: Submitted) -> list[
             held.enter_context(Lock(RunFolder(run.folder).path / LOCK))
             locked.append(run)
         except Locked:
-            made.elsewhere.append(run.folder)
+            outcome.elsewhere.append(run.folder)
     queued = with_jobs([run.folder for run in locked])
-    made.elsewhere += queued
+    outcome.elsewhere += queued
     mine = []
     for run in locked:
         if run.folder in queued:
@@ -158,12 +158,14 @@ def _claimed(held: ExitStack, runs: Sequence[Pending], made: Submitted) -> list[
             run.freeze()
             mine.append(run.folder)
         except Locked:
-            made.elsewhere.append(run.folder)
+            outcome.elsewhere.append(run.folder)
     return mine
 
 
 def _most_locks() -> int:
-    """How many locks this process can hold at once: each is an open file, and many systems begin with 1024."""
+    """Returns the number of locks that this process can hold at once: each is an open file, of which many systems give
+    1024 at first.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 16 * 1024 if hard == resource.RLIM_INFINITY else hard
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -202,7 +204,7 @@ def _script(options: Mapping[str, Any], cluster: Cluster, runs: Path, jobs: int)
     try:
         from submitit.slurm.slurm import _make_sbatch_string
     except ModuleNotFoundError:
-        return "Its script is made by submitit, which is not installed: pip install -e '.[slurm]'"
+        return "Its script is written by submitit, which is not installed: pip install -e '.[slurm]'"
     logs = runs / "sweeps" / str(options["job_name"]).removeprefix("zo-") / "slurm"
     count = None if jobs == 1 else jobs
     command = f"{_python(cluster)} -u -m submitit.core._submit {shlex.quote(str(logs))}"

@@ -60,21 +60,21 @@ def _submit(
 ) -> int:
     folders = [run.folder for run in runs]
     try:
-        made = submit(runs, cluster, f"zo-{sweep_folder.name}", sweep_folder / "slurm")
+        outcome = submit(runs, cluster, f"zo-{sweep_folder.name}", sweep_folder / "slurm")
     except ConfigError as error:
         for folder in folders:
             RunFolder(folder).write_status("failed", error=f"not submitted: {error}")
         sys.stderr.write(f"{error}\n")
         return 2
-    for words in made.refused:
+    for words in outcome.refused:
         sys.stderr.write(f"{words}\n")
-    for folder in made.elsewhere:
+    for folder in outcome.elsewhere:
         console.print(f"{title_of(folder)} is in the queue, or runs, by another command, and was left to it.")
-    mine = [folder for folder in folders if folder not in made.elsewhere]
+    mine = [folder for folder in folders if folder not in outcome.elsewhere]
     jobs = sorted({str((submission(f) or {}).get("job", "")).partition("_")[0] for f in mine} - {""}, key=int)
     if jobs:
         console.print(f"Submitted as {', '.join(jobs)}. python -m experiments status {after}")
-    if made.refused:
+    if outcome.refused:
         return 2
     return wait(folders, console) if launch["wait"] else 0
 
@@ -103,9 +103,10 @@ def left_to_others(console: Console, folders: Sequence[Path]) -> int:
     open_still = [folder for folder in folders if not (folder / "result.json").exists()]
     if not open_still:
         return 0
+    are = "is" if len(open_still) == 1 else "are"
     console.print(
-        f"{len(open_still)} of these runs are at work in other processes and have not ended: the sweep is not whole. "
-        "This command did not wait for them; python -m experiments watch does:"
+        f"{len(open_still)} of these runs {are} at work in other processes and not over: the sweep is not whole. This "
+        "command did not wait; python -m experiments watch does:"
     )
     for folder in open_still:
         console.print(f"  {folder}")

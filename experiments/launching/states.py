@@ -122,8 +122,8 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     state = str(status.get("state", "new"))
     if holder is not None:
         return State(folder, "running", f"process {holder['pid']} on {holder['host']}", steps, job)
-    if job is not None and state != "new" and (found := scheduler.queued(job)) is not None:
-        return _held(folder, state, job, found, steps)
+    if job is not None and state != "new" and (entry := scheduler.queued(job)) is not None:
+        return _held(folder, state, job, entry, steps)
     if state == "failed":
         return State(folder, "failed", str(status.get("error", "")), steps, job)
     if state == "stopped":
@@ -138,9 +138,9 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     return _open(folder, state, status, steps, job, scheduler)
 
 
-def _held(folder: Path, state: str, job: str, found: tuple[str, str], steps: int | None) -> State:
+def _held(folder: Path, state: str, job: str, entry: tuple[str, str], steps: int | None) -> State:
     """A run whose job is in SLURM's queue, whatever its files say."""
-    word, reason = found
+    word, reason = entry
     if word in _WAITS:
         return State(
             folder, "queued" if state == "queued" else "requeued", f"job {job}: {reason}", steps, job
@@ -168,7 +168,7 @@ def _open(
 
 
 def outcome_of(result: dict[str, Any]) -> str:
-    """What is told of a run that has ended: why it diverged, else the best on dev.
+    """Returns what to tell of a run that has ended: why it diverged, else the best on dev.
 
     Never test: settings may still be chosen between by what is read here.
     """

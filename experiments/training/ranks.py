@@ -72,7 +72,8 @@ def team_of(config: Mapping[str, Any]) -> Team:
 
 
 def gpus_of(model: Mapping[str, Any], here: RankInfo) -> int:
-    """How many GPUs each of several processes takes as its own; 0 where the configuration names the device.
+    """Returns the number of GPUs that each of several processes takes as its own; 0 where the configuration names the
+    device.
 
     Raises ConfigError for a map from modules to devices, which all processes of a machine would follow alike.
     """

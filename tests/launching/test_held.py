@@ -244,7 +244,9 @@ def test_a_run_that_others_are_at_makes_a_second_sweep_end_with_1(small, tmp_pat
     with folder.locked():
         assert main(["-m", *words]) == 1
         said = capsys.readouterr().out
-        assert "1 of these runs are at work in other processes" in said and str(folder.path) in said
+        assert (
+            "1 of these runs is at work in other processes and not over" in said and str(folder.path) in said
+        )
         # A worker that finds its run held ends, before it loads a model.
         folder.write("submission.json", {"cwd": os.getcwd(), "code": "."})
         assert work(folder.path) == BUSY
