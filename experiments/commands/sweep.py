@@ -146,23 +146,21 @@ def _overview(
         title_justify="left",
         caption_justify="left",
     )
-    for column in ("run", "steps", "forward passes", "state", *(("GiB", "GPU-hours") if needs else ())):
+    words = unequal(made.runs)
+    passes = ("forwards",) if words else ()
+    for column in ("run", "steps", *passes, "state", *(("GiB", "GPU-hours") if needs else ())):
         table.add_column(column, overflow="fold")
     for run in made.runs[:SHOWN]:
         state = "again" if rerun and run.ended else "elsewhere" if run in busy else state_of(run)
-        row = [
-            short(run, made.runs),
-            f"{run.steps:,}",
-            "-" if run.passes is None else f"{run.passes:,}",
-            state,
-        ]
+        forwards = ["-" if run.passes is None else f"{run.passes:,}"] if words else []
+        row = [short(run, made.runs), f"{run.steps:,}", *forwards, state]
         if needs is not None:
             need = needs.of(run.config)
             row += ["?", "?"] if need is None else [f"{need.peak / 2**30:.2g}", f"{need.hours:.2g}"]
         table.add_row(*row)
     if len(made.runs) > SHOWN:
         table.add_row(f"and {len(made.runs) - SHOWN} more")
-    captions = [words] if (words := unequal(made.runs)) else []
+    captions = [words] if words else []
     if needs is not None:
         about = "Memory and GPU-hours are estimates; python -m experiments estimate says by what."
         captions += [about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))]
