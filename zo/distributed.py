@@ -262,7 +262,7 @@ def _backend(wanted: str, everyone: Sequence[Sequence[str]], own: bool) -> str:
         named = " and ".join(f"ranks {one} and {other}" for one, other in pairs[:4])
         raise ConfigError(
             f"Processes would share a GPU: {named}. Start as many as there are GPUs, or let the scheduler bind GPUs of "
-            "its own to each (srun --gpus-per-task)."
+            "its own to each (srun --gpus-per-task), or put the model on the CPU (model.device=cpu)."
         )
     if wanted != "auto":
         return wanted
