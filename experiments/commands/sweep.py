@@ -1,4 +1,7 @@
-"""launch.py -m: check every run, show what is to do, freeze it, start it. 0 done, 1 a run failed, 2 wrong input."""
+"""launch.py -m: check every run, show what is to do, freeze it, start it.
+
+0 done, 1 a run failed, 2 wrong input, 3 another process is at some of the runs, which have not ended.
+"""
 
 import functools
 import sys
@@ -67,7 +70,7 @@ def sweep(asked: Asked, checked: Checked) -> int:
     pending = [_pending(run, snapshot, made, asked.again) for run in todo]
     view = sweep_view(console, names)
     code = start(pending, made.launcher, made.cluster, folder, console, view=view, names=names)
-    return max(code, left_to_others(console, elsewhere)) if local and code < INTERRUPTED else code
+    return (left_to_others(console, elsewhere) if local else 0) if code == 0 else code
 
 
 def _pending(run: Run, snapshot: Path, made: Plan, rerun: bool) -> Pending:

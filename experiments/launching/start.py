@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.launching.job import BUSY
 from experiments.launching.pool import LOG, Outcome, Pool, Show
 from experiments.launching.slurm import submit
 from experiments.launching.states import wait
@@ -95,11 +96,12 @@ def _close(
         console.print(f"Stopped ({stopped}). The same command goes on from there.")
         return INTERRUPTED if stopped == "SIGINT" else 0
     busy = [*elsewhere, *(outcome.folder for outcome in outcomes if outcome.busy)]
-    return max(1 if failed else 0, left_to_others(console, busy))
+    elsewhere_code = left_to_others(console, busy)
+    return 1 if failed else elsewhere_code
 
 
 def left_to_others(console: Console, folders: Sequence[Path]) -> int:
-    """Says which runs other processes are at, for which this command does not wait; 1 while one has not ended."""
+    """Says which runs other processes are at, for which this command does not wait; BUSY while one has not ended."""
     open_still = [folder for folder in folders if not (folder / "result.json").exists()]
     if not open_still:
         return 0
@@ -110,4 +112,4 @@ def left_to_others(console: Console, folders: Sequence[Path]) -> int:
     )
     for folder in open_still:
         console.print(f"  {folder}")
-    return 1
+    return BUSY

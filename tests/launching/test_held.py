@@ -231,7 +231,7 @@ def test_what_nobody_will_start_waits_and_its_command_is_said(tmp_path, capsys):
     assert "1 is waiting: python -m experiments retry --stopped" in capsys.readouterr().out
 
 
-def test_a_run_that_others_are_at_makes_a_second_sweep_end_with_1(small, tmp_path, capsys):
+def test_a_run_that_others_are_at_makes_a_second_sweep_say_so(small, tmp_path, capsys):
     """`pool && report` must not report a sweep that is not whole."""
     from experiments.launching.check import Asked, check
     from experiments.launching.plan import plan
@@ -242,7 +242,7 @@ def test_a_run_that_others_are_at_makes_a_second_sweep_end_with_1(small, tmp_pat
     folder = RunFolder(made.runs[0].folder)
     folder.write_status("running")
     with folder.locked():
-        assert main(["-m", *words]) == 1
+        assert main(["-m", *words]) == BUSY
         said = capsys.readouterr().out
         assert (
             "1 of these runs is at work in other processes and not over" in said and str(folder.path) in said
