@@ -11,6 +11,7 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.commands.launch import main as launch
+from experiments.config.compose import compose
 from experiments.config.launcher_config import Cluster
 from experiments.display.console import new_console
 from experiments.launching.slurm import Resources, arrays, parameters, resources_of
@@ -48,9 +49,12 @@ def test_the_site_has_the_last_word_and_null_leaves_it_to_the_model():
     assert "gpus_per_node" not in parameters(Resources(0, 4, 10), Cluster(), Path("/c"), "n")
 
 
+CONFIG = compose([]).config or {}
+
+
 def run(tmp_path: Path, name: str, state: str, **more) -> Path:
     folder = RunFolder(tmp_path / name)
-    folder.write_config({"seed": 0})
+    folder.write_config(CONFIG)
     folder.write_status(state, **more)
     return folder.path
 
