@@ -48,10 +48,10 @@ def one_at_a_time(task: Task, loaded: Loaded) -> list[int]:
 
 def measure(name: str, shared: Path, examples: int, repeats: int) -> dict[str, Any]:
     """Seconds of each way, and how many predictions are those of one option at a time."""
-    model = {**yaml.safe_load((CONF / "model" / "hub.yaml").read_text()), "device": "cpu"}
+    model = {**yaml.safe_load((CONF / "model" / "hub.yaml").read_text(encoding="utf-8")), "device": "cpu"}
     loaded = load({**model, "path": str(shared / "models" / "stories260K")})
     name, _, whole = name.partition(", ")
-    choice = yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text())
+    choice = yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text(encoding="utf-8"))
     test = 1000 if whole else examples
     choice |= {"data_dir": str(shared / "data" / name), "train": 8, "dev": 0, "test": test}
     task = load_task(choice, loaded)
@@ -96,7 +96,7 @@ def main() -> None:
     for row in rows:
         print("| " + " | ".join(map(str, row.values())) + " |")
     if request.out is not None:
-        request.out.write_text(json.dumps(rows, indent=1) + "\n")
+        request.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

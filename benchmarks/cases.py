@@ -73,7 +73,7 @@ def methods() -> dict[str, type[Optimizer]]:
 
     found = {}
     for path in sorted(METHODS.glob("*.yaml")):
-        module, _, kind = yaml.safe_load(path.read_text())["_target_"].rpartition(".")
+        module, _, kind = yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"].rpartition(".")
         if module.startswith("zo."):  # the others take no steps that could be measured
             found[path.stem] = getattr(importlib.import_module(module), kind)
     return found

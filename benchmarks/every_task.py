@@ -70,11 +70,11 @@ def main() -> None:
             code = launch([*arguments, f"paths.runs={folder}"])
             if code:
                 raise SystemExit(f"{' '.join(arguments)} ended with exit code {code}.")
-            result = json.loads(next(Path(folder).rglob("result.json")).read_text())
+            result = json.loads(next(Path(folder).rglob("result.json")).read_text(encoding="utf-8"))
         said = [a.replace(str(shared), "$ZO_SHARED") for a in arguments]
         rows.append({key: result[key] for key in KEPT} | {"command": "python launch.py " + " ".join(said)})
         if request.out is not None:  # what was measured stays, whatever comes next
-            request.out.write_text(json.dumps(rows, indent=1) + "\n")
+            request.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ def main() -> None:
     for row in rows:
         print(json.dumps(row))
     if options.out is not None:
-        old = json.loads(options.out.read_text()) if options.out.exists() else []
-        options.out.write_text(json.dumps([*old, *rows], indent=1) + "\n")
+        old = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
+        options.out.write_text(json.dumps([*old, *rows], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

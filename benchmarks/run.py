@@ -53,7 +53,7 @@ def main() -> None:
             # Read again: a series of times and one of memory can run at once. One that is cut off keeps its rows.
             rows = _rows(path)
             rows[_name(new)] = rows.get(_name(new), {}) | new
-            path.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
+            path.write_text(json.dumps(list(rows.values()), indent=1) + "\n", encoding="utf-8")
             _say(rows[_name(new)])
     if options.results == ROOT / "benchmarks" / "results":
         table.write(options.results, ROOT / "docs" / "benchmarks.md")
@@ -61,7 +61,7 @@ def main() -> None:
 
 def _rows(path: Path) -> dict[str, dict[str, Any]]:
     """What the file has, by what it is of."""
-    return {_name(row): row for row in json.loads(path.read_text())} if path.exists() else {}
+    return {_name(row): row for row in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
 
 
 def _name(case: dict[str, Any]) -> str:
@@ -138,7 +138,7 @@ def _device_name(device: Any) -> str:
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return "cpu " + next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return f"cpu {platform.processor() or platform.machine()}"

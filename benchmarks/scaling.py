@@ -31,14 +31,16 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["fzoo", "mezo"])
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(OUT.read_text()) if OUT.exists() else []
+    rows: list[dict[str, Any]] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else []
     for method in options.methods:
         for tokens in options.tokens:
             row = measure(method, options.size, tokens, options.rounds)
             print(json.dumps(row))
             same = ("method", "model", "tokens")
             rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
-            OUT.write_text(json.dumps(rows, indent=1) + "\n")  # a series that is cut off keeps its rows
+            OUT.write_text(
+                json.dumps(rows, indent=1) + "\n", encoding="utf-8"
+            )  # a series that is cut off keeps its rows
 
 
 def measure(method: str, size: str, tokens: str, rounds: int) -> dict[str, Any]:

@@ -152,8 +152,8 @@ def main() -> None:
     options = parser.parse_args()
     runs = read_runs(options.runs) if options.runs else []
     new = [row_of(run) for run in runs if run.result is not None and options.task in (None, run.task)]
-    rows = merged(json.loads(options.out.read_text()) if options.out.exists() else [], new)
-    options.out.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    rows = merged(json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else [], new)
+    options.out.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
     print(tables(rows))
 
 

@@ -38,7 +38,9 @@ _GPU_TARGET = 1.10  # of FZOO's step on a GPU
 
 def write(results: Path, page: Path) -> None:
     """Rewrites the page from all result files."""
-    rows = [row for path in sorted(results.glob("*.json")) for row in json.loads(path.read_text())]
+    rows = [
+        row for path in sorted(results.glob("*.json")) for row in json.loads(path.read_text(encoding="utf-8"))
+    ]
     text = _HEAD
     for device in dict.fromkeys(row["device"] for row in rows):
         mine = [row for row in rows if row["device"] == device]
@@ -47,7 +49,7 @@ def write(results: Path, page: Path) -> None:
         text += f"## {device}\n\n" + "\n".join(part for part in parts if part) + "\n"
     if not any(row["device"].startswith("cuda") for row in rows):
         text += _NO_GPU
-    page.write_text(text.rstrip("\n") + "\n")
+    page.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
 
 def _targets(rows: Rows) -> str:

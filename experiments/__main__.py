@@ -5,6 +5,7 @@ status, logs, cancel, retry RUNS
 report RUNS           methods compared: tables here, or a page, figures and tables with --out DIR (experiments.report)
 watch RUNS            several of them at once, while they run (experiments.watching)
 replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
+cut RUN               a journal cut before its damaged record, the old file kept, so that the run can go on
 export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
 estimate OVERRIDES    memory and GPU-hours of the runs that launch.py would start with them; several values: a table
 prefetch OVERRIDES    their models and data brought to this machine
@@ -31,8 +32,14 @@ def main(argv: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     replay = commands.add_parser("replay", help="rebuild the weights from the journal and compare digests")
     export = commands.add_parser("export", help="rebuild the weights from the journal and write them")
+    cut = commands.add_parser("cut", help="cut a journal before its damaged record; the old file is kept")
+    cut.add_argument("run", type=Path, help="a run's folder, the one with the file journal")
     for command in (replay, export):
         command.add_argument("run", type=Path, help="a run's folder, the one with the file journal")
+        command.add_argument(
+            "--allow", action="append", default=[], metavar="MODULE",
+            help="a module of your own that the run's configuration may import; repeatable",
+        )  # fmt: skip
         command.add_argument(
             "--steps", type=int, help="weights after so many steps; default: the reported ones"
         )
@@ -71,8 +78,10 @@ def main(argv: Sequence[str]) -> int:
         from experiments.commands import replay  # late: torch and transformers take seconds
 
         if request.command == "replay":
-            return replay.replay(request.run, request.steps, request.lengths)
-        return replay.export(request.run, request.steps, request.out)
+            return replay.replay(request.run, request.steps, request.lengths, request.allow)
+        if request.command == "cut":
+            return replay.cut(request.run)
+        return replay.export(request.run, request.steps, request.out, request.allow)
     except ZOError as error:
         sys.stderr.write(f"{error}\n")
         return 2 if isinstance(error, ConfigError | DataError) else 1

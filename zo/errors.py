@@ -17,6 +17,14 @@ class LookError(ZOError, RuntimeError):
     """A model that cannot be evaluated at the points an optimizer asks for."""
 
 
+class Idle(ConfigError):
+    """A run whose first steps all made no move, because their losses do not depend on the perturbation."""
+
+
+class Unseen(LookError, ConfigError):
+    """Trained weights that no evaluation reads, so that training them would do nothing."""
+
+
 class JournalError(ZOError, RuntimeError):
     """A journal or snapshot that is damaged, or belongs to another run."""
 

@@ -3,26 +3,29 @@
     file    = magic, header (JSON: names, shapes, dtypes, backends, what the run is), one record a step
     record  = step u32, losses f32 each, learning rate f32 if the clock decided it, CRC-32: 4·losses + 8 or 12 bytes
 
-A record is written in one call before the weights move. A torn or damaged tail is cut when the file is
-opened. The file is locked while open, so two processes cannot write one run; the lock dies with its process.
+A record is written in one call before the weights move, so a crash can tear only the last one, which is cut when
+the file is opened for writing. A damaged record that has whole ones behind it is no torn tail: the journal is then
+refused and the file kept as it is. Readers change nothing. The file is locked while open, so two processes cannot
+write one run; the lock dies with its process.
 """
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zo.errors import JournalError, Locked
+from zo.records import MAGIC, header_of, step_of, whole_behind
 from zo.team import Team
-
-MAGIC = b"zo-journal-1\n"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class Journal:
     path: made with its header if it is not there. header: what the run is; on reopening every entry must be
     equal, except those named in `accept`. losses: floats a step. with_lr: whether records hold the rate.
     sync_seconds: at most so much work is lost when the machine (not just the process) goes down.
-    Raises JournalError when the header differs, the file is no journal, or another process holds it.
+    read_only: opens the file for reading; it must be there and is never changed.
+    created: whether this call made the file. damage: a sentence about a damaged record with whole ones behind it, of
+    a reader; None where every record is whole. The records before it can be read.
+    Raises JournalError when the header differs, the file is no journal, a record in the middle is damaged and the
+    file is opened for writing, or another process holds it.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class Journal:
         with_lr: bool = False,
         accept: Iterable[str] = (),
         sync_seconds: float = 5.0,
+        read_only: bool = False,
     ):
         self.path = Path(path)
         self.header = json.loads(json.dumps({**header, "losses": losses, "with_lr": with_lr}))
@@ -59,20 +67,45 @@ class Journal:
         self._with_lr = with_lr
         self._sync_seconds = sync_seconds
         self._synced = time.monotonic()
-        try:
-            if not self.path.exists():
-                self._create()
-            self._file = os.open(self.path, os.O_RDWR)
-        except OSError as error:
-            raise _full(self.path, error) from error
+        self._read_only = read_only
+        self.created = False
+        self.damage: str | None = None
+        self._file = self._open()
         try:
             self._lock()
             self._start = self._read_header(set(accept))
-            self._steps = self._whole_records()
-            os.ftruncate(self._file, self._start + self._steps * self._size)
+            self._prefix = (hashlib.sha256(os.pread(self._file, self._start, 0)), 0)
+            self._steps = self._check_records()
+            if not read_only:
+                self._cut()
+        except OSError as error:
+            os.close(self._file)
+            raise _unwritable(self.path, error) from error
         except BaseException:
             os.close(self._file)
             raise
+
+    def _open(self) -> int:
+        """A link is not followed: what it leads to is not this run's."""
+        try:
+            if self.path.is_symlink():
+                raise JournalError(
+                    f"{self.path} is a link. A journal is neither read nor written through one: put the file itself "
+                    "there."
+                )
+            if self._read_only:
+                return os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+            if not self.path.exists():
+                self._create()
+            return os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
+        except FileNotFoundError as error:
+            if self._read_only:
+                raise JournalError(f"{self.path} is not there: no step of this run was recorded.") from error
+            raise _unwritable(self.path, error) from error
+        except OSError as error:
+            if self._read_only:
+                raise JournalError(f"{self.path} could not be read: {error.strerror}.") from error
+            raise _unwritable(self.path, error) from error
 
     def _create(self) -> None:
         data = json.dumps(self.header, sort_keys=True).encode()
@@ -84,16 +117,18 @@ class Journal:
                 os.fsync(file.fileno())
             try:
                 os.link(temporary, self.path)  # unlike a rename it leaves a journal that another process made
+                self.created = True
             except FileExistsError:
                 pass
             except OSError:  # a file system without links
                 os.rename(temporary, self.path)
+                self.created = True
         finally:
             temporary.unlink(missing_ok=True)
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, (fcntl.LOCK_SH if self._read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 return  # a file system without locks
@@ -103,16 +138,7 @@ class Journal:
             ) from error
 
     def _read_header(self, accept: set[str]) -> int:
-        magic = os.pread(self._file, len(MAGIC), 0)
-        (size,) = struct.unpack("<I", os.pread(self._file, 4, len(MAGIC)).ljust(4, b"\0"))
-        size = min(size, os.fstat(self._file).st_size)  # a damaged size asks for gigabytes
-        data = os.pread(self._file, size, len(MAGIC) + 4)
-        check = os.pread(self._file, 4, len(MAGIC) + 4 + size)
-        if magic != MAGIC or len(check) < 4 or struct.unpack("<I", check)[0] != zlib.crc32(data):
-            raise JournalError(
-                f"{self.path} is no journal of zo, or its header is damaged. Move it away to start anew."
-            )
-        theirs = json.loads(data)
+        theirs, start = header_of(self._file, self.path)
         differing = [
             f"  {key}: the journal has {_short(theirs.get(key))}, this run has {_short(self.header.get(key))}"
             for key in sorted(theirs.keys() | self.header.keys())
@@ -125,21 +151,38 @@ class Journal:
                 + "\nGo back to what it has, or "
                 "accept the difference by name (checkpoint.accept=[...]), or start anew in another folder."
             )
-        return len(MAGIC) + 8 + size
+        return start
 
-    def _whole_records(self) -> int:
+    def _check_records(self) -> int:
+        """Counts the whole records from the first on; raises JournalError, or notes for a reader, where more follow."""
         data = os.pread(self._file, os.fstat(self._file).st_size, self._start)
-        for t in range(len(data) // self._size):
-            record = data[t * self._size : (t + 1) * self._size]
-            if struct.unpack("<I", record[-4:])[0] != zlib.crc32(record[:-4]) or record[:4] != struct.pack(
-                "<I", t
-            ):
-                return t
-        return len(data) // self._size
+        count = len(data) // self._size
+        steps = next((t for t in range(count) if step_of(data, t * self._size, self._size) != t), count)
+        behind = whole_behind(data, self._size, steps)
+        if behind:
+            self.damage = (
+                f"Record {steps + 1:,} of {count:,} of {self.path} is damaged; {_records(behind)} behind it "
+                f"{'is' if behind == 1 else 'are'} whole, and nothing was changed. Put a copy of the file back. Else "
+                f"`python -m experiments cut RUN` goes on from the first {_records(steps)} and keeps this file under "
+                "another name, and launch.py --rerun starts anew."
+            )
+            if not self._read_only:
+                raise JournalError(self.damage)
+        return steps
+
+    def _cut(self) -> None:
+        """Removes a torn last record; a file that has none is not written to."""
+        if os.fstat(self._file).st_size > self.bytes:
+            os.ftruncate(self._file, self.bytes)
 
     def __len__(self) -> int:
         """Steps recorded."""
         return self._steps
+
+    @property
+    def bytes(self) -> int:
+        """Size of the header and the whole records."""
+        return self._start + self._steps * self._size
 
     def __getitem__(self, t: int) -> Record:
         if not 0 <= t < self._steps:
@@ -147,6 +190,20 @@ class Journal:
         data = os.pread(self._file, self._struct.size, self._start + t * self._size)
         _, *values = self._struct.unpack(data)
         return Record(tuple(values[:-1]), values[-1]) if self._with_lr else Record(tuple(values), None)
+
+    def digest(self, steps: int) -> str:
+        """Returns what binds other files to this journal: 16 hexadecimal digits of its header and first records.
+
+        Raises IndexError for more steps than are recorded.
+        """
+        if not 0 <= steps <= self._steps:
+            raise IndexError(f"{steps} of {self._steps} steps")
+        total, done = self._prefix
+        if steps < done:
+            total, done = hashlib.sha256(os.pread(self._file, self._start, 0)), 0
+        total.update(os.pread(self._file, (steps - done) * self._size, self._start + done * self._size))
+        self._prefix = (total, steps)
+        return total.hexdigest()[:16]
 
     def append(self, losses: Sequence[float], lr: float | None = None) -> None:
         """Writes the record of the next step; fp32 values come back as they are.
@@ -161,32 +218,51 @@ class Journal:
             if os.pwrite(self._file, data, place) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time.monotonic() - self._synced > self._sync_seconds:
-                self.sync()
+                self._sync()
         except OSError as error:
-            os.ftruncate(self._file, place)
-            raise _full(self.path, error) from error
+            with suppress(OSError):  # the first error is the one to show; a torn record is cut on opening
+                os.ftruncate(self._file, place)
+            raise _unwritable(self.path, error) from error
         self._steps += 1
 
     def truncate(self, steps: int) -> None:
         """Forgets all records from `steps` on."""
         self._steps = min(self._steps, steps)
-        os.ftruncate(self._file, self._start + self._steps * self._size)
+        if self._prefix[1] > self._steps:
+            self._prefix = (hashlib.sha256(os.pread(self._file, self._start, 0)), 0)
+        try:
+            self._cut()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def sync(self) -> None:
-        """Forces the records to the disk."""
-        os.fsync(self._file)
+        """Forces the records to the disk. Raises JournalError when that fails."""
+        try:
+            self._sync()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _sync(self) -> None:
+        if not self._read_only:
+            os.fsync(self._file)
         self._synced = time.monotonic()
 
     def close(self) -> None:
         """Syncs and releases the lock."""
-        self.sync()
-        os.close(self._file)
+        try:
+            self.sync()
+        finally:
+            os.close(self._file)
 
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            return self.close()
+        with suppress(JournalError):  # the error that ends the block is the first, and the one to show
+            self.close()
+        return None
 
 
 class Copy:
@@ -204,6 +280,10 @@ class Copy:
 
     def __getitem__(self, t: int) -> Record:
         return self._records[t]
+
+    def digest(self, steps: int) -> str:
+        """Nothing: this rank writes no file that could be bound to the journal."""
+        return ""
 
     def append(self, losses: Sequence[float], lr: float | None = None) -> None:
         """Adds the record of the next step."""
@@ -241,7 +321,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _full(path: Path, error: OSError) -> JournalError:
+def _records(count: int) -> str:
+    return f"{count:,} record{'' if count == 1 else 's'}"
+
+
+def _unwritable(path: Path, error: OSError) -> JournalError:
     return JournalError(
         f"{path} could not be written: {error.strerror}. What was written before is intact; free space or "
         "mend the permissions, then run the same command again."

@@ -1,18 +1,26 @@
 """Snapshots of weights and optimizer state, for when replaying the whole journal would take long.
 
 A snapshot is two files: step-<t>.pt, and step-<t>.json with its SHA-256, written last. Either is written
-beside its name and moved there, so a process killed while saving leaves the older snapshot valid.
+beside its name and moved there, so a process killed while saving leaves the older snapshot valid. The card also holds
+the digest of the journal's records that led to it (zo.Journal.digest): of a journal that was cut and went on another
+way, snapshots of the old way lie there still, and are no state of this run.
 """
 
 import hashlib
 import json
 import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zo.errors import JournalError
+
+_CARD = re.compile(r"step-(\d{8,})\.json")
 
 
 class Snapshots:
@@ -22,15 +30,20 @@ class Snapshots:
         self.folder = Path(folder)
         self.keep = keep
         self.pinned: int | None = None
+        self._whole: dict[
+            int, bool
+        ] = {}  # reading a large payload for its digest takes long, so once is enough
 
     def steps(self) -> list[int]:
-        """Steps of which a snapshot is complete, ascending."""
-        return sorted(int(path.stem.removeprefix("step-")) for path in self.folder.glob("step-*.json"))
+        """Steps of which a snapshot is complete, ascending; copies under other names are none."""
+        names = (_CARD.fullmatch(path.name) for path in self.folder.glob("step-*.json"))
+        return sorted(int(name[1]) for name in names if name)
 
-    def save(self, step: int, state: dict[str, Tensor]) -> None:
+    def save(self, step: int, state: dict[str, Tensor], journal: str | None = None) -> None:
         """Writes the state after `step` steps, then drops the oldest beyond `keep`.
 
-        Raises JournalError when it cannot be written; older snapshots stay.
+        journal: digest of the records that led here. Raises JournalError when it cannot be written; older snapshots
+        stay.
         """
         payload, card = self._paths(step)
         try:
@@ -38,13 +51,15 @@ class Snapshots:
             self._sweep()
             temporary = payload.with_suffix(f".{os.getpid()}.tmp")
             torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, temporary)
-            text = json.dumps({"step": step, "sha256": _sha256(temporary)})
+            text = json.dumps({"step": step, "sha256": _sha256(temporary), "journal": journal})
             _settle(temporary, payload)
             temporary = card.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
             _settle(temporary, card)
+            self._whole.pop(step, None)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            self._sweep()
+            with suppress(OSError):
+                self._sweep()
             raise JournalError(
                 f"The snapshot {payload} could not be written: {error}. Free space and run again."
             ) from error
@@ -61,19 +76,52 @@ class Snapshots:
         for leftover in leftovers:
             leftover.unlink(missing_ok=True)
 
-    def newest(self, limit: int) -> tuple[int, dict[str, Tensor]] | None:
-        """(step, state) of the newest snapshot of at most `limit` steps whose digest is right, or None."""
-        for step in reversed([step for step in self.steps() if step <= limit]):
+    def newest_step(self, limit: int, digest: Callable[[int], str] | None = None) -> int | None:
+        """Returns the step of the newest snapshot of at most `limit` steps that is whole and of this run, or None.
+
+        digest: of the journal's first records. Cards of an older version hold none, and are taken at their word.
+        """
+        steps = [step for step in self.steps() if step <= limit]
+        return next((step for step in reversed(steps) if self.has(step, digest)), None)
+
+    def has(self, step: int, digest: Callable[[int], str] | None = None) -> bool:
+        """Whether there is a whole snapshot of this step, to which that journal led."""
+        ours = digest is None or self.journal_of(step) in (None, digest(step))
+        return ours and self._is_whole(step)
+
+    def newest(
+        self, limit: int, digest: Callable[[int], str] | None = None
+    ) -> tuple[int, dict[str, Tensor]] | None:
+        """(step, state) of the snapshot of `newest_step`, or None."""
+        step = self.newest_step(limit, digest)
+        return None if step is None else (step, torch.load(self._paths(step)[0], weights_only=True))
+
+    def journal_of(self, step: int) -> str | None:
+        """The digest of the journal's records that led to a snapshot; None where its card holds none."""
+        digest = _card(self._paths(step)[1]).get("journal")
+        return digest if isinstance(digest, str) else None
+
+    def _is_whole(self, step: int) -> bool:
+        if step not in self._whole:
             payload, card = self._paths(step)
-            if payload.exists() and _sha256(payload) == _digest_of(card):
-                return step, torch.load(payload, weights_only=True)
-        return None
+            self._whole[step] = payload.exists() and _sha256(payload) == _card(card).get("sha256")
+        return self._whole[step]
+
+    def drop_from(self, step: int, digest: Callable[[int], str] | None = None) -> None:
+        """Removes the snapshots beyond `step`, and with a `digest` those that another journal led to."""
+        for each in self.steps():
+            if each > step or (digest is not None and self.journal_of(each) not in (None, digest(each))):
+                self.drop(each)
 
     def drop(self, step: int) -> None:
         """Removes a snapshot, its card first."""
         payload, card = self._paths(step)
-        card.unlink(missing_ok=True)
-        payload.unlink(missing_ok=True)
+        try:
+            card.unlink(missing_ok=True)
+            payload.unlink(missing_ok=True)
+        except OSError as error:
+            raise JournalError(f"The snapshot {payload} could not be removed: {error.strerror}.") from error
+        self._whole.pop(step, None)
 
     def _paths(self, step: int) -> tuple[Path, Path]:
         return self.folder / f"step-{step:08d}.pt", self.folder / f"step-{step:08d}.json"
@@ -85,12 +133,13 @@ def _settle(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def _digest_of(card: Path) -> str | None:
-    """The digest a card states, or None if it is damaged."""
+def _card(path: Path) -> dict[str, Any]:
+    """Returns what a card says, or nothing if it is damaged."""
     try:
-        return json.loads(card.read_text())["sha256"]
-    except (ValueError, KeyError, TypeError):
-        return None
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
 
 
 def _sha256(path: Path) -> str:

@@ -4,10 +4,11 @@
         losses = optimizer.step(t, batch, look)     # forward passes
         journal.append(losses)                      # a step begins to exist here
         optimizer.tell(t, losses)                   # the move
-        on_step(t, seen)
+        on_step(t, seen)                            # rows, evaluations
+        snapshot(t + 1)                             # now and then; all that belongs to step t is done by then
 
-A journaled step is told without looking, so the same loop replays a journal. With snapshots it starts at
-the newest one that fits and replays the tail.
+A journaled step is told without looking, so the same loop replays a journal, and calls on_step again. With snapshots
+it starts at the newest one that fits and replays the tail.
 """
 
 import math
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from zo.errors import ConfigError, DataError, JournalError, RanksDiverged
 from zo.journal import Copy, Journal
+from zo.kernels.adam_window import f32
 from zo.kernels.sums import squares
 from zo.optimizers import Optimizer
 from zo.optimizers.optimizer import Looker
@@ -75,7 +77,7 @@ def train(
             batch_of(t, False)
         else:
             team.begin(t)
-            lr = None if rate is None else torch.tensor(rate(t)).item()  # as the journal will hold it
+            lr = None if rate is None else f32(rate(t))  # as the journal will hold it
             with _back_to_agreement(team, journal, snapshots):
                 losses = optimizer.step(t, batch_of(t, True), look, lr)
             if journal is not None:
@@ -84,12 +86,14 @@ def train(
             began = time.monotonic()
         seen = optimizer.tell(t, losses, lr)
         replay_seconds += time.monotonic() - began
+        start = t + 1
+        over = on_step is not None and on_step(t, seen, replayed)
+        # Behind on_step: from its snapshot on a step is never told again, so what on_step does must be done by then.
         if snapshots is not None and replay_seconds > max_replay_seconds and not replayed:
             if team.leads:
-                snapshot(optimizer, snapshots, t + 1)
+                snapshot(optimizer, snapshots, start, journal)
             replay_seconds = 0.0
-        start = t + 1
-        if on_step is not None and on_step(t, seen, replayed):
+        if over:
             break
     with _back_to_agreement(team, journal, snapshots):
         team.verify(start, optimizer.weights)
@@ -113,13 +117,18 @@ def path_lengths(optimizer: Optimizer, journal: Journal | Copy, steps: int) -> l
     return lengths
 
 
-def snapshot(optimizer: Optimizer, snapshots: Snapshots, step: int) -> None:
-    """Saves weights and optimizer after `step` steps."""
+def snapshot(
+    optimizer: Optimizer, snapshots: Snapshots, step: int, journal: Journal | Copy | None = None
+) -> None:
+    """Saves weights and optimizer after `step` steps, bound to the journal's records that led there."""
     state: dict[str, Tensor] = {
         f"weights:{name}": tensor for name, tensor in optimizer.weights.state().items()
     }
     state |= {f"optimizer:{name}": tensor for name, tensor in optimizer.state().items()}
-    snapshots.save(step, state | {"counts": torch.tensor([optimizer.skipped, optimizer.idle])})
+    state["counts"] = torch.tensor([optimizer.skipped, optimizer.idle], dtype=torch.int64, device="cpu")
+    if isinstance(journal, Journal):
+        journal.sync()  # after a power cut a journal that is shorter than its snapshot would make it useless
+    snapshots.save(step, state, None if journal is None else journal.digest(step))
 
 
 def load_snapshot(optimizer: Optimizer, state: dict[str, Tensor]) -> None:
@@ -140,7 +149,7 @@ def _restore(
     """Loads the newest snapshot that the journal covers; returns its step, or 0."""
     if journal is None:
         return 0
-    found = None if snapshots is None else _newest(snapshots, len(journal), team)
+    found = None if snapshots is None else _newest(snapshots, journal, team)
     step = 0
     if found is not None:
         step, state = found
@@ -150,13 +159,19 @@ def _restore(
     return step
 
 
-def _newest(snapshots: Snapshots, limit: int, team: Team) -> tuple[int, dict[str, Tensor]] | None:
-    """(step, state) of the snapshot that rank 0 picks, or None; every rank reads the file for itself."""
+def _newest(
+    snapshots: Snapshots, journal: Journal | Copy, team: Team
+) -> tuple[int, dict[str, Tensor]] | None:
+    """(step, state) of the snapshot that rank 0 picks, or None; every rank reads the file for itself.
+
+    Rank 0 removes those that this journal did not lead to: they would be taken for its own once it is long enough.
+    """
     found: tuple[int, dict[str, Tensor]] | None = None
 
     def pick() -> int | None:
         nonlocal found
-        found = snapshots.newest(limit)
+        snapshots.drop_from(len(journal), journal.digest)
+        found = snapshots.newest(len(journal), journal.digest)
         return None if found is None else found[0]
 
     step = team.first(pick)
@@ -181,8 +196,7 @@ def _back_to_agreement(
         if journal is not None and team.agreed is not None:
             journal.truncate(team.agreed)
             if snapshots is not None and team.leads:
-                for step in [step for step in snapshots.steps() if step > team.agreed]:
-                    snapshots.drop(step)
+                snapshots.drop_from(team.agreed)
         raise
 
 

@@ -2,7 +2,9 @@
 
 Only `move`, `elementwise` and `load` write to them. A weight of 16 bits takes moves by `update`
 (zo/kernels/rounding.py). Vectors of 16-bit models (norm gains, biases) would lose an ε of 1e-3 entirely near
-1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype.
+1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype. `hold` does the
+same to a vector that is stored as a matrix. What others write into the parameters (load_state_dict, an average) is
+taken over before the next look or move.
 
 A move that is a sum of directions is `move`. One whose entries depend on the noise in another way (a moment,
 a sign, a curvature) is `elementwise`, by a Formula (zo/kernels/formulas.py), which the kernels work out in the cache:
@@ -21,12 +23,13 @@ have a fixed size and order on every device, so a sum over them is always the sa
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe, Terms
 from zo.directions.direction import two_sides, words_of
 from zo.errors import ConfigError, JournalError
+from zo.following import Following
 from zo.kernels import Kernels, best, eager, rounding
 from zo.kernels.adam_window import Moments
 from zo.kernels.elementwise import BLOCK, Block, Rule
@@ -43,33 +46,49 @@ class Weights:
     """The tensors of a model that require a gradient, by canonical name.
 
     params: a module or its named parameters.
-    update: nearest, stochastic or master; how 16-bit weights are rounded.
+    update: auto, nearest, stochastic or master; how 16-bit weights take a move. auto is nearest here, and master in
+        first-order methods (zo/optimizers/firstorder.py).
+    stated: whether `update` was chosen, that is, given and not auto.
+    half: whether the model holds float16 numbers, trained or frozen.
     kernels: auto, eager, native or triton; who computes (bits of signs are equal).
     copies: keep fp32 copies of 16-bit vectors.
     """
 
     def __init__(
-        self, params: Parameters, *, update: str = "nearest", kernels: str = "auto", copies: bool = True
+        self, params: Parameters, *, update: str = "auto", kernels: str = "auto", copies: bool = True
     ):
         self.tensors = trained(params)
-        rounding.check_update(update, torch.float32)  # the name; the dtypes follow
-        self.update = update
+        rounding.check_update(update)
+        self.stated = update != "auto"
+        self.update = update if self.stated else "nearest"
+        model = params.parameters() if isinstance(params, nn.Module) else self.tensors.values()
+        self.half = any(tensor.dtype == torch.float16 for tensor in model)
         self.ids = {name: id_of(name) for name in self.tensors}
         self.numel = sum(tensor.numel() for tensor in self.tensors.values())
         self._kernels = {
             device: best(device, kernels) for device in {t.device for t in self.tensors.values()}
         }
+        self.holds = copies
         self.copies: dict[str, Tensor] = {}
         self.low: dict[str, Tensor] = {}
+        self._following = Following()
         for name, tensor in self.tensors.items():
             if tensor.dtype == torch.float32:
                 continue
             if copies and tensor.dim() <= 1:
                 self.copies[name] = tensor.detach().float()
                 continue
-            rounding.check_update(update, tensor.dtype)
             if update == "master":
                 self.low[name] = torch.zeros_like(tensor, dtype=torch.int16)
+
+    def hold(self, name: str) -> None:
+        """Keeps an fp32 copy of a 16-bit tensor, which from here on is perturbed and moved in its place."""
+        self.copies[name] = self.tensors[name].detach().float()
+        self.low.pop(name, None)
+
+    def refresh(self) -> None:
+        """Takes over what others wrote into the parameters since the last move (zo/following.py)."""
+        self._following.refresh(self.tensors, self.copies, self.low)
 
     @property
     def backend(self) -> str:
@@ -86,7 +105,7 @@ class Weights:
 
     def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
         """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
-        zeros = torch.zeros(self.tensors[name].shape, device=self.tensors[name].device)
+        zeros = torch.zeros_like(self.tensors[name].detach(), dtype=torch.float32)
         if not terms:
             return zeros if rows is None else zeros[rows]
         place, words, kernels = (zeros, self.ids[name], stream), words_of(terms), self.kernels(name)
@@ -96,7 +115,8 @@ class Weights:
 
     def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
         """fp32 [size]: the stream's numbers of the parameter `name`, a zero byte and the letter."""
-        zeros, pid = torch.zeros(size, device=self.tensors[name].device), id_of(f"{name}\0{letter}")
+        zeros = torch.zeros(size, dtype=torch.float32, device=self.tensors[name].device)
+        pid = id_of(f"{name}\0{letter}")
         return self.kernels(name).perturb(zeros, pid, stream, [(word, 1.0)], zeros)
 
     def warm(self, keys: Sequence[Key], directions: Directions) -> None:
@@ -179,6 +199,7 @@ class Weights:
         rounding_key names the bits of stochastic rounding, another one for every move. Without a term and decay nothing
         is touched.
         """
+        self.refresh()
         wanted = [(key, c) for key, c in terms if c != 0.0]
         word = self._rounding_word(rounding_key)
         for name in self.tensors:
@@ -228,6 +249,8 @@ class Weights:
         """Rounds the fp32 copy of a 16-bit vector, where there is one, into the model."""
         if name in self.copies:
             self.tensors[name].detach().copy_(self.copies[name])
+        if name in self.low:
+            self._following.note(name, self.tensors[name])
 
     def zeros(self) -> dict[str, Tensor]:
         """A state for `elementwise`: fp32 zeros in the shape of every trained tensor, by name."""
@@ -250,6 +273,7 @@ class Weights:
         state: fp32 tensors that the rule reads and writes, by its own name and then the tensor's (`zeros`).
         A rule that returns Σ c z, summed in the order of the keys, gives the bits of `move`.
         """
+        self.refresh()
         word = self._rounding_word(rounding_key)
         for name in self.tensors:
             own_decay = 0.0 if any(part in name for part in no_decay) else decay
@@ -303,13 +327,14 @@ class Weights:
         words, device = self._plain_words(name, keys, directions), self.tensors[name].device
         if words is not None:
             kernels, pid, stream = self.kernels(name), self.ids[name], directions.stream
-            room = torch.empty(len(words), most, device=device)
+            room = torch.empty(len(words), most, dtype=torch.float32, device=device)
             return lambda start, n: kernels.noise(words, pid, stream, start, n, device, room) if words else ()
         whole = [self.direction(name, key, directions).view(-1) for key in keys]
         return lambda start, count: [z[start : start + count] for z in whole]
 
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs to set the weights: parameters, copies, low halves."""
+        self.refresh()
         parts = {"": {n: t.detach() for n, t in self.tensors.items()}, "copy:": self.copies, "low:": self.low}
         return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.items()}
 
@@ -322,6 +347,8 @@ class Weights:
                 raise JournalError(f"The snapshot does not fit the model at {name!r}: it is of another run.")
         for name, tensor in mine.items():
             tensor.copy_(state[name])
+        for name in self.low:
+            self._following.note(name, self.tensors[name])
 
     def sha256(self) -> str:
         """Hex digest over sorted (name, dtype, shape, bytes) of the trained tensors, in the model's dtype."""

@@ -16,8 +16,8 @@ does. Its early stopping is tol=0.01 steps=1000.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from zo.weights import Weights
 class LinearProbe(NoTraining):
     """A logistic regression on the head's inputs, see above and experiments.baselines.logistic_regression."""
 
+    acts_when: ClassVar[Mapping[str, str]] = {"folds": "c is None"}
     replays_from = "nothing"  # the fit is not journaled; the saved model is the result
 
     def __init__(

@@ -15,12 +15,16 @@ from experiments.estimating.run_cost import BANDWIDTH, PROGRAM, RATES, Estimate,
 from experiments.models.source import model_name
 
 NOTE = (
+    "peak = weights + masters + moments + the largest of: evaluation; activations; activations and gradients during "
+    "the backward pass; gradients + update. N× is the multiple of inference: the weights and one forward pass of a "
+    "step's batch. "
     f"Tokens of a row: {{source}}. GPU-hours are assumed, not measured: {RATES[2] / 1e12:.0f} TFLOP/s in 16 bits, "
     f"{RATES[4] / 1e12:.0f} in 32, {BANDWIDTH / 1e12:.0f} TB/s, about half of what an A100 can. A run on a CPU holds "
     f"about {PROGRAM / 2**20:.0f} MiB of program besides."
 )
 COLUMNS = (
-    "model,task,optimizer,peft,parameters,trained,tokens,probes,weights,state,step,evaluation,peak,GPUs,hours"
+    "model,task,optimizer,peft,parameters,trained,tokens,probes,"
+    "weights,masters,moments,gradients,activations,update,evaluation,peak,GPUs,hours"
 )
 
 
@@ -31,10 +35,10 @@ def show(configs: Sequence[dict[str, Any]], tokens: int | None, as_json: bool) -
         rows = [asdict(e) | _choices(config) for config, e in made]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
-    console = new_console(width=None if sys.stdout.isatty() else 160)
-    table = Table(title="Memory in GiB; GPUs of 80 GiB; hours of GPUs")
+    console = new_console(width=None if sys.stdout.isatty() else 220)
+    table = Table(title="Memory in GiB, and as a multiple of inference; GPUs of 80 GiB; hours of GPUs")
     for number, name in enumerate(COLUMNS.split(",")):
-        table.add_column(name, justify="left" if number < 4 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if number < 4 else "right", no_wrap=number < 4)
     for config, e in made:
         table.add_row(*_choices(config).values(), *_cells(e))
     console.print(table)
@@ -61,7 +65,11 @@ def _choices(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _cells(e: Estimate) -> list[str]:
-    sizes = [f"{n / 2**30:.3g}" for n in (e.weights, e.state, e.training, e.evaluation, e.peak)]
+    figures = (
+        *(e.weights, e.masters, e.moments, e.gradients),
+        *(e.activations, e.update, e.evaluation, e.peak),
+    )
+    sizes = [f"{n / 2**30:.3g} {n / e.inference:.2f}×" if n else "0" for n in figures]
     return [
         *(_count(e.parameters), _count(e.trained), str(e.tokens), str(e.probes)),
         *(*sizes, str(e.gpus), f"{e.hours:.2g}"),

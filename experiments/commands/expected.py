@@ -12,8 +12,12 @@ from experiments.config.run_id import method_of
 from experiments.display.console import new_console
 from experiments.models.source import model_name
 from experiments.papers import POINTS, Published, published
+from experiments.papers.unpublished import unpublished
 
-NOTE = f"In per cent. A mean counts as reproduced within ±: two published deviations, else {POINTS:g} points."
+NOTE = (
+    "In per cent. A mean counts as reproduced within so many points: two published deviations, or, where the paper "
+    f"prints none (–), {POINTS:g} points."
+)
 
 
 def expected(config: Mapping[str, Any]) -> list[Published]:
@@ -33,6 +37,7 @@ def expected(config: Mapping[str, Any]) -> list[Published]:
         if (number.model, number.task, number.method, number.peft) == wanted
         and number.k in (None, task["k"])
         and number.fits(task)
+        and number.has_settings(config)
     ]
 
 
@@ -41,18 +46,29 @@ def show(configs: Sequence[Mapping[str, Any]]) -> int:
     numbers = list(dict.fromkeys(number for config in configs for number in expected(config)))
     console = new_console(width=None if sys.stdout.isatty() else 160)
     if numbers:
-        table = Table(title="Published")
-        for n, name in enumerate(
-            ("paper", "table", "model", "task", "method", "peft", "k", "value", "±", "note")
-        ):
-            table.add_column(name, justify="right" if n in (6, 7, 8) else "left", no_wrap=n < 9)
-        for n in numbers:
-            k = "" if n.k is None else str(n.k)
-            value, tolerance = f"{n.value:.1f}", f"{n.tolerance:.1f}"
-            table.add_row(n.paper, n.table, n.model, n.task, n.method, n.peft, k, value, tolerance, n.note)
-        console.print(table)
+        console.print(_table(numbers))
         console.print(NOTE)
+    for sentence in dict.fromkeys(sentence for config in configs if (sentence := unpublished(config))):
+        console.print(sentence)
     without = sum(not expected(config) for config in configs)
     if without:
         console.print(f"No paper's number is at hand for {without} of {len(configs)} configurations.")
     return 0
+
+
+def _table(numbers: Sequence[Published]) -> Table:
+    table = Table(title="Published")
+    names = ("paper", "table", "model", "task", "method", "peft", "k", "value", "±", "within", "note")
+    for name in names:
+        right = name in ("k", "value", "±", "within")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "note")
+    for n in numbers:
+        table.add_row(
+            *(n.paper, n.table, n.model, n.task, n.method, n.peft),
+            "" if n.k is None else str(n.k),
+            f"{n.value:.1f}",
+            "–" if n.deviation is None else f"{n.deviation:.1f}",
+            f"{n.tolerance:.1f}",
+            "; ".join(part for part in (n.settings_text, n.note) if part),
+        )
+    return table

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.compose import compose, groups
 from experiments.config.problems import Problem, did_you_mean, listing
-from experiments.display.console import new_console
+from experiments.display.console import new_console, outliving_output
 
 FLAGS = (
     "--help",
@@ -172,6 +172,7 @@ def _run(config: dict[str, object], rerun: bool) -> int:
             from experiments.display.progress import show_ended
 
             show_ended(new_console(), *found)
+            preflight.tidy(config, found[1])
             return 0
         from experiments.training.run import run  # late, because torch and transformers take seconds
 
@@ -182,6 +183,11 @@ def _run(config: dict[str, object], rerun: bool) -> int:
 
 def _said(launch: Callable[[], int]) -> int:
     """Its exit code; refusals of the program are a message, anything unexpected keeps its traceback."""
+    with outliving_output():
+        return _answered(launch)
+
+
+def _answered(launch: Callable[[], int]) -> int:
     from zo.errors import ConfigError, DataError, ZOError
 
     try:

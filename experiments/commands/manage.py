@@ -15,6 +15,7 @@ from rich.console import Console
 
 from experiments.commands.watch import tell_waiting
 from experiments.config.saved import load_config
+from experiments.config.trusted import check_targets
 from experiments.display.console import new_console
 from experiments.launching.states import OPEN, State, find_runs, states
 from experiments.launching.submission import LOG, Pending, freeze_again, submission
@@ -45,6 +46,10 @@ def add(commands: Any) -> None:
                 help="also runs that were stopped or cancelled, or wait for nobody",
             )
             command.add_argument("--new-code", action="store_true", help="with the code as it is now")
+            command.add_argument(
+                "--allow", action="append", default=[], metavar="MODULE",
+                help="a module of your own that a run's configuration may import; repeatable",
+            )  # fmt: skip
 
 
 def perform(request: argparse.Namespace) -> int:
@@ -70,7 +75,7 @@ def _status(folders: Sequence[Path], console: Console) -> int:
         ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())
     )
     tell_waiting(console, [row.folder for row in rows if row.state == "waiting"])
-    return int(any(row.state == "failed" for row in rows))
+    return int(any(row.state in ("failed", "unreadable") for row in rows))
 
 
 def _logs(folders: Sequence[Path], lines: int) -> int:
@@ -89,7 +94,7 @@ def _logs(folders: Sequence[Path], lines: int) -> int:
 
 
 def _tail(path: Path, lines: int) -> str:
-    text = path.read_text(errors="replace").splitlines() if path.exists() else []
+    text = path.read_text(errors="replace", encoding="utf-8").splitlines() if path.exists() else []
     return "".join(f"{line}\n" for line in text[-lines:])
 
 
@@ -119,6 +124,8 @@ def _cancel(folders: Sequence[Path], console: Console) -> int:
 
 def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Console) -> int:
     """What failed, through the launcher that it was submitted with; a run by hand had none, and is left."""
+    from experiments.launching import code_snapshot
+
     rows = states(folders)
     left = [row for row in rows if row.state in ("stopped", "waiting")]
     again = [row for row in rows if row.state == "failed" or (request.stopped and row in left)]
@@ -128,7 +135,8 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
     groups: dict[str, list[State]] = {}
     by_hand = []
     for row in again:
-        if (asked := submission(row.folder)) is None:
+        asked = submission(row.folder)
+        if asked is None or not asked.keys() >= {"launch", "cluster", "code"}:
             by_hand.append(row.folder)
         else:
             alike = [asked[key] for key in ("launch", "cluster", "code")]  # the jobs of an array run one code
@@ -141,6 +149,10 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
         if not groups:
             raise ConfigError(by_hand_words)
         console.print(by_hand_words)
+    for row in [row for group in groups.values() for row in group]:  # all, before anything is written
+        check_targets(load_config(row.folder), request.allow)
+        if not request.new_code:
+            code_snapshot.check_own(Path((submission(row.folder) or {})["code"]), row.folder)
     codes = [_start_again(group, request, console) for group in groups.values()]
     if not request.stopped and left:
         console.print(_left(left, request.runs).strip())
@@ -157,7 +169,7 @@ def _start_again(rows: Sequence[State], request: argparse.Namespace, console: Co
     for row in rows:
         asked = submission(row.folder) or {}
         if request.new_code:
-            asked["code"] = str(code_snapshot.freeze(Path(asked["code"]).parents[1]))
+            asked["code"] = str(code_snapshot.freeze(row.folder.resolve().parents[3]))
         freeze = functools.partial(freeze_again, row.folder, asked, row.steps)
         pending.append(Pending(row.folder, load_config(row.folder), freeze))
     given = list(request.runs)

@@ -29,7 +29,10 @@ def prefetch(configs: Sequence[dict[str, Any]]) -> int:
             _say(f"task {choice.name}: part of the program")
             continue
         try:
-            for names in ((choice.source.train,), choice.source.tests):
+            tests = (
+                () if choice.test_share else (choice.source.tests,)
+            )  # with a share, test is of the train split
+            for names in ((choice.source.train,), *tests):
                 table = read_split(choice, names)
                 _say(f"task {choice.name}: {len(table.rows):,} rows of {table.where}")
         except DataError as error:

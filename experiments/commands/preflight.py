@@ -7,32 +7,31 @@ machine (models and data of the hub), or is shared by several processes, the run
 """
 
 import functools
-import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
-from experiments.config.run_id import FILES, Config, folder_of, hash_of, name_of, seed_of, trains
-from experiments.config.task_config import TaskConfig, read_by
-from experiments.models.source import check_here, fingerprint, here, infer_family, model_name, read_config
-from experiments.tasks.data import files_of
-from experiments.tasks.splits import draw_splits
-from experiments.tasks.splits import fingerprint as fingerprint_of
-from zo.errors import ConfigError, DataError
+from experiments.config.run_id import FILES, Config, folder_of, hash_of, name_of, trains
+from experiments.config.task_config import TaskConfig
+from experiments.models.source import check_here, fingerprint, here, model_name
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.json_files import read_configuration, read_result
+from experiments.tasks.data import split_files
+from experiments.tasks.splits import digest_of, sources_of
+from zo.errors import ConfigError, DataError, JournalError
 from zo.rank_env import rank_info
 
 
 def missing(config: Config) -> list[str]:
     """A sentence for each file of the configuration that is not there."""
     task = read(TaskConfig, config["task"], "task")
-    folder = None if task.data_dir is None else Path(task.data_dir).expanduser()
     checks = [lambda: check_here(read(ModelConfig, config["model"], "model"))]
-    if folder is not None:
-        checks += [lambda: files_of(folder, [task.source.train]), lambda: files_of(folder, task.source.tests)]
+    if task.data_dir is not None:
+        names = [[task.source.train], [] if task.test_share else task.source.tests]
+        checks += [functools.partial(split_files, task, some) for some in names if some]
     checks += [functools.partial(_check_file, key, config["optimizer"].get(key)) for key in FILES]
     problems: list[str] = []
     for check in checks:
@@ -69,23 +68,32 @@ def ended(config: Config) -> tuple[dict[str, Any], Path] | None:
             if contents is None:
                 return None
             folder = folder_of(config, name, hash_of(config, contents, steps))
-            return (
-                (json.loads((folder / result.name).read_text()), folder)
-                if (folder / result.name).exists()
-                else None
-            )
+            found, _ = read_result(
+                folder
+            )  # a damaged one is none: the run proper goes on and writes it again
+            return None if found is None else (found, folder)
     return None
+
+
+def tidy(config: Config, path: Path) -> None:
+    """Finishes what a process that was killed after it wrote the result could not, where this user may write."""
+    with suppress(JournalError, OSError):
+        folder = RunFolder(path)
+        if not folder.is_tidy() or (path / "lock").exists():
+            with folder.locked():  # a lock file that was left behind goes with the context
+                if not folder.is_tidy():
+                    folder.tidy(config)
 
 
 def _hash_without_contents(path: Path, steps: int) -> str | None:
     try:
-        return hash_of(yaml.safe_load(path.read_text()), [], steps)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):  # of another version, or damaged
+        return hash_of(read_configuration(path.parent)[0], [], steps)
+    except (OSError, KeyError, TypeError, AttributeError):  # of another version, or damaged
         return None
 
 
 def _contents(config: Config, model: ModelConfig) -> list[str] | None:
-    """Fingerprints of the model and the data, as the session's; None for the hub's."""
+    """Fingerprints of the model and of the data's sources, as the session's; None for the hub's."""
     task = read(TaskConfig, config["task"], "task")
     if task.data_dir is None and task.source.world is None:
         return None
@@ -94,8 +102,6 @@ def _contents(config: Config, model: ModelConfig) -> list[str] | None:
         folder = here(model, Path(config["paths"]["models"]))
         if folder is None:
             return None
-        family = model.family or infer_family(read_config(folder), folder)
-        splits = draw_splits(task, sorted(read_by(task, family)), seed_of(config, "split"))
+        return [fingerprint(folder), digest_of(task, sources_of(task))]
     except (ConfigError, DataError):
         return None
-    return [fingerprint(folder), fingerprint_of(splits)]

@@ -1,4 +1,4 @@
-"""python -m experiments report RUNS [--where KEY=VALUE] [--target A] [--beside PAPER] [--out DIR].
+"""python -m experiments report RUNS [--where KEY=VALUE] [--by KEY] [--passes-to A] [--beside PAPER] [--out DIR].
 
 Without --out the tables are printed. With it DIR holds index.html, figures/, comparison.json, and in tables/ every
 table as Markdown and LaTeX and all numbers as CSV.
@@ -18,7 +18,9 @@ from experiments.report.comparison import Comparison, comparison
 from experiments.report.exported_rows import records
 from experiments.report.figures import write_figures
 from experiments.report.filters import where
+from experiments.report.headline import headlines
 from experiments.report.page import write_page
+from experiments.report.passes import parse_target
 from experiments.report.render import comma_separated, latex, markdown, terminal
 from experiments.report.runs import read_runs
 from experiments.report.tables.builders import tables
@@ -38,7 +40,17 @@ def add(commands: Any) -> None:
         help="only runs with it: task, method, model, peft, seed, status, or a key of the configuration; repeatable",
     )  # fmt: skip
     command.add_argument(
-        "--target", type=float, metavar="A", help="forward passes to this metric on dev, as 0.8"
+        "--by", action="append", default=[], metavar="KEY",
+        help="rows and curves for each value of a key that was swept, as optimizer.horizon; once or twice",
+    )  # fmt: skip
+    command.add_argument(
+        "--passes-to", "--target", metavar="A",
+        help="forward passes to this metric on dev, as 0.8, or to a loss there, as loss=0.5",
+    )  # fmt: skip
+    command.add_argument(
+        "--reference",
+        metavar="METHOD",
+        help="with --passes-to: ratios to this method's; default: mezo if it is there",
     )
     command.add_argument(
         "--beside", action="append", default=[], metavar="PAPER",
@@ -55,11 +67,23 @@ def perform(request: argparse.Namespace) -> int:
     _check(request)
     numbers = [number for paper in dict.fromkeys(request.beside) for number in published(paper)]
     runs = where(read_runs(request.runs), request.where)
-    title = request.title or " ".join([*(str(path) for path in request.runs), *request.where])
+    title = request.title or " ".join([*(path.resolve().name for path in request.runs), *request.where])
     smoke = any(text.startswith("experiment=") for text in request.where)  # then they are asked for, or not
-    made = comparison(runs, title=title, target=request.target, published=numbers, smoke=smoke)
+    target, target_by = (None, "metric") if request.passes_to is None else parse_target(request.passes_to)
+    made = comparison(
+        runs,
+        title=title,
+        target=target,
+        target_by=target_by,
+        reference=request.reference,
+        by=request.by,
+        published=numbers,
+        smoke=smoke,
+    )
     console = new_console()
     console.print(made.summary)
+    for sentence in headlines(made):
+        console.print(sentence, highlight=False, soft_wrap=True)
     if request.out is None:
         _show(made, console)
         return 0
@@ -86,8 +110,18 @@ def write(made: Comparison, folder: Path) -> None:
 
 def _check(request: argparse.Namespace) -> None:
     """Raises ConfigError for all that can be seen before a run is read."""
-    if request.target is not None and not 0 < request.target <= 1:
-        raise ConfigError(f"--target {request.target:g}: it is a fraction above 0 and up to 1, such as 0.8.")
+    if request.passes_to is not None:
+        parse_target(request.passes_to)
+    elif request.reference is not None:
+        raise ConfigError(
+            f"--reference {request.reference}: it is the method that --passes-to compares with. Add --passes-to, such "
+            "as --passes-to 0.8."
+        )
+    if request.by and request.beside:
+        raise ConfigError(
+            "--by shows each value of a key, and --beside judges the setting that dev chose among them. Ask for one of "
+            "the two at a time."
+        )
     out: Path | None = request.out
     if out is None:
         return

@@ -44,6 +44,8 @@ def sweep(asked: Asked, checked: Checked) -> int:
     if made is None or checked.problems:
         sys.stderr.write(listing(checked.problems + problems) + "\n")
         return 2
+    for note in made.notes:
+        console.print(note, highlight=False)
     if checked.space is not None:
         return _search(asked, checked, made, console)
     todo = [run for run in made.runs if asked.again or not run.ended]
@@ -53,6 +55,8 @@ def sweep(asked: Asked, checked: Checked) -> int:
     needs = asked.dry or made.launcher["name"] == "slurm"
     console.print(_overview(checked.name, made, todo, busy, asked.again, needs))
     if asked.dry:
+        for line in _data_of(made):
+            console.print(line, highlight=False, markup=False)
         if made.launcher["name"] == "slurm" and todo:
             configs = [run.config for run in todo]
             for text in described(configs, made.cluster, f"zo-{checked.name}", made.runs_folder):
@@ -76,6 +80,15 @@ def sweep(asked: Asked, checked: Checked) -> int:
 def _pending(run: Run, snapshot: Path, made: Plan, rerun: bool) -> Pending:
     freeze = functools.partial(freeze_run, run, snapshot, made.launcher, made.cluster, rerun=rerun)
     return Pending(run.folder, run.config, freeze)
+
+
+def _data_of(made: Plan) -> list[str]:
+    """What each task of a sweep draws, and what is to be noted of it; the same for several runs once."""
+    lines = []
+    for run in made.runs:
+        lines.append(f"{run.config['task']['name']}: {run.data.line()}")
+        lines += [f"{run.config['task']['name']}: Note: {warning}" for warning in run.data.warnings]
+    return list(dict.fromkeys(lines))
 
 
 def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int:

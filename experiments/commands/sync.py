@@ -8,7 +8,7 @@ from experiments.display.console import new_console
 
 COMMANDS = {
     "sync": "upload runs to a tracker, or make its files anew",
-    "dashboard": "a W&B workspace and report that compare methods",
+    "dashboard": "W&B workspaces and a report that compare methods",
 }
 
 
@@ -23,6 +23,9 @@ def add(commands: Any) -> None:
     dashboard.add_argument("runs", type=Path, nargs="*", help="the runs to compare; default: the project's")
     dashboard.add_argument("--out", type=Path, help="a JSON file for the definition; default: printed")
     dashboard.add_argument("--save", action="store_true", help="make it at W&B, which needs a key")
+    dashboard.add_argument(
+        "--all-settings", action="store_true", help="show every setting, not only the one that dev chose"
+    )
     for command in (sync, dashboard):
         command.add_argument("--project", help="default: each run's own, else zo")
         command.add_argument("--entity", help="W&B's user or team")
@@ -54,4 +57,5 @@ def perform(request: argparse.Namespace) -> int:
         save=request.save,
         project=request.project,
         entity=request.entity,
+        all_settings=request.all_settings,
     )

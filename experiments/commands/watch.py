@@ -19,7 +19,7 @@ from rich.live import Live
 from experiments.display.console import new_console
 from experiments.launching.submission import command_of
 from experiments.watching.follow import Flock, Followed
-from experiments.watching.run_table import Overview, line
+from experiments.watching.run_table import ATTENTION, Overview, line
 from zo.errors import ConfigError
 
 INTERRUPTED = 130
@@ -60,7 +60,7 @@ def watch(find: Find, once: bool, every: float, console: Console | None = None) 
         except KeyboardInterrupt:
             return INTERRUPTED
     tell_waiting(console, [run.folder for run in flock.runs if run.state.state == "waiting"])
-    return int(any(run.state.state == "failed" for run in flock.runs))
+    return int(any(run.state.state in ATTENTION for run in flock.runs))
 
 
 def tell_waiting(console: Console, folders: Sequence[Path]) -> None:

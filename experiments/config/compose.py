@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from experiments.config import resolvers as resolvers  # for ${by:...}
+from experiments.config.acting import conditions, idle
 from experiments.config.parsing import read
 from experiments.config.problems import Problem, did_you_mean, key_meant, one_of
 from experiments.config.schema import (
@@ -175,6 +176,7 @@ def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]
         target = str(override.value() if override else config[name].get("_target_"))
         try:
             sections[name] = from_constructor(target)
+            conditions(target)
         except Unreadable as error:
             where = override.input_line if override else f"{name}._target_: {target}"
             problems.append(Problem(str(where), f"This cannot be called: {error}."))
@@ -238,7 +240,25 @@ def _validate(
     problems += [
         p for name in (*CHOICES, *KINDS) if name not in bad for p in _combinations(name, content[name])
     ]
+    if len(problems) == wrong:
+        problems += _without_effect(content, values)
     return content if len(problems) == wrong else None
+
+
+def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[Problem]:
+    """Options given by hand that have no effect beside the others: a sweep over one would train the same run twice."""
+    found = []
+    for group in TARGETS:
+        for name, condition in idle(config[group]).items():
+            what = (
+                f"{group}.{name} acts where {condition}, which is not so here: the run is the same with any value. "
+                "Leave it out, or change what it hangs on."
+            )
+            for override in values:
+                value = override.value() if override.key_or_group == group else None
+                if override.key_or_group == f"{group}.{name}" or (isinstance(value, dict) and name in value):
+                    found.append(Problem(str(override.input_line), what))
+    return found
 
 
 def _combinations(name: str, values: dict[str, Any]) -> list[Problem]:
@@ -270,4 +290,8 @@ def _sentence(model: type[Section], key: str, item: Any) -> str:
         return f"There is no such key.{key_meant(key, list(keys(model)))}"
     if item["type"] == "missing":
         return f"It has no value; it takes {allowed(target)}."
+    if isinstance(item["input"], bool) and any(isinstance(part, int) for part in item["loc"]):
+        return (
+            f"It takes {allowed(target)}. YAML reads yes and no without quotes as true and false: quote them."
+        )
     return f"It takes {allowed(target)}."

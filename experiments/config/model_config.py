@@ -36,6 +36,8 @@ class ModelConfig:
 
     device_map: how the layers are spread over several GPUs (auto, balanced, sequential), or a mapping from
     modules to devices; null: all on `device`. quantization: of the frozen weights, for adapters alone.
+    first_token: the token that begins the rows of a causal model; null: the tokenizer's own. untie: the output matrix
+    is trained apart from the embeddings that it is tied to.
     """
 
     path: str | None
@@ -48,6 +50,8 @@ class ModelConfig:
     device_map: Literal["auto", "balanced", "sequential"] | Mapping[str, str | int] | None = None
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     quantization: Literal["int8", "nf4", "fp4"] | None = None
+    first_token: str | None = None
+    untie: bool = False
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
@@ -56,6 +60,11 @@ class ModelConfig:
             raise ConfigError(
                 f"model.head={self.head} is for classifiers, but model.family={self.family}. "
                 f"Set model.family=classifier, or model.head=null."
+            )
+        if self.first_token is not None and self.family in ("masked", "classifier"):
+            raise ConfigError(
+                f"model.first_token={self.first_token} is for causal models, but model.family={self.family}. "
+                f"Set model.first_token=null."
             )
         if self.device_map is not None and self.device != "auto":
             raise ConfigError(

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.config.acting import NOISE, noise_of, settled
+from zo.errors import ConfigError
+
 Config = Mapping[str, Any]
 
 # What does not change the weights a run ends with, or enters by content (paths of models and data).
@@ -27,7 +30,9 @@ OUTSIDE_HASH = {
     "cluster",
     "tracker",
 }
-OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select"}  # of training alone
+OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select", "select_by"}  # of training alone
+DRAWING = 1  # the rule by which rows are drawn (experiments.tasks.splits); one that changes makes other runs
+FIRST_ORDER = ("zo.optimizers.AdamW", "zo.optimizers.SGD")
 LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
 # Classes that have moved: the `_target_` in config.yaml of older runs -> today's.
 MOVED_TARGETS = {
@@ -38,21 +43,26 @@ FILES = ("record",)  # arguments of an optimizer that name a file, which enters 
 
 
 def hash_of(config: Config, contents: Sequence[str], steps: int) -> str:
-    """SHA-256 (hex) of all that decides the result but the seed.
+    """SHA-256 (hex) of all that decides the result but the seed: equal for the seeds of a setting.
 
-    contents: fingerprints of the model and the data, which stand for their paths. steps: 0 where nothing is
-    trained, and then all that concerns training leaves too.
+    contents: fingerprints of the model and of the data's sources, which stand for their paths; what a seed draws of
+    the sources is no part of it. steps: 0 where nothing is trained, and then all that concerns training leaves too.
     """
     kept = decisive(config, steps)
     kept["optimizer"] = {
-        k: _digest(v) if k in FILES and v is not None else v for k, v in config["optimizer"].items()
+        k: _digest(v) if k in FILES and v is not None else v for k, v in kept["optimizer"].items()
     }
     kept["contents"] = list(contents)
+    kept["drawing"] = DRAWING
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=list).encode()).hexdigest()
 
 
 def decisive(config: Config, steps: int) -> dict[str, Any]:
-    """The part of a configuration that decides the result, seed and contents apart. steps: as for `hash_of`."""
+    """The part of a configuration that decides the result, seed and contents apart. steps: as for `hash_of`.
+
+    An option of the optimizer that has no effect beside the others is at its default, and seeds of what is not drawn
+    are left out, so that runs of equal bits are one.
+    """
     outside = OUTSIDE_HASH | (set() if steps else OF_STEPS)
     kept = {
         group: {k: v for k, v in value.items() if k not in LOCAL.get(group, ())}
@@ -61,9 +71,24 @@ def decisive(config: Config, steps: int) -> dict[str, Any]:
         for group, value in config.items()
         if group not in outside
     }
+    if "_target_" in config["optimizer"]:
+        kept["optimizer"] = settled(config["optimizer"])
+    if isinstance(kept.get("seeds"), Mapping):
+        noise = noise_of(config["optimizer"])
+        unused = [kind for kind in NOISE if kind != noise] if steps else ["order", *NOISE]
+        kept["seeds"] = {kind: seed for kind, seed in kept["seeds"].items() if kind not in unused}
+    if "update" in kept:
+        kept["update"] = update_of(config)
     if steps and config["ranks"]["share"] in ("batch", "both"):
         kept["share"] = config["ranks"]["share"]  # sums over parts of a batch are rounded otherwise
     return kept
+
+
+def update_of(config: Config) -> str:
+    """How 16-bit weights take moves: what `update: auto` comes to with this optimizer."""
+    if config["update"] != "auto":
+        return config["update"]
+    return "master" if config["optimizer"]["_target_"] in FIRST_ORDER else "nearest"
 
 
 def _digest(path: str) -> str:
@@ -102,6 +127,11 @@ def folder_of(config: Config, name: str, decides: str) -> Path:
 
 
 def seed_of(config: Config, kind: str) -> int:
-    """One of `seeds`; null follows `seed`."""
+    """One of `seeds`; null follows `seed`. Raises ConfigError for a configuration of an older version."""
+    if kind not in config["seeds"]:
+        raise ConfigError(
+            f"This configuration has no seeds.{kind}: another version of zo wrote it. Take the commit that "
+            "provenance.json beside it names."
+        )
     given = config["seeds"][kind]
     return config["seed"] if given is None else given

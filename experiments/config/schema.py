@@ -64,11 +64,14 @@ class Anything(Section):
 
 
 class Seeds(Section):
-    """Seeds beside that of the directions; null follows `seed`."""
+    """What a run draws, each part under a number of its own; null follows `seed`."""
 
-    split: Seed | None = 0
-    order: Seed | None = 0
-    init: Seed | None = 0
+    split: Seed | None = None
+    test: Seed | None = 0
+    order: Seed | None = None
+    init: Seed | None = None
+    directions: Seed | None = None
+    dropout: Seed | None = None
 
 
 class Budget(Section):
@@ -107,6 +110,7 @@ class Stop(Section):
 
     every: Count | None = None
     patience: Count | None = None
+    by: Literal["metric", "loss"] = "metric"
     on_nan: Literal["stop", "skip"] = "stop"
 
 
@@ -141,11 +145,12 @@ class Fixed(Section):
     budget: Budget
     batch: Batch
     probes_per_forward: Literal["auto", "all"] | Count = "auto"
-    update: Literal["nearest", "stochastic", "master"] = "nearest"
+    update: Literal["auto", "nearest", "stochastic", "master"] = "auto"
     kernels: Literal["auto", "eager", "native", "triton"] = "auto"
     evaluate: Evaluate
     stop: Stop
     select: Literal["last", "best"] = "last"
+    select_by: Literal["metric", "loss"] = "metric"
     checkpoint: Checkpoint
     ranks: Ranks
     threads: Count | None = None

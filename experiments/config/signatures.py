@@ -46,6 +46,30 @@ def arguments(target: str) -> list[Argument]:
     return _arguments(source, node)
 
 
+def class_attribute(target: str, name: str) -> Any:
+    """The plain value that the class `package.module.Name`, or the first of its bases, gives an attribute of its own;
+    None where none does, and of a function. Raises Unreadable, also for a value that is not plain.
+    """
+    module, _, leaf = target.rpartition(".")
+    return _attribute(*_find(module, leaf), name)
+
+
+def _attribute(source: "_Source", node: ast.ClassDef | ast.FunctionDef, name: str) -> Any:
+    if isinstance(node, ast.FunctionDef):
+        return None
+    for item in node.body:
+        targets = item.targets if isinstance(item, ast.Assign) else [getattr(item, "target", None)]
+        value = item.value if isinstance(item, ast.Assign | ast.AnnAssign) else None
+        if value is not None and any(isinstance(t, ast.Name) and t.id == name for t in targets):
+            return _value(source, value)
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id not in ("ABC", "object"):
+            home, parent = _lookup(source, base.id)
+            if isinstance(parent, ast.ClassDef) and (found := _attribute(home, parent, name)) is not None:
+                return found
+    return None
+
+
 @dataclass(frozen=True)
 class _Source:
     """A parsed module."""

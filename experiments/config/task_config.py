@@ -76,9 +76,12 @@ class TaskConfig:
     labels: values of the label column in the order of options, or such a list for each column it may be.
     candidates: the field with each row's own options; the label is then a number, a text, or a list of them.
     drop: labels whose rows are left out. function: what makes more fields, see experiments.config.row_functions.
+    test_share: this share of the train split's rows, the first of their permutation under 42 whatever the seed, is
+    where test examples come from; null: source.test.
     k: so many examples of each option for train and again for dev, instead of `train` and `dev`.
     scarce: what happens when an option has fewer than 2 k rows.
-    demonstrations: so many of train stand answered before each prompt of dev and test.
+    demonstrations: so many of train stand answered before each prompt of dev and test. demonstrations_per: run, the
+    same ones before all of them, or example, others drawn from the train split for each.
     calibrate: the options' log-probabilities less those after templates.causal.sfc, alone or after the
     demonstrations.
     """
@@ -100,9 +103,11 @@ class TaskConfig:
     dev: int = 500
     test: int = 1000
     dev_share: float = 0.4
+    test_share: float | None = None
     k: int | None = None
     scarce: Literal["refuse", "take"] = "refuse"
     demonstrations: int = 0
+    demonstrations_per: Literal["run", "example"] = "run"
     calibrate: Literal["sfc", "icl_sfc"] | None = None
     max_length: int | None = None
     max_new_tokens: int = 50
@@ -143,6 +148,8 @@ def _numbers(choice: "TaskConfig") -> Iterator[str]:
             yield f"task.{key}={n}: a number of examples, 0 or more."
     if not 0.0 <= choice.dev_share <= 1.0:
         yield f"task.dev_share={choice.dev_share}: a share between 0 and 1."
+    if choice.test_share is not None and not 0.0 < choice.test_share < 1.0:
+        yield f"task.test_share={choice.test_share}: a share above 0 and below 1, or null."
     masked = choice.templates.masked
     lengths = {"max_length": choice.max_length}
     if masked is not None:
@@ -174,6 +181,8 @@ def _shots(choice: "TaskConfig") -> Iterator[str]:
             f"task.k={choice.k} is for data of a folder or the hub; the built-in tasks are balanced, "
             f"so set task.train and task.dev."
         )
+    if choice.test_share is not None and choice.data_dir is None and choice.source.world is not None:
+        yield "task.test_share is for data of a folder or the hub; the built-in tasks have test examples of their own."
     if choice.calibrate is not None and choice.generated:
         yield f"task.calibrate={choice.calibrate} compares options, but answers are generated here."
     if choice.calibrate == "icl_sfc" and choice.demonstrations == 0:
@@ -182,7 +191,10 @@ def _shots(choice: "TaskConfig") -> Iterator[str]:
 
 def _answers(choice: "TaskConfig") -> Iterator[str]:
     if choice.metric == "accuracy":
-        yield "task.metric=accuracy needs task.options. A generated answer takes f1 or exact_match."
+        yield (
+            "task.metric=accuracy needs task.options. A generated answer takes f1 or exact_match. (Numbers to predict, "
+            "regression, are not supported.)"
+        )
     if choice.objective == "options":
         yield "task.objective=options needs task.options. A generated answer takes objective: answer or metric."
     if "answers" not in fields_of(choice):
@@ -207,6 +219,13 @@ def _options(choice: "TaskConfig") -> Iterator[str]:
     empty = [str(number) for number, option in enumerate(choice.options) if not option.strip()]
     if empty:
         yield f"task.options: number {', '.join(empty)} is empty; each is a text that a model can be scored on."
+    texts = [option.strip() for option in choice.options]
+    for text in dict.fromkeys(texts):
+        if text and texts.count(text) > 1:
+            yield (
+                f"task.options has {text!r} {texts.count(text)} times, and all but the first could never be chosen. "
+                f"Each option is another text."
+            )
     lists = choice.labels if isinstance(choice.labels, Mapping) else {"": choice.labels}
     for column, labels in lists.items():
         if labels is not None and len(labels) != len(choice.options):

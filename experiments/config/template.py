@@ -53,15 +53,22 @@ class Template:
 
     def fill(self, values: Mapping[str, str], last: Callable[[str, str], str] | None = None) -> str:
         """The text with its gaps filled; `last` takes a field's name and filtered text, and gives what stands."""
-        made = []
+        return "".join(
+            text if name is None or last is None else last(name, text) for name, text in self.pieces(values)
+        )
+
+    def pieces(self, values: Mapping[str, str]) -> list[tuple[str | None, str]]:
+        """The literals (no name) and the filtered texts of the gaps (their names), in order."""
+        pieces: list[tuple[str | None, str]] = []
         for literal, name, filters in self._parts():
-            made.append(literal)
+            if literal:
+                pieces.append((None, literal))
             if name is not None:
                 value = values[name]
                 for step in filters:
                     value = FILTERS[step](value)
-                made.append(value if last is None else last(name, value))
-        return "".join(made)
+                pieces.append((name, value))
+        return pieces
 
     def _parts(self) -> list[tuple[str, str | None, list[str]]]:
         return [

@@ -1,5 +1,6 @@
 """What a run shows: a panel on a terminal (experiments.display.panel), plain lines elsewhere, a closing table."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -117,12 +118,18 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
         "seconds": f"{result['seconds']:.1f}",
         "run": folder,
     }
-    unmoved = {"skipped": "losses that are no finite numbers", "idle": "losses too close to each other"}
+    unmoved = {"skipped": "losses or gradients that are not finite", "idle": "losses too close to each other"}
     for kind, why in unmoved.items():
         if result[f"{kind}_steps"]:
             rows[f"{kind} steps"] = f"{result[f'{kind}_steps']:,} without a move ({why})"
     if result.get("reason"):
         rows["because"] = result["reason"]
+    if result.get("learned_nothing"):
+        rows["learned nothing"] = f"{result['learned_nothing']}; try a larger learning rate or more steps"
+    if result.get("unscored"):  # runs of earlier versions have none
+        rows["no scores"] = (
+            f"{result['unscored']:,} of {n:,} test examples: the model's numbers are not finite there; counted as wrong"
+        )
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
@@ -132,7 +139,7 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
 
 def _scored(fraction: float | None, n: int) -> str:
     """In points, with the interval of n held-out examples."""
-    if fraction is None:
+    if fraction is None or math.isnan(fraction):
         return "-"
     low, high = wilson(fraction, n)
     return f"{percent(fraction)} (95 % interval {100 * low:.1f} to {100 * high:.1f}; n = {n:,})"

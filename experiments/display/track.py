@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.config.run_id import trains
 from experiments.display.sparkline import Curve
-from experiments.rundir.metric_rows import AXES, rank_key
+from experiments.rundir.metric_rows import AXES, rank_key, selected_by
 
 _RECENT = 20.0  # seconds over which the pace of the moment is measured
 _APART = 0.5  # seconds between the marks it is measured from
@@ -25,11 +25,15 @@ _KNOWN = ("kind", "loss", "lr", *AXES)  # of a train row, shown in places of the
 
 @dataclass(frozen=True)
 class Goal:
-    """What ends a run: steps, forward passes or seconds; none of them where nothing is trained."""
+    """What ends a run: steps, forward passes or seconds; none of them where nothing is trained.
+
+    select_by: what makes an evaluation on dev the best, metric or loss.
+    """
 
     steps: int | None = None
     forwards: int | None = None
     seconds: float | None = None
+    select_by: str = "metric"
 
 
 def goal_of(config: Mapping[str, Any]) -> Goal:
@@ -38,7 +42,8 @@ def goal_of(config: Mapping[str, Any]) -> Goal:
         return Goal()
     budget = config["budget"]
     minutes = budget["minutes"]
-    return Goal(budget["steps"], budget["forward_passes"], None if minutes is None else 60 * minutes)
+    seconds = None if minutes is None else 60 * minutes
+    return Goal(budget["steps"], budget["forward_passes"], seconds, selected_by(config))
 
 
 class Pace:
@@ -128,7 +133,7 @@ class Track:
         self.metric, self.dev, self.dev_loss = row["metric"], row["value"], row["loss"]
         self.dev_losses.add(self.dev_loss)
         self.dev_values.add(self.dev)
-        place = rank_key(self.dev, self.dev_loss)
+        place = rank_key(self.dev, self.dev_loss, self.goal.select_by)
         if self._best is None or place > self._best:
             self._best, self.best, self.best_step = place, self.dev, row["steps"]
 

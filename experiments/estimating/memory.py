@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,11 +23,31 @@ from experiments.tasks.objectives import (
     mean_logprobs,
     word_logits,
 )
+from zo.backward import Backward
 from zo.look import sites
 from zo.look.module import stack_size
 from zo.optimizers import Optimizer, Probing
+from zo.optimizers.firstorder import FirstOrder, masters_of
 
-UPDATE_COPIES = 2  # of the weights that torch's update of a first-order method makes for a while
+
+@dataclass(frozen=True)
+class Step:
+    """The most that a step holds beside what is kept between steps, in bytes.
+
+    gradients: of all trained weights, in fp32. activations: that the forward pass holds at most, with what it keeps for
+    the backward pass; of zeroth-order methods, with the perturbed tensors. backward: activations and gradients at the
+    highest point of the backward pass. update: numbers that torch's update makes for a while, beside the gradients.
+    """
+
+    gradients: int
+    activations: int
+    backward: int = 0
+    update: int = 0
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the highest point of the step."""
+        return max(self.activations, self.backward, self.gradients + self.update)
 
 
 class Run:
@@ -80,40 +101,66 @@ class Run:
         size = sum(p.nbytes for p in self.loaded.model.parameters())
         return min(wanted, stack_size(setting, wanted, numbers, size if cpu else 0))
 
-    def state(self, update: str) -> int:
-        """What is kept between steps: the optimizer's state, and beside 16-bit weights their copies or low halves."""
+    def moments(self) -> int:
+        """Bytes of the optimizer's own state: moments, curvature, bases."""
         kept = self.optimizer.state_bytes(list(self.trained.values()))
-        if self.optimizer.backward_passes:
-            return kept
+        return kept - masters_of(list(self.trained.values())) if self.first_order else kept
+
+    def masters(self, update: str) -> int:
+        """Bytes kept beside 16-bit weights.
+
+        First-order methods: fp32 masters. Others: fp32 copies of vectors, and what update = master keeps.
+        """
+        if self.first_order:
+            return masters_of(list(self.trained.values()))
         narrow = [t for t in self.trained.values() if t.dtype != torch.float32]
         copies = sum(4 * t.numel() for t in narrow if t.dim() <= 1)
         low = sum(2 * t.numel() for t in narrow if t.dim() > 1) if update == "master" else 0
-        return kept + copies + low
+        return copies + low
 
-    def training(self, rows: int, probes: int, cpu: bool) -> int:
-        """The most that a step holds; for first-order methods with the gradients."""
-        if not isinstance(self.optimizer, Probing) and not self.optimizer.backward_passes:
-            return 0
-        if self.optimizer.backward_passes:
-            return self._first_order(rows, cpu)
+    @property
+    def first_order(self) -> bool:
+        """Whether steps have a backward pass."""
+        return bool(self.optimizer.backward_passes)
+
+    def training(self, rows: int, probes: int, cpu: bool) -> Step:
+        """The most that a step holds."""
+        if isinstance(self.optimizer, FirstOrder):
+            return self._first_order(self.optimizer, rows, cpu)
+        if not isinstance(self.optimizer, Probing):
+            return Step(0, 0)
         batch, objective = self.batch(rows * probes, not self.answer), self.objective(not self.answer)
         with torch.no_grad(), self._perturbed(probes) as buffers:
-            return buffers + self._peak(lambda: objective(self.loaded.model, batch), batch)
+            return Step(0, buffers + self._peak(lambda: objective(self.loaded.model, batch), batch))
 
-    def _first_order(self, rows: int, cpu: bool) -> int:
+    def inference(self, rows: int) -> int:
+        """Bytes that one forward pass of a step's batch holds beside the weights: the inference level."""
         batch, objective = self.batch(rows, not self.answer), self.objective(not self.answer)
-        self.loaded.model.train(bool(getattr(self.optimizer, "dropout", False)))
+        with torch.no_grad():
+            return self._peak(lambda: objective(self.loaded.model, batch), batch)
 
-        def step() -> None:
-            lost = objective(self.loaded.model, batch)
-            (lost[0] if isinstance(lost, tuple) else lost).sum().backward()
+    def _first_order(self, optimizer: FirstOrder, rows: int, cpu: bool) -> Step:
+        batch, objective = self.batch(rows, not self.answer), self.objective(not self.answer)
+        model, trained = self.loaded.model, list(self.trained.values())
+        narrow = [t for t in trained if t.dtype != torch.float32]
+        masters: dict[Tensor, Tensor] = {t: torch.empty_like(t.detach(), dtype=torch.float32) for t in narrow}
+        how = Backward(masters=masters, checkpointing=optimizer.gradient_checkpointing)
+        model.train(optimizer.dropout)
 
-        highest = self._peak(step, batch)
-        self.loaded.model.zero_grad(set_to_none=True)
-        self.loaded.model.eval()
-        gradients = sum(t.nbytes for t in self.trained.values())
-        dropped = max(t.nbytes for t in self.trained.values()) if cpu else gradients
-        return max(highest, gradients + UPDATE_COPIES * dropped)
+        def forward() -> Tensor:
+            lost = objective(model, batch)
+            return (lost[0] if isinstance(lost, tuple) else lost).sum()
+
+        with how.around(model):
+            activations = self._peak(forward, batch)
+            backward = self._peak(lambda: forward().backward(), batch)
+        how.clear()
+        model.zero_grad(set_to_none=True)
+        model.eval()
+        gradients = 4 * sum(t.numel() for t in trained)
+        on_gpu, on_cpu = optimizer.update_copies
+        update = 4 * max(t.numel() for t in trained) * on_cpu if cpu else gradients * on_gpu
+        return Step(gradients, activations, backward, update)
 
     def evaluation(self, rows: int) -> int:
         """The most that an evaluation holds: the options of every example, or generation with its cache."""

@@ -2,8 +2,8 @@
 
 Memory is traced: the model is built without numbers, the trained parameters are attached as the run would, and the
 objective's forward (backward too for first-order methods) is run on shapes, every tensor counted while it lives.
-To the weights come what the optimizer says it keeps (`Optimizer.state_bytes`), the fp32 copies and low halves of 16-bit
-weights, and what the executor makes to perturb a layer.
+To the weights come the optimizer's own state (`Optimizer.state_bytes`), the fp32 masters, copies or remainders of
+16-bit weights, first-order gradients, and what the executor makes to perturb a layer.
 
 Two things are assumed: how long a row is, unless it is said, and how fast a GPU computes.
 """
@@ -62,9 +62,11 @@ class Estimate:
     """Bytes, unless said otherwise.
 
     parameters, trained: numbers of weights. tokens: of a row, assumed. probes: that share a model call.
-    state: what the optimizer keeps, fp32 copies and low halves. training, evaluation: the most that a step or an
-    evaluation holds beside these. peak: of the device, over the run. gpus: of 80 GiB that hold it.
-    hours: of GPUs, by the assumed rates.
+    state: what is kept between steps = masters (fp32 masters, copies or remainders of 16-bit weights) + moments (the
+    optimizer's own). training, evaluation: the most that a step or an evaluation holds beside these. Of a step:
+    gradients, activations of the forward pass, update (numbers that torch's update makes for a while, beside the
+    gradients). peak: of the device, over the run. inference: weights and one forward pass of a step's batch.
+    gpus: of 80 GiB that hold the peak. hours: of GPUs, by the assumed rates.
     """
 
     model: str
@@ -79,6 +81,12 @@ class Estimate:
     peak: int
     gpus: int
     hours: float
+    masters: int
+    moments: int
+    gradients: int
+    activations: int
+    update: int
+    inference: int
 
 
 def estimate(config: Mapping[str, Any], *, tokens: int | None = None) -> Estimate:
@@ -102,10 +110,14 @@ def estimate(config: Mapping[str, Any], *, tokens: int | None = None) -> Estimat
     rows = min(sizes[0], sizes[1] or sizes[0])
     cpu = _on_cpu(choice)
     probes = run.probes(config["probes_per_forward"], rows, cpu)
-    weights, state = weight_bytes(loaded, choice.quantization), run.state(config["update"])
-    training = run.training(rows, probes, cpu)
+    weights, masters, moments = (
+        weight_bytes(loaded, choice.quantization),
+        run.masters(config["update"]),
+        run.moments(),
+    )
+    step = run.training(rows, probes, cpu)
     evaluation = run.evaluation(min(sizes[2], max(task.test, task.dev, 1)))
-    peak = weights + state + max(training, evaluation)
+    peak = weights + masters + moments + max(step.peak, evaluation)
     return Estimate(
         model=loaded.name,
         parameters=sum(p.numel() for p in loaded.model.parameters()),
@@ -113,12 +125,18 @@ def estimate(config: Mapping[str, Any], *, tokens: int | None = None) -> Estimat
         tokens=length,
         probes=probes,
         weights=weights,
-        state=state,
-        training=training,
+        state=masters + moments,
+        training=step.peak,
         evaluation=evaluation,
         peak=peak,
         gpus=-(-peak // GPU_BYTES),
         hours=_hours(config, run, sizes[0]),
+        masters=masters,
+        moments=moments,
+        gradients=step.gradients,
+        activations=step.activations,
+        update=step.update,
+        inference=weights + run.inference(rows),
     )
 
 

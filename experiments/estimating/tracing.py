@@ -6,7 +6,8 @@ for a few rows, on a CPU.
 """
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 def peak_bytes(run: Callable[[], object], held: Iterable[Tensor]) -> int:
     """Bytes that `run` holds at most, beside the tensors `held` before."""
-    with _Fused(), _Counting(held) as counted:
+    with _fused_attention(), _Asked(), _Counting(held) as counted:
         run()
     return counted.peak
 
@@ -58,13 +59,21 @@ class _Counting(TorchDispatchMode):
         self.now -= size
 
 
-class _Fused(TorchFunctionMode):
-    """Attention in one piece, and an answer where a program asks a number of a tensor that has none."""
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Attention in one piece; by the name that models call, since a mode does not reach into the backward pass."""
+    whole = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = lambda query, key, value, *_, **__: _Attention.apply(query, key, value)
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = whole
+
+
+class _Asked(TorchFunctionMode):
+    """An answer where a program asks a number of a tensor that has none."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention:
-            query, key, value = args[:3]
-            return _Attention.apply(query, key, value)
         if func is torch.Tensor.__bool__:
             return False  # asked whether a mask masks nothing: the costlier answer
         return func(*args, **(kwargs or {}))

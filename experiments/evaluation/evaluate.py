@@ -1,5 +1,6 @@
 """Evaluate a model on examples: the task's metric, its loss, and what they cost in model calls."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from experiments.models.head import base_of
 from experiments.models.loading import Loaded
 from experiments.tasks import batches
 from experiments.tasks.metrics import wilson
-from experiments.tasks.objectives import AccuracyLoss, AnswerLoss, GeneratedLoss, span_logprobs
+from experiments.tasks.objectives import AccuracyLoss, AnswerLoss, GeneratedLoss, span_logprobs, unscored
 from experiments.tasks.prompts import CausalPrompts, Example, Row
 from experiments.tasks.task import Task
 from zo.errors import DataError
@@ -26,21 +27,28 @@ from zo.team import Solo, Team
 class Evaluation:
     """What a model does on n examples.
 
-    value: the metric, a fraction, with its 95 % interval.
+    value: the metric, a fraction, with its 95 % interval (None where every example is unscored: then it is NaN).
     loss: the training objective's; forward_passes: model calls, of up to `batch_size` examples each.
     majority, random: metric of the best constant prediction, accuracy of guessing (None if generated).
-    predictions: the option's number, or the generated text, in the order of the examples.
+    predictions: the option's number, or the generated text, in the order of the examples; None: see unscored.
+    unscored: examples whose scores or logits are no numbers. They are never right.
     """
 
     metric: str
     value: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     loss: float
     n: int
     forward_passes: int
     majority: float
     random: float | None
-    predictions: tuple[int | str, ...]
+    predictions: tuple[int | str | None, ...]
+    unscored: int = 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether the model's scores are no numbers on any example."""
+        return self.unscored == self.n
 
 
 def evaluate(
@@ -62,7 +70,7 @@ def evaluate(
         raise DataError(f"Task {task.name} has no examples to evaluate on. Raise task.test or task.dev.")
     share, team = share and shareable(loaded), team or Solo()
 
-    def judge(numbers: Sequence[int]) -> tuple[Sequence[int | str], tuple[Tensor, Tensor]]:
+    def judge(numbers: Sequence[int]) -> tuple[Sequence[int | str | None], tuple[Tensor, Tensor]]:
         some = [examples[number] for number in numbers]
         said, loss = _answer(task, loaded, some) if task.generated else _choose(task, loaded, some, share)
         return said, (loss[0].cpu(), loss[1].cpu())
@@ -78,34 +86,39 @@ def evaluate(
     }
     weighted, weights = (float(torch.cat(parts).double().sum()) for parts in zip(*losses, strict=True))
     ordered = tuple(predictions[number] for number in sorted(predictions))
+    missing = sum(prediction is None for prediction in ordered)
     value = fmean(task.correct(e, p) for e, p in zip(examples, ordered, strict=True))
+    value = math.nan if missing == len(examples) else value
     return Evaluation(
         metric=task.metric,
         value=value,
-        ci95=wilson(value, len(examples)),
+        ci95=None if math.isnan(value) else wilson(value, len(examples)),
         loss=weighted / weights,
         n=len(examples),
         forward_passes=sum(team.every(len(calls))),
         majority=task.majority_of(examples),
         random=task.random_of(examples),
         predictions=ordered,
+        unscored=missing,
     )
 
 
 def _answer(
     task: Task, loaded: Loaded, examples: Sequence[Example]
-) -> tuple[list[str], tuple[Tensor, Tensor]]:
+) -> tuple[list[str | None], tuple[Tensor, Tensor]]:
     """The generated answers, and weight x loss with the weights."""
     said = generate(task, loaded, examples)
     if not isinstance(task.objective, GeneratedLoss):
         return said, _losses(task.objective(loaded.model, task.collate(examples)))
-    scores = torch.tensor([task.correct(e, text) for e, text in zip(examples, said, strict=True)])
+    scores = torch.tensor(
+        [math.nan if t is None else task.correct(e, t) for e, t in zip(examples, said, strict=True)]
+    )
     return said, _losses(-scores)
 
 
 def _choose(
     task: Task, loaded: Loaded, examples: Sequence[Example], share: bool
-) -> tuple[list[int], tuple[Tensor, Tensor]]:
+) -> tuple[list[int | None], tuple[Tensor, Tensor]]:
     """The best option of each example, and weight x loss with the weights, from the same scores."""
     weights = torch.ones(len(examples), device=task.device)
     labels = torch.tensor([[e.golds[0]] for e in examples], device=task.device)
@@ -126,7 +139,11 @@ def _choose(
         losses = task.objective.of(scores, {"golds": batches.golds(examples).to(task.device)})
     else:
         losses = -scores.log_softmax(-1).gather(1, labels)[:, 0]
-    return said.argmax(-1).tolist(), (losses * weights, weights)
+    chosen, none = said.argmax(-1).tolist(), unscored(said).tolist()
+    return [None if bad else best for best, bad in zip(chosen, none, strict=True)], (
+        losses * weights,
+        weights,
+    )
 
 
 def _option_sums(

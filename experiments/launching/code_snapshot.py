@@ -10,10 +10,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.rundir.folder import current_umask
 from experiments.rundir.provenance import ROOT, source
+from zo.errors import ConfigError
 
 PARTS = ("zo", "experiments", "conf", "launch.py")
 RECORD = "CODE.json"  # what experiments.rundir.provenance says of the checkout it came from
@@ -49,10 +51,7 @@ def files(root: Path) -> list[Path]:
 def freeze(runs: Path, root: Path = ROOT) -> Path:
     """The snapshot's folder, made unless the same code is there already."""
     names = files(root)
-    total = hashlib.sha256()
-    for name in names:
-        total.update(f"{name.as_posix()}\0".encode() + (root / name).read_bytes() + b"\0")
-    target = (runs / "code" / total.hexdigest()[:12]).resolve()
+    target = (runs / "code" / _digest(root, names)).resolve()
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,10 +59,41 @@ def freeze(runs: Path, root: Path = ROOT) -> Path:
     for name in names:
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / name, made / name)
-    (made / RECORD).write_text(json.dumps(source(root)))
+    (made / RECORD).write_text(json.dumps(source(root)), encoding="utf-8")
     made.chmod(0o777 & ~current_umask())  # mkdtemp makes it for its owner alone
     try:
         os.rename(made, target)
     except OSError:  # another process was faster
         shutil.rmtree(made)
     return target
+
+
+def check_own(code: Path, run: Path) -> None:
+    """Raises ConfigError unless `code` is a whole snapshot beside the run, as `freeze` makes them.
+
+    A run's folder names its code, and may be another's: what it names is run only if the snapshot stands below code/ of
+    the very folder of runs that holds the run, and is called by the digest of what it holds.
+    """
+    place = code.resolve()
+    if place.parent.name != "code" or place.parent.parent not in run.resolve().parents or not place.is_dir():
+        raise ConfigError(
+            f"{run} was submitted with the code in {code}, which is no snapshot of these runs, so it is not run. "
+            "--new-code takes the code as it is now."
+        )
+    for cache in [
+        *place.rglob("__pycache__")
+    ]:  # compiled files are run in place of their sources, and have no digest
+        shutil.rmtree(cache, ignore_errors=True)
+    names = sorted(path.relative_to(place) for path in place.rglob("*") if path.is_file())
+    if _digest(place, [name for name in names if name != Path(RECORD)]) != place.name:
+        raise ConfigError(
+            f"The snapshot {code}, with which {run} was submitted, was changed since: it is not run. --new-code takes "
+            "the code as it is now."
+        )
+
+
+def _digest(root: Path, names: Sequence[Path]) -> str:
+    total = hashlib.sha256()
+    for name in names:
+        total.update(f"{name.as_posix()}\0".encode() + (root / name).read_bytes() + b"\0")
+    return total.hexdigest()[:12]

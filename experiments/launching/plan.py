@@ -7,16 +7,22 @@ in memory: model files are digested once a sweep, examples drawn and tokenised o
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from transformers import AutoConfig
 
 from experiments.config.problems import Problem
 from experiments.config.run_id import Config, folder_of, hash_of, method_of, name_of, seed_of, trains
 from experiments.config.tracker_config import choice_of
 from experiments.launching.check import Checked, Tally, varied
+from experiments.launching.seeds import Drawn, copies, drawn
+from experiments.models.dropping import configured_dropout
 from experiments.models.loading import Loaded, outline
 from experiments.rundir.folder import RunFolder, title_of
+from experiments.rundir.json_files import read_result
+from experiments.tasks.summary import Summary
 from experiments.tasks.task import Task, load_task
 from experiments.training.session import steps_of, trial_optimizer
 from zo.errors import ConfigError, DataError
@@ -25,7 +31,10 @@ from zo.optimizers.firstorder import BACKWARD_COST
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), its folder."""
+    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), its folder and data.
+
+    drawn: which parts it draws (experiments.launching.seeds).
+    """
 
     overrides: tuple[str, ...]
     config: Config
@@ -33,12 +42,14 @@ class Run:
     hash: str
     steps: int
     folder: Path
+    drawn: Drawn
+    data: Summary = field(default_factory=Summary)
     passes: int | None = None  # forward passes of the training; None: none, or as many as its minutes allow
 
     @property
     def ended(self) -> bool:
         """Whether its result is there."""
-        return (self.folder / "result.json").exists()
+        return read_result(self.folder)[0] is not None
 
 
 class Planner:
@@ -47,6 +58,7 @@ class Planner:
     def __init__(self) -> None:
         self._models: dict[str, Loaded | ConfigError | DataError] = {}
         self._tasks: dict[str, Task] = {}
+        self._dropouts: dict[str, float] = {}
 
     def name(self, config: Config, overrides: Sequence[str]) -> Run:
         """The run of a complete configuration. Raises ConfigError and DataError for what `build` would refuse
@@ -63,19 +75,24 @@ class Planner:
         loaded = self._models[model]
         if not isinstance(loaded, Loaded):
             raise loaded
-        seed = seed_of(config, "split")
-        task = json.dumps([model, config["task"], seed], sort_keys=True)
+        seeds = seed_of(config, "split"), seed_of(config, "test")
+        task = json.dumps([model, config["task"], seeds], sort_keys=True)
         if task not in self._tasks:
-            self._tasks[task] = load_task(config["task"], loaded, seed)
+            self._tasks[task] = load_task(config["task"], loaded, *seeds)
         if config["select"] == "best" and not self._tasks[task].dev:
             raise ConfigError(
                 "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
             )
-        decides = hash_of(config, [loaded.fingerprint, self._tasks[task].fingerprint], steps)
+        decides = hash_of(config, [loaded.fingerprint, self._tasks[task].sources], steps)
         name = name_of(config, loaded.name)
         kept = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
-        folder = folder_of(config, name, decides)
-        return Run(tuple(overrides), kept, name, decides, steps, folder, _passes(config, steps))
+        if model not in self._dropouts:
+            self._dropouts[model] = configured_dropout(AutoConfig.from_pretrained(loaded.folder).to_dict())
+        parts = drawn(config, steps, loaded.family, self._dropouts[model])
+        folder, summary = folder_of(config, name, decides), self._tasks[task].summary
+        return Run(
+            tuple(overrides), kept, name, decides, steps, folder, parts, summary, _passes(config, steps)
+        )
 
 
 def _passes(config: Config, steps: int) -> int | None:
@@ -107,12 +124,13 @@ def unequal(runs: Sequence[Run]) -> str | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs, each once, and the settings they share."""
+    """The runs, each once, and the settings they share. notes: sentences to be read before they are started."""
 
     runs: list[Run]
     launcher: Mapping[str, Any]
     cluster: Mapping[str, Any]
     runs_folder: Path
+    notes: tuple[str, ...] = ()
 
 
 def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
@@ -130,9 +148,9 @@ def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
     if problems := wrong.problems():
         return None, problems
     first = checked.runs[0][1]
-    return Plan(
-        list(runs.values()), first["launcher"], first.get("cluster", {}), Path(first["paths"]["runs"])
-    ), []
+    notes = copies((run.config, run.folder, run.drawn) for run in runs.values())
+    folder = Path(first["paths"]["runs"])
+    return Plan(list(runs.values()), first["launcher"], first.get("cluster", {}), folder, tuple(notes)), []
 
 
 def short(run: Run, runs: Sequence[Run]) -> str:
@@ -145,4 +163,4 @@ def state_of(run: Run) -> str:
     if not run.folder.is_dir():
         return "new"
     status = RunFolder(run.folder).status()
-    return "new" if status is None else str(status["state"])
+    return "new" if status is None else str(status.get("state", "new"))

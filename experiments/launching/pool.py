@@ -218,5 +218,5 @@ def why(folder: Path, code: int) -> str:
         return str(status.get("error"))
     if code < 0:
         return f"ended by signal {signal.Signals(-code).name}"
-    lines = (folder / LOG).read_text(errors="replace")[-LINES:].strip().splitlines()
+    lines = (folder / LOG).read_text(errors="replace", encoding="utf-8")[-LINES:].strip().splitlines()
     return lines[-1] if lines else f"exit code {code}"

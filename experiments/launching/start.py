@@ -14,6 +14,7 @@ from experiments.launching.slurm import submit
 from experiments.launching.states import wait
 from experiments.launching.submission import Pending, submission
 from experiments.rundir.folder import RunFolder, title_of
+from experiments.rundir.json_files import read_result
 from experiments.training.stop import INTERRUPTED
 from zo.errors import ConfigError, Locked
 
@@ -88,7 +89,7 @@ def _close(
     stopped: str | None,
 ) -> int:
     failed = [outcome.folder for outcome in outcomes if outcome.failed]
-    ended = sum((folder / "result.json").exists() for folder in folders)
+    ended = sum(read_result(folder)[0] is not None for folder in folders)
     console.print(f"{ended} of {len(folders)} runs ended, {len(failed)} failed.")
     for folder in failed:
         console.print(f"  {folder / LOG}")
@@ -102,7 +103,7 @@ def _close(
 
 def left_to_others(console: Console, folders: Sequence[Path]) -> int:
     """Says which runs other processes are at, for which this command does not wait; BUSY while one has not ended."""
-    open_still = [folder for folder in folders if not (folder / "result.json").exists()]
+    open_still = [folder for folder in folders if read_result(folder)[0] is None]
     if not open_still:
         return 0
     are = "is" if len(open_still) == 1 else "are"

@@ -1,13 +1,14 @@
 """How runs are, from their files; where SLURM holds a run's job, by what squeue says of it.
 
-queued, running, requeued, waiting, stopped, finished, diverged, failed. A run that its files call running, of which
-no process and no job is left, was ended from outside (signal 9, memory, a node): failed, and retry runs it again. One
-that its files call queued while what should start it is gone is waiting. One that its files call stopped or failed is
-neither while its job is in the queue: an administrator, a preemption or a node may have put it back.
+queued, running, requeued, waiting, stopped, finished, diverged, failed, unreadable. A run that its files call running,
+of which no process and no job is left, was ended from outside (signal 9, memory, a node): failed, and retry runs it
+again; likewise one whose result.json is damaged. One whose config.yaml is damaged is unreadable: nobody can tell what
+was run, until the run's command writes it anew. One that its files call queued while what should start it is gone is
+waiting. One that its files call stopped or failed is neither while its job is in the queue: an administrator, a
+preemption or a node may have put it back.
 """
 
 import getpass
-import json
 import shutil
 import subprocess
 import time
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from experiments.launching.submission import read_sweep, submission
 from experiments.rundir.folder import title_of
-from experiments.rundir.json_files import read_json
+from experiments.rundir.json_files import problem_of_configuration, read_json, read_result, row_of
 from experiments.rundir.lock import holder_of, may_run
 from zo.errors import ConfigError
 
@@ -116,7 +117,12 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     holder = None if (folder / "result.json").exists() else holder_of(folder / "lock")
     status = read_json(folder / "status.json") or {}
     steps = _steps(folder, status)
-    result = read_json(folder / "result.json")
+    unreadable = problem_of_configuration(folder)
+    if unreadable is not None and holder is None:
+        return State(folder, "unreadable", unreadable, steps, job)
+    result, damaged = read_result(folder)
+    if damaged is not None and holder is None:
+        return State(folder, "failed", f"{damaged}; the same command, or retry, writes it anew", steps, job)
     if result is not None:
         return State(folder, result["status"], outcome_of(result), result["steps"], job)
     state = str(status.get("state", "new"))
@@ -183,11 +189,10 @@ def _steps(folder: Path, status: dict[str, Any]) -> int | None:
     path = folder / "metrics.jsonl"
     if path.exists():
         for line in reversed(_end(path).splitlines()[-2:]):
-            try:
-                return int(json.loads(line)["steps"])
-            except (ValueError, KeyError):  # a torn line
-                continue
-    return status.get("steps")
+            if (row := row_of(line)) is not None:  # else it is torn
+                return row["steps"]
+    steps = status.get("steps")
+    return steps if isinstance(steps, int) else None
 
 
 def _end(path: Path) -> bytes:
@@ -207,7 +212,7 @@ def wait(folders: Sequence[Path], console: Console) -> int:
                 told.add(each.folder)
                 console.print(f"{title_of(each.folder)} {each.state} {each.detail}", soft_wrap=True)
         if len(told) == len(folders):
-            return int(any(each.state == "failed" for each in found))
+            return int(any(each.state in ("failed", "unreadable") for each in found))
         time.sleep(POLL)
 
 

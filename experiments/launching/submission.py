@@ -5,7 +5,6 @@ overrides, command and by (what started it: words, and the process), launch and 
 cluster), time; a scheduler's job and log.
 """
 
-import json
 import os
 import shlex
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.json_files import read_json
 from experiments.rundir.lock import this_process
+from zo.errors import ConfigError
 
 if TYPE_CHECKING:  # a job reads this module before it can answer signals, and plan takes the seconds of torch
     from experiments.launching.plan import Run
@@ -105,6 +105,16 @@ def read_sweep(folder: Path) -> list[Path]:
 
 
 def planned(folder: Path) -> dict[Path, list[str]]:
-    """The folders of a sweep's runs, with the overrides of each."""
-    listed: Mapping[str, Any] = json.loads((folder / "sweep.json").read_text())
-    return {Path(os.path.normpath(folder / run["folder"])): list(run["overrides"]) for run in listed["runs"]}
+    """The folders of a sweep's runs, with the overrides of each. Raises ConfigError for a damaged list."""
+    listed = (read_json(folder / "sweep.json") or {}).get("runs")
+    if not isinstance(listed, list) or not all(
+        isinstance(run, dict)
+        and isinstance(run.get("folder"), str)
+        and isinstance(run.get("overrides"), list)
+        for run in listed
+    ):
+        raise ConfigError(
+            f"{folder / 'sweep.json'} is damaged: it lists no runs. Give the sweep's command again, which writes it "
+            "anew, or name the runs' own folders."
+        )
+    return {Path(os.path.normpath(folder / run["folder"])): list(run["overrides"]) for run in listed}

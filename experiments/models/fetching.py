@@ -103,11 +103,15 @@ def convert(folder: Path, target: Path, source: str) -> Path:
             size += sum(tensor.nbytes for tensor in tensors.values())
         if len(shards) > 1:
             index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-            (unfinished / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+            (unfinished / "model.safetensors.index.json").write_text(
+                json.dumps(index, indent=1), encoding="utf-8"
+            )
         for path in folder.iterdir():
             if path.suffix in (".json", ".model", ".txt") and not path.name.startswith("pytorch_model"):
                 shutil.copyfile(path, unfinished / path.name)
-        (unfinished / "source.json").write_text(json.dumps({"source": source, "snapshot": folder.name}))
+        (unfinished / "source.json").write_text(
+            json.dumps({"source": source, "snapshot": folder.name}), encoding="utf-8"
+        )
         follow_umask(unfinished)
         if not target.is_dir():  # another process may have been faster
             unfinished.rename(target)

@@ -54,6 +54,55 @@ def head_of(model: nn.Module) -> nn.Module:
     )
 
 
+def count_from_pad(model: nn.Module, pad: int) -> None:
+    """Makes a decoder of RoBERTa's kind take positions that are counted from 0, as generation and kept keys give them.
+
+    Its own are counted from its padding id + 1; where none are given it makes them itself.
+    """
+
+    def shift(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        given = kwargs.get("position_ids")
+        return args, kwargs if given is None else kwargs | {"position_ids": given + pad + 1}
+
+    model.register_forward_pre_hook(shift, with_kwargs=True)
+
+
+def untie(model: Any) -> list[nn.Parameter]:
+    """Makes every matrix that is another's a copy, as trained as it was, and gives those others.
+
+    Biases stay shared, for a head reads them under one of their two names alone. The model's configuration then says
+    that nothing is tied, so that it is saved and loaded as it is.
+    """
+    tied = {t: s for t, s in model.all_tied_weights_keys.items() if not t.endswith(".bias")}
+    sources = [model.get_parameter(source) for source in tied.values()]
+    for target in tied:
+        place, _, attribute = target.rpartition(".")
+        owner = model.get_submodule(place)
+        own = getattr(owner, attribute)
+        setattr(owner, attribute, nn.Parameter(own.detach().clone(), requires_grad=own.requires_grad))
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
+    share_biases(model)
+    return sources
+
+
+def share_biases(model: Any) -> list[str]:
+    """Gives the bias that a head only names, as RoBERTa's and BERT's do, to be the one that it reads; their names.
+
+    Loaded as a model in which nothing is tied they are two, of which one is never read, and so cannot be trained.
+    """
+    there = dict(model.named_parameters(remove_duplicate=False))
+    shared = []
+    pairs = getattr(type(model), "_tied_weights_keys", None)
+    for read, named in (pairs if isinstance(pairs, dict) else {}).items():
+        if read.endswith(".bias") and read in there and named in there:
+            place, _, attribute = named.rpartition(".")
+            setattr(model.get_submodule(place), attribute, there[read])
+            shared.append(named)
+    return shared
+
+
 @contextmanager
 def head_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
     """Within it, model(...) gives logits [rows, K, V] at `positions` [rows, K] instead of [rows, T, V].

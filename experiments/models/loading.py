@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -30,6 +31,8 @@ from transformers.utils import logging
 from experiments.config.model_config import Family, ModelConfig
 from experiments.config.parsing import read
 from experiments.models import placing
+from experiments.models.head import count_from_pad, share_biases
+from experiments.models.inputs import check_family, first_id, untied
 from experiments.models.pooling import HEAD_FILE, MeanPooled
 from experiments.models.source import MODELS, fingerprint, infer_family, locate, model_name, read_config
 from zo.errors import ConfigError
@@ -42,8 +45,25 @@ TEXT_KEYS = {
     r"^language_model\.model\.": "model.",
     r"^language_model\.lm_head": "lm_head",
 }
+# What transformers raises for a folder whose files are there and nonsense: a negative number of layers, a text for a
+# size, an index that names no file of the folder.
+BROKEN = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, AssertionError,
+    StrictDataclassError,
+)  # fmt: skip
 # Their positions are counted from pad + 1 on, so that many fewer fit.
 COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod", "roberta-prelayernorm")
+# They have a class for causal models, which reads both ways unless the configuration says is_decoder.
+ENCODERS = (
+    *COUNTED_FROM_PAD,
+    "bert",
+    "electra",
+    "megatron-bert",
+    "rembert",
+    "data2vec-text",
+    "ernie",
+    "roformer",
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,8 @@ class Loaded:
 
     pad: the id that fills rows (always masked out); context: tokens a row may have;
     fingerprint: SHA-256 (hex) of the weights, configuration and tokenizer files it came from.
+    vocabulary: ids that have embeddings, where the configuration says it.
+    first: the id that begins the rows of a causal model; None: the tokenizer's own.
     """
 
     model: nn.Module
@@ -62,6 +84,8 @@ class Loaded:
     fingerprint: str
     pad: int
     context: int
+    vocabulary: int | None = None
+    first: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -78,15 +102,19 @@ def outline(choice: ModelConfig | dict[str, Any], models: Path = MODELS) -> Load
     folder = locate(choice, models)
     config = read_config(folder)
     tokenizer = _tokenizer(folder)
+    family = choice.family or infer_family(config, folder)
+    check_family(choice, family, config, folder, _reads_both_ways(config))
     return Loaded(
         model=nn.Linear(1, 1, device="meta"),
         tokenizer=tokenizer,
-        family=choice.family or infer_family(config, folder),
+        family=family,
         name=model_name(choice),
         folder=folder,
         fingerprint=fingerprint(folder),
-        pad=_pad(tokenizer, folder),
+        pad=_pad(tokenizer, folder, _vocabulary(config)),
         context=_context(config.get("text_config") or config, tokenizer),
+        vocabulary=_vocabulary(config),
+        first=first_id(choice.first_token, tokenizer, folder),
     )
 
 
@@ -102,6 +130,7 @@ def load(
     folder = locate(choice, models)
     config = read_config(folder)
     family = choice.family or infer_family(config, folder)
+    check_family(choice, family, config, folder, _reads_both_ways(config))
     device = _device(choice.device)
     placed = placing.arguments(choice, device)
     tokenizer = _tokenizer(folder)
@@ -114,7 +143,13 @@ def load(
         else:
             auto = AutoModelForCausalLM if family == "causal" else AutoModelForMaskedLM
             model = _from_pretrained(auto, choice, folder, **placed)
-    pad = _pad(tokenizer, folder)
+    if choice.untie:
+        untied(model, choice)
+    elif family != "classifier" and not config.get("tie_word_embeddings", True):
+        share_biases(model)
+    if family == "causal" and config.get("model_type") in COUNTED_FROM_PAD:
+        count_from_pad(model, config.get("pad_token_id") or 0)
+    pad = _pad(tokenizer, folder, _vocabulary(config))
     if isinstance(model, PreTrainedModel) and family == "classifier":
         model.config.pad_token_id = pad  # decoders find a row's last token by it
     if not placed:
@@ -128,7 +163,14 @@ def load(
         fingerprint=fingerprint(folder),
         pad=pad,
         context=_context(config.get("text_config") or config, tokenizer),
+        vocabulary=_vocabulary(config),
+        first=first_id(choice.first_token, tokenizer, folder),
     )
+
+
+def _reads_both_ways(config: dict[str, Any]) -> bool:
+    """Whether it is an encoder, also when loaded through a class for causal models."""
+    return config.get("model_type") in ENCODERS and not config.get("is_decoder")
 
 
 def _classifier(
@@ -154,12 +196,20 @@ def _classifier(
             num_labels=classes,
             **placed,
         )
-    kept = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    kept = _auto_config(folder)
     encoder = _from_pretrained(AutoModel, choice, folder, **poolerless(kept), **placed)
     model = MeanPooled(encoder, classes)
     if saved_head:
         model.load_head(folder)
     return model
+
+
+def _auto_config(folder: Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except BROKEN as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{folder / 'config.json'} describes no model of transformers: {first}") from error
 
 
 def poolerless(config: PreTrainedConfig) -> dict[str, Any]:
@@ -184,7 +234,7 @@ def _from_pretrained(
             output_loading_info=True,
             **more,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+    except (*BROKEN, RuntimeError, ImportError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{folder} cannot be loaded through {auto.__name__}: {first}") from error
     missing = sorted(report["missing_keys"])
@@ -200,9 +250,7 @@ def _from_pretrained(
 
 def _text_part(choice: ModelConfig, folder: Path, placed: dict[str, Any]) -> PreTrainedModel:
     """The language model of a checkpoint that also sees images (Gemma 3 from 4b on); the rest is not loaded."""
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    ).get_text_config()
+    config = _auto_config(folder).get_text_config()
     model: Any = _from_pretrained(
         AutoModelForCausalLM, choice, folder, config=config, key_mapping=TEXT_KEYS, **placed
     )
@@ -226,15 +274,22 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except BROKEN as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"The tokenizer in {folder} cannot be loaded: {first}") from error
 
 
-def _pad(tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
-    """The id that fills rows. Where there is no pad token any id does, since the attention mask hides it."""
+def _vocabulary(config: dict[str, Any]) -> int | None:
+    """How many ids the model has embeddings for, where its configuration says it."""
+    return (config.get("text_config") or config).get("vocab_size")
+
+
+def _pad(tokenizer: PreTrainedTokenizerBase, folder: Path, vocabulary: int | None) -> int:
+    """The id that fills rows. Where there is no pad token with an embedding any id does, since the attention mask
+    hides it.
+    """
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id):
-        if isinstance(candidate, int):
+        if isinstance(candidate, int) and (vocabulary is None or candidate < vocabulary):
             return candidate
     raise ConfigError(
         f"The tokenizer in {folder} has neither a pad nor an end nor an unknown token to fill rows with."

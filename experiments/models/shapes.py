@@ -21,6 +21,7 @@ from transformers import (
 
 from experiments.config.model_config import Family, ModelConfig
 from experiments.models import loading, source
+from experiments.models.inputs import untied
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
 from zo.errors import ConfigError
@@ -135,6 +136,8 @@ def skeleton(choice: ModelConfig, classes: int | None, models: Path = source.MOD
     }
     with loading.quiet(), torch.device("meta"):
         model = _built(choice, family, config, classes, told)
+    if choice.untie:
+        untied(model, choice)
     return Loaded(
         model=model.eval(),
         tokenizer=None,  # pyright: ignore[reportArgumentType]  # nothing is tokenised

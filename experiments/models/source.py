@@ -103,6 +103,22 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path} holds no JSON object. The model folder is incomplete or damaged.")
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{path}: architectures is {names!r}, which is no list of names. The file is damaged."
+        )
+    for name in (
+        "num_hidden_layers",
+        "n_layer",
+        "num_layers",
+    ):  # a model without layers would be loaded without a word
+        layers = config.get(name)
+        if layers is not None and not (isinstance(layers, int) and layers > 0):
+            raise ConfigError(f"{path}: {name} is {layers!r}, which is no number of layers.")
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or 0
+    if not isinstance(positions, int):
+        raise ConfigError(f"{path}: max_position_embeddings is {positions!r}, which is no whole number.")
     return config
 
 
@@ -116,9 +132,20 @@ def infer_family(config: dict[str, Any], folder: Path) -> Family:
             return "causal"  # of its text part
         if architecture.endswith("Model"):
             return "classifier"
+    if config.get("is_encoder_decoder"):
+        raise ConfigError(encoder_decoder(config, folder))
     raise ConfigError(
         f"{folder / 'config.json'} names the architectures {config.get('architectures')}: no family. "
         f"Set model.family to causal, masked or classifier."
+    )
+
+
+def encoder_decoder(config: dict[str, Any], folder: Path) -> str:
+    """A sentence on models such as T5, which no family is for."""
+    kind = ", ".join(config.get("architectures") or [str(config.get("model_type"))])
+    return (
+        f"{folder / 'config.json'}: {kind} is an encoder-decoder, which zo does not train. Take a decoder (OPT, "
+        f"Llama), a masked model (RoBERTa) or an encoder."
     )
 
 
@@ -159,10 +186,16 @@ def _check_files(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} holds an adapter, not a model. Give its base model as model.path.")
     if not (folder / "config.json").is_file():
+        gguf = " It has GGUF files, which are not read." if any(folder.glob("*.gguf")) else ""
         raise ConfigError(
-            f"{folder} has no config.json, so it is no model folder in the Hugging Face layout."
+            f"{folder} has no config.json, so it is no model folder in the Hugging Face layout.{gguf}"
         )
     if not any(folder.glob("*.safetensors")):
+        if gguf := sorted(p.name for p in folder.glob("*.gguf")):
+            raise ConfigError(
+                f"{folder} has {', '.join(gguf)}. GGUF is not read; take the checkpoint with *.safetensors that it was "
+                f"made of."
+            )
         pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
         what = f"only {', '.join(pickles)}, a pickle, which could run code" if pickles else "no weights"
         raise ConfigError(

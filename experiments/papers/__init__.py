@@ -11,6 +11,9 @@ printed average is kept to check the values by (tests/conf/test_published.py); w
         rows:
           - {method: fzoo, values: [84.5, 60.7], deviations: [0.3, 1.1], average: 72.6}
 
+A key with a dot (optimizer.betas: [0.7, 0.99], in a table, a column or a row) is a key of the configuration: the number
+is of runs that have this value. A rate is written 1.0e-4, since YAML reads 1e-4 as a text.
+
 Names are those of result.json, which are the options of conf/, but for the methods zeroshot and icl
 (optimizer=none, without and with task.demonstrations) and linearprobe (optimizer=linear_probe). Where a table says
 nothing of its objective, it is cross-entropy, as conf/task has it; in context means 32 demonstrations.
@@ -36,6 +39,7 @@ ANSWERED = (
 )  # trained on the right answer's tokens, all others on the options
 STEPLESS = ("zeroshot", "icl", "linearprobe")  # to which the objective makes no difference
 SHOWN = 32  # demonstrations of in-context learning
+PER = "example"  # each test example has its own
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Published:
     """A number of a paper's table.
 
     value, deviation: in per cent, as printed. k: examples a class, or None. objective: task.objective of the training,
-    None where no step is taken. demonstrations: before each prompt.
+    None where no step is taken. demonstrations: before each prompt. settings: keys of the configuration, and the values
+    that the number is of, where its table is about them.
     """
 
     paper: str
@@ -58,10 +63,22 @@ class Published:
     note: str = ""
     objective: str | None = None
     demonstrations: int = 0
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def has_settings(self, config: Mapping[str, Any]) -> bool:
+        """Whether a configuration has the values of `settings`; True where there are none."""
+        return all(_frozen(_value_at(config, key)) == value for key, value in self.settings)
+
+    @property
+    def settings_text(self) -> str:
+        """The settings as a label has them: betas [0.7, 0.99]; empty where there are none."""
+        return ", ".join(f"{key.rpartition('.')[2]} {_text(value)}" for key, value in self.settings)
 
     def fits(self, task: Mapping[str, Any]) -> bool:
         """Whether a configuration's section `task` has its objective, where it has one, and its demonstrations."""
         objective, shown = task.get("objective", "options"), task.get("demonstrations", 0)
+        if shown and task.get("demonstrations_per", "run") != PER:
+            return False
         return self.objective in (None, objective) and self.demonstrations == shown
 
     @property
@@ -106,10 +123,30 @@ def _row(paper: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> Iterat
         if value is not None:
             cell: dict[str, Any] = shared | column | own | {"paper": paper, "note": note}
             cell = _usual(cell["method"], cell["task"]) | cell
-            yield Published(**cell, value=float(value), deviation=deviation)
+            settings = tuple((key, _frozen(cell.pop(key))) for key in list(cell) if "." in key)
+            yield Published(**cell, value=float(value), deviation=deviation, settings=settings)
 
 
 def _usual(method: str, task: str) -> dict[str, Any]:
     """What a table does not say, because all but a few have it."""
     objective = None if method in STEPLESS else "answer" if task in ANSWERED else "options"
     return {"objective": objective, "demonstrations": SHOWN if method == "icl" else 0}
+
+
+def _value_at(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None where a section is not there."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, so that a number can be a key of a dictionary."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_text(item) for item in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from experiments.config.peft_config import BitFit, Head, Layers
-from experiments.models.head import head_of
+from experiments.models.head import head_of, untie
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
 from experiments.peft.adapters import new_pooler
@@ -39,7 +39,7 @@ def head(loaded: Loaded, choice: Head) -> Loaded:
     """
     if loaded.family == "classifier":
         return _train(loaded, [])
-    unread = _untie(loaded.model)
+    unread = untie(loaded.model)
     return _train(loaded, [p for p in _head_parameters(loaded) if all(p is not other for other in unread)])
 
 
@@ -76,17 +76,3 @@ def _blocks(loaded: Loaded) -> nn.ModuleList:
             f"peft=layers trains whole blocks, and {loaded.name} has no list of its {count} blocks. Take peft=lora."
         )
     return blocks
-
-
-def _untie(model: Any) -> list[nn.Parameter]:
-    """Every weight that is another's becomes a copy; gives those others, which a head no longer reads."""
-    sources = [model.get_parameter(source) for source in model.all_tied_weights_keys.values()]
-    for target in model.all_tied_weights_keys:
-        place, _, attribute = target.rpartition(".")
-        owner = model.get_submodule(place)
-        copy = getattr(owner, attribute).detach().clone()
-        setattr(owner, attribute, nn.Parameter(copy, requires_grad=False))
-    for config in (model.config, model.config.get_text_config()):
-        config.tie_word_embeddings = False
-    model.all_tied_weights_keys = {}
-    return sources

@@ -9,7 +9,8 @@ best on dev, never on test:
     chosen = highest score; of equal ones the lower mean dev loss at those best steps; then the first by its label
 
 S is what all tries share, so that a setting that was run again with more seeds is judged by the same seeds as the
-others. Mean and deviation of a cell are over all seeds of the chosen setting. A diverged run is a result, with the
+others. Mean and deviation of a cell are over all seeds of the chosen setting, seeds that changed nothing counted once
+(experiments.report.distinct). A diverged run is a result, with the
 metric of its last or best weights, and counts. Without dev, or without common seeds, nothing is chosen, and the
 cell says so.
 """
@@ -22,9 +23,10 @@ from functools import reduce
 from statistics import fmean, stdev
 from typing import Any
 
+from experiments.report.ablation import Variant, variant_of
+from experiments.report.distinct import count_words, distinct, varied
 from experiments.report.runs import WAITING, Run
 from experiments.report.setting_key import differing, filled, flattened, problem, words
-from experiments.rundir.metric_rows import rank_key
 
 ALWAYS = ("optimizer.lr", "schedule._target_")  # keys that a label has, also where they do not differ
 
@@ -57,24 +59,35 @@ class Setting:
         return {run.seed: run.value for run in self.runs if run.value is not None}
 
     @property
+    def counted(self) -> dict[int, float]:
+        """The same of distinct runs: of seeds that changed nothing the first alone (experiments.report.distinct)."""
+        return {run.seed: run.value for run in distinct(self.ended) if run.value is not None}
+
+    @property
     def devs(self) -> dict[int, float]:
         """Metric on dev by seed."""
         return {run.seed: run.dev for run in self.runs if run.dev is not None}
 
     @property
     def mean(self) -> float | None:
-        """Of the test metric over seeds; None without a result."""
-        return fmean(self.values.values()) if self.values else None
+        """Of the test metric over distinct runs; None without a result."""
+        return fmean(self.counted.values()) if self.values else None
 
     @property
     def deviation(self) -> float | None:
-        """Sample deviation (n − 1) of the test metric; None below two seeds."""
-        return stdev(self.values.values()) if len(self.values) > 1 else None
+        """Sample deviation (n − 1) of the test metric; None below two distinct runs."""
+        return stdev(self.counted.values()) if len(self.counted) > 1 else None
 
     @property
     def dev(self) -> float | None:
         """Mean over seeds of the metric on dev."""
         return fmean(self.devs.values()) if self.devs else None
+
+    @property
+    def dev_loss(self) -> float | None:
+        """Mean over seeds of the loss on dev of the reported weights; None where no run has a number."""
+        losses = [loss for run in self.ended if (loss := run.dev_loss) is not None]
+        return fmean(losses) if losses else None
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,7 @@ class Cell:
 
     settings: all that were tried, by label. chosen: the one the cell shows, None where dev cannot choose. why: how
     it was chosen, or why not, a phrase; how: the same in three words. counts: of all runs of all settings by status.
+    variant: the method and, with --by, the values that this cell is of; `method` is its name.
     """
 
     method: str
@@ -95,6 +109,7 @@ class Cell:
     why: str
     how: str
     counts: Mapping[str, int]
+    variant: Variant
 
     @property
     def tries(self) -> int:
@@ -108,8 +123,18 @@ class Cell:
 
     @property
     def n(self) -> int:
-        """How many seeds stand behind the mean."""
-        return len(self.values)
+        """How many distinct runs stand behind the mean: seeds that changed nothing count once."""
+        return len(self.chosen.counted) if self.chosen else 0
+
+    @property
+    def count_text(self) -> str:
+        """How many, in words where seeds changed nothing: 3 seeds, 1 distinct run."""
+        return count_words(len(self.values), self.n)
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The parts in which its runs differ, what the deviation is over."""
+        return varied(self._ended)
 
     @property
     def mean(self) -> float | None:
@@ -173,6 +198,11 @@ class Cell:
         return self.count(*WAITING)
 
     @property
+    def learned_nothing(self) -> tuple[Run, ...]:
+        """Runs of the chosen setting that are said to have learned nothing."""
+        return tuple(run for run in self._ended if run.learned_nothing)
+
+    @property
     def missing(self) -> int:
         """Runs that a sweep lists and of which there is nothing."""
         return self.count("missing")
@@ -186,20 +216,26 @@ class Cell:
         return fmean(numbers) if numbers else None
 
 
-def cells_of(runs: Sequence[Run]) -> tuple[Cell, ...]:
-    """All cells, by model, peft, task and method; the order of the runs does not matter."""
+def cells_of(runs: Sequence[Run], by: Sequence[str] = ()) -> tuple[Cell, ...]:
+    """All cells, by model, peft, task and method; the order of the runs does not matter.
+
+    by: keys of the configuration (experiments.report.ablation); each of their values is a cell of its own.
+    """
     runs = newest(runs)
-    groups: dict[tuple[str, ...], list[Run]] = {}
+    groups: dict[tuple[str, str, str, Variant], list[Run]] = {}
     for run, model, task in zip(
-        runs, _names(runs, "model", "model"), _names(runs, "task", "task", "seeds"), strict=True
+        runs, _names(runs, by, "model", "model"), _names(runs, by, "task", "task", "seeds"), strict=True
     ):
-        groups.setdefault((model, run.peft, task, run.method), []).append(run)
-    return tuple(_cell(groups[key], key[0], key[2]) for key in sorted(groups))
+        groups.setdefault((model, run.peft, task, variant_of(run.method, run.config, by)), []).append(run)
+    order = sorted(groups, key=lambda key: (*key[:3], key[3].place))
+    return tuple(_cell(groups[key], key[0], key[2], key[3]) for key in order)
 
 
-def _names(runs: Sequence[Run], kind: str, *groups: str) -> list[str]:
+def _names(runs: Sequence[Run], by: Sequence[str], kind: str, *groups: str) -> list[str]:
     """Each run's model or task by name, and by what makes several of one name different problems: sst2 (k 16)."""
-    parts = [problem(run.config, *groups) for run in runs]
+    parts = [
+        {key: value for key, value in problem(run.config, *groups).items() if key not in by} for run in runs
+    ]
     alike: dict[str, list[dict[str, Any]]] = {}
     for run, part in zip(runs, parts, strict=True):
         alike.setdefault(getattr(run, kind), []).append(part)
@@ -212,13 +248,24 @@ def _names(runs: Sequence[Run], kind: str, *groups: str) -> list[str]:
     return made
 
 
-def _cell(runs: Sequence[Run], model: str, task: str) -> Cell:
-    settings = _settings(runs, model, task)
+def _cell(runs: Sequence[Run], model: str, task: str, variant: Variant) -> Cell:
+    settings = _settings(runs, model, task, variant.name)
     chosen, why, how = choose(settings)
     metrics = sorted({str(run.result["metric"]) for run in runs if run.result})
     counts = dict(sorted(Counter(run.status for run in runs).items()))
-    one = runs[0]
-    return Cell(one.method, model, task, one.peft, " / ".join(metrics), settings, chosen, why, how, counts)
+    return Cell(
+        variant.name,
+        model,
+        task,
+        runs[0].peft,
+        " / ".join(metrics),
+        settings,
+        chosen,
+        why,
+        how,
+        counts,
+        variant,
+    )
 
 
 def choose(settings: Sequence[Setting]) -> tuple[Setting | None, str, str]:
@@ -237,7 +284,7 @@ def choose(settings: Sequence[Setting]) -> tuple[Setting | None, str, str]:
     best = max((score for score in scores.values() if score is not None), default=None)
     equal = [each for each in judged if scores[each.key] == best]
     if len(equal) > 1:
-        equal.sort(key=lambda each: fmean(_dev_loss(run) for run in each.ended if run.seed in shared))
+        equal.sort(key=lambda each: _mean_dev_loss(each, shared))
     seeds = f"seed{'s' if len(shared) > 1 else ''} {', '.join(str(seed) for seed in shared)}"
     without = len(settings) - len(judged)
     more = f", {without} more without a result" if without else ""
@@ -256,13 +303,10 @@ def dev_score(setting: Setting, seeds: Sequence[int]) -> float | None:
     return fmean(devs) if devs and len(devs) == len(seeds) else None
 
 
-def _dev_loss(run: Run) -> float:
-    """Loss on dev of the weights that are reported."""
-    looks = run.rows_of("dev")
-    if run.config.get("select") == "last":
-        looks = looks[-1:]
-    _, loss = max((rank_key(row["value"], row["loss"]) for row in looks), default=(0.0, -math.inf))
-    return -loss
+def _mean_dev_loss(setting: Setting, seeds: Sequence[int]) -> float:
+    """Mean over the seeds of the loss on dev of the reported weights; infinite where one has no number."""
+    losses = [run.dev_loss for run in setting.ended if run.seed in seeds]
+    return fmean(math.inf if loss is None else loss for loss in losses)
 
 
 def step_seconds(run: Run) -> float | None:
@@ -284,7 +328,7 @@ def newest(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(sorted(kept.values(), key=lambda run: (run.seed, run.folder)))
 
 
-def _settings(runs: Sequence[Run], model: str, task: str) -> tuple[Setting, ...]:
+def _settings(runs: Sequence[Run], model: str, task: str, method: str) -> tuple[Setting, ...]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.setting, []).append(run)
@@ -294,8 +338,7 @@ def _settings(runs: Sequence[Run], model: str, task: str) -> tuple[Setting, ...]
     for key, group in groups.items():
         differs = {name: flat[key][name] for name in shown if name in flat[key]}
         label = ", ".join(words(name, value) for name, value in differs.items())
-        one = group[0]
-        made.append(Setting(one.method, model, task, one.peft, key, label or key, differs, tuple(group)))
+        made.append(Setting(method, model, task, group[0].peft, key, label or key, differs, tuple(group)))
     return tuple(sorted(made, key=lambda setting: (setting.label, setting.key)))
 
 

@@ -8,6 +8,7 @@ colour has a contrast of 3 or more with its ground (WCAG 2's bound for graphics)
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 LIGHT, DARK = "#ffffff", "#16181c"  # the grounds
@@ -59,6 +60,13 @@ class Style:
 
 
 STYLES = {name: Style(*rest) for name, *rest in (line.split() for line in _TABLE.split("\n") if line)}
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """Returns one for each name, no two alike: a method's own, then for its variants those that are left, in order."""
+    own = {name: STYLES[name] for name in names if name in STYLES}
+    free = iter(look for look in STYLES.values() if look not in own.values())
+    return {name: own.get(name) or next(free, None) or style(name) for name in names}
 
 
 def style(method: str) -> Style:

@@ -1,6 +1,7 @@
 """All that a report says, as values: what the tables, the figures and the page are made of."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -8,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from experiments.report.ablation import Variant, check_keys
 from experiments.report.cells import Cell, cells_of, newest
+from experiments.report.passes import Ratio, ratios, reference_of, target_words
 from experiments.report.published import Beside, Published, compare
-from experiments.report.runs import Run
+from experiments.report.runs import UNREADABLE, Run
 from experiments.report.statistics import (
     BAND,
     HAS_SCIPY,
@@ -28,8 +31,9 @@ from experiments.report.statistics import (
 class Comparison:
     """Runs compared. Metrics are fractions; published numbers per cent.
 
-    title: what was compared, for a heading. target: the metric on dev that `reaches` is about, a fraction, or None.
-    curves: of every cell's chosen setting. notes: sentences that belong under the tables.
+    title: what was compared, for a heading. target: the metric on dev that `reaches` is about, a fraction, or the loss
+    (target_by), or None. ratios: of forward passes to it, to those of `reference`. curves: of every cell's chosen
+    setting. by: keys whose values are cells of their own. notes: sentences that belong under the tables.
     """
 
     title: str
@@ -41,6 +45,10 @@ class Comparison:
     reaches: tuple[Reach, ...]
     published: tuple[Beside, ...]
     notes: tuple[str, ...] = ()
+    target_by: str = "metric"
+    reference: str | None = None
+    ratios: tuple[Ratio, ...] = ()
+    by: tuple[str, ...] = ()
     band: str = BAND
     level: float = LEVEL
 
@@ -52,10 +60,16 @@ class Comparison:
         others = [f"{counts[status]} {status}" for status in sorted(counts) if status != "finished"]
         return ", ".join([f"{ended} of {len(self.runs)} runs ended", *others])
 
+    @property
+    def target_words(self) -> str:
+        """80 %, or loss 0.5."""
+        return target_words(self.target or 0.0, self.target_by)
+
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """Names of the methods, sorted: the rows of the tables, and the order of the colours."""
-        return tuple(sorted({cell.method for cell in self.cells}))
+        """Names of the methods, sorted, and by the values of --by: the rows of the tables, the order of the colours."""
+        places = {cell.method: cell.variant.place for cell in self.cells}
+        return tuple(sorted(places, key=lambda method: (places[method], method)))
 
     @cached_property
     def columns(self) -> tuple[tuple[str, str, str], ...]:
@@ -85,13 +99,23 @@ def comparison(
     *,
     title: str = "",
     target: float | None = None,
+    target_by: str = "metric",
+    reference: str | None = None,
+    by: Sequence[str] = (),
     published: Sequence[Published] = (),
     smoke: bool = False,
 ) -> Comparison:
-    """Compares runs; their order does not matter. smoke: with smoke runs, which are else left out beside others."""
+    """Compares runs; their order does not matter. smoke: with smoke runs, which are else left out beside others.
+
+    Raises ConfigError for a key of `by` that does not vary, or a reference that is no method of the runs.
+    """
     given = len(runs)
     runs = [run for run in runs if smoke or not run.smoke] or runs
-    cells = cells_of(runs)
+    readable = [run for run in runs if run.status != UNREADABLE]
+    check_keys(by, [run.config for run in readable])
+    cells = cells_of(readable, by)
+    reaches = () if target is None else tuple(reach(cell, target, target_by) for cell in cells if cell.chosen)
+    reference = None if target is None else reference_of(reference, [cell.method for cell in cells])
     return Comparison(
         title=title or f"{len(runs)} runs",
         runs=tuple(sorted(runs, key=lambda run: run.folder)),
@@ -99,9 +123,13 @@ def comparison(
         curves=tuple(curve for cell in cells for curve in curves(cell)),
         differences=differences(cells),
         target=target,
-        reaches=() if target is None else tuple(reach(cell, target) for cell in cells if cell.chosen),
+        reaches=reaches,
         published=compare(cells, published),
         notes=tuple(_notes(runs, cells, given - len(runs))),
+        target_by=target_by,
+        reference=reference,
+        ratios=() if reference is None else ratios(reaches, reference),
+        by=tuple(by),
     )
 
 
@@ -113,6 +141,9 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[s
         yield "All runs are of debug=smoke or --smoke, a step or two on a few examples."
     if older := len(runs) - len(newest(runs)):
         yield f"{older} runs are left out, for a later run of the same setting and seed is there."
+    for run in runs:
+        if (problem := run.problem) is not None:
+            yield f"{run.folder}: {problem}{'; the run is left out' if run.status == UNREADABLE else ''}."
     for cell in cells:
         where = f"{cell.method} on {cell.task} with {cell.model} ({cell.peft})"
         if cell.chosen is None and any(setting.ended for setting in cell.settings):
@@ -120,6 +151,8 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[s
         if cell.chosen and (diverged := [run.seed for run in cell.chosen.ended if run.status == "diverged"]):
             seeds = ", ".join(str(seed) for seed in diverged)
             yield f"{where}: seed {seeds} diverged, and counts with the weights that it reported."
+        for run in cell.learned_nothing:
+            yield f"{where}: seed {run.seed} learned nothing: {run.learned_nothing}."
     shown = [run for cell in cells if cell.chosen for run in cell.chosen.ended]
     commits = Counter(run.commit for run in shown if run.commit)
     if len(commits) > 1:
@@ -127,9 +160,20 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[s
         yield f"The runs shown are of {len(commits)} commits of zo: {', '.join(parts)}."
     if not HAS_SCIPY:
         yield "There are no intervals, for scipy is not here: pip install -e '.[report]'."
-    dropout = sorted({run.method for run in runs if run.result and run.result.get("train_mode")})
-    if dropout:
-        yield f"With dropout in training: {', '.join(dropout)}. All others train in eval mode."
+    yield from _dropout(runs)
+    for cell in cells:
+        if cell.n < len(cell.values):
+            where = f"{cell.method} on {cell.task} with {cell.model} ({cell.peft})"
+            yield f"{where}: {cell.count_text}, for the other seeds changed nothing."
+
+
+def _dropout(runs: Sequence[Run]) -> Iterator[str]:
+    """Of methods that train with dropout, of a probability above 0."""
+    results = [(run.method, run.result) for run in runs if run.result]
+    if on := sorted({method for method, result in results if result.get("dropout")}):
+        yield f"With dropout in training: {', '.join(on)}. All others train without."
+    if older := sorted({m for m, result in results if "dropout" not in result and result.get("train_mode")}):
+        yield f"In train mode, of which their version did not write down the dropout: {', '.join(older)}."
 
 
 def _plain(value: Any) -> Any:
@@ -150,6 +194,8 @@ def _plain(value: Any) -> Any:
         return {name: _plain(getattr(value, name)) for name in names} | {"result": value.result}
     if is_dataclass(value) and not isinstance(value, type):
         made = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, Variant):
+            return {key: _plain(item) for key, item in value.values}
         if isinstance(value, Cell):
             made["chosen"] = value.chosen.key if value.chosen else None
             made |= {name: getattr(value, name) for name in _DERIVED}
@@ -158,6 +204,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # an open end, for which JSON has no number
     return str(value) if isinstance(value, Path) else value
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from experiments.report.cells import Cell
 from experiments.report.chart_data import Column, baselines, column_label, column_of, metric_of
-from experiments.report.colours import style
+from experiments.report.colours import Style, styles
 from experiments.report.comparison import Comparison
+from experiments.report.distinct import over_words
 
 MARKERS = {
     "circle": "o",
@@ -38,6 +39,7 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
     """Writes every figure that there are numbers for; returns the files."""
     panels: dict[str, Panel] = {
         "curves": _curves,
+        "dev-loss": _losses,
         "by-method": _by_method,
         "forward-passes-to-target": _to_target,
         "peak-memory": _memory,
@@ -65,7 +67,7 @@ def _write(comparison: Comparison, path: Path, panel: Panel) -> list[Path]:
             panel(axes, comparison, column)
         for axes in grid[len(columns) :]:
             axes.set_visible(False)
-        if panel is _curves:
+        if panel in (_curves, _losses):
             _legend(figure, comparison)
         files = [path.with_suffix(".png"), path.with_suffix(".pdf")]
         figure.savefig(files[0], dpi=160, metadata={"Software": None})
@@ -80,29 +82,41 @@ def _legend(figure: Any, comparison: Comparison) -> None:
     drawn = [
         m for m in comparison.methods if any(c.method == m and c.quantity == "dev" for c in comparison.curves)
     ]
-    lines = [Line2D([], [], **_line(method), label=method) for method in drawn]
+    looks = styles(comparison.methods)
+    lines = [Line2D([], [], **_line(looks[method]), label=method) for method in drawn]
     figure.legend(handles=lines, loc="outside lower center", ncols=min(6, len(lines)))
 
 
-def _line(method: str) -> dict[str, Any]:
-    look = style(method)
+def _line(look: Style) -> dict[str, Any]:
     return {"color": look.light, "marker": MARKERS[look.marker], "linestyle": DASHES[look.dash], "markersize": 4,
             "linewidth": 1.6}  # fmt: skip
 
 
 def _curves(axes: Any, comparison: Comparison, column: Column) -> bool:
     """The metric on dev against forward passes, with the band over seeds."""
-    curves = [c for c in comparison.curves if column_of(c) == column and c.quantity == "dev"]
+    return _over_training(axes, comparison, column, "dev", f"{metric_of(comparison, column)} on dev, %", 100)
+
+
+def _losses(axes: Any, comparison: Comparison, column: Column) -> bool:
+    """The loss on dev against forward passes, with the band over seeds."""
+    return _over_training(axes, comparison, column, "dev loss", "loss on dev", 1)
+
+
+def _over_training(
+    axes: Any, comparison: Comparison, column: Column, quantity: str, label: str, factor: float
+) -> bool:
+    curves = [c for c in comparison.curves if column_of(c) == column and c.quantity == quantity]
     if axes is None or not curves:
         return bool(curves)
+    looks = styles(comparison.methods)
     for curve in curves:
-        x, colour = curve.forward_passes, style(curve.method).light
-        axes.plot(x, _percent(curve.mean), **_line(curve.method))
+        x, look = curve.forward_passes, looks[curve.method]
+        axes.plot(x, [factor * value for value in curve.mean], **_line(look))
         if max(curve.n) > 1:
-            low, high = _percent(curve.low), _percent(curve.high)
-            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+            low, high = ([factor * value for value in values] for values in (curve.low, curve.high))
+            axes.fill_between(x, low, high, color=look.light, alpha=0.13, linewidth=0)
     axes.set_xlabel("forward passes (a backward pass counts as 3)")
-    axes.set_ylabel(f"{metric_of(comparison, column)} on dev, %")
+    axes.set_ylabel(label)
     return True
 
 
@@ -112,10 +126,16 @@ def _by_method(axes: Any, comparison: Comparison, column: Column) -> bool:
     cells.sort(key=lambda cell: cell.mean or 0)
     if axes is None or not cells:
         return bool(cells)
+    looks = styles(comparison.methods)
     for y, cell in enumerate(cells):
-        colour, mean, off = style(cell.method).light, 100 * (cell.mean or 0), 100 * (cell.deviation or 0)
+        colour, mean, off = looks[cell.method].light, 100 * (cell.mean or 0), 100 * (cell.deviation or 0)
         axes.plot(
-            _percent(list(cell.values.values())), [y] * cell.n, "o", color=colour, alpha=0.35, markersize=4
+            _percent(list(cell.chosen.counted.values()) if cell.chosen else []),
+            [y] * cell.n,
+            "o",
+            color=colour,
+            alpha=0.35,
+            markersize=4,
         )
         axes.errorbar(
             mean, y, xerr=off or None, color=colour, marker="o", markersize=6, linewidth=1.6, capsize=3
@@ -127,7 +147,9 @@ def _by_method(axes: Any, comparison: Comparison, column: Column) -> bool:
         )
     axes.set_yticks(range(len(cells)), [f"{cell.method} ({cell.n})" for cell in cells])
     axes.set_ylim(-0.6, len(cells) - 0.4)
-    axes.set_xlabel(f"{metric_of(comparison, column)} on test, %: seeds, mean ± deviation (n)")
+    over = over_words((cell.method, cell.varied) for cell in cells if cell.deviation is not None)
+    label = f"{metric_of(comparison, column)} on test, %: seeds, mean ± deviation (n)"
+    axes.set_xlabel(f"{label}\n± over {over}" if over else label)
     return True
 
 
@@ -136,9 +158,10 @@ def _to_target(axes: Any, comparison: Comparison, column: Column) -> bool:
     reaches = [r for r in comparison.reaches if column_of(r) == column and r.of]
     if axes is None or not reaches:
         return bool(reaches)
+    looks = styles(comparison.methods)
     for y, reach in enumerate(reversed(reaches)):
         cell = comparison.cell(reach.method, column)
-        colour, spent = style(reach.method).light, (cell.forward_passes or 0) if cell else 0
+        colour, spent = looks[reach.method].light, (cell.forward_passes or 0) if cell else 0
         if reach.mean is None:
             axes.barh(y, spent, color="none", edgecolor=colour, linestyle="--", height=0.62)
             said = f" never ({reach.of} of {reach.of})"
@@ -149,8 +172,8 @@ def _to_target(axes: Any, comparison: Comparison, column: Column) -> bool:
         axes.annotate(said, (spent if reach.mean is None else max(reach.reached.values()), y), va="center",
                       fontsize=8)  # fmt: skip
     _named(axes, [reach.method for reach in reversed(reaches)])
-    target = 100 * (comparison.target or 0)
-    axes.set_xlabel(f"forward passes until {metric_of(comparison, column)} on dev is {target:g} %")
+    what = f"{metric_of(comparison, column)} on dev is" if comparison.target_by == "metric" else "on dev"
+    axes.set_xlabel(f"forward passes until {what} {comparison.target_words}")
     return True
 
 
@@ -171,8 +194,9 @@ def _bars(
     cells = [cell for cell in _cells(comparison, column) if height(cell)]
     if axes is None or not cells:
         return bool(cells)
+    looks = styles(comparison.methods)
     for y, cell in enumerate(reversed(cells)):
-        axes.barh(y, height(cell), color=style(cell.method).light, height=0.62)
+        axes.barh(y, height(cell), color=looks[cell.method].light, height=0.62)
         axes.annotate(f" {short(height(cell))}", (height(cell), y), va="center", fontsize=8)
     _named(axes, [cell.method for cell in reversed(cells)])
     axes.set_xlabel(label)

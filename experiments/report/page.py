@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,18 @@ from experiments.report.chart_data import (
     metric_of,
     quantity_label,
 )
-from experiments.report.colours import DASHES, style
+from experiments.report.colours import DASHES, styles
 from experiments.report.comparison import Comparison
+from experiments.report.headline import leader
 from experiments.report.published import WORDS
 from experiments.report.runs import Run
 from experiments.report.statistics import Curve
-from experiments.report.tables.table import NOTHING, best, percent
+from experiments.report.tables.builders import passes
+from experiments.report.tables.table import NOTHING, best, loss_words, p_words, percent
 
 WEB = Path(__file__).parent / "web"
-STATUSES = ("finished", "diverged", "failed", "running", "queued", "requeued", "stopped", "new", "missing")
+STATUSES = ("finished", "diverged", "failed", "running", "queued", "requeued", "stopped", "new", "missing",
+            "unreadable")  # fmt: skip
 
 
 def write_page(comparison: Comparison, path: Path) -> Path:
@@ -61,13 +65,18 @@ def page(comparison: Comparison) -> str:
         "percent": percent,
         "number": number,
         "label": column_label,
-        "style": style,
         "mebi": mebi,
+        "loss": loss_words,
+        "p": p_words,
     }
-    colours = {method: style(method) for method in names(comparison)}
+    colours = styles(names(comparison))
     scripts = [(WEB / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js")]
     return made.get_template("page.html").render(
         c=comparison,
+        passes=(table := passes(comparison)),
+        passes_rows=list(
+            zip_longest(table.rows, [column_of(each) for each in comparison.reaches if each.of])
+        ),
         columns=[_ColumnView.of(comparison, column) for column in comparison.columns],
         summary=summary(comparison),
         statuses=status_counts(comparison.runs),
@@ -117,10 +126,11 @@ class _ColumnView:
 def payload(comparison: Comparison) -> dict[str, Any]:
     """What the charts are drawn from; columns by their number, metrics in per cent, three to five digits."""
     index = {column: i for i, column in enumerate(comparison.columns)}
+    looks = styles(names(comparison))
     return {
         "methods": {
-            method: {"colour": f"var(--m{i})", "marker": style(method).marker, "dash": DASHES[style(method).dash]}
-            for i, method in enumerate(names(comparison))
+            method: {"colour": f"var(--m{i})", "marker": look.marker, "dash": DASHES[look.dash]}
+            for i, (method, look) in enumerate(looks.items())
         },
         "columns": [
             {
@@ -135,7 +145,7 @@ def payload(comparison: Comparison) -> dict[str, Any]:
             _curve(curve, index) for curve in comparison.curves
         ],
         "quantities": {curve.quantity: quantity_label(curve.quantity) for curve in comparison.curves},
-        "target": None if comparison.target is None else round(100 * comparison.target, 3),
+        "target": None if comparison.target is None else comparison.target_words,
         "reaches": [
             {"method": reach.method, "column": index[column_of(reach)], "reached": list(reach.reached.values()),
              "of": reach.of} for reach in comparison.reaches if reach.of
@@ -144,9 +154,12 @@ def payload(comparison: Comparison) -> dict[str, Any]:
 
 
 def names(comparison: Comparison) -> list[str]:
-    """Every method that the page names, sorted."""
-    named = {each.method for each in (*comparison.cells, *comparison.runs)}
-    return sorted(named | {beside.published.method for beside in comparison.published})
+    """Every method that the page names: those of the tables in their order, then those of runs and papers alone."""
+    others = {run.method for run in comparison.runs} | {
+        each.published.method for each in comparison.published
+    }
+    first = comparison.methods
+    return [*first, *sorted(others - set(first))] if comparison.by else sorted({*first, *others})
 
 
 def _cell(cell: Cell, index: Mapping[Column, int]) -> dict[str, Any]:
@@ -155,7 +168,7 @@ def _cell(cell: Cell, index: Mapping[Column, int]) -> dict[str, Any]:
         "column": index[column_of(cell)],
         "mean": _scaled(cell.mean),
         "deviation": _scaled(cell.deviation),
-        "values": [_scaled(value) for value in cell.values.values()],
+        "values": [_scaled(value) for value in (cell.chosen.counted if cell.chosen else {}).values()],
         "passes": cell.forward_passes,
         "memory": None if cell.peak_memory_bytes is None else round(cell.peak_memory_bytes / 2**20, 1),
         "step": None if cell.seconds_per_step is None else float(f"{cell.seconds_per_step:.4g}"),
@@ -181,31 +194,6 @@ def embedded(value: Any) -> str:
     """JSON that can stand in a script element: no letter of it opens or ends an element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-@dataclass(frozen=True)
-class Leader:
-    """The method with the highest mean in the most columns. cell: its cell where there is one column alone."""
-
-    method: str
-    leads: int
-    columns: int
-    of: int
-    cell: Cell
-
-
-def leader(cells: Sequence[Cell]) -> Leader | None:
-    """Among the cells with a result."""
-    ended = [cell for cell in cells if cell.mean is not None]
-    columns = sorted({column_of(cell) for cell in ended})
-    first = [
-        max((c for c in ended if column_of(c) == column), key=lambda c: c.mean or 0) for column in columns
-    ]
-    if not first:
-        return None
-    method, leads = Counter(cell.method for cell in first).most_common(1)[0]
-    cell = next(cell for cell in first if cell.method == method)
-    return Leader(method, leads, len(columns), len({cell.method for cell in ended}), cell)
 
 
 def summary(comparison: Comparison) -> dict[str, Any]:

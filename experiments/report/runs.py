@@ -1,26 +1,27 @@
 """Runs as their folders tell them: no model, no torch, no network.
 
-Every run below the given paths appears, also one that failed, diverged, waits or runs, and one that a sweep lists
-and of which there is no folder ("missing").
+Every run below the given paths appears, also one that failed, diverged, waits or runs, one that a sweep lists
+and of which there is no folder ("missing"), and one whose config.yaml is damaged ("unreadable"): nobody knows of which
+setting it is, so it counts in no cell.
 """
 
-import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.config.run_id import method_of
 from experiments.launching.states import OPEN, State, find_runs, states
 from experiments.launching.submission import planned
 from experiments.report.setting_key import setting_key
-from experiments.rundir.json_files import read_json
+from experiments.rundir.json_files import read_configuration, read_json, read_result, read_rows
+from experiments.rundir.metric_rows import learned_nothing, rank_key, selected_by
+from zo.errors import ConfigError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, over hundreds of runs
 WAITING = (*OPEN, "stopped", "waiting", "new")  # states of runs that may still get one
+UNREADABLE = "unreadable"  # status of a run of which nobody can tell what it was
 SMOKE = "smoke"  # experiment of debug=smoke, debug=step and --smoke
 
 
@@ -28,9 +29,9 @@ SMOKE = "smoke"  # experiment of debug=smoke, debug=step and --smoke
 class Run:
     """One run.
 
-    status: finished, diverged, failed, running, queued, requeued, stopped, missing. detail: what there is to say
-    about it. setting: key that runs of one setting share, whatever their seed (report.setting_key). time: of
-    its last status, seconds since 1970. result: result.json, or None.
+    status: finished, diverged, failed, running, queued, requeued, stopped, missing, unreadable. detail: what there is
+    to say about it. setting: key that runs of one setting share, whatever their seed (report.setting_key).
+    time: of its last status, seconds since 1970. result: result.json, or None.
     """
 
     folder: Path
@@ -72,14 +73,48 @@ class Run:
         looks = self.rows_of("dev")
         return looks[-1]["value"] if looks else best
 
+    @property
+    def dev_loss(self) -> float | None:
+        """The loss on dev of the reported weights; None without a number."""
+        looks = self.rows_of("dev")
+        if self.config.get("select") == "last":
+            looks = looks[-1:]
+        by = selected_by(self.config)
+        best = max(looks, key=lambda row: rank_key(row["value"], row["loss"], by), default=None)
+        return None if best is None else best["loss"]
+
+    @cached_property
+    def learned_nothing(self) -> str | None:
+        """Why the run is said to have learned nothing, a clause; None where it learned."""
+        if self.result is None:
+            return None
+        return learned_nothing(self.result, [row["value"] for row in self.rows_of("dev")])
+
     @cached_property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
-        """metrics.jsonl, read when it is asked for; a torn last line is left out."""
-        try:
-            data = (self.folder / "metrics.jsonl").read_bytes()
-        except FileNotFoundError:
-            data = b""
-        return tuple(json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines())
+        """The whole rows of metrics.jsonl, read when they are asked for; a torn last line is left out."""
+        return tuple(self._rows[0])
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with its files, so that something of it is left out; None where nothing is."""
+        return self.detail if self.status == UNREADABLE else self._rows[1]
+
+    @cached_property
+    def _rows(self) -> tuple[Sequence[Mapping[str, Any]], str | None]:
+        return read_rows(self.folder)
+
+    @cached_property
+    def answers(self) -> tuple[float, ...] | None:
+        """Scores of the test examples one by one, in test order; None where the run wrote none."""
+        kept = (read_json(self.folder / "answers.json") or {}).get("correct")
+        return None if kept is None else tuple(float(score) for score in kept)
+
+    @property
+    def draws_test(self) -> bool:
+        """Whether each seed draws its own test rows."""
+        seeds = self.config.get("seeds") or {}
+        return "test" in seeds and seeds["test"] is None
 
     @cached_property
     def commit(self) -> str | None:
@@ -107,11 +142,16 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 
 def _planned(path: Path) -> dict[Path, tuple[str, ...]]:
     """Folders that the sweeps below a path list, each with what its run shares with the other seeds."""
-    return {
-        _real(folder): tuple(sorted(text for text in overrides if not text.startswith("seed=")))
-        for file in sorted(path.rglob("sweep.json"))
-        for folder, overrides in planned(file.parent).items()
-    }
+    plans: dict[Path, tuple[str, ...]] = {}
+    for file in sorted(path.rglob("sweep.json")):
+        try:
+            listed = planned(file.parent)
+        except ConfigError as error:  # its runs are found by themselves, but for those that never began
+            sys.stderr.write(f"{error}\n")
+            continue
+        for folder, overrides in listed.items():
+            plans[_real(folder)] = tuple(sorted(text for text in overrides if not text.startswith("seed=")))
+    return plans
 
 
 def _real(folder: Path) -> Path:
@@ -122,8 +162,10 @@ def _real(folder: Path) -> Path:
 
 def _read(state: State) -> Run:
     folder = state.folder
-    config = yaml.load((folder / "config.yaml").read_text(), _LOADER) or {}
-    result = read_json(folder / "result.json") or {}
+    config, wrong = read_configuration(folder)
+    if wrong is not None:
+        return _unreadable(folder, wrong)
+    result = read_result(folder)[0] or {}
     named = _named(folder)
     model = result.get("model") or (config.get("model") or {}).get("name") or named["model"]
     decides = result.get("config_hash") or folder.parent.name
@@ -144,13 +186,27 @@ def _read(state: State) -> Run:
     )
 
 
+def _unreadable(folder: Path, wrong: str) -> Run:
+    """A run as its folder's name describes it; its result, if it has one, is of nobody knows which setting."""
+    named, key = _named(folder), folder.parent.name
+    return Run(
+        folder, UNREADABLE, named["method"], named["model"], named["task"], named["peft"], _seed(folder), key, key,
+        detail=wrong, time=_time(folder),
+    )  # fmt: skip
+
+
+def _seed(folder: Path) -> int:
+    return int("".join(letter for letter in folder.name if letter.isdecimal()) or 0)
+
+
 def _time(folder: Path) -> float:
-    return float((read_json(folder / "status.json") or {}).get("time", 0.0))
+    time = (read_json(folder / "status.json") or {}).get("time", 0.0)
+    return float(time) if isinstance(time, int | float) else 0.0
 
 
 def _missing(folder: Path, beside: Run | None) -> Run:
     """A run that is planned and not there, as another seed of its setting describes it, or its folder's name."""
-    seed = int("".join(letter for letter in folder.name if letter.isdigit()) or 0)
+    seed = _seed(folder)
     if beside is not None:
         config = {**beside.config, "seed": seed}
         return Run(folder, "missing", beside.method, beside.model, beside.task, beside.peft, seed,

@@ -1,9 +1,9 @@
 """What runs of one setting have in common: their configuration, seed and version apart.
 
-The key is not the run's config_hash. Where seeds.split is null the seed draws the examples, and the hash, which
-covers their contents, differs from seed to seed; and an argument that a later version of zo adds changes the hash,
-though its default leaves the method what it was. So the key is of the configuration alone, with the arguments that
-an older run does not have at their constructor's defaults, and without nulls.
+The key is not the run's config_hash. In older versions the hash covered the examples drawn, which differ from seed to
+seed; and an argument that a later version of zo adds changes the hash, though its default leaves the method what it
+was. So the key is of the configuration alone, with the arguments that an older run does not have at their constructor's
+defaults, those without effect at theirs, and without nulls.
 """
 
 import functools
@@ -19,7 +19,7 @@ from experiments.config.signatures import REQUIRED, Unreadable, arguments
 PROBLEM = {
     "task": ("k", "train", "test", "data_dir", "source", "labels", "objective", "metric"),
     "model": ("path", "revision", "dtype", "quantization"),
-    "seeds": ("split",),
+    "seeds": ("split", "test"),
 }
 PLACES = {"device", "device_map", "resources", "name"}  # keys of LOCAL that stand for no content
 
@@ -39,6 +39,9 @@ def filled(config: Mapping[str, Any]) -> dict[str, Any]:
         section = config.get(group)
         if isinstance(section, Mapping):
             kept[group] = {**kept[group], **{key: section[key] for key in keys - PLACES if key in section}}
+    if "optimizer" in config:  # keys that runs of older versions lack, at what those did
+        kept["select_by"] = config.get("select_by", "metric")
+        kept["stop"] = {"by": "metric", **(config.get("stop") or {})}
     for group, value in kept.items():
         if isinstance(value, Mapping) and "_target_" in value:
             target = current_target(value["_target_"])

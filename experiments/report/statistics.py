@@ -1,28 +1,34 @@
 """Numbers over seeds.
 
     mean x̄, sample deviation s (n − 1)      interval over seeds: x̄ ± t(n − 1, 0.975) s / √n
-    paired difference of two methods        the same of d_i = a_i − b_i over the seeds that both have
-    forward passes to a target              of a run, the first look at dev with a metric of at least the target
+    paired difference of two methods        of d_s = a_s − b_s over the seeds that both have, with an interval that
+                                            holds seeds and test examples (experiments.report.intervals)
     curve                                   mean over runs at each x, with the band from the lowest to the highest run
 
-With one seed there is a mean and nothing else. Intervals of differences are each for itself, not for all at once:
-of 28 pairs of equal methods one or two will exclude zero.
+Forward passes to a target are those of the first evaluation on dev at or past it (experiments.report.passes). With one
+seed there is a mean and nothing else. Intervals of differences are each for itself, not for all at once: of 28 pairs of
+equal methods one or two will exclude zero. Their p-values are adjusted by Holm over all pairs of a report.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
 from experiments.report.cells import Cell
+from experiments.report.distinct import paired_seeds
+from experiments.report.intervals import Parts, bounded, crossed, holm, is_mean_of, p_value
 from experiments.report.runs import Run
-from experiments.rundir.metric_rows import AXES
+from experiments.rundir.metric_rows import AXES, JOURNAL
 
 HAS_SCIPY = find_spec("scipy") is not None
 LEVEL = 0.95  # of every interval
+# Where the variance of a difference over test examples is from: the runs' answers; p (1 − p) / n, which is at least as
+# large; the seeds' own differences, since each seed draws its test rows anew; or nowhere.
+EXAMPLES = ("answers", "bound", "drawn anew", "unknown")
 BAND = "lowest to highest run"  # what a curve's band is, for captions
 POINTS = 200  # of a training curve, at most
 
@@ -40,7 +46,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Method a minus method b on a task, over the seeds that both have; fractions of the metric."""
+    """Method a minus method b on a task, over the seeds that both have; fractions of the metric.
+
+    spread: its interval holds seeds and examples. p: of that interval, for itself; p_holm: adjusted over all
+    differences of the report. examples: where the examples' variance is from, one of EXAMPLES.
+    """
 
     model: str
     task: str
@@ -49,13 +59,17 @@ class Difference:
     b: str
     seeds: tuple[int, ...]
     spread: Spread
+    p: float | None = None
+    p_holm: float | None = None
+    examples: str = ""
 
 
 @dataclass(frozen=True)
 class Reach:
     """Forward passes until dev first showed the target, by seed, for the runs of a cell that got there.
 
-    of: how many of its runs ended and looked at dev, or got there.
+    of: how many of its runs ended and looked at dev, or got there. short: by seed, the forward passes of the last
+    evaluation before that, 0 where there is none; of a run that never got there, of its last evaluation.
     """
 
     method: str
@@ -65,11 +79,17 @@ class Reach:
     target: float
     reached: dict[int, int]
     of: int
+    short: dict[int, int]
 
     @property
     def never(self) -> int:
         """Runs that never got there."""
         return self.of - len(self.reached)
+
+    @property
+    def censored(self) -> dict[int, int]:
+        """By seed of the runs that never got there, the forward passes of their last evaluation."""
+        return {seed: passes for seed, passes in self.short.items() if seed not in self.reached}
 
     @property
     def mean(self) -> float | None:
@@ -113,31 +133,71 @@ def spread(values: Sequence[float], level: float = LEVEL) -> Spread:
 
 
 def differences(cells: Sequence[Cell]) -> tuple[Difference, ...]:
-    """Of every two methods on the same task, model and peft that have seeds in common."""
+    """Of every two methods on the same task, model and peft that have seeds in common, each distinct pair once."""
     found = []
     for a, b in combinations(cells, 2):
         if (a.model, a.task, a.peft) != (b.model, b.task, b.peft):
             continue
-        if seeds := sorted(a.values.keys() & b.values.keys()):
-            pairs = [a.values[seed] - b.values[seed] for seed in seeds]
-            found.append(Difference(a.model, a.task, a.peft, a.method, b.method, tuple(seeds), spread(pairs)))
-    return tuple(found)
+        if a.chosen and b.chosen and (seeds := paired_seeds(a.chosen.ended, b.chosen.ended)):
+            found.append(_difference(a, b, seeds))
+    adjusted = iter(holm([each.p for each in found if each.p is not None]))
+    return tuple(each if each.p is None else replace(each, p_holm=next(adjusted)) for each in found)
 
 
-def reach(cell: Cell, target: float) -> Reach:
+def _difference(a: Cell, b: Cell, seeds: Sequence[int]) -> Difference:
+    """Over one seed a mean alone, and without scipy no interval."""
+    pairs = [a.values[seed] - b.values[seed] for seed in seeds]
+    names = (a.model, a.task, a.peft, a.method, b.method, tuple(seeds))
+    if len(seeds) < 2 or not HAS_SCIPY:
+        return Difference(*names, replace(spread(pairs), low=None, high=None))
+    parts, source = _parts(a, b, seeds)
+    mean, half = fmean(pairs), parts.half_width(1 - LEVEL)
+    if not parts.varies:  # equal in every seed, and nothing is known of the examples
+        return Difference(*names, Spread(len(pairs), mean, stdev(pairs), None, None), examples=source)
+    over = Spread(len(pairs), mean, stdev(pairs), mean - half, mean + half)
+    return Difference(*names, over, p=p_value(mean, parts), examples=source)
+
+
+def _parts(a: Cell, b: Cell, seeds: Sequence[int]) -> tuple[Parts, str]:
+    """The variances of a difference, and where those of the examples are from."""
+    arms = [{run.seed: run for run in cell.chosen.ended} if cell.chosen else {} for cell in (a, b)]
+    runs = [[arm[seed] for seed in seeds] for arm in arms]
+    values = [[run.value or 0.0 for run in arm] for arm in runs]
+    every = [run for arm in runs for run in arm]
+    if all(run.draws_test for run in every):
+        return bounded(values[0], values[1], 0), "drawn anew"
+    answers = [[run.answers or () for run in arm] for arm in runs]
+    whole = all(is_mean_of(run.value or 0.0, run.answers) for run in every)
+    if whole and len({len(row) for arm in answers for row in arm}) == 1:
+        return crossed(answers[0], answers[1]), "answers"
+    n = min((int((run.result or {}).get("n_test") or 0) for run in every), default=0)
+    return bounded(values[0], values[1], n), "bound" if n else "unknown"
+
+
+def reach(cell: Cell, target: float, by: str = "metric") -> Reach:
     """Forward passes to the target of the runs of the chosen setting, diverged ones too.
 
-    A run that has not ended counts once it has got there: until then it may still do.
+    by: metric, at least the target; loss, at most. A run that has not ended counts once it has got there: until then
+    it may still do.
     """
-    reached, never = {}, 0
+    reached: dict[int, int] = {}
+    short: dict[int, int] = {}
     for run in cell.chosen.runs if cell.chosen else ():
         rows = run.rows_of("dev")
-        passes = next((row["forward_passes"] for row in rows if (row["value"] or 0.0) >= target), None)
-        if passes is not None:
-            reached[run.seed] = passes
+        first = next((i for i, row in enumerate(rows) if _is_there(row, target, by)), None)
+        if first is not None:
+            reached[run.seed] = rows[first]["forward_passes"]
+            short[run.seed] = rows[first - 1]["forward_passes"] if first else 0
         elif rows and run.ended:
-            never += 1
-    return Reach(cell.method, cell.model, cell.task, cell.peft, target, reached, len(reached) + never)
+            short[run.seed] = rows[-1]["forward_passes"]
+    return Reach(cell.method, cell.model, cell.task, cell.peft, target, reached, len(short), short)
+
+
+def _is_there(row: Mapping[str, Any], target: float, by: str) -> bool:
+    """A number that is not finite, null in the file, reaches no target."""
+    if by == "loss":
+        return row["loss"] is not None and row["loss"] <= target
+    return row["value"] is not None and row["value"] >= target
 
 
 def curves(cell: Cell) -> tuple[Curve, ...]:
@@ -145,7 +205,8 @@ def curves(cell: Cell) -> tuple[Curve, ...]:
     runs = cell.chosen.runs if cell.chosen else ()
     runs = [run for run in runs if run.ended] or runs
     seen = sorted(
-        {key for run in runs for row in run.rows_of("train") for key in row} - {"kind", "loss", *AXES}
+        {key for run in runs for row in run.rows_of("train") for key in row}
+        - {"kind", "loss", JOURNAL, *AXES}
     )
     named = [("dev", "dev", "value"), ("dev loss", "dev", "loss"), ("train loss", "train", "loss")]
     made = [_curve(cell, runs, *name) for name in [*named, *((key, "train", key) for key in seen)]]

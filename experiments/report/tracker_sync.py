@@ -36,11 +36,18 @@ def sync(
 
     to: a tracker's name; None: each run's own, W&B for runs without one. project, entity: None: each run's own.
     """
-    configs = {folder: load_config(folder) for folder in folders}
+    configs, failed = {}, 0
+    for folder in folders:
+        try:
+            configs[folder] = load_config(folder)
+        except ConfigError as error:
+            if len(folders) == 1:
+                raise
+            failed += 1
+            say(f"{title_of(folder)}: not synced: {error}")
     names = {folder: to or own_tracker(config)["name"] for folder, config in configs.items()}
     for name in sorted(set(names.values())):
         tracker_config.need(name)
-    failed = 0
     for folder, config in configs.items():
         name = names[folder]
         own = own_tracker(config) if own_tracker(config)["name"] == name else {}

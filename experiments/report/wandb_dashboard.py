@@ -1,31 +1,62 @@
-"""python -m experiments dashboard: a W&B workspace and a W&B report that compare methods, as code (wandb-workspaces).
+"""python -m experiments dashboard: W&B workspaces and a W&B report that compare methods, as code (wandb-workspaces).
 
-Both hold the same panels over runs grouped by configuration, so that every line and bar is a mean over seeds with its
-deviation: the score on dev against forward passes and against seconds, the score on test and peak memory as bars,
-the spread of losses σ and projected gradients. Given runs, only those are shown, and the report begins with
-the table of experiments.report (settings chosen on dev; mean ± deviation over seeds). Without --save the definition
-is written as JSON, for which no key is needed.
+There is a workspace for each model and task, and a section of the report: panels over those runs alone, in which a line
+or a bar is a method, its mean over seeds with the deviation. The score on dev against forward passes and against
+seconds, the loss on dev, the score on test, costs, and what the method saw. A workspace of W&B has one filter for all
+its panels, hence several workspaces. Given runs, the filter is their model, task and peft and the setting that dev
+chose for each method (experiments.report); with --all-settings every setting is a line of its own. Without runs there
+is one workspace over the whole project, grouped by model, task and method. Without --save the definition is written as
+JSON, for which no key is needed.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from experiments.config.saved import load_config
+from experiments.report.chart_data import column_label
+from experiments.report.colours import styles
+from experiments.report.comparison import Comparison, comparison
+from experiments.report.render import markdown
+from experiments.report.runs import read_runs
+from experiments.report.tables.builders import results
 from experiments.report.tracker_sync import own_tracker
 from experiments.trackers.opening import about_run
 from experiments.trackers.wandb import has_key
 from zo.errors import ConfigError, DataError
 
 NAME = "Methods compared"
+_ALL = 1000  # runs of a whole project that a panel takes in; W&B has no word for all
+_BARS = 100
+_LINES = {
+    False: "A line or bar is a method: of the setting that dev chose the mean over seeds, and the deviation.",
+    True: "A line or bar is a setting, whether dev chose it or not: its mean over seeds, and the deviation.",
+}
 _COLUMNS = (
     "result/after",
     "result/best_dev",
+    "result/best_dev_loss",
     "result/forward_passes",
     "result/seconds",
     "result/peak_memory_bytes",
 )
+
+
+@dataclass(frozen=True)
+class Column:
+    """The runs of one model and task that a workspace and a section of the report are about.
+
+    ids: of W&B; none: all runs of the project. filters: keys of the configuration and their value here. methods: that
+    have a line. undecided: methods of which dev chose no setting, and of which all settings are averaged.
+    """
+
+    label: str
+    ids: tuple[str, ...] = ()
+    filters: Mapping[str, str] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
 
 
 def dashboard(
@@ -36,38 +67,78 @@ def dashboard(
     save: bool = False,
     project: str | None = None,
     entity: str | None = None,
+    all_settings: bool = False,
 ) -> int:
     """0 done; raises ConfigError for a missing package, key or entity, DataError where W&B refuses.
 
-    folders: the runs to compare; none: all of the project.
+    folders: the runs to compare; none: all of the project. all_settings: also those that dev did not choose.
     """
-    abouts = [about_run(load_config(folder), folder) for folder in folders]
     owns = [own_tracker(load_config(folder)) for folder in folders]
     project = project or str(next((own["project"] for own in owns if "project" in own), "zo"))
     entity = entity or next((own["entity"] for own in owns if own.get("entity")), None)
     if save:
         entity = _account(entity)
-    table = _table(folders) if folders else None
+    made = comparison(read_runs(folders), title=NAME) if folders else None
+    table = None if made is None else markdown(results(made))
+    columns = [Column("All runs")] if made is None else columns_of(made, all_settings)
     try:
-        workspace, report = build(project, entity or "", [about.id for about in abouts], table, lookup=save)
+        workspaces, report = build(
+            project, entity or "", columns, table, all_settings=all_settings, lookup=save
+        )
     except ImportError as error:
         raise ConfigError(
             'dashboard needs the package wandb-workspaces: pip install "wandb-workspaces>=0.4.13".'
         ) from error
     if not save:
-        text = json.dumps({"workspace": _plain(workspace), "report": _plain(report)}, indent=2) + "\n"
+        plain = {"workspaces": [_plain(each) for each in workspaces], "report": _plain(report)}
+        text = json.dumps(plain, indent=2) + "\n"
         if out is None:
             say(text)
         else:
-            out.write_text(text)
+            out.write_text(text, encoding="utf-8")
             say(f"The definition is {out}; --save makes it at W&B.")
         return 0
     try:
-        say(f"The workspace is {workspace.save().url}")
+        for column, workspace in zip(columns, workspaces, strict=True):
+            say(f"The workspace of {column.label} is {workspace.save().url}")
         say(f"The report is {report.save().url}")
     except Exception as error:
         raise DataError(f"W&B did not take the dashboard: {' '.join(str(error).split())}") from error
     return 0
+
+
+def columns_of(made: Comparison, all_settings: bool) -> list[Column]:
+    """Returns a column for each model and task (and peft) of a comparison that has a run."""
+    columns = []
+    for key in made.columns:
+        cells = [cell for method in made.methods if (cell := made.cell(method, key)) is not None]
+        shown = {
+            cell.method: cell.settings if all_settings or cell.chosen is None else (cell.chosen,)
+            for cell in cells
+        }
+        abouts = [
+            about_run(load_config(run.folder), run.folder)
+            for settings in shown.values()
+            for setting in settings
+            for run in setting.runs
+            if run.status != "missing"
+        ]
+        if not abouts:
+            continue
+        config = abouts[0].config
+        filters = {
+            "run.model": config["run"]["model"],
+            "task.name": config["task"]["name"],
+            "peft.name": config["peft"]["name"],
+        }
+        undecided = tuple(cell.method for cell in cells if cell.chosen is None)
+        columns.append(
+            Column(
+                column_label(key), tuple(about.id for about in abouts), filters, tuple(shown),
+                () if all_settings else undecided,
+            )
+        )  # fmt: skip
+    return columns
 
 
 def _account(entity: str | None) -> str:
@@ -83,90 +154,142 @@ def _account(entity: str | None) -> str:
 
 
 def build(
-    project: str, entity: str, ids: Sequence[str], table: str | None, *, lookup: bool
-) -> tuple[Any, Any]:
-    """The workspace and the report. ids: of the runs, all where there are none. table: Markdown for the report.
+    project: str,
+    entity: str,
+    columns: Sequence[Column],
+    table: str | None,
+    *,
+    all_settings: bool,
+    lookup: bool,
+) -> tuple[list[Any], Any]:
+    """The workspaces, one for each column, and the report. table: Markdown for the report.
 
     lookup: names the project to the report's runs, for which W&B is asked.
     """
     import wandb_workspaces.reports.v2 as reports
-    import wandb_workspaces.workspaces as workspaces
-    from wandb_workspaces import expr
 
-    parts = panels()
-    only: Any = expr.And(expr.Metric("ID").isin(list(ids))) if ids else ""
-    workspace = workspaces.Workspace(
-        entity=entity,
-        project=project,
-        name=NAME,
-        sections=[
-            workspaces.Section(name, panels=some, is_open=True, layout_settings=_layout(some))
-            for name, some in parts.items()
-        ],
-        settings=workspaces.WorkspaceSettings(x_axis="forward_passes", max_runs=100),
-        runset_settings=workspaces.RunsetSettings(
-            filters=only,
-            groupby=[expr.Metric("Group")],
-            pinned_columns=[f"summary:{key}" for key in _COLUMNS],
-        ),
-    )
-    runset = reports.Runset(
-        entity=entity if lookup else "",
-        project=project if lookup else "",
-        name="Runs, by configuration",
-        filters=only,
-        groupby=["Group"],
-        pinned_columns=[f"summary:{key}" for key in _COLUMNS],
-    )
-    blocks: list[Any] = [
-        reports.P("A line or bar is a configuration: its mean over seeds, and the deviation.")
-    ]
+    made = [_workspace(project, entity, column, all_settings) for column in columns]
+    blocks: list[Any] = [reports.P(_LINES[all_settings])]
     if table is not None:
         blocks += [reports.H2("Results"), reports.MarkdownBlock(table)]
-    for name, some in panels().items():  # panels of their own: each has an id
-        blocks += [reports.H2(name), reports.PanelGrid(runsets=[runset], panels=_placed(some))]
+    for column in columns:
+        blocks.append(reports.H2(column.label))
+        if column.undecided:
+            blocks.append(
+                reports.P(f"Dev chose no setting, so that all are averaged: {', '.join(column.undecided)}.")
+            )
+        runset = reports.Runset(
+            entity=entity if lookup else "",
+            project=project if lookup else "",
+            name=column.label,
+            filters=_filters(column),
+            groupby=["Group" if all_settings else f"config.{key}" for key in _groups(column)],
+            pinned_columns=_pinned(),
+        )
+        for name, some in panels(column, all_settings).items():  # panels of their own: each has an id
+            blocks += [reports.H3(name), reports.PanelGrid(runsets=[runset], panels=_placed(some))]
     report = reports.Report(
         project=project, entity=entity, title=NAME, description="Made by zo.", blocks=blocks, width="fluid"
     )
-    return workspace, report
+    return made, report
 
 
-def panels() -> dict[str, list[Any]]:
-    """The panels by section."""
-    return {
-        "Score": [
-            _lines("Score on dev against forward passes", "forward_passes", "eval/dev_score", log=True),
-            _lines("Score on dev against seconds", "seconds", "eval/dev_score", log=True),
-            _bars("Score on test", "result/after"),
+def _workspace(project: str, entity: str, column: Column, all_settings: bool) -> Any:
+    """A workspace over the runs of a column, its lines in the colours of the local report."""
+    import wandb_workspaces.workspaces as workspaces
+    from wandb_workspaces import expr
+
+    by_method = not all_settings and bool(column.methods)
+    return workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name=f"{NAME}: {column.label}",
+        sections=[
+            workspaces.Section(name, panels=some, is_open=True, layout_settings=_layout(some))
+            for name, some in panels(column, all_settings).items()
         ],
-        "Cost": [
-            _bars("Peak memory, bytes", "result/peak_memory_bytes"),
-            _bars("Seconds", "result/seconds"),
-            _bars("Forward passes of the training", "result/forward_passes"),
-        ],
-        "Estimates": [
-            _lines("Loss", "forward_passes", "train/loss"),
-            _lines("Spread of the losses, σ", "forward_passes", "train/sigma"),
-            _lines("Projected gradient", "forward_passes", "train/projected_gradient"),
-        ],
-    }
-
-
-_OVER_SEEDS: dict[str, Any] = {"groupby": "Group", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-
-
-def _lines(title: str, x: str, y: str, log: bool = False) -> Any:
-    from wandb_workspaces.reports.v2 import LinePlot
-
-    return LinePlot(
-        title=title, x=x, y=[y], log_x=log, title_x=x.replace("_", " "), max_runs_to_show=100, **_OVER_SEEDS
+        settings=workspaces.WorkspaceSettings(x_axis="forward_passes", max_runs=_most(column)),
+        runset_settings=workspaces.RunsetSettings(
+            filters=_filters(column),
+            groupby=[expr.Metric("Group")] if all_settings else [expr.Config(key) for key in _groups(column)],
+            group_colors={name: look.light for name, look in styles(column.methods).items()}
+            if by_method
+            else {},
+            pinned_columns=_pinned(),
+        ),
     )
 
 
-def _bars(title: str, metric: str) -> Any:
-    from wandb_workspaces.reports.v2 import BarPlot
+def _filters(column: Column) -> Any:
+    """The column's model, task and peft, and the runs of the settings that are shown."""
+    from wandb_workspaces import expr
 
-    return BarPlot(title=title, metrics=[metric], max_runs_to_show=100, max_bars_to_show=50, **_OVER_SEEDS)
+    if not column.ids:
+        return ""
+    return expr.And(
+        *(expr.Config(_nested(key)).isin([value]) for key, value in column.filters.items()),
+        expr.Metric("ID").isin(list(column.ids)),
+    )
+
+
+def _nested(key: str) -> str:
+    """run.model as W&B's filters name it, run.value.model; groupings get the word by themselves."""
+    group, _, leaf = key.partition(".")
+    return f"{group}.value.{leaf}"
+
+
+def _groups(column: Column) -> tuple[str, ...]:
+    """Keys of the configuration by which lines are told apart: over the whole project also model and task."""
+    return ("run.method",) if column.ids else ("run.model", "task.name", "run.method")
+
+
+def _most(column: Column) -> int:
+    """Runs that a panel takes in: all that its filter leaves."""
+    return len(column.ids) or _ALL
+
+
+def _pinned() -> list[str]:
+    return [f"summary:{key}" for key in _COLUMNS]
+
+
+def panels(column: Column, all_settings: bool = False) -> dict[str, list[Any]]:
+    """The panels of a column by section."""
+    from wandb_workspaces.reports.v2 import BarPlot, Config, LinePlot
+
+    over: dict[str, Any] = {
+        "groupby": "Group" if all_settings else Config("run.method"),
+        "groupby_aggfunc": "mean",
+        "groupby_rangefunc": "stddev",
+        "max_runs_to_show": _most(column),
+    }
+    if not column.ids:
+        over["groupby"] = None  # by all three keys of the runset, of which a panel can name one alone
+        over["aggregate"] = True
+
+    def lines(title: str, x: str, y: str, log: bool = False) -> Any:
+        return LinePlot(title=title, x=x, y=[y], log_x=log, title_x=x.replace("_", " "), **over)
+
+    def bars(title: str, metric: str) -> Any:
+        return BarPlot(title=title, metrics=[metric], max_bars_to_show=_BARS, **over)
+
+    return {
+        "Score": [
+            lines("Score on dev against forward passes", "forward_passes", "eval/dev_score", log=True),
+            lines("Loss on dev against forward passes", "forward_passes", "eval/dev_loss", log=True),
+            lines("Score on dev against seconds", "seconds", "eval/dev_score", log=True),
+            bars("Score on test", "result/after"),
+        ],
+        "Cost": [
+            bars("Peak memory, bytes", "result/peak_memory_bytes"),
+            bars("Seconds", "result/seconds"),
+            bars("Forward passes of the training", "result/forward_passes"),
+        ],
+        "Estimates": [
+            lines("Loss", "forward_passes", "train/loss"),
+            lines("Spread of the losses, σ", "forward_passes", "train/sigma"),
+            lines("Projected gradient", "forward_passes", "train/projected_gradient"),
+        ],
+    }
 
 
 def _layout(some: Sequence[Any]) -> Any:
@@ -183,16 +306,6 @@ def _placed(some: Sequence[Any]) -> list[Any]:
     for number, panel in enumerate(some):
         panel.layout = Layout(x=number * width, y=0, w=width, h=8)
     return list(some)
-
-
-def _table(folders: Sequence[Path]) -> str:
-    """Method × task: mean ± deviation over seeds, from the runs' own files."""
-    from experiments.report.comparison import comparison
-    from experiments.report.render import markdown
-    from experiments.report.runs import read_runs
-    from experiments.report.tables.builders import results
-
-    return markdown(results(comparison(read_runs(folders), title=NAME)))
 
 
 def _plain(built: Any) -> dict[str, Any]:

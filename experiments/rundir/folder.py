@@ -3,11 +3,13 @@
 config.yaml      the resolved configuration       provenance.json  code, machine, versions
 journal          zo.journal                       snapshots/       zo.snapshots
 metrics.jsonl    one JSON object a line           status.json      what the run is doing
-result.json      written once, at the end         model/           the selected weights
+result.json      written last: the run has ended  model/           the selected weights
 lock             while a process is at it         submission.json  how a launcher started it
 log.txt          what a launched run said         memory.json      experiments.training.oom
+answers.json     the reported weights' answer to each test example
 """
 
+import errno
 import json
 import math
 import os
@@ -15,17 +17,45 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
-from experiments.rundir.json_files import read_json
+from experiments.rundir.json_files import (
+    RESULT_DIGEST,
+    Row,
+    config_text,
+    digest_of,
+    numbered_rows,
+    read_configuration,
+    read_json,
+    read_result,
+    read_rows,
+)
 from experiments.rundir.lock import Lock
 from zo.errors import JournalError, RankLost
+
+# What a run writes into its folder; none of them may be a link, which would be written through.
+WRITTEN = (
+    "config.yaml",
+    "journal",
+    "lock",
+    "log.txt",
+    "metrics.jsonl",
+    "model",
+    "model.unfinished",
+    "snapshots",
+    "STOP",
+)
+
+
+_SECTIONS = ("model", "task", "peft", "optimizer", "schedule")
+
+
+_LEFTOVERS = (".*.tmp", "journal.*.tmp")  # of writers that were killed
 
 
 class RunFolder:
@@ -56,8 +86,8 @@ class RunFolder:
             ) from error
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a run that has ended, or None."""
-        return self._read("result.json")
+        """The result of a run that has ended, or None; a damaged one is none, and the run writes it again."""
+        return read_result(self.path)[0]
 
     def status(self) -> dict[str, Any] | None:
         """The last status written, or None."""
@@ -72,22 +102,68 @@ class RunFolder:
         return (self.path / "STOP").exists()
 
     def locked(self) -> AbstractContextManager[object]:
-        """A context in which no other process may run here; raises Locked where one does."""
+        """A context in which no other process may run here.
+
+        Raises Locked where one does, and JournalError where a file of the run is a link: what it leads to is not ours.
+        """
+        for name in WRITTEN if self._writes else ():
+            if (path := self.path / name).is_symlink():
+                raise JournalError(
+                    f"{path} is a link to {os.readlink(path)}. Files of a run are never written through a link: "
+                    "remove it, or put there what it leads to."
+                )
         return Lock(self.path / "lock") if self._writes else nullcontext()
 
     def clear(self) -> None:
         """Removes what a run wrote, to run again from nothing."""
         if not self._writes:
             return
-        for name in ("result.json", "status.json", "metrics.jsonl", "journal", "memory.json", "STOP"):
-            (self.path / name).unlink(missing_ok=True)
+        for name in ("status.json", "journal", "STOP"):
+            _remove(self.path / name)
+        self.clear_beside()
+
+    def clear_beside(self) -> None:
+        """Removes what belongs to a journal: rows, result, snapshots, weights."""
+        if not self._writes:
+            return
+        for name in ("result.json", "answers.json", "metrics.jsonl", "memory.json"):
+            _remove(self.path / name)
         for folder in (self.snapshots, self.model):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Removes what killed writers left; a run has one process at a time, and this one holds the lock."""
+        if not self._writes:
+            return
+        for pattern in _LEFTOVERS:
+            for leftover in self.path.glob(pattern):
+                _remove(leftover)
+        shutil.rmtree(self.path / "model.unfinished", ignore_errors=True)
+
+    def is_tidy(self) -> bool:
+        """Whether a process that was killed after writing the result has left nothing undone."""
+        result = self.result()
+        return result is None or (
+            not any(leftover for pattern in _LEFTOVERS for leftover in self.path.glob(pattern))
+            and not self.snapshots.exists()
+            and (self.status() or {}).get("state") == result["status"]
+            and read_configuration(self.path)[1] is None
+        )
+
+    def tidy(self, config: Mapping[str, Any]) -> None:
+        """Finishes what a process that was killed after writing the result could not. To be called with the lock."""
+        result = self.result()
+        if result is None or not self._writes:
+            return
+        self.sweep()
+        self.forget_snapshots()
+        self._write_ended(result)
+        self.write_config(config)
 
     def forget_stop(self) -> None:
         """Removes the file STOP."""
         if self._writes:
-            (self.path / "STOP").unlink(missing_ok=True)
+            _remove(self.path / "STOP")
 
     def forget_snapshots(self) -> None:
         """Removes the snapshots, of which a finished run has no need."""
@@ -96,11 +172,26 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.yaml, resolved."""
-        self._write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        self._write("config.yaml", config_text(config))
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """A JSON file, atomically; numbers that are not finite become null."""
         self._write(name, json.dumps(_finite(value), indent=2) + "\n")
+
+    def write_compact(self, name: str, value: Mapping[str, Any]) -> None:
+        """The same, a line for each key."""
+        lines = [f"{json.dumps(key)}: {json.dumps(_finite(item))}" for key, item in value.items()]
+        self._write(name, "{\n" + ",\n".join(lines) + "\n}\n")
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """result.json, from which on the run has ended; then the status, which says so and holds its digest."""
+        self.write("result.json", result)
+        self._write_ended(result)
+
+    def _write_ended(self, result: Mapping[str, Any]) -> None:
+        digest = {RESULT_DIGEST: digest_of(self.path / "result.json")}
+        reason = {"reason": result["reason"]} if result.get("reason") else {}
+        self.write_status(result["status"], steps=result["steps"], **reason, **digest)
 
     def write_status(self, state: str, **more: Any) -> None:
         """status.json: running, stopped, finished, diverged or failed, and since when."""
@@ -121,35 +212,49 @@ class RunFolder:
         last = traceback.format_exception_only(error)[-1].strip()
         self.write_status("failed", error=last, **more)
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """All whole rows of metrics.jsonl; a torn last line is cut from the file."""
-        if not self._metrics.exists():
-            return []
-        data = self._metrics.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            os.truncate(self._metrics, len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+    def metrics(self) -> list[Row]:
+        """All whole rows of metrics.jsonl."""
+        return read_rows(self.path)[0]
+
+    def rows_before_damage(self) -> tuple[list[Row], int | None]:
+        """The rows of metrics.jsonl up to the first line that is none, and that line's number or None."""
+        rows, bad = numbered_rows(self.path)
+        return (rows, None) if not bad else (rows[: bad[0] - 1], bad[0])
 
     def keep_metrics(self, steps: int) -> None:
         """Drops the rows of steps after `steps`."""
-        if not self._writes:
-            return
-        rows = [row for row in self.metrics() if row["steps"] <= steps]
-        self._write("metrics.jsonl", "".join(json.dumps(_finite(row)) + "\n" for row in rows))
+        if self._writes:
+            self.replace_metrics([row for row in self.metrics() if row["steps"] <= steps])
+
+    def replace_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """metrics.jsonl with these rows alone."""
+        text = "".join(json.dumps(_finite(row)) + "\n" for row in rows)
+        if (self._metrics.read_bytes() if self._metrics.exists() else b"") != text.encode():
+            self._write("metrics.jsonl", text)
+
+    def keep_damaged_metrics(self) -> Path:
+        """A copy of metrics.jsonl as it is now, before it is mended."""
+        copy = self._metrics.with_name("metrics.jsonl.damaged")
+        try:
+            shutil.copy2(self._metrics, copy)
+        except OSError as error:
+            raise _unwritten(copy, error) from error
+        return copy
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Adds a row to metrics.jsonl in one write."""
+        """Adds a row to metrics.jsonl in one write; evaluations, by which runs decide, are on the disk at once."""
         if not self._writes:
             return
         line = json.dumps(_finite(row)).encode() + b"\n"
         try:
             size = self._metrics.stat().st_size if self._metrics.exists() else 0
-            file = os.open(self._metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            file = os.open(self._metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
             try:
                 if os.write(file, line) < len(line):
                     os.ftruncate(file, size)
-                    raise OSError(28, os.strerror(28))
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if row["kind"] != "train":
+                    os.fsync(file)
             finally:
                 os.close(file)
         except OSError as error:
@@ -163,10 +268,18 @@ class RunFolder:
             return
         temporary = self.path / f".{name}.{os.getpid()}.tmp"
         try:
-            temporary.write_text(text)
+            temporary.unlink(missing_ok=True)
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+            with open(file, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(
+                    file
+                )  # before it takes the name, or a power cut may leave the name with nothing in it
             os.replace(temporary, self.path / name)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise _unwritten(self.path / name, error) from error
 
 
@@ -196,6 +309,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritten(path, error) from error
 
 
 def _unwritten(path: Path, error: OSError) -> JournalError:

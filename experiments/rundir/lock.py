@@ -10,13 +10,16 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from zo.errors import Locked
+from experiments.rundir.json_files import read_json
+from zo.errors import JournalError, Locked
 
+_SAYS = {"host": str, "pid": int, "began": (int, float)}
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
@@ -29,7 +32,13 @@ class Lock:
 
     def __enter__(self) -> "Lock":
         while self._file < 0:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            except OSError as error:
+                raise JournalError(
+                    f"{self.path} could not be written: {error.strerror}. Free space or mend the permissions, then run "
+                    "the same command again."
+                ) from error
             try:
                 self._take(file)
             except BaseException:
@@ -39,12 +48,14 @@ class Lock:
                 self._file = file
             else:  # its last holder has removed it between our opening and our locking
                 os.close(file)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, json.dumps(_me()).encode(), 0)
+        with suppress(OSError):  # on a full disk the lock holds all the same, and does not say whose it is
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, json.dumps(_me()).encode(), 0)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file that stays is taken over by the next process
+            self.path.unlink(missing_ok=True)
         os.close(self._file)
         self._file = -1
 
@@ -123,10 +134,11 @@ def _me() -> dict[str, Any]:
 
 
 def _holder(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+    """What the file says, if that is what a holder writes; anything else says nothing."""
+    holder = read_json(path)
+    if holder is None or not all(isinstance(holder.get(key), kind) for key, kind in _SAYS.items()):
         return None
+    return holder
 
 
 def _alive(holder: dict[str, Any]) -> bool:

@@ -41,7 +41,7 @@ def source(root: Path) -> dict[str, Any]:
     """commit, dirty and diff of the code at `root`; a snapshot of it (launching.code_snapshot) has them written."""
     record = root / "CODE.json"
     if record.is_file():
-        return json.loads(record.read_text())
+        return json.loads(record.read_text(encoding="utf-8"))
     changed = _git(root, "status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git(root, "rev-parse", "HEAD"),
@@ -69,7 +69,7 @@ def _version(package: str) -> str | None:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next(

@@ -6,7 +6,7 @@ from experiments.config.task_config import TaskConfig, fields_of
 from experiments.config.template import Template
 from experiments.models.loading import Loaded
 from experiments.tasks.prompts import CausalPrompts, ClassifierPrompts, Example, MaskedPrompts, Prompts
-from experiments.tasks.splits import Splits
+from experiments.tasks.splits import Shown, Splits
 from zo.errors import ConfigError, DataError
 
 # Tokens a row may have where nothing says so: MeZO's limit, and room for LM-BFF's pairs of sentences.
@@ -56,10 +56,19 @@ def prompts_of(choice: TaskConfig, loaded: Loaded, limit: int) -> Prompts:
 
 
 def encode(
-    choice: TaskConfig, prompts: Prompts, splits: Splits
+    choice: TaskConfig, prompts: Prompts, splits: Splits, shown: Shown | None = None
 ) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]:
-    """Examples of each split. Demonstrations, the first of train, stand before prompts of dev and test alone."""
+    """Examples of each split. Demonstrations, the first of train or `shown`, stand before prompts of dev and test
+    alone.
+    """
     train, dev, test = splits
+    if isinstance(prompts, CausalPrompts) and shown is not None:
+        of_dev, of_test = ([prompts.demonstrations(some) for some in sets] for sets in shown)
+        return (
+            tuple(prompts.encode(train)),
+            tuple(prompts.encode(dev, of_dev)),
+            tuple(prompts.encode(test, of_test)),
+        )
     if choice.demonstrations > len(train):
         raise DataError(
             f"task.demonstrations={choice.demonstrations}, but train has {len(train)} examples to show. "
@@ -101,7 +110,9 @@ def _causal(
         blank = Template(template.sfc or "", f"{where}.sfc")
         problems += blank.check(known | {"eos"})
     own = choice.candidates is not None
-    made = CausalPrompts(loaded.tokenizer, prompt, answer, options, limit, own, blank, choice.calibrate)
+    made = CausalPrompts(
+        loaded.tokenizer, prompt, answer, options, limit, own, blank, choice.calibrate, loaded.first
+    )
     return made, problems
 
 

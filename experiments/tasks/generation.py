@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from experiments.models.head import adapter_tokens, base_of
 from experiments.peft.virtual import places_by_mask
@@ -30,11 +30,11 @@ class Greedy:
     pad: int
     new_tokens: int
 
-    def __call__(self, model: nn.Module, ids: Tensor, mask: Tensor) -> list[str]:
-        """The texts, stripped, that follow prompts [rows, T]; without gradients."""
+    def __call__(self, model: nn.Module, ids: Tensor, mask: Tensor) -> list[str | None]:
+        """The texts, stripped, that follow prompts [rows, T]; without gradients. None where logits were no numbers."""
         lengths = mask.sum(1)
         if len(lengths.unique()) > 1 and _slides(model, ids.shape[1] + self.new_tokens):
-            said = [""] * len(ids)
+            said: list[str | None] = [None] * len(ids)
             for length in lengths.unique().tolist():
                 numbers = (lengths == length).nonzero()[:, 0]
                 texts = self(model, ids[numbers, -length:], mask[numbers, -length:])
@@ -48,13 +48,31 @@ class Greedy:
             eos_token_id=list(_ends(self.tokenizer)),
             pad_token_id=self.pad,
         )
+        watch = _Watch(len(ids))
         with torch.no_grad(), places_by_mask(model), _generating_by(model, config):
             made = model.generate(  # type: ignore[operator]  # causal models have it, and peft's wrappers of them
-                input_ids=ids, attention_mask=mask, generation_config=config
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=config,
+                logits_processor=LogitsProcessorList([watch]),
             )
         assert isinstance(made, Tensor)
         texts = self.tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.partition("\n")[0].strip() for text in texts]
+        return [
+            None if bad else text.partition("\n")[0].strip()
+            for text, bad in zip(texts, watch.bad.tolist(), strict=True)
+        ]
+
+
+class _Watch(LogitsProcessor):
+    """Notes the rows of which a logit was NaN, which argmax takes for the largest; changes nothing."""
+
+    def __init__(self, rows: int):
+        self.bad = torch.zeros(rows, dtype=torch.bool)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.bad |= scores.isnan().any(-1).cpu()
+        return scores
 
 
 @lru_cache(maxsize=4)

@@ -11,6 +11,7 @@ A batch is a dict of tensors whose leading dimension is B, of any size. Logits e
 that count, and are upcast to fp32 before log-softmax.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -46,6 +47,14 @@ def mean_logprobs(model: nn.Module, batch: Batch) -> Tensor:
     """Mean log-probability of each option's tokens [B, O]; -inf where an example has no such option."""
     sums, counts = span_logprobs(model, batch)
     return (sums / counts.clamp(min=1.0)).masked_fill(counts == 0, float("-inf"))
+
+
+def unscored(scores: Tensor) -> Tensor:
+    """Whether an example's scores [B, O] choose no option: one of them is no number, or the best is infinite.
+
+    -inf stands for an option that the example does not have.
+    """
+    return scores.isnan().any(-1) | ~scores.amax(-1).isfinite()
 
 
 def word_logits(model: nn.Module, batch: Batch) -> Tensor:
@@ -88,7 +97,7 @@ class AnswerLoss:
 
 @dataclass(frozen=True)
 class AccuracyLoss:
-    """Minus one where the best option is a right one, else zero."""
+    """Minus one where the best option is a right one, zero where it is not; NaN where scores choose none."""
 
     scores: Scores
 
@@ -99,12 +108,13 @@ class AccuracyLoss:
     @staticmethod
     def of(scores: Tensor, batch: Batch) -> Tensor:
         """The losses of scores [B, O]."""
-        return -batch["golds"].gather(1, scores.argmax(-1, keepdim=True))[:, 0]
+        losses = -batch["golds"].gather(1, scores.argmax(-1, keepdim=True))[:, 0]
+        return losses.masked_fill(unscored(scores), math.nan)
 
 
 @dataclass(frozen=True)
 class GeneratedLoss:
-    """Minus the metric of the answer that follows the prompt.
+    """Minus the metric of the answer that follows the prompt; NaN where the model's logits are no numbers.
 
     answers: those accepted, by the example's number, which the batch holds as `numbers` [B].
     """
@@ -117,5 +127,8 @@ class GeneratedLoss:
         """Losses [B]."""
         said = self.greedy(model, batch["input_ids"], batch["attention_mask"])
         numbers = batch["numbers"].tolist()
-        scores = [self.metric(text, self.answers[n]) for text, n in zip(said, numbers, strict=True)]
+        scores = [
+            math.nan if text is None else self.metric(text, self.answers[n])
+            for text, n in zip(said, numbers, strict=True)
+        ]
         return -torch.tensor(scores, device=batch["input_ids"].device)

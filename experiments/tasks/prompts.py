@@ -1,11 +1,12 @@
 """Prompts: a record's text and token rows for causal models, masked models and classifiers.
 
 Causal, as in MeZO's large_models (Malladi et al. 2023): one text a candidate; spaces are stripped from the
-ends of the prompt and of the whole, white space from the whole's beginning; an option's tokens are counted by
-tokenising the prompt with and without it; what is too long loses tokens on the left, but for the
+ends of the prompt and of the whole, white space from the whole's beginning; an option's tokens are those behind the
+prompt's, which is tokenised with and without it; what is too long loses tokens on the left, but for the
 beginning-of-text token. Demonstrations stand before it with a blank line between, white space at their ends
 stripped; surface-form calibration scores the same options after a prompt without an input.
-Masked, as in LM-BFF (Gao et al. 2021): option words are single tokens, compared at the mask; what is too long
+Masked, as in LM-BFF (Gao et al. 2021): the pieces of the template (its own text, each field, the mask) are encoded
+apart, so that no token spans two of them; option words are single tokens, compared at the mask; what is too long
 loses its end, as long as the mask stays.
 """
 
@@ -19,9 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from experiments.config.template import Template
 from experiments.tasks.data import LISTED, listing
 from experiments.tasks.records import Record
+from experiments.tasks.scored_tokens import Encoder, Ids, distinct, scored
 from zo.errors import ConfigError, DataError
 
-Ids = tuple[int, ...]
 SEPARATOR = "\n\n"  # between demonstrations, and before the prompt
 
 
@@ -39,6 +40,7 @@ class Example:
 
     Generated answers: no options, one row (prompt and model answer), and `prompt` to generate from.
     blanks: where options are calibrated, a row for each candidate after the prompt without an input.
+    merged: candidates left out because another one of the record is the same tokens.
     """
 
     index: int
@@ -49,6 +51,7 @@ class Example:
     rows: tuple[Row, ...]
     prompt: Ids = ()
     blanks: tuple[Row, ...] = ()
+    merged: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class CausalPrompts:
     """Prompt and option (or answer) texts; at most `limit` tokens a row.
 
     own: options are each record's candidates. blank: the prompt without an input, which `calibrate` asks for;
-    with icl_sfc it stands after the demonstrations.
+    with icl_sfc it stands after the demonstrations. first: the id that begins rows; None: the tokenizer's own.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -67,6 +70,12 @@ class CausalPrompts:
     own: bool = False
     blank: Template | None = None
     calibrate: Literal["sfc", "icl_sfc"] | None = None
+    first: int | None = None
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Texts to ids."""
+        return Encoder(self.tokenizer, self.first)
 
     def texts(self, record: Record, blank: bool = False) -> tuple[str, list[str]]:
         """The prompt (or the one without an input) alone, and with each candidate, letter for letter as tokenised."""
@@ -84,68 +93,118 @@ class CausalPrompts:
         shown = [self.texts(r)[1][r.golds[0] if r.golds else 0].strip() for r in rows]
         return SEPARATOR.join([*shown, ""]).lstrip()
 
-    def encode(self, rows: Sequence[Record], before: str = "") -> list[Example]:
-        """Examples with one row a candidate. Raises DataError for options that do not fit or add no token."""
+    def encode(self, rows: Sequence[Record], before: str | Sequence[str] = "") -> list[Example]:
+        """Examples with one row a candidate. before: text before all prompts, or one for each.
+
+        Candidates of a record that become the same tokens are one. Raises DataError for options that do not fit, that
+        add no token, or that are the same tokens though the task names them as different ones.
+        """
+        befores = [before] * len(rows) if isinstance(before, str) else list(before)
         texts = [self.texts(record) for record in rows]
-        encoded, problems = self._rows(rows, texts, before)
+        encoded, problems = self._rows(rows, texts, befores)
+        kept = [distinct([row.ids for row in some]) for some in encoded]
+        if not self._vary:
+            problems += [
+                f"{record.place}: {self._same(record, some, keep)}"
+                for record, some, keep in zip(rows, encoded, kept, strict=True)
+                if len(set(keep)) < len(some)
+            ]
         blanks: list[tuple[Row, ...]] = [()] * len(rows)
         if self.calibrate is not None:
             without = [self.texts(record, blank=True) for record in rows]
-            shown = before if self.calibrate == "icl_sfc" else ""
+            shown = befores if self.calibrate == "icl_sfc" else [""] * len(rows)
             blanks, more = self._rows(rows, without, shown)
             problems += more
         if problems:
             raise DataError(listing(problems))
-        prompts = [()] * len(rows)
+        prompts: list[Ids] = [()] * len(rows)
         if not self.options and not self.own:
-            starts = _tokenise(self.tokenizer, [(before + prompt).lstrip() for prompt, _ in texts])
-            prompts = [self._cut(start) for start in starts]
-        return [
-            Example(r.index, r.fields, self._options(r), r.golds, r.answers, made, prompt, blank)
-            for r, made, prompt, blank in zip(rows, encoded, prompts, blanks, strict=True)
-        ]
+            asked = [(one + prompt).lstrip() for one, (prompt, _) in zip(befores, texts, strict=True)]
+            prompts = [self._cut(start) for start in self.encoder.rows(asked)]
+        return [self._example(*parts) for parts in zip(rows, encoded, kept, prompts, blanks, strict=True)]
+
+    @property
+    def _vary(self) -> bool:
+        """Whether options differ by record."""
+        return self.own or any(option.fields for option in self.options)
+
+    def _example(
+        self, record: Record, rows: tuple[Row, ...], kept: list[int], prompt: Ids, blanks: tuple[Row, ...]
+    ) -> Example:
+        """An example of the distinct candidates; kept: for each candidate the number of the first equal one."""
+        options, first = self._options(record), sorted(set(kept))
+        place = {number: new for new, number in enumerate(first)}
+        golds = tuple(dict.fromkeys(place[kept[gold]] for gold in record.golds))
+        return Example(
+            record.index,
+            record.fields,
+            tuple(options[number] for number in first) if options else (),
+            golds,
+            record.answers,
+            tuple(self._shortest(rows[number]) for number in first),
+            prompt,
+            tuple(self._shortest(blanks[number]) for number in first) if blanks else (),
+            len(kept) - len(first),
+        )
+
+    def _same(self, record: Record, rows: tuple[Row, ...], kept: list[int]) -> str:
+        """A sentence on the first two options of a record that are the same tokens."""
+        later = next(number for number, first in enumerate(kept) if first != number)
+        one, other = (self._options(record)[number].strip() for number in (kept[later], later))
+        tokens = self.tokenizer.convert_ids_to_tokens(list(rows[later].ids[-rows[later].span :]))
+        return (
+            f"the options {one!r} and {other!r} are the same tokens of this model ({' '.join(map(str, tokens))}), so "
+            f"one of them could never be chosen. Word task.options otherwise."
+        )
 
     def _options(self, record: Record) -> tuple[str, ...]:
         return record.candidates if self.own else tuple(o.fill(record.fields) for o in self.options)
 
     def _rows(
-        self, rows: Sequence[Record], texts: list[tuple[str, list[str]]], before: str
+        self, rows: Sequence[Record], texts: list[tuple[str, list[str]]], befores: list[str]
     ) -> tuple[list[tuple[Row, ...]], list[str]]:
-        """For each record the rows of its candidates, and what is wrong with them."""
-        prompts = [prompt for prompt, _ in texts]
-        wholes = [whole for _, candidates in texts for whole in candidates]
-        finals = [(before + whole).lstrip() for whole in wholes]  # without `before`, most are the wholes
-        known = dict.fromkeys([*prompts, *wholes, *finals])
-        ids_of = dict(zip(known, _tokenise(self.tokenizer, list(known)), strict=True))
+        """For each record the rows of its candidates, uncut, and what is wrong with them."""
+        asked = [(before + prompt).lstrip() for before, (prompt, _) in zip(befores, texts, strict=True)]
+        wholes = [
+            [(before + whole).lstrip() for whole in candidates]
+            for before, (_, candidates) in zip(befores, texts, strict=True)
+        ]
+        known = list(dict.fromkeys([*asked, *(whole for some in wholes for whole in some)]))
+        ids_of = dict(zip(known, self.encoder.rows(known), strict=True))
         problems: list[str] = []
-        made: list[tuple[Row, ...]] = []
-        for record, (prompt, candidates) in zip(rows, texts, strict=True):
+        encoded: list[tuple[Row, ...]] = []
+        for record, prompt, candidates in zip(rows, asked, wholes, strict=True):
             some = []
             for candidate in candidates:
-                span = len(ids_of[candidate]) - len(ids_of[prompt])
-                ids = ids_of[(before + candidate).lstrip()]
-                if problem := self._misfit(span, ids):
+                row = Row(ids_of[candidate], scored(ids_of[prompt], ids_of[candidate]))
+                if problem := self._misfit(row, candidate):
                     problems.append(f"{record.place}: {problem} The text ends with {candidate[-60:]!r}.")
-                some.append(Row(self._cut(ids), span))
-            made.append(tuple(some))
-        return made, problems
+                some.append(row)
+            encoded.append(tuple(some))
+        return encoded, problems
 
-    def _misfit(self, span: int, ids: Ids) -> str | None:
-        if span < 1:
+    def _misfit(self, row: Row, text: str) -> str | None:
+        if row.span < 1:
             return "the option adds no token to its prompt, so it cannot be scored. Begin it with a space."
-        if span >= self.limit:
-            return f"the option has {span} tokens, but with one token before it a row holds {self.limit}."
-        if span >= len(ids):
+        if row.span >= self.limit:
+            return f"the option has {row.span} tokens, but with one token before it a row holds {self.limit}."
+        if row.span >= len(row.ids):
             return "nothing stands before the option, so its first token cannot be scored. Give a prompt."
+        end = self.tokenizer.eos_token
+        if row.ids[-1] == self.tokenizer.eos_token_id and not text.endswith(str(end)):
+            return f"the tokenizer ends the text with {end}, which would be scored in the option's place."
         return None
 
+    def _shortest(self, row: Row) -> Row:
+        """The row as the model reads it."""
+        return Row(self._cut(row.ids), row.span)
+
     def _cut(self, ids: Ids) -> Ids:
-        """At most `limit` tokens: the beginning-of-text token, if there is one, and the end."""
+        """At most `limit` tokens: those that begin every row, if there is room beside them, and the end."""
         if len(ids) <= self.limit:
             return ids
-        if ids[0] == self.tokenizer.bos_token_id:
-            return (ids[0], *ids[len(ids) - self.limit + 1 :])
-        return ids[-self.limit :]
+        start = self.encoder.start if len(self.encoder.start) < self.limit - 1 else ()
+        return start + ids[len(ids) - self.limit + len(start) :]
 
 
 @dataclass(frozen=True)
@@ -168,15 +227,26 @@ class MaskedPrompts:
                 f"task.options: {', '.join(bad)} is no single token of this model, which scores one word at "
                 f"the mask. Choose other words."
             )
-        return [found[0] for found in ids.values()]
+        words = [found[0] for found in ids.values()]
+        if same := [option for option, word in zip(ids, words, strict=True) if words.count(word) > 1]:
+            raise ConfigError(
+                f"task.options: {', '.join(same)} are the same token of this model, so that all but the first could "
+                f"never be chosen. Choose other words."
+            )
+        return words
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Texts to ids."""
+        return Encoder(self.tokenizer)
 
     def string(self, record: Record) -> str:
-        """The text, letter for letter as tokenised."""
+        """The text that the pieces make together."""
         return self.text.fill({**record.fields, "mask": str(self.tokenizer.mask_token)}, self._shortened)
 
     def encode(self, rows: Sequence[Record]) -> list[Example]:
         """Examples with one row each."""
-        encoded = _tokenise(self.tokenizer, [self.string(record) for record in rows])
+        encoded = self._ids(rows)
         mask = self.tokenizer.mask_token_id
         wrong = [r.place for r, ids in zip(rows, encoded, strict=True) if ids.count(mask) != 1]
         if wrong:
@@ -188,6 +258,49 @@ class MaskedPrompts:
             Example(r.index, r.fields, self.options, r.golds, (), (self._cut(ids, ids.index(mask)),))
             for r, ids in zip(rows, encoded, strict=True)
         ]
+
+    def _ids(self, rows: Sequence[Record]) -> list[Ids]:
+        """The ids of each record's text, its pieces encoded apart.
+
+        Where the tokenizer begins every piece with a space, the whole is encoded at once: apart it would be another
+        text.
+        """
+        before, after = self.encoder.frame
+        if self.encoder.spaced:
+            return [
+                before + body + after
+                for body in self.encoder.bodies([self.string(record) for record in rows])
+            ]
+        texts = [self.pieces(record) for record in rows]
+        known = list(dict.fromkeys(text for pieces in texts for _, text in pieces))
+        ids_of = dict(zip(known, self.encoder.bodies(known), strict=True))
+        return [
+            before
+            + tuple(token for name, text in pieces for token in ids_of[text][: self.limits.get(name or "")])
+            + after
+            for pieces in texts
+        ]
+
+    def pieces(self, record: Record) -> list[tuple[str | None, str]]:
+        """The texts that are encoded apart, with the names of those that are fields.
+
+        A space between literal text and a field belongs to the field, as words hold the space before them. One between
+        literal text and the mask goes, where the mask token takes it in a whole text too.
+        """
+        mask = str(self.tokenizer.mask_token)
+        parts = self.text.pieces({**record.fields, "mask": mask})
+        taken = any(t.lstrip for t in self.tokenizer.added_tokens_decoder.values() if t.content == mask)
+        pieces: list[tuple[str | None, str]] = []
+        space = ""
+        for (name, text), (following, _) in zip(parts, [*parts[1:], (None, "")], strict=True):
+            whole, space = space + text, ""
+            if name is None and following is not None:
+                bare = whole.rstrip(" ")
+                if following != "mask":
+                    space = whole[len(bare) :]
+                whole = bare if following != "mask" or taken else whole
+            pieces.append((name, whole))
+        return [(name, text) for name, text in pieces if text]
 
     def _shortened(self, name: str, text: str) -> str:
         """The beginning of a field's text that has as many tokens as `limits` says."""
@@ -234,7 +347,3 @@ class ClassifierPrompts:
 
 
 Prompts = CausalPrompts | MaskedPrompts | ClassifierPrompts
-
-
-def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Ids]:
-    return [tuple(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []

@@ -39,24 +39,48 @@ def records(table: Table, choice: TaskConfig, needed: Collection[str]) -> list[R
     paths = _paths(table, choice, sorted(wanted))
     labels = _labels(choice, paths.get("label"))
     problems: list[str] = []
+    unknown: dict[str, list[str]] = {}  # places by the label that is none of the task's
     made = []
     for index, row in enumerate(table.rows):
         place = table.place(index)
         try:
             values = {name: _at(row, path) for name, path in paths.items()}
+            if not table.typed and "label" in values and choice.candidates is None:
+                values["label"] = _typed(values["label"], labels, choice)
             if choice.drop and values.get("label") in choice.drop:
                 continue
             if function is not None:
                 values |= function.call(values)
             fields = {name: _text(values[name], name) for name in needed}
             made.append(_record(index, fields, values, choice, labels, place))
+        except _UnknownLabel as error:
+            unknown.setdefault(str(error), []).append(place)
         except ValueError as error:
             problems.append(f"{place}: {error}")
+    problems = [_labelled(places, what) for what, places in unknown.items()] + problems
     if problems:
         raise DataError(listing(problems))
     if not made:
         raise DataError(f"{table.where}: task.drop={list(choice.drop)} leaves no row.")
     return made
+
+
+class _UnknownLabel(ValueError):
+    """A label that is none of the task's. Its text is the same for every row of that label."""
+
+
+def _labelled(places: list[str], what: str) -> str:
+    """A sentence on all rows of one wrong label."""
+    return f"{places[0]}: {what}" + (f" In {len(places):,} rows." if len(places) > 1 else "")
+
+
+def _typed(value: Any, labels: Sequence[Any] | None, choice: TaskConfig) -> Any:
+    """A label of a file in which all is text: the value of task.labels or task.drop that is written so, or a number."""
+    for known in (*(labels or ()), *choice.drop):
+        if value == known or str(known).lower() == str(value).strip().lower():
+            return known
+    written = str(value).strip()
+    return int(written) if labels is None and written.removeprefix("-").isdigit() else value
 
 
 def _record(
@@ -100,12 +124,28 @@ def _paths(table: Table, choice: TaskConfig, names: list[str]) -> dict[str, Path
         else:
             missing.append(f"{name} (looked for {' or '.join(candidates)})")
     if missing:
+        _check_kind(table)
         example = missing[0].split(" ")[0]
         raise DataError(
             f"{table.where} lacks {', '.join(missing)}. Its columns are {', '.join(table.rows[0])}. "
             f"Name the right one: task.columns.{example}=<column>."
         )
     return paths
+
+
+def _check_kind(table: Table) -> None:
+    """Raises DataError for kinds of data that no task takes, of which the columns speak."""
+    columns = set(table.rows[0])
+    if {"chosen", "rejected"} <= columns:
+        raise DataError(
+            f"{table.where} holds preference pairs (chosen, rejected), which are not supported: a task has options to "
+            f"choose from, or an answer."
+        )
+    if columns & {"messages", "conversations"}:
+        raise DataError(
+            f"{table.where} holds conversations ({', '.join(sorted(columns))}), which are not supported: a task has "
+            f"texts in columns. Write prompt and answer into columns of their own."
+        )
 
 
 def _path(column: str) -> Path:
@@ -135,26 +175,56 @@ def _at(row: Any, path: Path) -> Any:
 
 def _text(value: Any, name: str) -> str:
     if isinstance(value, str):
-        return value
-    if isinstance(value, int | float):
-        return str(value)
-    raise ValueError(
-        f"{name} is {'null' if value is None else f'a {type(value).__name__}'}, but must be text."
-    )
+        return _whole(value, name)
+    if isinstance(value, bool | int | float) or value is None:
+        found = {"None": "null", "True": "true", "False": "false", "nan": "NaN"}.get(str(value), str(value))
+        quoted = "" if found in ("null", "NaN") else f' Write "{found}" in quotes if it is one.'
+        raise ValueError(f"{name} is {found}, but must be text.{quoted}")
+    raise ValueError(f"{name} is a {type(value).__name__}, but must be text.")
+
+
+def _whole(text: str, name: str) -> str:
+    """The text. Raises ValueError for half a character, which JSON can write and no tokenizer reads."""
+    half = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), None)
+    if half is not None:
+        raise ValueError(
+            f"{name} holds half a character (a lone surrogate, \\u{ord(half):x}), as of an emoji that was cut in two. "
+            f"Write the character whole, or take it out."
+        )
+    return text
 
 
 def _label(value: Any, choice: TaskConfig, labels: Sequence[Any] | None) -> int:
     options = choice.options or ()
+    if isinstance(value, list):
+        raise _UnknownLabel("label is a list. Several labels for a row (multi-label) are not supported.")
     if labels is not None:
         if value in labels:
             return list(labels).index(value)
-        raise ValueError(f"label {value!r}; task.labels has {', '.join(map(repr, labels))}.")
+        hint = _quoted(value, labels)
+        raise _UnknownLabel(f"label {value!r}; task.labels has {', '.join(map(repr, labels))}.{hint}")
     if isinstance(value, int) and 0 <= value < len(options):
         return int(value)
+    if isinstance(value, float):
+        raise _UnknownLabel(
+            "label is a number with decimals. A number to predict (regression) is not supported; options are numbered "
+            "from 0."
+        )
     listed = ", ".join(f"{number} {option.strip()}" for number, option in enumerate(options))
-    raise ValueError(
+    raise _UnknownLabel(
         f"label {value!r}; allowed are {listed}. Other values are listed in task.labels, in this order."
     )
+
+
+def _quoted(value: Any, labels: Sequence[Any]) -> str:
+    """What to do where YAML has read yes and no as true and false."""
+    if (
+        isinstance(value, str)
+        and value.lower() in ("yes", "no", "on", "off")
+        and any(v is True for v in labels)
+    ):
+        return " YAML reads yes and no without quotes as true and false: quote them in task.labels."
+    return ""
 
 
 def _candidates(value: Any, name: str) -> tuple[str, ...]:
@@ -165,6 +235,8 @@ def _candidates(value: Any, name: str) -> tuple[str, ...]:
     ):
         raise ValueError(f"{name} is {value!r}, but must be a list of texts, this row's options.")
     empty = [str(number) for number, candidate in enumerate(value) if not candidate.strip()]
+    for candidate in value:
+        _whole(candidate, name)
     if not value or empty:
         which = f"number {', '.join(empty)} of " if empty else ""
         raise ValueError(f"{which}{name} is empty; a row needs options to choose from.")
@@ -187,4 +259,4 @@ def _answers(value: Any) -> tuple[str, ...]:
     answers = [value] if isinstance(value, str) else value
     if not isinstance(answers, Sequence) or not answers or not all(isinstance(a, str) for a in answers):
         raise ValueError(f"answers is {value!r}, but must be a text or a list of at least one.")
-    return tuple(answers)
+    return tuple(_whole(answer, "answers") for answer in answers)

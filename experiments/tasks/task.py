@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
@@ -28,7 +28,9 @@ from experiments.tasks.objectives import (
     word_logits,
 )
 from experiments.tasks.prompts import CausalPrompts, Example, MaskedPrompts, Prompts, Row
-from experiments.tasks.splits import draw_splits, fingerprint
+from experiments.tasks.scored_tokens import Encoder
+from experiments.tasks.splits import digest_of, draw_shown, draw_splits, fingerprint, sources_of
+from experiments.tasks.summary import Summary, summarise
 from zo.errors import DataError
 
 
@@ -38,6 +40,7 @@ class Task:
 
     options: their texts, () for generated answers and for options that differ by example.
     fingerprint: SHA-256 (hex) over the examples' texts and labels and their split.
+    sources: SHA-256 (hex) over all that they could have been drawn from, the same for every seed.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Task:
     max_new_tokens: int
     device: torch.device
     fingerprint: str
+    sources: str
+    summary: Summary = field(default_factory=Summary)
 
     @property
     def generated(self) -> bool:
@@ -99,8 +104,10 @@ class Task:
         """input_ids, attention_mask [R, T]; positions, targets [R, K] of single rows, on the model's device."""
         return self._placed(batches.row_batch(rows, self.pad, self.limit))
 
-    def correct(self, example: Example, prediction: int | str) -> float:
-        """The metric of one prediction: an option's number, or a text."""
+    def correct(self, example: Example, prediction: int | str | None) -> float:
+        """The metric of one prediction: an option's number, a text, or None, which is never right."""
+        if prediction is None:
+            return 0.0
         if self.generated:
             return METRICS[self.metric](str(prediction), example.answers)
         return float(prediction in example.golds)
@@ -127,16 +134,20 @@ class Task:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
-def load_task(choice: TaskConfig | dict[str, Any], loaded: Loaded, seed: int = 0) -> Task:
-    """A task for a model, its splits drawn under `seed`.
+def load_task(choice: TaskConfig | dict[str, Any], loaded: Loaded, seed: int = 0, test_seed: int = 0) -> Task:
+    """A task for a model, train and dev drawn under `seed`, test under `test_seed`.
 
     Raises ConfigError for a task that does not fit the model or its own columns, DataError for wrong data.
     """
     choice = read(TaskConfig, choice, "task")
     limit = limit_of(choice, loaded)
     prompts = prompts_of(choice, loaded, limit)
-    splits = draw_splits(choice, sorted(read_by(choice, loaded.family)), seed)
-    train, dev, test = encode(choice, prompts, splits)
+    sources = sources_of(choice)
+    fields = sorted(read_by(choice, loaded.family))
+    splits = draw_splits(choice, fields, sources, seed, test_seed)
+    shown = draw_shown(choice, fields, splits, sources, seed)
+    train, dev, test = encode(choice, prompts, splits, shown)
+    _check_ids(loaded, (*train, *dev, *test))
     options = tuple(choice.options or ())
     if isinstance(prompts, CausalPrompts) and any(option.fields for option in prompts.options):
         options = ()
@@ -153,8 +164,28 @@ def load_task(choice: TaskConfig | dict[str, Any], loaded: Loaded, seed: int = 0
         limit=limit,
         max_new_tokens=choice.max_new_tokens,
         device=loaded.device,
-        fingerprint=fingerprint(splits),
+        fingerprint=fingerprint(splits, shown),
+        sources=digest_of(choice, sources),
+        summary=summarise(choice, splits, (*train, *dev, *test), Encoder(loaded.tokenizer)),
     )
+
+
+def _check_ids(loaded: Loaded, examples: Sequence[Example]) -> None:
+    """Raises DataError for an id that the model has no embedding of, as with the tokenizer of another model."""
+    largest = max(
+        (
+            token
+            for e in examples
+            for ids in (e.prompt, *(row.ids for row in (*e.rows, *e.blanks)))
+            for token in ids
+        ),
+        default=0,
+    )
+    if loaded.vocabulary is not None and largest >= loaded.vocabulary:
+        raise DataError(
+            f"{loaded.folder}: the token {loaded.tokenizer.convert_ids_to_tokens(largest)!r} has the id {largest}, but "
+            f"the model has embeddings for {loaded.vocabulary}. Take the tokenizer that the model was published with."
+        )
 
 
 def class_count(choice: TaskConfig | dict[str, Any]) -> int | None:

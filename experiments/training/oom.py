@@ -12,17 +12,13 @@ from typing import Any, TypeVar
 import torch
 
 from experiments.rundir.folder import RunFolder
+from zo.backward import Backward
 from zo.directions import Key, Probe
 from zo.look import ModuleLook
-from zo.look.look import length
+from zo.look.look import PLAIN, length, out_of_memory
 
 T = TypeVar("T")
 Told = Callable[[str], None]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the host's allocator, had no more to give."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def release() -> None:
@@ -58,14 +54,15 @@ class BackoffLook(ModuleLook):
             lambda: super(BackoffLook, self).slope_sums(keys, batch), lambda: self._smaller(1, batch)
         )
 
-    def gradient(self, batch: Any, *, seed: int | None) -> float:
+    def gradient(self, batch: Any, *, seed: int | None, how: Backward = PLAIN) -> float:
         counted = self.forward_passes, self.backward_passes
 
         def attempt() -> float:
             self.forward_passes, self.backward_passes = counted
             for parameter in self.model.parameters():
                 parameter.grad = None
-            return super(BackoffLook, self).gradient(batch, seed=seed)
+            how.clear()
+            return super(BackoffLook, self).gradient(batch, seed=seed, how=how)
 
         # In train mode dropout is drawn for a piece at a time, so that pieces would change more than rounding.
         return retry_smaller(attempt, lambda: seed is None and self._smaller(1, batch))

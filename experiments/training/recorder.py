@@ -4,13 +4,13 @@ All decisions come from the rows, so a run that was killed and goes on decides t
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.display.progress import View
 from experiments.evaluation import Evaluation
 from experiments.rundir.folder import RunFolder
-from experiments.rundir.metric_rows import rank_key
+from experiments.rundir.metric_rows import JOURNAL, rank_key, selected_by
 from experiments.trackers.sink import Sink
 from experiments.training import peak_memory
 from experiments.training.session import Session
@@ -21,20 +21,45 @@ _LOOKS = 10  # at dev, a run
 _PEAK_EVERY = 1.0  # seconds between looks at the peak of memory
 
 
+def cadence(session: Session) -> tuple[int, int]:
+    """Steps from one train row to the next, and from one look at dev to the next; the last step has both."""
+    every, timed = session.config["stop"]["every"], session.config["budget"]["minutes"] is not None
+    return (
+        1 if timed else max(1, -(-session.steps // _ROWS)),
+        every or (_CLOCK_EVERY if timed else max(1, -(-session.steps // _LOOKS))),
+    )
+
+
+def covers(rows: Sequence[Mapping[str, Any]], session: Session, step: int) -> bool:
+    """Whether the rows hold all that a run has written by then: what a snapshot of that step would skip is there."""
+    rows_every, dev_every = cadence(session)
+    last = {
+        kind: max((r["steps"] for r in rows if r["kind"] == kind), default=0) for kind in ("train", "dev")
+    }
+    dev = step // dev_every * dev_every if session.task.dev else 0
+    return last["train"] >= step // rows_every * rows_every and last["dev"] >= dev
+
+
 class Recorder:
     """Rows: `before`, `train`, `dev`, `stop`, `after`; each with what it took so far: steps, forward_passes, tokens,
     seconds, gpu_hours.
 
     And with peak_memory_bytes, of this process, up to a second old.
 
-    rows: those of earlier processes. gpus: that the run occupies.
-    best_step, best_value: of dev so far (highest metric, then lowest loss, then earliest). looked: steps after which
-    dev was last looked at.
+    rows: those of earlier processes. gpus: that the run occupies. digest: of the journal's first records, to which
+    the rows of the file are bound.
+    best_step, best_value, best_loss: of dev so far, by `select_by`; stop.patience counts evaluations that are no
+    better by `stop.by`. The two may differ. looked: steps after which dev was last looked at.
     """
 
-    def __init__(self, session: Session, folder: RunFolder, rows: Sequence[dict[str, Any]], gpus: int = 0):
-        stop = session.config["stop"]
-        timed = session.config["budget"]["minutes"] is not None
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        rows: Sequence[dict[str, Any]],
+        gpus: int = 0,
+        digest: Callable[[int], str] | None = None,
+    ):
         # The session itself is not kept: its model must be free to go before another is built.
         self.folder = folder
         self._steps, self._step_cost, self._has_dev = session.steps, session.step_cost, bool(session.task.dev)
@@ -45,12 +70,16 @@ class Recorder:
         self.before: dict[str, Any] | None = None
         self.best_step: int | None = None
         self.best_value: float | None = None
+        self.best_loss: float | None = None
+        self.dev_values: list[float | None] = []  # at each evaluation
         self.eval_forward_passes = 0
-        self._best: tuple[float, float] | None = None
-        self._worse = 0
-        self._patience = stop["patience"]
-        self._every = stop["every"] or (_CLOCK_EVERY if timed else -(-session.steps // _LOOKS))
-        self._row_every = 1 if timed else -(-session.steps // _ROWS)
+        self._select_by, self._stop_by = selected_by(session.config), session.config["stop"]["by"]
+        self._best: tuple[float, float] | None = None  # of select_by
+        self._lead: tuple[float, float] | None = None  # of stop.by
+        self._worse = 0  # evaluations since then
+        self._digest = digest
+        self._patience = session.config["stop"]["patience"]
+        self._row_every, self._every = cadence(session)
         self._trained = 0  # steps whose train row is written
         self.looked = 0
         self._seconds = 0.0
@@ -70,10 +99,24 @@ class Recorder:
             self._judge(row["steps"], row["value"], row["loss"])
         self.eval_forward_passes += row.get("eval_forward_passes", 0)
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last look at dev was the one that ends the run."""
+        return self._patience is not None and self._worse >= self._patience
+
+    @property
+    def recorded_seconds(self) -> float:
+        """Seconds up to the last row."""
+        return self._seconds
+
     def _judge(self, steps: int, value: float, loss: float | None) -> None:
-        reached = rank_key(value, loss)
-        if self._best is None or reached > self._best:
-            self._best, self.best_step, self.best_value, self._worse = reached, steps, value, 0
+        self.dev_values.append(value)
+        place = rank_key(value, loss, self._select_by)
+        if self._best is None or place > self._best:
+            self._best, self.best_step, self.best_value, self.best_loss = place, steps, value, loss
+        lead = rank_key(value, loss, self._stop_by)
+        if self._lead is None or lead > self._lead:
+            self._lead, self._worse = lead, 0
         else:
             self._worse += 1
 
@@ -97,10 +140,6 @@ class Recorder:
     def note_stop(self) -> None:
         """That the process ended at a step boundary, and how long it took up to there."""
         self._write({"kind": "stop", "steps": self._trained})
-
-    def would_be_best(self, dev: Evaluation) -> bool:
-        """Whether these weights are better on dev than all before."""
-        return self._best is None or rank_key(dev.value, dev.loss) > self._best
 
     def step(
         self,
@@ -131,7 +170,7 @@ class Recorder:
                 self.shown.say(
                     f"step {steps:,}: dev {result.metric} {100 * result.value:.1f} %, loss {result.loss:.4f}"
                 )
-        return self._patience is not None and steps == self.looked and self._worse >= self._patience
+        return steps == self.looked and self.out_of_patience
 
     def _evaluated(self, kind: str, steps: int, result: Evaluation) -> dict[str, Any]:
         row = {
@@ -143,6 +182,8 @@ class Recorder:
             "n": result.n,
             "eval_forward_passes": result.forward_passes,
         }
+        if result.unscored:
+            row["unscored"] = result.unscored
         self.eval_forward_passes += result.forward_passes
         return self._write(row)
 
@@ -154,7 +195,7 @@ class Recorder:
         return row
 
     def _log(self, row: dict[str, Any]) -> None:
-        self.folder.log(row)
+        self.folder.log(row if self._digest is None else {**row, JOURNAL: self._digest(row["steps"])})
         if self.sink is not None:
             self.sink.row(row)
 

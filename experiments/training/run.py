@@ -1,6 +1,7 @@
 """One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,24 @@ from rich.console import Console
 from experiments.baselines.no_training import NoTraining
 from experiments.config.run_id import folder_of
 from experiments.config.tracker_config import choice_of
+from experiments.display.console import outliving_output
 from experiments.display.progress import closing_table, show_ended, view
 from experiments.display.track import goal_of
 from experiments.evaluation import Evaluation, evaluate
 from experiments.rundir.folder import RunFolder
+from experiments.rundir.metric_rows import learned_nothing
 from experiments.rundir.provenance import provenance
+from experiments.tasks.draws import answers_digest, draw_digest
 from experiments.tasks.prompts import Example
 from experiments.trackers.opening import sink_of
 from experiments.training import peak_memory, saving
 from experiments.training.oom import MemoryBudget, release
 from experiments.training.ranks import console_of, team_of
 from experiments.training.recorder import Recorder
-from experiments.training.resume import open_journal, replayed
+from experiments.training.resume import open_journal, replayed, settle
 from experiments.training.session import Config, Session, build
 from experiments.training.stop import StopFlag
-from zo.errors import ConfigError, Diverged, RanksDiverged
+from zo.errors import ConfigError, Diverged, JournalError, RanksDiverged
 from zo.journal import Copy, Journal
 from zo.snapshots import Snapshots
 from zo.team import Team
@@ -41,7 +45,7 @@ def run(
     Several processes that were started for it (experiments.training.ranks) share the run.
     Raises ConfigError and DataError before anything is written, JournalError when the folder cannot be.
     """
-    with team_of(config) as team:
+    with outliving_output(), team_of(config) as team:
         return _shared(config, team, rerun, console or console_of(team), submitted)
 
 
@@ -56,12 +60,15 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
         )
     folder = RunFolder(path, writes=team.leads)
     with folder.locked():
+        folder.sweep()
         if rerun:
             folder.clear()
         if submitted is None:  # the same command goes on; to a launched run a file STOP is news
             folder.forget_stop()
         if (result := team.first(folder.result)) is not None:
             show_ended(console, result, folder.path)
+            if not folder.is_tidy():
+                folder.tidy(config)
             return 0
         with open_journal(session, folder, team) as journal, StopFlag(folder, team) as stop:
             running: _Run | None = None
@@ -70,9 +77,12 @@ def _shared(config: Config, team: Team, rerun: bool, console: Console, submitted
                 del session  # the run has it, and will let it go
                 return running.go()
             except BaseException as error:
-                if isinstance(error, RanksDiverged):
-                    folder.keep_metrics(len(journal))
-                folder.write_failed(error, steps=len(journal))
+                with suppress(
+                    JournalError
+                ):  # of a full disk the first error is the one to show, which is raised
+                    if isinstance(error, RanksDiverged):
+                        folder.keep_metrics(len(journal))
+                    folder.write_failed(error, steps=len(journal))
                 if running is not None:
                     running.end_tracking("failed")
                 raise
@@ -98,9 +108,9 @@ class _Run:
         self.console = console
         self.snapshots = Snapshots(folder.snapshots)
         self.team = team
-        self._rows = team.first(folder.metrics)  # of earlier processes
+        self._earlier = settle(session, folder, journal, self.snapshots, team)
         gpus = team.size * peak_memory.gpus_of(session.loaded.model)
-        self.recorder = Recorder(session, folder, self._rows, gpus)
+        self.recorder = Recorder(session, folder, self._earlier.rows, gpus, journal.digest)
         # Losses cannot rebuild them, so a snapshot keeps the best weights:
         self._keeps_best = session.optimizer.replays_from != "losses" and self.config["select"] == "best"
         if self._keeps_best:
@@ -111,7 +121,9 @@ class _Run:
         self._warned = False
         self._reason: str | None = None  # why it diverged
         self._before: Evaluation | None = None  # of this process
+        self._draw = session.draw(journal.header["start"])
         self._fitted = 0  # forward passes of a way that takes no steps
+        self._checks = 0  # forward passes of the look that trained, once another took its place
 
     def _say(self, words: str) -> None:
         self.console.print(words, highlight=False, soft_wrap=True, markup=False)
@@ -123,27 +135,33 @@ class _Run:
 
     def go(self) -> int:
         """Before, training, after."""
+        for note in self._earlier.notes:
+            self._say(note)
         self.folder.write_config(self.config)
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         self.folder.write("provenance.json", provenance(gpus, torch.get_num_threads()))
         if self.team.leads:
-            self.recorder.sink = sink_of(self.config, self.folder.path, self.folder.metrics(), self._say)
+            self.recorder.sink = sink_of(self.config, self.folder.path, self._earlier.rows, self._say)
+        summary = self.session.task.summary
+        for words in (summary.line(), *(f"Note: {warning}" for warning in summary.warnings)):
+            self._say(words)
         self.folder.write_status("running", steps=len(self.journal))
         peak_memory.reset_peak(self.session.loaded.device)
         status = "finished"
         with self.shown as self.recorder.shown:
-            self.stop.farewell = self.shown.farewell
-            self.shown.recall(self._rows)
+            self.stop.farewell, self.stop.say = self.shown.farewell, self.shown.say
+            self.shown.recall(self._earlier.rows)
             try:
                 if self.recorder.before is None:
                     self._before = self._test()
                     self.recorder.note_before(self._before)
+                    _check_scores(self._before, "test")
                 done = self._train()
             except Diverged as error:
                 status, done = "diverged", len(self.journal)
                 self._reason = str(error)
                 self.console.print(str(error), highlight=False)
-        self.stop.farewell, self.recorder.shown = b"", None
+        self.stop.farewell, self.stop.say, self.recorder.shown = b"", None, None
         if self.stop.asked():
             return self._stopped(done)
         return self._finish(status, done)
@@ -164,7 +182,8 @@ class _Run:
         def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
             self._warn_of_idle_steps(t)
             last = over() and not replayed
-            ended = recorder.step(t, seen, lambda: self._dev(t + 1), replayed, last=last)
+            ended = recorder.step(t, seen, self._dev, replayed, last=last)
+            self._keep_best(t + 1)
             late = recorder.looked == t + 1 and over()  # looking may have taken the rest of the time
             return ended or last or (not replayed and (late or self.stop.asked()))
 
@@ -172,7 +191,7 @@ class _Run:
             session.optimizer,
             session.look,
             session.batch,
-            session.steps,
+            self._last_step(),
             journal=self.journal,
             snapshots=self.snapshots,
             max_replay_seconds=60 * self.config["checkpoint"]["max_replay_minutes"],
@@ -186,16 +205,27 @@ class _Run:
         optimizer = self.session.optimizer
         if (optimizer.idle or optimizer.skipped) and not self._warned:
             self._warned = True
-            why = "its losses are too close to each other" if optimizer.idle else "a loss is no finite number"
+            why = "its losses are too close to each other" if optimizer.idle else optimizer.skipped_because()
             self.console.print(f"Step {t}: no move, because {why}.", highlight=False)
 
-    def _dev(self, steps: int) -> Evaluation:
-        """Dev after `steps` steps; a run that cannot be replayed keeps the best weights in a snapshot."""
+    def _last_step(self) -> int:
+        """Steps after which training ends: the budget's, or those there are if the last look has ended it already."""
+        minutes, recorder = self.config["budget"]["minutes"], self.recorder
+        late = minutes is not None and recorder.recorded_seconds >= 60 * minutes
+        done = recorder.looked > 0 and recorder.looked == len(self.journal)
+        return len(self.journal) if done and (recorder.out_of_patience or late) else self.session.steps
+
+    def _dev(self) -> Evaluation:
         result = self._evaluated(self.session.task.dev)
-        if self._keeps_best and self.recorder.would_be_best(result):
-            self.snapshots.pinned = steps
-            snapshot(self.session.optimizer, self.snapshots, steps)
+        _check_scores(result, "dev")
         return result
+
+    def _keep_best(self, steps: int) -> None:
+        """A run that cannot be replayed keeps the best weights in a snapshot, once the row that says so is written."""
+        if self._keeps_best and self.recorder.best_step == steps != self.snapshots.pinned:
+            self.snapshots.pinned = steps
+            if self.team.leads:
+                snapshot(self.session.optimizer, self.snapshots, steps, self.journal)
 
     def _test(self) -> Evaluation:
         return self._evaluated(self.session.task.test)
@@ -212,7 +242,7 @@ class _Run:
     def _stopped(self, done: int) -> int:
         """Ends at a step boundary; what is missing for going on is written."""
         if self.session.optimizer.replays_from != "losses" and self.team.leads:
-            snapshot(self.session.optimizer, self.snapshots, done)
+            snapshot(self.session.optimizer, self.snapshots, done, self.journal)
         self.recorder.note_stop()
         self.folder.write_status("stopped", steps=done, reason=self.stop.reason)
         self.folder.forget_stop()
@@ -233,16 +263,31 @@ class _Run:
             after = self._test()
         else:
             after = replace(self._before, forward_passes=0)  # of the same weights
+        status = "diverged" if after.broken else status
         if self.config["save"] and changed and self.team.leads:
             saving.save(self.session.loaded, self.folder.model)
         result = self._result(status, done, selected, after, last, seconds, peak)
-        self.folder.write("result.json", result)
-        self.folder.write_status(status, steps=done, **({"reason": self._reason} if self._reason else {}))
+        answers = self._answers(after)
+        result["answers_sha256"] = answers_digest(answers)
+        self.folder.write_compact("answers.json", answers)
         self.recorder.note_after(after, selected)
+        # From here on the run has ended; what follows is made up for by the next call (RunFolder.tidy).
+        self.folder.write_result(result)
         self.folder.forget_snapshots()
         self.console.print(closing_table(result, str(self.folder.path)))
         self.end_tracking(status, result)
         return 0
+
+    def _answers(self, after: Evaluation) -> dict[str, Any]:
+        """What answers.json holds: of each test example its row, what was answered, and how right that is."""
+        task, examples = self.session.task, self.session.task.test
+        pairs = zip(examples, after.predictions, strict=True)
+        return {
+            "metric": after.metric,
+            "examples": [example.index for example in examples],
+            "answers": list(after.predictions),
+            "correct": [task.correct(example, answer) for example, answer in pairs],
+        }
 
     def _select(self, status: str, done: int) -> int:
         """Puts the weights to report into the session; returns after how many steps they were reached."""
@@ -251,6 +296,7 @@ class _Run:
             return done
         skipped, idle = self.session.optimizer.skipped, self.session.optimizer.idle
         because = self.session.look.sequential_because
+        self._checks = self.session.look.check_forward_passes
         del self.session  # before its successor is built, or two models would be in memory
         release()
         self.session = replayed(build(self.config, self.team), self.journal, self.snapshots, best)
@@ -263,7 +309,7 @@ class _Run:
     ) -> dict[str, Any]:
         session, optimizer = self.session, self.session.optimizer
         before = self.recorder.before or {}
-        return {
+        result = {
             "status": status,
             "reason": self._reason,
             "method": session.method,
@@ -278,10 +324,13 @@ class _Run:
             "majority": after.majority,
             "random": after.random,
             "n_test": after.n,
+            "data": session.task.summary.record(),
             "ci95": after.ci95,
+            "unscored": after.unscored,
             "loss_before": before.get("loss"),
             "loss_after": after.loss,
             "best_dev": self.recorder.best_value,
+            "best_dev_loss": self.recorder.best_loss,
             "selected_step": selected,
             "steps": done,
             "skipped_steps": optimizer.skipped,
@@ -289,8 +338,12 @@ class _Run:
             "forward_passes": done * optimizer.forward_passes + self._fitted,
             "backward_passes": done * optimizer.backward_passes,
             "eval_forward_passes": self.recorder.eval_forward_passes + after.forward_passes,
+            "check_forward_passes": self._checks + session.look.check_forward_passes,
             "forward_passes_per_step": session.step_cost,
             "train_mode": bool(getattr(optimizer, "dropout", False)),
+            "dropout": session.dropout,
+            "draw": self._draw,
+            "draw_sha256": draw_digest(self._draw),
             "sequential_because": session.look.sequential_because,
             "ranks": self.team.size,
             "retry_smaller": self.fit.found,
@@ -303,3 +356,13 @@ class _Run:
             "model_sha256": optimizer.weights.sha256(),
             "last_sha256": last,
         }
+        return result | {"learned_nothing": learned_nothing(result, self.recorder.dev_values)}
+
+
+def _check_scores(result: Evaluation, split: str) -> None:
+    """Raises Diverged where the model gives no numbers for any example."""
+    if result.broken:
+        raise Diverged(
+            f"The model's scores are no finite numbers on any of the {result.n:,} {split} examples. Its weights may be "
+            f"damaged, or too large for their dtype: try model.dtype=bfloat16 or float32."
+        )

@@ -1,5 +1,6 @@
 """Save a trained model as a Hugging Face or PEFT adapter folder, safetensors only, all of it or nothing."""
 
+import os
 import shutil
 import warnings
 from dataclasses import replace
@@ -8,30 +9,65 @@ from typing import Any
 
 from torch import nn
 
-from experiments.models.head import adapter_of
+from experiments.models.head import adapter_of, share_biases
 from experiments.models.loading import Loaded, quiet
 from experiments.models.pooling import MeanPooled
 from experiments.peft import virtual
 from experiments.rundir.folder import follow_umask
-from zo.errors import ConfigError
+from zo.errors import ConfigError, JournalError
 
 
 def save(loaded: Loaded, folder: Path) -> None:
-    """Write model and tokenizer. They are written beside `folder`, which takes its place at the end."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Write model and tokenizer. They are written beside `folder`, which takes its place at the end.
+
+    Raises JournalError when they cannot be written; nothing of them is left then.
+    """
+    from safetensors import SafetensorError
+
     unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         # Unless told, an adapter asks the hub whether its base model has the same vocabulary.
-        told = {} if adapter_of(loaded.model) is None else {"save_embedding_layers": False}
+        told: dict[str, Any] = {"save_embedding_layers": False}
+        if adapter_of(loaded.model) is None:
+            told = _apart(loaded.model)
         with quiet():
             loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
         loaded.tokenizer.save_pretrained(unfinished)
         follow_umask(unfinished)
+        _sync(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        raise JournalError(
+            f"The model could not be saved in {folder}: {error}. All steps are recorded: free space or mend the "
+            "permissions, then run the same command again, or take save=false."
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Forces a folder's files to the disk: the result that names them is written next."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _apart(model: Any) -> dict[str, Any]:
+    """The weights of a model in which nothing is tied but a bias of two names: each has numbers of its own."""
+    if _ties(model):
+        return {}
+    state = model.state_dict()
+    return {"state_dict": state | {name: state[name].clone() for name in share_biases(model)}}
+
+
+def _ties(model: Any) -> bool:
+    """Whether transformers knows itself which weights of the model are one."""
+    config = getattr(model, "config", None)
+    return isinstance(model, MeanPooled) or getattr(config, "tie_word_embeddings", True)
 
 
 def load_adapter(base: Loaded, folder: Path) -> Loaded:

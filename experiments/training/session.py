@@ -16,10 +16,13 @@ import torch
 
 from experiments.baselines.linear_probe import LinearProbe, output_alone
 from experiments.baselines.no_training import NoTraining
+from experiments.config.acting import noise_of, settled
 from experiments.config.run_id import Config, current_target, hash_of, method_of, name_of, seed_of
+from experiments.models.dropping import dropout_of
 from experiments.models.loading import Loaded, load
 from experiments.models.placing import check_quantized
 from experiments.peft import attach
+from experiments.tasks.draws import Draw, prompts_digest, rows_digest
 from experiments.tasks.objectives import GeneratedLoss
 from experiments.tasks.task import Task, class_count, load_task
 from experiments.training.oom import BackoffLook
@@ -77,6 +80,30 @@ class Session:
         orders = {epoch: _permutation(n, seed, epoch) for epoch in {place // n for place in places}}
         return self.task.collate([self.task.train[orders[place // n][place % n]] for place in places])
 
+    @property
+    def dropout(self) -> float:
+        """The largest probability of dropout in training; 0 for a method that trains in eval mode."""
+        return dropout_of(self.loaded.model) if getattr(self.optimizer, "dropout", False) else 0.0
+
+    def draw(self, start: str) -> Draw:
+        """What this run drew, part by part (experiments.tasks.draws). start: digest of the weights it starts from."""
+        task, shown = self.task, self.config["task"]["demonstrations"]
+        steps, fits = self.steps > 0, isinstance(self.optimizer, LinearProbe)
+        noise = seed_of(self.config, noise_of(self.config["optimizer"]))
+        taken = range(len(task.train))
+        if steps:
+            taken = _permutation(len(task.train), seed_of(self.config, "order"), 0)
+        return {
+            "train": rows_digest(task.train, ordered=False) if steps or fits else None,
+            "order": rows_digest([task.train[i] for i in taken], ordered=True) if steps or fits else None,
+            "dev": rows_digest(task.dev, ordered=False) if steps else None,
+            "test": rows_digest(task.test, ordered=False),
+            "demonstrations": prompts_digest(task.test) if shown else None,
+            "start": start,
+            "directions": noise if steps and isinstance(self.optimizer, Probing) else None,
+            "dropout": noise if steps and self.dropout > 0.0 else None,
+        }
+
     def token_count(self) -> TokenCount:
         """Tokens after so many steps."""
         lengths = [self.task.tokens(example) for example in self.task.train]
@@ -133,7 +160,7 @@ def build(config: Config, team: Team | None = None) -> Session:
     )
     loaded = output_alone(loaded) if probed else loaded
     _set_threads(config["threads"], loaded)
-    task = load_task(config["task"], loaded, seed_of(config, "split"))
+    task = load_task(config["task"], loaded, seed_of(config, "split"), seed_of(config, "test"))
     if config["select"] == "best" and not task.dev:
         raise ConfigError(
             "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
@@ -151,7 +178,7 @@ def build(config: Config, team: Team | None = None) -> Session:
         micro=config["batch"]["micro"],
         materialise=isinstance(task.objective, GeneratedLoss),
     )
-    decides = hash_of(config, [loaded.fingerprint, task.fingerprint], steps)
+    decides = hash_of(config, [loaded.fingerprint, task.sources], steps)
     return Session(config, loaded, task, optimizer, look, schedule, steps, decides)
 
 
@@ -200,8 +227,9 @@ def trial_optimizer(config: Config) -> Optimizer:
 
 
 def _optimizer(config: Config, weights: Weights) -> Optimizer:
+    seed = seed_of(config, noise_of(config["optimizer"]))
     return _instantiate(
-        "optimizer", Optimizer, config, params=weights, seed=config["seed"], on_nan=config["stop"]["on_nan"]
+        "optimizer", Optimizer, config, params=weights, seed=seed, on_nan=config["stop"]["on_nan"]
     )
 
 
@@ -223,7 +251,7 @@ def _instantiate(group: str, base: type[Made], config: Config, **extra: Any) -> 
             f"{group}._target_ = {target} is no class derived from {base.__module__}.{base.__name__}, and nothing else "
             f"is called. Name one that is, such as those in conf/{group}."
         )
-    return kind(**{key: value for key, value in config[group].items() if key != "_target_"}, **extra)
+    return kind(**{key: value for key, value in settled(config[group]).items() if key != "_target_"}, **extra)
 
 
 def _set_threads(threads: int | None, loaded: Loaded) -> None:

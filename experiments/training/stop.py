@@ -1,22 +1,27 @@
 """Stops at step boundaries. A handler only sets a flag; the loop reads it when a step is whole.
 
-SIGINT (Ctrl-C), SIGTERM, SIGUSR2 and a file STOP in the run's folder end the run after the step in flight.
-The second Ctrl-C exits at once; the journal is whole then too. Of several processes any may be told: its wish
+SIGINT (Ctrl-C), SIGTERM, SIGUSR2, SIGHUP (the terminal was closed) and a file STOP in the run's folder end the run
+after the step in flight. Ctrl-C is answered at once with what it will do. The second Ctrl-C exits at once; the journal
+is whole then too. Of several processes any may be told: its wish
 travels with the step's losses, and all stop after the same step.
 """
 
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from experiments.rundir.folder import RunFolder
 from zo.team import Solo, Team
 
 INTERRUPTED = 130
 _FILE = 1 << 16  # the code of a STOP file; those of signals are their numbers
+ACKNOWLEDGED = "Stops after this step; Ctrl-C again ends at once."
 _SAME = 1.0  # seconds within which torchrun hands on to its processes the Ctrl-C that they had themselves
 
 
@@ -28,12 +33,17 @@ class StopFlag:
         self.team = team or Solo()
         self.reason: str | None = None
         self.farewell = b""  # what the terminal needs when the process exits at once
+        self.say: Callable[[str], None] | None = (
+            None  # prints a line beside the view of the run, if there is one
+        )
         self._code = 0
         self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopFlag":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # under nohup
             self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -44,15 +54,20 @@ class StopFlag:
     def _handle(self, number: int, _: FrameType | None) -> None:
         again = number == signal.SIGINT and self._code == signal.SIGINT
         if again and (self.team.size == 1 or time.monotonic() - self._since > _SAME):
-            if self.farewell:
-                os.write(sys.stdout.fileno(), self.farewell)
-            os.write(
-                sys.stderr.fileno(),
-                b"\nStopped at once. The same command goes on from the last whole step.\n",
-            )
+            _write(sys.stdout, self.farewell)
+            _write(sys.stderr, b"\nStopped at once. The same command goes on from the last whole step.\n")
             os._exit(INTERRUPTED)
         if not again:
             self._code, self._since = number, time.monotonic()
+            if number == signal.SIGINT and self.team.leads:
+                self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Says so at once: a step may take minutes. A view has locks that this thread may hold, so another says it."""
+        if self.farewell and self.say is not None:
+            threading.Thread(target=self.say, args=(ACKNOWLEDGED,), daemon=True).start()
+        else:
+            _write(sys.stderr, f"\n{ACKNOWLEDGED}\n".encode())
 
     def code(self) -> int:
         """What this process was told: 0 nothing, a signal's number, or that a STOP file lies there."""
@@ -70,3 +85,10 @@ class StopFlag:
     def exit_code(self) -> int:
         """130 after Ctrl-C, 0 after a scheduler's signal or a STOP file."""
         return INTERRUPTED if self.reason == "SIGINT" else 0
+
+
+def _write(stream: TextIO | None, data: bytes) -> None:
+    """Past all buffers, as a signal's handler may; what cannot be written is lost."""
+    with suppress(OSError, ValueError):
+        if stream is not None and data:
+            os.write(stream.fileno(), data)

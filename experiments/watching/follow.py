@@ -1,20 +1,17 @@
 """Runs by their files alone: what is new in metrics.jsonl since the last look, how they are, what they are called."""
 
 import heapq
-import json
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.display.track import Goal, Pace, Track, goal_of
 from experiments.launching.check import varied
 from experiments.launching.states import OPEN, SETTLED, Scheduler, State, states
 from experiments.launching.submission import submission
-from experiments.rundir.json_files import read_json
+from experiments.rundir.json_files import read_configuration, read_json, row_of
 
 _HEAD = 256  # bytes at the beginning of a file by which it is known again
 _ASK = 15.0  # seconds between questions to a scheduler
@@ -59,19 +56,7 @@ class Tail:
         self._head = self._head[: self._at + len(whole)]
         self._at += len(whole)
         self._seen, self._written = stamp, found.st_mtime
-        return [row for line in whole.splitlines() if (row := _row(line)) is not None], anew
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return (
-        row
-        if isinstance(row, dict) and {"kind", "steps", "forward_passes", "seconds"} <= row.keys()
-        else None
-    )
+        return [row for line in whole.splitlines() if (row := row_of(line)) is not None], anew
 
 
 class Followed:
@@ -169,8 +154,8 @@ def eta_of_all(runs: Sequence[Followed]) -> float | None:
 def _goal(folder: Path) -> Goal:
     """The budget of the run's config.yaml, which another version of zo may have written."""
     try:
-        return goal_of(yaml.safe_load((folder / "config.yaml").read_text()))
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return goal_of(read_configuration(folder)[0])
+    except (KeyError, TypeError, AttributeError):
         return Goal()
 
 

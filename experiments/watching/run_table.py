@@ -13,9 +13,20 @@ from experiments.display.sparkline import bar, sparkline
 from experiments.display.track import clock, mebibytes, number, percent
 from experiments.watching.follow import Flock, Followed, eta_of_all
 
-STYLES = {"running": "cyan", "requeued": "cyan", "finished": "green", "failed": "bold red",
+STYLES = {"running": "cyan", "requeued": "cyan", "finished": "green", "failed": "bold red", "unreadable": "bold red",
           "diverged": "yellow", "stopped": "yellow", "waiting": "yellow"}  # fmt: skip
-_ORDER = ("running", "requeued", "failed", "diverged", "stopped", "waiting", "queued")  # then what finished
+ATTENTION = ("failed", "unreadable")  # states that make watch end with 1
+_WHY = (*ATTENTION, "diverged")  # states that say why
+_ORDER = (
+    "running",
+    "requeued",
+    "failed",
+    "unreadable",
+    "diverged",
+    "stopped",
+    "waiting",
+    "queued",
+)  # then what finished
 _LEAST, _MOST = 14, 60  # columns of a run's name
 _BAR = 10
 _SPARK = 16
@@ -142,9 +153,7 @@ def _rank(state: str) -> int:
 def _words(rows: Sequence[tuple[str, Followed]]) -> list[str]:
     """Why runs failed, of the first few."""
     told = [
-        f"{name}: {run.state.detail}"
-        for name, run in rows
-        if run.state.state in ("failed", "diverged") and run.state.detail
+        f"{name}: {run.state.detail}" for name, run in rows if run.state.state in _WHY and run.state.detail
     ]
     return told[:_TOLD]
 
@@ -173,7 +182,7 @@ def line(name: str, run: Followed) -> str:
     """A run in a line, for logs."""
     track = run.track
     parts = [name, run.state.state]
-    if run.state.state in ("failed", "diverged") and run.state.detail:
+    if run.state.state in _WHY and run.state.detail:
         parts.append(run.state.detail)
     if track.share is not None:
         parts.append(f"{100 * track.share:.0f} %  {track.forwards:,} forwards")

@@ -36,7 +36,7 @@ def test_answers_come_in_under_a_second(args, code):
 
 def test_answers_need_neither_torch_nor_transformers():
     script = (
-        "import sys; from experiments.config import main\n"
+        "import sys; from experiments.commands.launch import main\n"
         "assert main(['--help']) == 0 and main(['x=1']) == 2 and main(['--cfg', 'job']) == 0\n"
         "late = {'torch', 'transformers', 'datasets', 'peft', 'numpy'} & set(sys.modules)\n"
         "assert not late, late"

@@ -58,6 +58,8 @@ STANDS_FOR = [
     (r"-m \.\.\.", "-m optimizer=mezo,fzoo"),
     (r"(?<= )(…|\.\.\.)$", "optimizer=fzoo"),
     (r"\bHOST\b", "localhost"),
+    (r"--by optimizer\.horizon\b", "--by optimizer.lr"),
+    (r"--by optimizer\.n\b", "--by optimizer.eps"),
     (r"\bRUNS\b", "runs"),
     (r"\bRUN\b", "run"),
     (r"\bruns/sweeps/[\w-]+", "runs/sweeps/NAME"),
@@ -175,7 +177,7 @@ def module(name: str, words: list[str]) -> None:
     if name == "pytest":
         assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
         return
-    assert name.startswith("benchmarks."), name
+    assert name.startswith(("benchmarks.", "notebooks.")), name
     source = (ROOT / name.replace(".", "/")).with_suffix(".py").read_text()
     assert '__name__ == "__main__"' in source
     for word in words:

@@ -16,9 +16,13 @@ from experiments.rundir.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "experiments" / "world" / "tiny-clm"
+RESULT = {
+    "status": "finished", "method": "fzoo", "model": "m", "task": "t", "peft": "none", "seed": 0, "metric": "accuracy",
+    "before": 0.5, "after": 0.5, "steps": 3, "forward_passes": 27, "seconds": 1.0,
+}  # fmt: skip
 WITHOUT_TORCH = """
 import sys
-from experiments.config import main
+from experiments.commands.launch import main
 code = main(sys.argv[1:])
 assert not {"torch", "transformers", "datasets"} & set(sys.modules), "it was imported"
 sys.exit(code)
@@ -103,8 +107,8 @@ def test_the_folder_is_the_one_that_the_run_proper_takes(folder, tmp_path, overr
     assert preflight.ended(made) is None
     ends = RunFolder(run.folder)
     ends.write_config(run.config)
-    ends.write("result.json", {"status": "finished"})
-    assert preflight.ended(made) == ({"status": "finished"}, run.folder)
+    ends.write("result.json", RESULT)
+    assert preflight.ended(made) == (RESULT, run.folder)
     # One that differs in anything that counts has not ended; what does not count changes nothing.
     assert preflight.ended(config(*SMALL, *said, "task.test=7")) is None
     assert preflight.ended(config(*SMALL, *said, "evaluate.batch=3")) is not None
@@ -119,7 +123,7 @@ def test_contents_count_and_not_their_places(folder, tmp_path):
     run = Planner().name(made, [])
     ends = RunFolder(run.folder)
     ends.write_config(run.config)
-    ends.write("result.json", {"status": "finished"})
+    ends.write("result.json", RESULT)
     moved = folder.rename(tmp_path / "moved")
     here = config(*rest, f"task.data_dir={moved}", f"model.path={TINY}")
     assert preflight.ended(here) is not None

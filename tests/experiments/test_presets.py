@@ -8,21 +8,24 @@ from experiments.commands.expected import expected
 from experiments.config.compose import CONF, compose, groups
 from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
-from experiments.config.run_id import method_of
+from experiments.config.run_id import decisive, method_of
 from experiments.models.source import model_name
 from experiments.papers import published
+from experiments.papers.unpublished import unpublished
 
 PRESETS = [name for name in groups()["experiment"] if "/" in name]
 VALUES = sorted((CONF / "recipe" / "papers").glob("*.yaml"))
 ISSUE = {
-    "mezo": "roberta-large opt-125m opt-1.3b opt-2.7b opt-13b opt-30b opt-66b phi-2 llama-3-8b",
-    "fzoo": "roberta-large opt-125m opt-1.3b opt-2.7b opt-13b opt-30b opt-66b phi-2 llama-3-8b",
+    "mezo": "roberta-large opt-125m opt-350m opt-1.3b opt-2.7b opt-13b opt-30b opt-66b phi-2 llama-3-8b",
+    "fzoo": "roberta-large opt-125m opt-350m opt-1.3b opt-2.7b opt-13b opt-30b opt-66b phi-2 llama-3-8b",
     "adamezo": "opt-1.3b llama-3.2-3b roberta-large",
 }
 # One of each protocol; the others differ from it in their model, and are slow tests.
 FIRST = {"mezo/opt-13b", "fzoo/opt-13b", "adamezo/opt-1.3b", "hizoo/opt-13b"} | {
     f"{paper}/roberta-large" for paper in ISSUE
 }
+# FZOO's abstract names the model, no table at hand has it.
+NUMBERLESS = {"mezo/opt-350m", "fzoo/opt-350m"}
 # What stands for the models of the hub: the same settings on a model and a task that are part of the repository.
 SMALL = [
     "task=sentiment", "task.train=4", "task.dev=2", "task.test=2", "task.k=null",
@@ -52,11 +55,12 @@ def test_a_preset_is_named_by_its_method_and_model_and_names_the_tables_that_hav
     config = config_of(*command.split())
     model = model_name(read(ModelConfig, config["model"], "model"))
     assert preset == f"{method_of(config)}/{model}" == config["experiment"]
-    assert expected(config)
     tables = {f"{n.paper} {n.table}" for n in published() if (n.method, n.model) == tuple(preset.split("/"))}
     said = re.search(r"^# Published, by python -m experiments expected: (.*)$", text_of(preset), re.MULTILINE)
     assert said is not None
-    assert set(said[1].split(", ")) == tables
+    assert set(said[1].split(", ")) == (tables or {"nothing"})
+    assert bool(expected(config)) == bool(tables)
+    assert tables or preset in NUMBERLESS
 
 
 @pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
@@ -74,22 +78,90 @@ def test_values_follow_the_method_the_mode_and_the_task():
     lr = {
         (): 5e-5,
         ("optimizer=mezo",): 1e-6,
-        ("optimizer=mezo", "task=wsc"): 1e-7,
+        ("optimizer=mezo", "task=wsc"): 1e-6,  # FZOO's README
         ("optimizer=mezo", "peft=lora"): 1e-4,
         ("optimizer=mezo", "peft=prefix"): 1e-2,
         ("optimizer=mezo", "peft=prefix", "optimizer.lr=5e-3"): 5e-3,
         ("optimizer=adamw",): 1e-5,
         ("optimizer=hizool",): 1e-6,
         ("model=opt-125m",): 1e-4,
+        ("model=opt-350m",): 1e-4,
     }
     found = {more: config_of("experiment=fzoo/opt-13b", *more)["optimizer"]["lr"] for more in lr}
     assert found == lr
+
+
+def test_mezo_on_wsc_has_the_rate_of_whoever_published_it():
+    """1e-6 in FZOO's README, for OPT-13B; 1e-7 by MeZO's authors (issue 15), which the other presets have."""
+
+    def lr(experiment):
+        return config_of(f"experiment={experiment}", "optimizer=mezo", "task=wsc")["optimizer"]["lr"]
+
+    assert [lr(name) for name in ("fzoo/opt-13b", "mezo/opt-13b", "fzoo/opt-30b")] == [1e-6, 1e-7, 1e-7]
+    assert "1e-6 for MeZO on OPT-13B and WSC" in (CONF / "recipe" / "papers" / "causal-mezo.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("preset", "lr"),
+    [("adamezo/opt-1.3b", 1e-5), ("adamezo/roberta-large", 5e-5), ("hizoo/opt-13b", 1e-2)],
+)
+def test_a_prefix_has_values_that_are_marked_as_unpublished(preset, lr):
+    config = config_of(f"experiment={preset}", "peft=prefix")
+    assert (config["optimizer"]["lr"], config["optimizer"]["eps"]) == (lr, 1e-1)
+    assert (config["peft"]["tokens"], config["batch"]["size"]) == (5, 64 if "roberta" in preset else 16)
+    assert unpublished(config)
+    protocol = "masked" if "roberta" in preset else "causal"
+    path = CONF / "recipe" / "papers" / f"{protocol}-{preset.partition('/')[0]}.yaml"
+    assert re.search(r"# unpublished, our choice: (lr and ε with a prefix|adapters)", path.read_text())
+
+
+def test_adamezos_seeds_draw_the_examples():
+    """Its tables are over four randomly sampled subsets of the data, with every model."""
+    presets = [name for name in PRESETS if name.startswith("adamezo/")]
+    assert {config_of(f"experiment={name}")["seeds"]["split"] for name in presets} == {None}
+
+
+@pytest.mark.parametrize("preset", ["adamezo/opt-1.3b", "adamezo/roberta-large", "hizoo/opt-13b"])
+def test_a_preset_with_a_prefix_takes_steps(preset, runs):
+    """Thirteen, so that AdaMeZO's two last are past its warm-up."""
+    model = "tiny-mlm" if preset.endswith("/roberta-large") else "tiny-clm"
+    small = [each.replace("budget.steps=2", "budget.steps=13") for each in SMALL]
+    result = runs(f"experiment={preset}", f"model={model}", "peft=prefix", *small)
+    assert (result["status"], result["steps"], result["peft"]) == ("finished", 13, "prefix")
 
 
 def test_fine_tuning_has_its_own_budget_and_schedule():
     config = config_of("experiment=fzoo/opt-13b", "optimizer=adamw")
     assert config["budget"] == {"steps": 625, "forward_passes": None, "minutes": None}
     assert config["schedule"]["_target_"] == "zo.schedules.Linear"
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if not name.endswith("roberta-large")])
+def test_decoders_are_in_float16_rounded_to_nearest_as_the_authors_have_them(preset):
+    """And fine-tuning with Adam, a column of the same tables, has fp32 master weights."""
+    config, adam = config_of(f"experiment={preset}"), config_of(f"experiment={preset}", "optimizer=adamw")
+    small = preset.endswith("125m")
+    assert config["model"]["dtype"] == ("float32" if small else "float16")
+    assert config["update"] == adam["update"] == "auto"
+    assert (decisive(config, 1)["update"], decisive(adam, 1)["update"]) == ("nearest", "master")
+
+
+def test_auto_has_the_hash_of_what_it_comes_to():
+    for optimizer, same, other in (("mezo", "nearest", "master"), ("adamw", "master", "nearest")):
+        auto, *stated = (
+            decisive(config_of(f"optimizer={optimizer}", f"update={update}"), 1)
+            for update in ("auto", same, other)
+        )
+        assert auto == stated[0] != stated[1]
+
+
+def test_the_papers_column_of_adam_does_not_diverge_in_16_bits(runs):
+    """sweeps/papers/adamezo-3.yaml's adamw at the largest rate of its grid; in float16 eps = 1e-8 is 0."""
+    choices = ("experiment=adamezo/opt-1.3b", "optimizer=adamw", "optimizer.lr=8e-5", "model=tiny-clm",
+               "model.dtype=float16", *SMALL, "budget.steps=6")  # fmt: skip
+    result = runs(*choices)
+    assert (result["status"], result["steps"], result["method"]) == ("finished", 6, "adamw")
+    assert result["skipped_steps"] < 6 and result["loss_after"] < 10
 
 
 def test_a_mode_without_a_value_is_refused_unless_one_is_given():

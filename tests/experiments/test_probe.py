@@ -9,6 +9,7 @@ from experiments.baselines import logistic_regression
 from experiments.baselines.linear_probe import LinearProbe, output_alone, output_of
 from experiments.baselines.logistic_regression import GRID, choose, fit
 from experiments.commands import replay
+from experiments.config.acting import idle
 from experiments.models.loading import load
 from experiments.peft import attach
 from zo.errors import ConfigError, DataError
@@ -109,3 +110,26 @@ def test_what_does_not_fit_is_named(runs, capsys):
     with pytest.raises(ConfigError, match=r"optimizer\.folds = 1"):
         LinearProbe([("w", torch.nn.Parameter(torch.zeros(1)))], folds=1)
     assert math.isclose(GRID[0], 1e-4) and math.isclose(GRID[-1], 1e4) and len(GRID) == 10
+
+
+def probed(**options):
+    """The head of the shipped model after a fit on few examples."""
+    from experiments.tasks.task import load_task
+
+    loaded = output_alone(attach(load(conf("model", "tiny-clm", device="cpu")), {"name": "head"}))
+    weights = Weights(loaded.model)
+    made = load_task(conf("task", "entailment", train=24, dev=0, test=4), loaded)
+    LinearProbe(weights, **options).fit(loaded, made, 16)
+    return output_of(loaded).weight.detach().clone()
+
+
+def test_its_options_act_where_they_are_said_to():
+    """folds beside c = null alone; the others always, bit for bit."""
+    target = {"_target_": "experiments.baselines.LinearProbe"}
+    assert idle({**target, "c": 1.0}) == {"folds": "c is None"} and idle({**target, "c": None}) == {}
+    fixed = probed(c=1.0)
+    assert torch.equal(probed(c=1.0, folds=2), fixed)
+    x, y = points(n=24, seed=0)
+    assert len({choose(x, y, 3, intercept=False, folds=folds) for folds in (2, 3, 5)}) > 1
+    for other in ({"c": 0.5}, {"c": 1.0, "tol": 1e-2}, {"c": 1.0, "steps": 2}):
+        assert not torch.equal(probed(**other), fixed)

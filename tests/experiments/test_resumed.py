@@ -11,7 +11,6 @@ import experiments.training.run
 from experiments.__main__ import main
 from experiments.commands import replay
 from experiments.config.compose import compose
-from experiments.evaluation import Evaluation
 from experiments.rundir.folder import RunFolder
 from experiments.training.recorder import Recorder
 from experiments.training.session import build
@@ -51,10 +50,8 @@ def test_the_order_in_which_losses_come_does_not_matter(tmp_path):
         recorder = Recorder(session, folder, looks)
         assert recorder.best_step == order.index(0.7)
         for loss, better in ((math.nan, False), (math.inf, False), (0.8, False), (0.6, True)):
-            assert (
-                recorder.would_be_best(Evaluation("accuracy", 0.5, (0.3, 0.7), loss, 16, 1, 0.5, None, ()))
-                is better
-            )
+            row = {"kind": "dev", "steps": 9, "seconds": 0.0, "value": 0.5, "loss": loss}
+            assert (Recorder(session, folder, [*looks, row]).best_step == 9) is better
 
 
 def test_the_clock_ends_a_run_with_a_look_at_dev(runs, rows):
@@ -102,3 +99,34 @@ def test_a_diverged_run_is_replayed_to_its_last_weights(runs, tmp_path, capsys, 
         assert main(["export", str(result["folder"]), "--out", str(tmp_path / "out")]) == 0
         saved, exported = (f / "model.safetensors" for f in (result["folder"] / "model", tmp_path / "out"))
         assert saved.read_bytes() == exported.read_bytes()
+
+
+def test_a_float16_run_resumes_with_its_loss_scale_and_counts_skipped_steps(
+    runs, stopped, rows, tmp_path, capsys
+):
+    """At a scale of 65536 gradients leave float16's range; scale, counter and count are those of one run."""
+    choices = (
+        "optimizer=adamw",
+        "model.dtype=float16",
+        "optimizer.lr=1e-4",
+        "optimizer.dropout=false",
+        "save=false",
+    )
+    whole = runs(*choices, f"paths.runs={tmp_path / 'whole'}")
+    assert whole == {}  # it is below another folder
+    (whole_folder,) = {path.parent for path in (tmp_path / "whole").rglob("result.json")}
+    whole = json.loads((whole_folder / "result.json").read_text(encoding="utf-8"))
+    stopped(7, *choices)
+    result = runs(*choices)
+    assert result["last_sha256"] == whole["last_sha256"] and result["after"] == whole["after"]
+    assert result["skipped_steps"] == whole["skipped_steps"] >= 1
+    train = [
+        [row for row in rows(folder) if row["kind"] == "train"] for folder in (whole_folder, result["folder"])
+    ]
+    for row, again in zip(*train, strict=True):
+        assert [row[key] == again[key] for key in ("loss_scale", "skipped", "loss")] == [True] * 3
+        assert row["skipped"] == round(16 - math.log2(row["loss_scale"]))
+    assert train[0][-1]["skipped"] == whole["skipped_steps"]
+    screen = " ".join(capsys.readouterr().out.split())
+    assert "no move, because its loss or gradient left float16's range; the loss scale is now" in screen
+    assert "losses or gradients that are not" in screen and "skipped steps" in screen

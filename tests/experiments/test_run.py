@@ -20,8 +20,8 @@ from zo.errors import ConfigError
 from zo.journal import Journal
 
 KEYS = """status method model task peft seed config_hash metric before after majority random n_test ci95 steps
-forward_passes eval_forward_passes backward_passes forward_passes_per_step seconds peak_memory_bytes
-trainable_parameters model_sha256 last_sha256""".split()
+forward_passes eval_forward_passes check_forward_passes backward_passes forward_passes_per_step seconds
+peak_memory_bytes trainable_parameters model_sha256 last_sha256 draw_sha256 answers_sha256 draw dropout""".split()
 
 
 def test_result_holds_what_scripts_rely_on(runs):
@@ -31,7 +31,8 @@ def test_result_holds_what_scripts_rely_on(runs):
     assert result["forward_passes"] == 12 * 9 and result["backward_passes"] == 0
     folder = result["folder"]
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml", "provenance.json", "status.json", "metrics.jsonl", "journal", "result.json", "model"
+        "config.yaml", "provenance.json", "status.json", "metrics.jsonl", "journal", "result.json", "answers.json",
+        "model",
     }  # fmt: skip
     assert folder.name == "seed0" and folder.parent.name == result["config_hash"][:8]
     assert folder.parent.parent.name == "tiny-clm-sentiment-fzoo-none"

@@ -36,3 +36,18 @@ def test_far_above_the_majority(runs, choices, least):
     )
     assert abs(result["before"] - (result["random"] or 0.0)) < 0.1
     assert result["after"] > max(least, result["majority"] + 0.2)
+
+
+@pytest.mark.slow
+def test_adam_at_a_small_rate_ends_alike_in_every_dtype(runs):
+    """100 steps at 1e-5: without fp32 masters float16 diverges in its first step, and bfloat16 ends where it began."""
+    after = {}
+    for dtype in ("float32", "bfloat16", "float16"):
+        result = runs(
+            "task=sentiment", "optimizer=adamw", "optimizer.lr=1e-5", f"model.dtype={dtype}", "budget.steps=100",
+            "task.train=1000", "task.test=500", "task.dev=0", "batch.size=16", "save=false",
+        )  # fmt: skip
+        assert result["status"] == "finished"
+        after[dtype] = result["after"]
+    assert after["float32"] > 0.95
+    assert max(after.values()) - min(after.values()) <= 0.01

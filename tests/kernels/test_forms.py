@@ -96,14 +96,13 @@ def test_perturb(form, stream, dtype, count):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("update", "decay"), UPDATES)
 def test_move(form, stream, dtype, update, decay):
-    if update == "master" and dtype == torch.float16:
-        pytest.skip("master is for bfloat16")
     for count in (13, 5003):
         for terms in ((), ONE, NINE):
             one, other = weights(count, dtype), weights(count, dtype)
             low = None
-            if update == "master" and dtype == torch.bfloat16:
-                low = torch.randint(-(1 << 15), 1 << 15, (count,), generator=torch.Generator().manual_seed(1))
+            if update == "master" and dtype != torch.float32:
+                most = 1 << (15 if dtype == torch.bfloat16 else 14)
+                low = torch.randint(-most, most, (count,), generator=torch.Generator().manual_seed(1))
                 low = low.to(torch.int16)
             lower = None if low is None else low.clone()
             form.move(one, PID, stream, terms, decay, update, 999, low)
@@ -113,7 +112,8 @@ def test_move(form, stream, dtype, update, decay):
                 assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
 
 
-def test_a_master_weight_moved_to_no_number_is_none(form):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_master_weight_moved_to_no_number_is_none(form, dtype):
     """The sums are NaN of many patterns: of what was one, of infinities, and from the state of a step."""
     bad = torch.tensor([-1, 0x7FFFFFFF, 0x7F800001, -0x7FFFFF, 0x7FFF8000, -0x8000], dtype=torch.int32)
     bad = bad.view(torch.float32).repeat(100)
@@ -121,7 +121,7 @@ def test_a_master_weight_moved_to_no_number_is_none(form):
     def nothing(at):
         return at.state["bad"]
 
-    weight, low = torch.zeros(600).bfloat16(), torch.full((600,), -1, dtype=torch.int16)
+    weight, low = torch.zeros(600, dtype=dtype), torch.full((600,), -1, dtype=torch.int16)
     if isinstance(form, Native):
         how = (PID, SIGNS, [], 1.0, "master", 0, low)
         assert form.formula(Formula(nothing), "w", {"bad": bad}, weight, *how)
@@ -181,8 +181,6 @@ def test_moments(form, stream, dtype, update, decay):
     """The step of AdaMeZO in registers against the rule in blocks of torch operations."""
     if not isinstance(form, Native):
         pytest.skip("the reference itself")
-    if update == "master" and dtype == torch.float16:
-        pytest.skip("master is for bfloat16")
     keys, powers = [key for key, _ in NINE], (0.49, 0.7, 1.0)
     for count, inside, gradients in (
         (13, False, ((1.0, -2.0, 0.5), (0.25, 3.0, 1.0), (-4.0, 1e-3, 7.0))),
@@ -191,9 +189,7 @@ def test_moments(form, stream, dtype, update, decay):
     ):
         rule = Moments(gradients, powers, powers, -1e-2, 0.0 if not inside else 1e-5, inside)
         one = weights(count, dtype)
-        low = (
-            torch.zeros(count, dtype=torch.int16) if update == "master" and dtype == torch.bfloat16 else None
-        )
+        low = torch.zeros(count, dtype=torch.int16) if update == "master" and dtype != torch.float32 else None
         other, lower = one.clone(), None if low is None else low.clone()
         assert form.moments(rule, one, PID, stream, keys, decay, update, 999, low)
         old = eager.read(other, lower)
@@ -323,12 +319,8 @@ def test_moves_by_what_becomes_of_sums(form, stream, kind, update, decay):
     """As whole tensors; with MaskLarge the weights that decide are those before the move."""
     cases = [(dtype, shape) for dtype in DTYPES for shape in ((13,), (2003,), (61, 31))]
     for dtype, shape in cases:
-        if update == "master" and dtype == torch.float16:
-            continue  # master is for bfloat16
         one = weights(math.prod(shape), dtype).view(shape)
-        low = (
-            torch.zeros(shape, dtype=torch.int16) if update == "master" and dtype == torch.bfloat16 else None
-        )
+        low = torch.zeros(shape, dtype=torch.int16) if update == "master" and dtype != torch.float32 else None
         other, lower = one.clone(), None if low is None else low.clone()
         total = Eager().perturb(torch.zeros(shape), PID, stream, NINE)
         eager.add(other, entries_of(kind, one.clone(), (7.0,))[1](total, 0), PID, decay, update, 999, lower)
@@ -435,7 +427,7 @@ def test_a_row_outside_the_matrix_is_an_error():
 @compiler
 def test_a_loop_that_does_not_exist_is_an_error():
     """No method gets there: what native.py hands on has a loop. If one did, its weights would stay as they are."""
-    w = torch.ones(40).half()
+    w = torch.ones(40)
     with pytest.raises(RuntimeError, match="no loop for this update of torch"):
         Native()._run(w, PID, SIGNS, native._pack_one(tuple(ONE)), (w.data_ptr(),), 40, update=2)
     assert (w == 1).all()

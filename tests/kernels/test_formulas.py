@@ -11,7 +11,8 @@ from zo.kernels.formulas import REGISTERS, Formula, root, sign, within
 from zo.weights import BLOCK
 
 UPDATES = [("nearest", torch.float32), ("nearest", torch.float16), ("nearest", torch.bfloat16)]
-UPDATES += [("stochastic", torch.float16), ("stochastic", torch.bfloat16), ("master", torch.bfloat16)]
+UPDATES += [("stochastic", torch.float16), ("stochastic", torch.bfloat16)]
+UPDATES += [("master", torch.float16), ("master", torch.bfloat16)]
 KEYS = [Key(0, 5, 0), Key(0, 3, 1)]
 
 

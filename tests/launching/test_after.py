@@ -14,10 +14,13 @@ from experiments.commands.launch import main as launch
 from experiments.config.compose import compose
 from experiments.config.launcher_config import Cluster
 from experiments.display.console import new_console
+from experiments.launching import code_snapshot
 from experiments.launching.slurm import Resources, arrays, parameters, resources_of
 from experiments.launching.states import states, wait
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.lock import Lock
+
+CONFIG = compose([]).config or {}
 
 
 def test_runs_of_equal_resources_are_one_array_cut_at_the_sites_limit():
@@ -131,7 +134,7 @@ def test_a_job_is_cancelled_where_slurm_is(tmp_path, capsys):
 def test_retry_leaves_runs_by_hand_and_runs_the_others(tmp_path, capsys):
     by_hand, launched = (run(tmp_path, name, "failed") for name in ("hand", "launched"))
     cluster = {"name": "slurm", "wait": False, "requeues": 1}
-    asked = {"code": str(tmp_path / "runs" / "code" / "0"), "launch": cluster, "cluster": {}}
+    asked = {"code": str(code_snapshot.freeze(tmp_path)), "launch": cluster, "cluster": {}}
     RunFolder(launched).write("submission.json", asked)
     with pytest.MonkeyPatch.context() as here:
         here.setenv("PATH", str(tmp_path))  # no SLURM: the launched run is retried as far as its submission
@@ -142,6 +145,37 @@ def test_retry_leaves_runs_by_hand_and_runs_the_others(tmp_path, capsys):
     assert states([by_hand])[0].detail == ""
     assert main(["retry", str(by_hand)]) == 2
     assert str(by_hand) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trick", ["inside the run", "changed", "compiled", "elsewhere", "gone"])
+def test_retry_runs_no_code_that_a_runs_folder_brings_along(tmp_path, capsys, trick):
+    runs = tmp_path / "runs"
+    folder = run(runs, "a/b/c/d", "failed")
+    place = code_snapshot.freeze(runs)
+    if trick == "inside the run":
+        place = code_snapshot.freeze(folder)
+    elif trick == "elsewhere":
+        place = code_snapshot.freeze(tmp_path / "other")
+    elif trick == "gone":
+        place = place.with_name("0" * 12)
+    elif trick == "changed":
+        with (place / "experiments" / "run.py").open("a", encoding="utf-8") as file:
+            file.write("# evil\n")
+    elif trick == "compiled":  # Python would run it in place of the source, which is whole
+        (place / "experiments" / "__pycache__").mkdir()
+        (place / "experiments" / "__pycache__" / "run.cpython-311.pyc").write_bytes(b"evil")
+    cluster = {"name": "slurm", "wait": False, "requeues": 1}
+    RunFolder(folder).write("submission.json", {"code": str(place), "launch": cluster, "cluster": {}})
+    before = (folder / "status.json").read_bytes()
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("PATH", str(tmp_path))
+        assert main(["retry", str(folder)]) == 2
+    said = capsys.readouterr().err
+    if trick == "compiled":
+        assert "needs sbatch" in said and not list(place.rglob("__pycache__"))
+        return
+    assert ("was changed since" if trick == "changed" else "is no snapshot of these runs") in said
+    assert "--new-code" in said and (folder / "status.json").read_bytes() == before
 
 
 def test_logs_are_those_there_are(tmp_path, capsys):

@@ -214,3 +214,29 @@ def test_saved_code_follows_the_umask(tmp_path):
         assert code_snapshot.freeze(tmp_path / "runs", tmp_path / "tree").stat().st_mode & 0o777 == 0o750
     finally:
         os.umask(before)
+
+
+def test_a_sweep_over_seeds_that_change_nothing_says_so_before_it_starts(small, capsys):
+    words = ["-m", *small("optimizer=mezo,adamw,none", "seed=0,1"), "--dry-run"]
+    assert main([*words, "seeds.split=0", "seeds.order=0"]) == 0
+    said = capsys.readouterr().out
+    for method, fixed, more in (
+        ("adamw", "seeds.split=0, seeds.test=0, seeds.order=0", "order"), ("zeroshot", "seeds.test=0", "test"),
+    ):  # fmt: skip
+        assert (
+            f"seed=0,1 changes nothing for {method} on sentiment: all that it draws is fixed ({fixed}), so these 2 "
+            f"runs are one. Give one seed, or seeds.{more}=null."
+        ) in said
+    assert "for mezo" not in said and said.index("changes nothing") < said.index("6 runs, 6 to do")
+    assert main(words) == 0
+    assert "for adamw" not in capsys.readouterr().out
+
+
+def test_a_sweep_at_which_another_process_is_does_not_claim_to_be_done(small, capsys):
+    """`launch.py -m … && report` would report an unfinished sweep."""
+    words = small("optimizer=mezo")
+    (run,) = planned(words)
+    run.folder.mkdir(parents=True)
+    with Lock(run.folder / "lock"):
+        assert main(["-m", *words]) == BUSY
+    assert "1 running or waiting elsewhere" in " ".join(capsys.readouterr().out.split())

@@ -74,7 +74,7 @@ def test_every_method_looks_the_same_stacked_in_both_dtypes(method):
     ids=["fzoo", "lozo", "lozom", "subzero", "zomuon", "eggroll"],
 )  # fmt: skip
 def test_no_matrix_is_formed_where_layers_are_linear_or_embeddings(method, monkeypatch):
-    """And the probes of a step are one call of the model, but for the first of a new shape."""
+    """And the probes of a step are one call of the model, but where they are compared."""
     total = Factored.total
 
     def thin(self, weights, name, terms, rows=None):
@@ -89,10 +89,19 @@ def test_no_matrix_is_formed_where_layers_are_linear_or_embeddings(method, monke
     model.register_forward_hook(
         lambda m, a, kwargs, out: rows.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    for t in range(2):
+    for t in range(4):
         many(optimizer.ask(t), tiny.batch("llama-tied", 3, 8, seed=t))
     asked = len(optimizer.ask(0))
-    assert rows == [3, 3 * (asked - 1), 3 * asked]  # the first probe alone, then all in one call
+    compared = [3] * asked + [
+        3 * asked
+    ]  # each probe alone, then all in one call; at θ too, and again at looks 1 and 2
+    assert rows == [
+        *compared,
+        *compared,
+        *compared,
+        *compared,
+        3 * asked,
+    ]
 
 
 def test_layers_left_out_keep_their_weights_in_the_forward():

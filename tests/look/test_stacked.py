@@ -38,7 +38,11 @@ def test_stacked_equals_sequential(family, dtype, lora):
     optimizer = FZOO(Weights(model, kernels="eager"), n=4, eps=eps)
     batches = [tiny.batch(family, 3, 7), tiny.batch(family, 3, 7, seed=1), tiny.batch(family, 5, 6, seed=2)]
     look = assert_equal_bits(model, family, optimizer, batches)
-    assert look.calls == 2 + 1 + 2  # two where the shape of the batch is new, else one
+    alone, stacked = 5, 1
+    compared = at_theta = alone + stacked
+    # The second look is compared again, and the third has other rows: all over again.
+    assert look.calls == (compared + at_theta) + compared + (compared + at_theta)
+    assert (look.forward_passes, look.check_forward_passes) == (3 * 5, 3 * 5 + 5 + 3 * 5)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -122,12 +126,29 @@ def test_one_model_call_of_all_rows():
         lambda module, args, kwargs, output: rows.append(kwargs["input_ids"].shape[0]), with_kwargs=True
     )
     look(optimizer.ask(0), tiny.batch("opt", 3, 7))
-    assert rows == [3, 24]  # the first probe of a new shape goes alone
+    compared = [3] * 9 + [27]  # all probes alone, then together
+    assert rows == compared + compared  # and the same at θ, with the rows of each group in another order
     rows.clear()
-    for t in range(1, 4):
+    for t in range(1, 6):
         look(optimizer.ask(t), tiny.batch("opt", 3, 7, seed=t))
-    assert rows == [27, 27, 27]
-    assert look.calls == 2 + 3
+    assert rows == [*compared, *compared, 27, *compared, 27]  # looks 1, 2 and 4 are compared again
+    assert look.calls == len(2 * compared + rows)
+
+
+def test_one_forward_pass_compares_a_new_width():
+    model = tiny.build("opt")
+    optimizer = FZOO(Weights(model), n=8)
+    look = look_at(model, "opt", optimizer, "all")
+    for t in range(4):
+        look(optimizer.ask(t), tiny.batch("opt", 3, 7, seed=t))
+    before = look.check_forward_passes
+    rows = []
+    model.register_forward_hook(
+        lambda module, args, kwargs, output: rows.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    batch, probes = tiny.batch("opt", 3, 9), optimizer.ask(5)
+    assert look(probes, batch) == look_at(model, "opt", optimizer, 1)(probes, batch)
+    assert rows[:2] == [3, 27] and look.check_forward_passes == before + 1
 
 
 @pytest.mark.parametrize("method, n, per_step", [(FZOO, 8, 9), (MeZO, 1, 2), (MeZO, 3, 6)])
@@ -143,7 +164,10 @@ def test_forward_passes_are_what_the_model_computed(method, n, per_step, per_for
     )
     for t in range(3):
         look(optimizer.ask(t), tiny.batch("opt", 5, 7))
-    assert sum(rows) / 5 == look.forward_passes == 3 * per_step == 3 * optimizer.forward_passes
+    assert look.forward_passes == 3 * per_step == 3 * optimizer.forward_passes
+    extra = sum(rows) / 5 - look.forward_passes
+    assert extra <= look.check_forward_passes < extra + 1  # rounded up
+    assert (look.check_forward_passes > 0) == (per_forward != 1)
 
 
 @pytest.mark.parametrize("per_forward", [1, "all"])

@@ -8,9 +8,12 @@ import time
 import pytest
 import torch
 
+from experiments.commands.launch import main
 from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
+from experiments.models.shapes import skeleton
 from experiments.models.source import fingerprint, model_name
+from experiments.training.saving import save
 from zo.errors import ConfigError
 
 from .tiny import CAUSAL, conf, load
@@ -194,3 +197,94 @@ def test_misspelt_keys_and_wrong_values_are_all_named():
     assert "model.attention=flash" in str(caught.value)
     with pytest.raises(ConfigError, match=r"model\.head=mean is for classifiers"):
         ModelConfig("x", head="mean", family="causal")
+
+
+def test_a_first_token_is_looked_up_in_the_vocabulary(folder):
+    assert load(hub(folder("opt"))).first is None
+    assert load(hub(folder("opt"), first_token="</s>")).first == 2
+    with pytest.raises(
+        ConfigError, match=r"model\.first_token=<bos> is no token of .* special tokens are <s>"
+    ):
+        load(hub(folder("opt"), first_token="<bos>"))
+    with pytest.raises(
+        ConfigError, match=r"model\.first_token=<s> is for causal models, and roberta is a masked"
+    ):
+        load(hub(folder("roberta"), first_token="<s>"))
+
+
+def test_an_untied_head_of_roberta_large_has_the_numbers_that_mezo_trains():
+    """406.9 M in 4.28.1's RobertaModelForPromptFinetuning, of which 50,265 x 1024 are the output matrix."""
+
+    def trained(untie):
+        choice = ModelConfig("FacebookAI/roberta-large", family="masked", untie=untie)
+        return sum(p.numel() for p in skeleton(choice, None).model.parameters() if p.requires_grad)
+
+    assert (trained(False), trained(True)) == (355_412_057, 406_883_417)
+    assert trained(True) - trained(False) == 50_265 * 1024
+
+
+@pytest.mark.parametrize("name", ["roberta", "opt"])
+def test_an_untied_head_moves_without_the_embeddings_and_is_saved_so(folder, tmp_path, name):
+    tied, loaded = load(hub(folder(name))), load(hub(folder(name), untie=True))
+    ids = torch.randint(5, 200, (2, 9), generator=torch.Generator().manual_seed(0))
+    logits = [model(input_ids=ids).logits for model in (tied.model, loaded.model)]
+    assert torch.equal(*logits)
+    embeddings = loaded.model.get_input_embeddings().weight
+    output = loaded.model.get_output_embeddings().weight
+    assert embeddings.requires_grad and output.requires_grad
+    before = embeddings.detach().clone()
+    with torch.no_grad():
+        output.add_(1.0)
+    assert torch.equal(embeddings, before)
+    save(loaded, tmp_path / "saved")
+    again = load(hub(tmp_path / "saved"))
+    assert torch.equal(again.model(input_ids=ids).logits, loaded.model(input_ids=ids).logits)
+    with pytest.raises(ConfigError, match=r"model\.untie=true: the output matrix of .* is its own already"):
+        load(hub(tmp_path / "saved", untie=True))
+
+
+@pytest.mark.parametrize("family", [None, "causal", "masked"])
+def test_an_encoder_decoder_is_named(copy, family):
+    config = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": True}
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"T5ForConditionalGeneration is an encoder-decoder, which zo does not train"
+    ):
+        load(hub(copy, family=family))
+
+
+def test_gguf_is_named(copy):
+    (copy / "model.safetensors").rename(copy / "model.gguf")
+    with pytest.raises(ConfigError, match=r"has model\.gguf\. GGUF is not read"):
+        load(hub(copy))
+
+
+def test_an_untied_model_trains_is_saved_and_trains_again(folder, reviews, tmp_path):
+    """Its head names a bias twice and reads one, so that a second one would be trained in vain, which is refused."""
+    runs = tmp_path / "runs"
+
+    def train(path, *overrides):
+        base = (
+            "model=hub",
+            f"model.path={path}",
+            "model.device=cpu",
+            "task=sst2",
+            f"task.data_dir={reviews}",
+        )
+        few = (
+            "task.train=8",
+            "task.dev=0",
+            "task.test=4",
+            "batch.size=4",
+            "budget.steps=1",
+            "optimizer=mezo",
+        )
+        assert main([*base, *few, f"paths.runs={runs}", *overrides]) == 0
+        newest = max(runs.rglob("result.json"), key=lambda found: found.stat().st_mtime_ns)
+        return newest.parent / "model", json.loads(newest.read_text(encoding="utf-8"))["trainable_parameters"]
+
+    first, count = train(folder("roberta"), "model.untie=true")
+    tied = sum(p.numel() for p in load(hub(folder("roberta"))).model.parameters())
+    assert count == tied + load(hub(folder("roberta"))).model.get_input_embeddings().weight.numel()
+    assert train(first)[1] == count
+    assert train(first, "peft=head")[1] == train(folder("roberta"), "model.untie=true", "peft=head")[1]

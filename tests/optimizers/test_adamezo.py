@@ -1,6 +1,7 @@
 """AdaMeZO against MeZO, against Adam, and against itself on other scales, windows and forms."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -252,3 +253,24 @@ def test_directions_that_cannot_be_made_again_are_refused(monkeypatch):
     monkeypatch.setattr("zo.directions.Gaussian.stateful", True)
     with pytest.raises(ConfigError, match=r"last 10 steps again.*gaussian"):
         made()
+
+
+@pytest.mark.parametrize(("lr", "warns"), [(1e-7, False), (1e-10, True)])
+def test_the_size_of_moves_is_judged_after_the_warm_up(lr, warns):
+    """Typical entries are 1, spaced by 1e-3 in float16: a move below 1e-4 is lost.
+
+    By slopes of 100 the warm-up's moves are 1e-5 at a rate of 1e-7, and those that follow s η / 2 = 5e-3 at s = 1e5.
+    """
+    one = made(dtype=torch.float16, horizon=3, lr=lr, update_scale=1e5)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        after(one, 4)
+        assert not seen
+        after(one, 2, start=4)
+    assert [("rounded to nearest" in str(w.message)) for w in seen] == [True] * warns
+
+
+def test_without_a_window_the_first_move_is_judged():
+    one = made(dtype=torch.float16, horizon=0, lr=1e-10)
+    with pytest.warns(UserWarning, match="rounded to nearest"):
+        after(one, 1)

@@ -78,7 +78,10 @@ def test_a_lazy_v_stays_for_its_steps_and_is_a_function_of_the_step():
     assert not any(torch.equal(us[0], u) for u in us[1:])
 
 
-@pytest.mark.parametrize("spec", [*KINDS, {"kind": "lowrank", "rank": 3, "every": 2}])
+@pytest.mark.parametrize(
+    "spec",
+    [*KINDS, {"kind": "lowrank", "rank": 3, "every": 2}, {"kind": "lowrank", "rank": 3, "vectors": "rank"}],
+)
 def test_norm2_is_the_mean_square_of_an_entry(spec):
     weights, kind, count = Weights(Small()), directions(spec), 400
     kind.bind(weights)
@@ -392,9 +395,10 @@ def test_a_kind_that_follows_the_weights_is_refused_where_they_walk():
     "spec, message",
     [
         ("spheres", "none of rademacher, gaussian"),
-        ({"kind": "lowrank", "rang": 2}, "no option 'rang'. It has rank, every"),
+        ({"kind": "lowrank", "rang": 2}, "no option 'rang'. It has rank, every, vectors"),
         ({"kind": "lowrank", "rank": 0}, "rank = 0"),
         ({"kind": "lowrank", "every": 0}, "every = 0"),
+        ({"kind": "lowrank", "vectors": "two"}, "vectors = 'two' must be 'unit'"),
         ({"kind": "lowrank", "rank": "two"}, "rank = 'two' must be a whole number"),
         ({"kind": "sparse", "sparsity": "much"}, "does not take"),
         ({"kind": "subspace", "rank": 0}, "rank = 0"),

@@ -10,7 +10,8 @@ from zo.weights import BLOCK
 KEYS = [Key(0, 5, 0), Key(0, 3, 1), Key(0, 5, 2)]
 SCALES = [0.5, -0.25, 1e-3]
 UPDATES = [("nearest", torch.float32), ("nearest", torch.float16), ("nearest", torch.bfloat16)]
-UPDATES += [("stochastic", torch.float16), ("stochastic", torch.bfloat16), ("master", torch.bfloat16)]
+UPDATES += [("stochastic", torch.float16), ("stochastic", torch.bfloat16)]
+UPDATES += [("master", torch.float16), ("master", torch.bfloat16)]
 
 
 def parameters(dtype=torch.float32, rows=BLOCK // 64 + 3):

@@ -9,6 +9,7 @@ from torch import nn
 from tests.optimizers.test_battery import Bowl, equal, make, run, synthetic
 from zo import EGGROLL, FZOO, LOZO, LOZOM, MEAZO, Key, ModuleLook, SubZero, Weights, ZOMuon
 from zo.directions import LowRank
+from zo.noise import GAUSSIANS
 from zo.optimizers.zomuon import msign
 
 
@@ -78,14 +79,22 @@ def test_lozo_m_keeps_its_momentum_on_u_and_carries_it_over_to_a_new_v():
 @pytest.mark.parametrize("method", [LOZO, LOZOM])
 @pytest.mark.parametrize("rank", [1, 4])
 def test_a_rate_of_the_authors_code_is_r_times_as_much_here(method, rank):
-    """Their step is η p U Vᵀ (of LOZO-M η (1 − β) p U Vᵀ), with p along U Vᵀ and no 1/r."""
+    """Their step is η p U Vᵀ (of LOZO-M η (1 − β) p U Vᵀ), with p along U Vᵀ and no 1/r; of vectors η p g."""
     theirs, eps, told = 2.0**-5, 0.5, [1.0, 0.25]
     optimizer = method(matrix(5, 4), lr=rank * theirs, eps=eps * math.sqrt(rank), rank=rank)
     keep = 1 - getattr(optimizer, "beta", 0.0)
     u = optimizer.directions.u(optimizer.weights, "w", Key(0, 0, 0)).double()
     v = optimizer.directions.v(optimizer.weights, "w", Key(0, 0, 0)).double()
-    expected = -theirs * keep * (told[0] - told[1]) / (2 * eps) * u @ v.T
-    assert torch.allclose(moved(optimizer, (0, told))["w"], expected, atol=1e-6)  # fp32 weights near 1
+    g = optimizer.weights.numbers("b", GAUSSIANS, [(Key(0, 0, 0), 1.0)]).double()
+    ((key, scale),) = optimizer.ask(0)[0].terms
+    probed = {
+        name: scale * optimizer.weights.direction(name, key, optimizer.directions).double() for name in "wb"
+    }
+    assert torch.allclose(probed["w"], eps * u @ v.T, atol=1e-6)
+    assert torch.allclose(probed["b"], eps * g, atol=1e-6)
+    step, rate = moved(optimizer, (0, told)), theirs * keep * (told[0] - told[1]) / (2 * eps)
+    assert torch.allclose(step["w"], -rate * u @ v.T, atol=1e-6)  # fp32 weights near 1
+    assert torch.allclose(step["b"], -rate * g, atol=1e-6)
 
 
 # Of a matrix [40, 30] and a vector of 40. Kept: numbers in snapshots. Factored: those of orthonormal factors beside.

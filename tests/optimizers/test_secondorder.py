@@ -31,7 +31,12 @@ def normal(optimizer, index=0, t=0):
 
 @pytest.mark.parametrize(
     ("dtype", "update"),
-    [(torch.float32, "nearest"), (torch.bfloat16, "master"), (torch.float16, "stochastic")],
+    [
+        (torch.float32, "nearest"),
+        (torch.bfloat16, "master"),
+        (torch.float16, "stochastic"),
+        (torch.float16, "master"),
+    ],
 )
 def test_probes_and_moves_divide_by_the_same_root(monkeypatch, dtype, update):
     """IEEE's of H, whoever computes: whole tensors, rows, one probe or several, with no direction formed."""
@@ -83,7 +88,10 @@ def test_without_smoothing_it_is_mezo_to_the_bit(kind, estimator):
 
 
 @pytest.mark.parametrize("kind", HIZOOS)
-@pytest.mark.parametrize(("dtype", "update"), [(torch.bfloat16, "master"), (torch.float16, "stochastic")])
+@pytest.mark.parametrize(
+    ("dtype", "update"),
+    [(torch.bfloat16, "master"), (torch.float16, "stochastic"), (torch.float16, "master")],
+)
 def test_without_smoothing_it_is_mezo_to_the_bit_in_16_bits(kind, dtype, update):
     one = kind(Weights(parameters(dtype), update=update), lr=0.01, eps=0.05, alpha=0.0)
     other = MeZO(Weights(parameters(dtype), update=update), lr=0.01, eps=0.05)

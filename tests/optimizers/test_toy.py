@@ -11,12 +11,11 @@ from zo import Key, Weights
 
 ROOT = Path(__file__).parents[2]
 # The fp32 operations of MeZO and AdaMeZO are the authors' one by one, but for AdaMeZO's root, whose last bit depends on
-# the processor: 6e-10. On TF3 AdaMeZO's sixth decimal is a 3 where the notes have a 6: 1.6e-6. Adam's operations are of
-# another torch.
+# the processor: 9e-10. Adam's operations are of another torch.
 TOLERANCES = {
     "TF1": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-9},
     "TF2": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-9},
-    "TF3": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 2e-6},
+    "TF3": {"mezo": 1e-12, "adam": 1e-6, "adamezo": 1e-9},
 }
 LOSSES = {
     "TF1": {"mezo": 1.2345, "adam": 1.0e-3, "adamezo": 1.3e-4},

@@ -102,7 +102,7 @@ STATEFUL = ["zomomentum", "zoadam", "radazo", "helene", "hizoo", "hizool", "zoad
 @pytest.mark.parametrize(
     "dtype, update",
     [(torch.float32, "nearest"), (torch.bfloat16, "stochastic"), (torch.bfloat16, "master"),
-     (torch.float16, "stochastic")],
+     (torch.float16, "stochastic"), (torch.float16, "master")],
 )  # fmt: skip
 def test_snapshot_and_replay_give_the_same_bits(name, dtype, update, tmp_path):
     """Nine steps told at once, told again by another process, and told from a snapshot after five."""
@@ -130,12 +130,13 @@ def test_snapshot_and_replay_give_the_same_bits(name, dtype, update, tmp_path):
     assert whole.weights.sha256() != start().weights.sha256()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", [*STATEFUL, "zosign"])
-def test_master_is_the_fp32_run(name):
-    """bfloat16 weights with their low halves are the fp32 weights of the same run."""
+def test_master_is_the_fp32_run(name, dtype):
+    """16-bit weights with what is kept beside them are the fp32 weights of the same run."""
     shapes = {"a": (6, 5), "b": (3, 4)}
-    low = make(name, Weights(parameters(torch.bfloat16, shapes), update="master"), lr=1e-3, eps=0.05)
-    wide = [(name, nn.Parameter(p.detach().float())) for name, p in parameters(torch.bfloat16, shapes)]
+    low = make(name, Weights(parameters(dtype, shapes), update="master"), lr=1e-3, eps=0.05)
+    wide = [(name, nn.Parameter(p.detach().float())) for name, p in parameters(dtype, shapes)]
     high = make(name, Weights(wide), lr=1e-3, eps=0.05)
     for t in range(6):
         low.tell(t, told(low, t))

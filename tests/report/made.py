@@ -31,11 +31,13 @@ def run(
     time: float = 0.0,
     name: str = "",
     experiment: str = "default",
+    n_test: int | None = None,
+    majority: float | None = None,
     **config: Any,
 ) -> Path:
     """The folder of a run; dotted keys of the configuration as `optimizer__lr=1e-4`.
 
-    after: None for a run without a result.
+    after: None for a run without a result. n_test: None where the result does not say how many test examples it is of.
     """
     made: dict[str, Any] = {key: dict(value) for key, value in CONFIG.items()} | {
         "seed": seed,
@@ -61,7 +63,7 @@ def run(
             "config_hash": hash8 * 8, "metric": "accuracy", "before": 0.5, "after": after, "best_dev": dev,
             "steps": 10, "forward_passes": 20, "backward_passes": 0, "forward_passes_per_step": 2,
             "eval_forward_passes": 4, "seconds": 3.0, "peak_memory_bytes": 2**20, "trainable_parameters": 7,
-            "train_mode": False,
+            "train_mode": False, "n_test": n_test, "majority": majority,
         }  # fmt: skip
         (folder / "result.json").write_text(json.dumps(result))
     return folder

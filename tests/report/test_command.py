@@ -12,7 +12,7 @@ from experiments.__main__ import main
 from experiments.commands.launch import main as launch
 from experiments.report.filters import where
 from experiments.report.runs import read_runs
-from experiments.rundir.metric_rows import AXES
+from experiments.rundir.metric_rows import AXES, JOURNAL
 from tests.report.made import run
 from zo.errors import ConfigError
 
@@ -56,9 +56,9 @@ def test_a_report_of_real_runs(real, tmp_path, capsys, monkeypatch):
         dev = tuple(sum(column) / 2 for column in zip(*rows, strict=True))
         scores[dev] = sum(result["after"] for result in results) / 2
     assert mezo["mean"] == pytest.approx(scores[max(scores)])
-    # What every row of a real run has beside its loss is AXES, no more and no less, and none of it is a curve.
+    # What every row of a real run has beside its loss is AXES and the journal's digest, and none of it is a curve.
     lines = (read_runs([real])[0].folder / "metrics.jsonl").read_text().splitlines()
-    assert set.intersection(*(set(json.loads(line)) for line in lines)) == {"kind", "loss", *AXES}
+    assert set.intersection(*(set(json.loads(line)) for line in lines)) == {"kind", "loss", JOURNAL, *AXES}
     quantities = {curve["quantity"] for curve in made["curves"]}
     assert {"dev", "train loss", "sigma"} <= quantities and not quantities & set(AXES)
     for name in ("results", "choices", "costs", "differences", "settings"):

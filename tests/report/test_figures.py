@@ -28,7 +28,7 @@ def files(made, tmp_path_factory):
 
 
 def test_each_figure_is_a_png_and_a_pdf(files):
-    names = {"curves", "by-method", "forward-passes-to-target", "peak-memory", "seconds-per-step"}
+    names = {"curves", "dev-loss", "by-method", "forward-passes-to-target", "peak-memory", "seconds-per-step"}
     assert {file.name for file in files} == {f"{name}.{kind}" for name in names for kind in ("png", "pdf")}
     for file in files:
         if file.suffix == ".pdf":

@@ -63,11 +63,15 @@ def test_a_target_that_was_not_reached_is_said(made):
 
 
 def test_a_difference_is_bold_where_its_interval_leaves_out_zero(made):
-    # d = 0.5, 0.5, 0.95 points: mean 0.65, s = 0.2598, half the width 4.3027 s / √3 = 0.645.
+    # d = 0.5, 0.5, 0.95 points: mean 0.65, s = 0.2598, half the width 4.3027 s / √3 = 0.645. How many test examples
+    # there were is not known here, so that the interval is of the seeds alone, which the note says.
     (found,) = [each for each in made.differences if (each.a, each.b, each.task) == ("fzoo", "mezo", "t")]
     assert found.spread.low == pytest.approx(0.0065 - 4.302653 * 0.002598076 / 3**0.5, rel=1e-4)
     entry = row(differences(made), "fzoo − mezo")[1]
-    assert entry.text.endswith(" [+0.0, +1.3] (3)") and entry.bold
+    # x = 0.65 / (s / √3) = 4.333 of t with 2 degrees of freedom: p = 1 − x / √(2 + x²), the only pair with a p.
+    assert entry.text == "+0.7 [+0.0, +1.3] (3), p 0.049" and entry.bold
+    (source,) = differences(made).notes[1:]
+    assert source.startswith("Of 1 pairs the test examples' variance is not known and left out")
     # A pair alone has no interval, and is never bold.
     alone = row(differences(made), "fzoo − zoadam")[1]
     assert (alone.text, alone.bold) == ("−10.0 (1)", False)
@@ -182,9 +186,42 @@ def test_in_context_with_another_number_of_demonstrations_is_not_what_the_paper_
     numbers = [number(50.0, None, method="icl", demonstrations=32), number(50.0, None, method="zeroshot")]
     for shown, ours in ((32, [50, None]), (4, [None, None]), (0, [None, 50])):
         folder = tmp_path / str(shown)
-        run(folder, "icl" if shown else "zeroshot", task__demonstrations=shown, after=0.5, **target)
+        run(
+            folder,
+            "icl" if shown else "zeroshot",
+            task__demonstrations=shown,
+            task__demonstrations_per="example",
+            after=0.5,
+            **target,
+        )
         found = compare(comparison(read_runs([folder])).cells, numbers)
         assert [each.ours for each in found] == ours
+
+
+def test_a_number_of_certain_hyper_parameters_is_laid_beside_the_setting_that_has_them(tmp_path):
+    """AdaMeZO's Table 9: each row is of its betas, not of the setting that is best on dev."""
+    same: dict[str, Any] = {"model__name": "opt-1.3b", "task__name": "copa", "task__objective": "answer"}
+    for betas, after, dev in (([0.7, 0.9], 0.755, 0.9), ([0.8, 0.9], 0.70, 0.5), ([0.7, 0.0], 0.60, 0.4)):
+        for seed in range(2):
+            run(tmp_path, "AdaMeZO", seed, after=after, dev=dev, optimizer__betas=betas, **same)
+    numbers = [n for n in published("adamezo") if n.table == "9" and n.task == "copa" and n.settings]
+    beside = {
+        each.published.settings_text: each
+        for each in compare(comparison(read_runs([tmp_path])).cells, numbers)
+    }
+    assert {text: (each.ours and round(each.ours, 1), each.verdict) for text, each in beside.items()} == {
+        "betas [0.7, 0.9]": (75.5, "reproduced"),
+        "betas [0.7, 0.99]": (None, "not run"),
+        "betas [0.6, 0.9]": (None, "not run"),
+        "betas [0.8, 0.9]": (70.0, "reproduced"),  # two deviations are 5.8
+        "betas [0.7, 0]": (60.0, "not reproduced"),
+    }
+    (table,) = papertables(list(beside.values()))
+    assert [row[0].text for row in table.rows][:2] == [
+        "adamezo, betas [0.7, 0.9]",
+        "adamezo, betas [0.7, 0.99]",
+    ]
+    assert "equal in every digit in the paper" in table.notes[-1]
 
 
 def test_a_papers_table_has_our_numbers_beside_its_own(made):

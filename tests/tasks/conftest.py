@@ -32,7 +32,9 @@ def mlm(tmp_path_factory):
 @pytest.fixture(scope="session")
 def worded(mlm):
     """A masked model whose tokenizer has the label words of every mask task (its weights are not of use)."""
-    return dataclasses.replace(mlm, tokenizer=tokenizer(masked=True, words=[*WORDS, *MORE_WORDS]))
+    return dataclasses.replace(
+        mlm, tokenizer=tokenizer(masked=True, words=[*WORDS, *MORE_WORDS]), vocabulary=None
+    )
 
 
 @pytest.fixture(scope="session")

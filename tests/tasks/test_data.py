@@ -147,7 +147,7 @@ def test_wrong_values_are_named_row_by_row(clm, data):
 
 
 def test_a_long_list_of_problems_is_cut(clm, data):
-    lines(data, "train", [{"sentence": "a", "label": 5}] * 30)
+    lines(data, "train", [{"sentence": None, "label": 1}] * 30)
     message = refused(clm, data, "and 20 more.")
     assert len(message.splitlines()) == 11
 

@@ -105,6 +105,10 @@ def test_keys_that_the_short_file_leaves_out_can_be_set(here, capsys):
         (["task.source.test=held_out"], "no held_out.jsonl"),
         (["task.demonstrations=29"], "task.demonstrations=29, but train has"),
         (["task.options=[delivery,payment,'']"], "number 2 is empty"),
+        (
+            ["task.options=[true,payment,technology]"],
+            "YAML reads yes and no without quotes as true and false",
+        ),
         (["task.k=99"], "of delivery 10, payment 10, technology 10"),
     ],
 )

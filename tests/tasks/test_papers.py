@@ -111,7 +111,7 @@ NLI = {"premise": "A man runs.", "hypothesis": "He moves."}
 
 # As LM-BFF's templates give for a RoBERTa tokenizer, with the label words in the order of our options.
 MASKED = {
-    "sst2": ({"sentence": "a film ", "label": 1}, "a film It was<mask>.", ["terrible", "great"], 1),
+    "sst2": ({"sentence": "a film ", "label": 1}, "a film  It was<mask>.", ["terrible", "great"], 1),
     "sst5": (
         {"text": "a film", "label": 4},
         "a film It was<mask>.",

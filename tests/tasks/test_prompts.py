@@ -66,7 +66,8 @@ def test_cb(clm, tmp_path):
 def test_sst2_with_a_mask(mlm, tmp_path):
     task = task_of("sst2", mlm, tmp_path, SST2)
     text = task.prompts.string(Record(0, SST2, (1,), (), ""))
-    assert text == "it 's a charming and often affecting journey . It was<mask>."
+    # The space that ends the sentence stays, as LM-BFF has it.
+    assert text == "it 's a charming and often affecting journey .  It was<mask>."
     assert mlm.tokenizer.decode(task.train[0].rows[0].ids) == f"<s>{text}</s>"
     assert task.train[0].rows[0].ids[task.train[0].rows[0].span] == mlm.tokenizer.mask_token_id
     assert mlm.tokenizer.convert_ids_to_tokens(task.prompts.words) == ["Ġterrible", "Ġgreat"]

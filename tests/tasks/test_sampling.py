@@ -1,5 +1,7 @@
 """Splits: numpy's permutation under the seed, dev from the end of what is drawn."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -53,7 +55,7 @@ def test_splits_are_functions_of_their_seed_and_disjoint(clm, shared):
     choice = conf("task", "sst2", data_dir=str(shared / "data" / "sst2"), train=100, dev=50, test=60)
 
     def rows(seed):
-        task = load_task(choice, clm, seed)
+        task = load_task(choice, clm, seed, seed)
         return [[e.index for e in split] for split in (task.train, task.dev, task.test)]
 
     train, dev, test = rows(0)
@@ -71,3 +73,33 @@ def test_the_worlds_splits_are_its_own(clm):
     again = load_task(conf("task", "sentiment", train=30, dev=20, test=25), clm)
     other = load_task(conf("task", "sentiment", train=30, dev=20, test=25), clm, seed=1)
     assert again.fingerprint == task.fingerprint != other.fingerprint
+    assert again.sources == task.sources == other.sources
+
+
+def test_test_has_a_seed_of_its_own(clm, shared):
+    for choice in (
+        conf("task", "sst2", data_dir=str(shared / "data" / "sst2"), train=50, dev=20, test=30),
+        conf("task", "sentiment", train=30, dev=20, test=25),
+    ):
+        one, other, third = (load_task(choice, clm, *seeds) for seeds in ((0, 0), (1, 0), (1, 1)))
+        assert one.test == other.test != third.test
+        assert (one.train, one.dev) != (other.train, other.dev) == (third.train, third.dev)
+
+
+def test_the_sources_are_all_rows_that_could_be_drawn(clm, tmp_path):
+    """One that no seed of these drew counts, and where the files lie does not."""
+    rows = [{"sentence": f"film {i}", "label": i % 2} for i in range(40)]
+
+    def task(folder, rows):
+        folder.mkdir()
+        for split in ("train", "validation"):
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return load_task(conf("task", "sst2", data_dir=str(folder), train=4, dev=2, test=2), clm)
+
+    one, copied = task(tmp_path / "a", rows), task(tmp_path / "b", rows)
+    drawn = {e.index for split in (one.train, one.dev, one.test) for e in split}
+    unread = next(i for i in range(40) if i not in drawn)
+    rows[unread] = {**rows[unread], "sentence": "another"}
+    changed = task(tmp_path / "c", rows)
+    assert one.fingerprint == changed.fingerprint
+    assert one.sources == copied.sources != changed.sources

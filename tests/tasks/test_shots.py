@@ -52,11 +52,13 @@ def test_k_of_each_label_for_train_and_for_dev(mlm, data):
     assert {e.index for e in task.train} != {e.index for e in task_of(mlm, data, seed=13, k=4).train}
 
 
-def test_with_k_every_seed_has_the_test_examples_of_seed_42(mlm, data):
+def test_with_the_presets_seed_test_has_lm_bffs_examples(mlm, data):
+    """MeZO's masked preset has seeds.test=42, under which LM-BFF cuts test for all of its seeds."""
     np.random.seed(42)
     wanted = np.random.permutation(30)[:20].tolist()
     for seed in SEEDS[:2]:
-        assert [e.index for e in task_of(mlm, data, seed, k=4, test=20).test] == wanted
+        task = load_task(conf("task", "sst2", data_dir=data, k=4, test=20), mlm, seed, 42)
+        assert [e.index for e in task.test] == wanted
 
 
 def test_more_shots_than_examples_are_refused(mlm, data):
@@ -118,6 +120,38 @@ def test_more_demonstrations_than_examples_are_refused(clm, mlm, data):
         task_of(clm, data, demonstrations=6, train=5)
     with pytest.raises(ConfigError, match=r"task\.demonstrations=2 is for causal models"):
         task_of(mlm, data, demonstrations=2)
+
+
+def shown_before(clm, example):
+    """Sentences of the demonstrations before an example's first row."""
+    text = clm.tokenizer.decode(example.rows[0].ids, skip_special_tokens=True)
+    return [part.split(":")[0] for part in text.split("\n\n")[:-1]]
+
+
+def test_every_test_example_may_have_demonstrations_of_its_own(clm, data):
+    """MeZO's sample_train_sets: seeds below 10,000 under the run's, and under each a permutation of the train split."""
+    templates = {"causal": {"prompt": "{sentence}:", "answer": " {option}"}}
+    changes = {"demonstrations": 2, "train": 5, "dev": 3, "test": 8, "templates": templates}
+    task = task_of(clm, data, demonstrations_per="example", **changes)
+    np.random.seed(0)
+    seeds = np.random.randint(0, 10000, 8)
+    for example, seed in zip(task.test, seeds, strict=True):
+        np.random.seed(seed)
+        wanted = [f"film {row} train" for row in np.random.permutation(40)[:2]]
+        assert shown_before(clm, example) == wanted
+    same = task_of(clm, data, **changes)
+    assert len({tuple(shown_before(clm, example)) for example in same.test}) == 1
+    assert task.train == same.train and task.fingerprint != same.fingerprint
+    for example in task_of(clm, data, demonstrations_per="example", **{**changes, "dev": 35}).dev:
+        assert example.fields["sentence"] not in shown_before(clm, example)
+
+
+def test_demonstrations_of_an_example_come_from_the_whole_train_split(clm, data):
+    templates = {"causal": {"prompt": "{sentence}:", "answer": " {option}"}}
+    changes = {"demonstrations_per": "example", "train": 5, "dev": 0, "test": 3, "templates": templates}
+    assert task_of(clm, data, demonstrations=6, **changes).test
+    with pytest.raises(DataError, match=r"task\.demonstrations=40, but the train split has 40 examples"):
+        task_of(clm, data, demonstrations=40, **changes)
 
 
 # Calibration ---------------------------------------------------------------------------------------------------

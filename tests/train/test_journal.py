@@ -76,7 +76,8 @@ def test_a_torn_tail_is_cut(tmp_path, lost):
     assert records(path) == expected
 
 
-def test_a_flipped_bit_cuts_from_there(tmp_path):
+def test_a_flipped_bit_with_whole_records_behind_it_cuts_nothing(tmp_path):
+    """Only a torn last record is cut: the records behind a damaged one are whole, and a copy of it saves the run."""
     path = tmp_path / "journal"
     write(path, 0)
     start = path.stat().st_size
@@ -86,16 +87,104 @@ def test_a_flipped_bit_cuts_from_there(tmp_path):
         damaged = bytearray(content)
         damaged[byte] ^= 1 << (byte % 8)
         path.write_bytes(damaged)
-        assert records(path) == expected[: (byte - start) // 20]
+        bad = (byte - start) // 20
+        with Journal(path, HEADER, 3, read_only=True) as journal:
+            assert [journal[t] for t in range(len(journal))] == expected[:bad]
+            assert (journal.damage is None) == (bad == 5)
+        assert path.read_bytes() == damaged
+        if bad == 5:
+            assert records(path) == expected[:5]
+            continue
+        with pytest.raises(
+            JournalError, match=rf"Record {bad + 1} of 6 of .* {5 - bad} records? behind it (is|are) whole"
+        ):
+            records(path)
+        assert path.read_bytes() == damaged
 
 
-def test_records_out_of_order_are_cut(tmp_path):
+def test_one_flipped_bit_among_a_thousand_records(tmp_path):
+    path = tmp_path / "journal"
+    write(path, 1000, 2)
+    damaged = bytearray(path.read_bytes())
+    damaged[200] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(JournalError, match=r"of 1,000 .* is damaged; 9\d\d records behind it are whole"):
+        records(path, 2)
+    assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("lost", [3, 20, 33])
+def test_bytes_lost_in_the_middle_are_no_torn_tail(tmp_path, lost):
+    """What follows is whole, though moved."""
+    path = tmp_path / "journal"
+    write(path, 9)
+    content = path.read_bytes()
+    path.write_bytes(content[: -7 * 20] + content[-7 * 20 + lost :])
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match=r"Record 3 of .* is damaged"):
+        records(path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_record_at_the_end_is_cut(tmp_path):
+    """Pages that a power cut left zero, or other litter."""
+    path = tmp_path / "journal"
+    write(path, 5)
+    content, expected = path.read_bytes(), records(path)
+    for litter in (b"\0" * 500, b"x" * 61, b"\xff" * 20):
+        path.write_bytes(content + litter)
+        with Journal(path, HEADER, 3, read_only=True) as journal:
+            assert len(journal) == 5 and journal.damage is None
+        assert path.read_bytes() == content + litter  # a reader changes nothing
+        assert records(path) == expected
+        assert path.read_bytes() == content
+
+
+def test_records_out_of_order_are_refused(tmp_path):
     """Each record holds its step, so that a copied block is no record."""
     path = tmp_path / "journal"
     write(path, 5)
     content = path.read_bytes()
     path.write_bytes(content[:-40] + content[-20:] + content[-40:-20])
-    assert len(records(path)) == 3
+    with pytest.raises(JournalError, match="Record 4 of 5"):
+        records(path)
+
+
+def test_a_reader_makes_no_journal_and_needs_no_right_to_write(tmp_path):
+    with pytest.raises(JournalError, match="is not there: no step of this run was recorded"):
+        Journal(tmp_path / "journal", HEADER, 3, read_only=True)
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "journal", 3)
+    with Journal(tmp_path / "journal", HEADER, 3, read_only=True) as one:
+        with Journal(tmp_path / "journal", HEADER, 3, read_only=True) as other:
+            assert len(one) == len(other) == 3
+        with pytest.raises(JournalError, match="Another process"):
+            Journal(tmp_path / "journal", HEADER, 3)
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("mine", encoding="utf-8")
+    (tmp_path / "journal").symlink_to(tmp_path / "precious")
+    for read_only in (False, True):
+        with pytest.raises(JournalError, match="journal is a link"):
+            Journal(tmp_path / "journal", HEADER, 3, read_only=read_only)
+    assert (tmp_path / "precious").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_digest_is_of_the_header_and_the_first_records(tmp_path):
+    write(tmp_path / "journal", 6)
+    with Journal(tmp_path / "journal", HEADER, 3) as journal:
+        digests = [journal.digest(t) for t in range(7)]
+        assert len(set(digests)) == 7
+        assert [journal.digest(t) for t in (4, 2, 6, 0)] == [digests[t] for t in (4, 2, 6, 0)]
+        with pytest.raises(IndexError):
+            journal.digest(7)
+        journal.truncate(3)
+        assert journal.digest(3) == digests[3]
+        journal.append([9, 9, 9])
+        assert journal.digest(4) != digests[4]
+    with Journal(tmp_path / "other", {**HEADER, "seed": 1}, 3) as other:
+        assert other.digest(0) != digests[0]
 
 
 def test_a_damaged_header_is_refused(tmp_path):
@@ -342,3 +431,37 @@ def test_a_path_that_cannot_be(tmp_path):
     for path in (tmp_path / "missing" / "journal", tmp_path / "file" / "journal", tmp_path / "folder"):
         with pytest.raises(JournalError, match="could not be written"):
             Journal(path, HEADER, 3)
+
+
+@pytest.mark.parametrize("call", ["sync", "close", "append", "truncate"])
+def test_a_disk_that_fails_is_one_sentence_and_the_first_error_is_the_one_shown(tmp_path, monkeypatch, call):
+    path = tmp_path / "journal"
+    write(path, 4)
+    expected = records(path)
+
+    def fails(*_):
+        raise OSError(5, os.strerror(5))
+
+    calls = {
+        "sync": lambda journal: journal.sync(),
+        "close": lambda journal: journal.close(),
+        "append": lambda journal: journal.append([1, 2, 3]),
+        "truncate": lambda journal: journal.truncate(2),
+    }
+    journal = Journal(path, HEADER, 3, sync_seconds=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        patch.setattr(os, "ftruncate", fails)
+        with pytest.raises(JournalError, match=r"journal could not be written: Input/output error"):
+            calls[call](journal)
+    if call != "close":
+        journal.close()
+    assert records(path)[:4] == expected
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ValueError, match="the first"),
+        Journal(path, HEADER, 3),
+    ):
+        patch.setattr(os, "fsync", fails)
+        raise ValueError("the first")

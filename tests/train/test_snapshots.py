@@ -114,3 +114,23 @@ def test_killed_while_saving(tmp_path):
     Snapshots(tmp_path).save(last + 1, state(last + 1))
     assert not list(tmp_path.glob("*.tmp"))
     assert len(list(tmp_path.glob("*.pt"))) == len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_a_copy_under_another_name_is_no_snapshot(tmp_path):
+    """File managers and rsync make them; each was a traceback."""
+    snapshots = Snapshots(tmp_path)
+    snapshots.save(3, state(3))
+    for name in ("step-00000003 (copy).json", "step-x.json", "step-.json", "step-3.json.json"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    assert snapshots.steps() == [3]
+    assert holds(snapshots.newest(9), 3)
+
+
+def test_a_snapshot_is_of_the_journal_that_led_to_it(tmp_path):
+    snapshots = Snapshots(tmp_path, keep=9)
+    for step, digest in ((2, "a2"), (4, "a4"), (6, "b6"), (8, None)):
+        snapshots.save(step, state(step), digest)
+    assert holds(snapshots.newest(7, lambda step: f"a{step}"), 4)
+    assert holds(snapshots.newest(9, lambda step: f"a{step}"), 8)  # an older version bound none
+    snapshots.drop_from(7, lambda step: f"a{step}")
+    assert snapshots.steps() == [2, 4]

@@ -179,7 +179,7 @@ def save(name: Name, model: PreTrainedModel, pieces: PreTrainedTokenizerFast, lo
     folder = FOLDER / f"tiny-{name}"
     model.save_pretrained(folder)
     pieces.save_pretrained(folder)
-    (folder / "README.md").write_text(card.text(name, model, STEPS[name], loss))
+    (folder / "README.md").write_text(card.text(name, model, STEPS[name], loss), encoding="utf-8")
 
 
 def build_clm() -> None:

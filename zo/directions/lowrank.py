@@ -1,4 +1,4 @@
-"""Low-rank directions: z = U Vᵀ/√r for every matrix, standard normals for everything else.
+"""Low-rank directions: z = U Vᵀ/√r for every matrix, normal numbers for everything else.
 
     U ∈ R^{m×r}, V ∈ R^{n×r}, entries N(0, 1)
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zo.checks import check_int
 from zo.directions.direction import Directions, Key, Terms, Theta
+from zo.errors import ConfigError
 from zo.noise import GAUSSIANS, key_of
 
 _KEPT = 1 << 24  # numbers of factors that are kept between a look and its move, 64 MiB
@@ -53,20 +54,40 @@ class Factored(Directions):
 
 
 class LowRank(Factored):
-    """rank: r. every: steps for which V stays, or None for a new one in every direction."""
+    """rank: r. every: steps for which V stays, or None for a new one in every direction.
+
+    vectors: "unit" gives what is no matrix variance 1, "rank" 1/r. The second is LOZO's: its paper probes along U Vᵀ
+    and g, so that with U Vᵀ/√r here the step is the same only if vectors are g/√r.
+    """
 
     name = "lowrank"
     stream = GAUSSIANS
 
-    def __init__(self, rank: int = 1, every: int | None = None):
+    def __init__(self, rank: int = 1, every: int | None = None, vectors: str = "unit"):
         check_int("rank", rank, 1)
+        if vectors not in ("unit", "rank"):
+            raise ConfigError(f"vectors = {vectors!r} must be 'unit' (variance 1) or 'rank' (variance 1/r).")
         if every is not None:
             check_int("every", every, 1, "step, or null for new factors in every direction")
         self.rank = rank
         self.every = every
+        self.vectors = vectors
         self._kept: dict[tuple[str, str, int], Tensor] = {}
         self._size = 0
         self._step: int | None = None  # whose factors are kept
+
+    def norm2(self, weights: Theta) -> float:
+        if self.vectors == "unit":
+            return 1.0
+        sources = [weights.source(name) for name in weights.ids]
+        total = sum(source.numel() for source in sources)
+        matrices = sum(source.numel() for source in sources if is_matrix(source))
+        return (matrices + (total - matrices) / self.rank) / total
+
+    def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
+        if self.vectors == "unit" or self.rank == 1 or not self.plain(weights, name):
+            return terms
+        return [(key, scale / math.sqrt(self.rank)) for key, scale in terms]
 
     def thin(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor]:
         left: dict[int, Tensor] = {}  # Σ scale U/√r by the V it goes with

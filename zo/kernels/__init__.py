@@ -38,7 +38,9 @@ def best(device: torch.device, choice: str = "auto") -> Kernels:
     native = choice == "native" or (choice == "auto" and device.type == "cpu")
     form, reason = _native(device) if native else _triton(device)
     if form is not None:
-        return form
+        from zo.kernels.trial import tried  # late: it needs the blocks of zo, which need this package
+
+        return tried(form, device, by_name=choice != "auto")
     if choice == "auto":
         return Eager()
     raise ConfigError(f"kernels = {choice!r} cannot be had here. {reason} Use kernels = 'auto' or 'eager'.")

@@ -69,4 +69,4 @@ def roots(x: Tensor) -> Tensor:
 
 def f32(x: float) -> float:
     """x rounded to fp32, as every form must see it."""
-    return torch.tensor(x, dtype=torch.float32).item()
+    return torch.tensor(x, dtype=torch.float32, device="cpu").item()

@@ -55,7 +55,14 @@ def _build(compiler: str, options: list[str], runtime: Path | None) -> Path:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    facts = [_HEADER.read_text(), _SOURCE.read_text(), *options, version, _processor(), str(runtime)]
+    facts = [
+        _HEADER.read_text(encoding="utf-8"),
+        _SOURCE.read_text(encoding="utf-8"),
+        *options,
+        version,
+        _processor(),
+        str(runtime),
+    ]
     digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("ZO_CACHE") or Path.home() / ".cache" / "zo")
     path = folder / f"native-{digest}.so"
@@ -78,7 +85,7 @@ def _build(compiler: str, options: list[str], runtime: Path | None) -> Path:
 def _processor() -> str:
     """What -march=native depends on."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.machine() + platform.processor()
     return "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))

@@ -310,7 +310,7 @@ def write(
 ) -> None:
     """fp32 numbers into a block of weights that begins with element `start`, rounded as `update` says."""
     if low is not None:
-        high, dropped = rounding.split(new)
+        high, dropped = rounding.split(new, part.dtype)
         part.copy_(high)
         low.copy_(dropped)
     elif update == "stochastic" and part.dtype != torch.float32:
@@ -327,7 +327,7 @@ def outside(w: Tensor) -> IndexError:
 
 def _accumulate(noise: Sequence[Tensor], terms: Terms, shape: Sequence[int], device: torch.device) -> Tensor:
     if not terms:
-        return torch.zeros(shape, device=device)
+        return torch.zeros(shape, dtype=torch.float32, device=device)
     total = noise[0] * f32(terms[0][1])
     for z, (_, scale) in zip(noise[1:], terms[1:], strict=True):
         total += z * f32(scale)

@@ -12,7 +12,7 @@ enum Update { NEAREST, STOCHASTIC, MASTER };
 
 struct Head {
     void* w;              // weights, row-major
-    int16_t* low;         // low halves, when update is MASTER
+    int16_t* low;         // what rounding dropped, when update is MASTER
     const int64_t* rows;  // null, or the n rows wanted of a [height, width] matrix
     int64_t n, width, height;
     uint64_t id, rounding_key;
@@ -122,6 +122,29 @@ template <> struct Store<MASTER, Bf16> {
         U high = (bits + 0x8000u) >> 16;
         H h = __builtin_convertvector(high, H), l = __builtin_convertvector(bits - (high << 16), H);
         memcpy(w, &h, 32);
+        memcpy(low, &l, 32);
+    }
+};
+
+template <> struct Store<MASTER, Fp16> {
+    // The exponent field of a number of float16 as fp32 has it; below 2^-14 float16's spacing stays the same.
+    static U exponent(F wide) {
+        U field = ((U)wide >> 23) & 0xFFu;
+        return field < 113u ? U{} + 113u : field;
+    }
+    static F old(const Fp16* w, const int16_t* low) {
+        typedef int16_t L __attribute__((vector_size(32)));
+        F wide = widen(w), units = __builtin_convertvector(__builtin_convertvector((L)halves_at(low), I), F);
+        return wide + units * (F)((exponent(wide) - 25u) << 23);  // both exact, as the pair was split from fp32
+    }
+    static void put(Fp16* w, int16_t* low, const uint16_t*, F x) {
+        Fp16 half[16];
+        narrow(half, x);
+        F wide = widen(half), units = (x - wide) * (F)((279u - exponent(wide)) << 23);
+        const F magic = splat(0x1.8p23f);  // adding it rounds to whole numbers, ties to even
+        units = finite(wide) ? (units + magic) - magic : F{};
+        H l = __builtin_convertvector(__builtin_convertvector(units, I), H);
+        memcpy(w, half, 32);
         memcpy(low, &l, 32);
     }
 };
@@ -426,6 +449,7 @@ template <int STREAM, class KIND> static int dispatch(const Head& head, const Pl
         case BFLOAT16 * 3 + MASTER: run<STREAM, MASTER, Bf16>(head, plan, kind); return 0;
         case FLOAT16 * 3 + NEAREST: run<STREAM, NEAREST, Fp16>(head, plan, kind); return 0;
         case FLOAT16 * 3 + STOCHASTIC: run<STREAM, STOCHASTIC, Fp16>(head, plan, kind); return 0;
+        case FLOAT16 * 3 + MASTER: run<STREAM, MASTER, Fp16>(head, plan, kind); return 0;
     }
     return 2;
 }

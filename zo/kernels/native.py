@@ -58,7 +58,11 @@ class Native:
         """z of each key over elements start .. start + count of one parameter, fp32 [count]."""
         if self._library is None or device.type != "cpu" or stream == philox.ROUNDING:
             return self._eager.noise(keys, pid, stream, start, count, device, room)
-        out = torch.empty(len(keys), count) if room is None else room[:, :count]
+        out = (
+            torch.empty(len(keys), count, dtype=torch.float32, device=device)
+            if room is None
+            else room[:, :count]
+        )
         for key, row in zip(keys, out, strict=True):
             self._library.zo_noise(stream, key, pid, start, count, row.data_ptr())
         return out.unbind()
@@ -107,7 +111,10 @@ class Native:
         if not (self._takes(w, stream) and _has(entries, w)) or rows.device != w.device:
             return self._eager.perturb_rows(w, pid, stream, terms, rows, entries)
         w, rows = w.contiguous(), rows.to(torch.int64).contiguous()
-        out, plan = torch.empty(rows.numel(), w.shape[1], dtype=w.dtype), _pack_one(tuple(terms))
+        out, plan = (
+            torch.empty(rows.numel(), w.shape[1], dtype=w.dtype, device=w.device),
+            _pack_one(tuple(terms)),
+        )
         self._run(w, pid, stream, plan, (out.data_ptr(),), rows.numel(), w.shape[1], rows, entries=entries)
         return out
 
@@ -194,7 +201,7 @@ class Native:
         return known and self._library is not None and w.is_cpu and w.numel() > 0
 
     def _moves(self, w: Tensor, stream: int, low: Tensor | None) -> bool:
-        return self._takes(w, stream) and w.is_contiguous() and (low is None or w.dtype == torch.bfloat16)
+        return self._takes(w, stream) and w.is_contiguous() and (low is None or w.dtype != torch.float32)
 
     def _run(
         self,

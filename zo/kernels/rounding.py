@@ -3,9 +3,11 @@
 nearest     round to nearest even, as torch converts
 stochastic  round up with the probability of the discarded part, decided by 16 random bits; unbiased,
             never from a finite number to infinity; zeros, NaN and infinities stay as they are
-master      bfloat16 only: the 16 bits that rounding drops are kept beside the weight, so the pair is
-            the fp32 number: fp32 pattern = (weight pattern << 16) + low, low in [-2^15, 2^15); NaN is
-            one NaN, with low = 0
+master      what rounding drops is kept beside the weight as 16 bits, so that the pair is the fp32 number
+    bfloat16    fp32 pattern = (weight pattern << 16) + low, low in [-2^15, 2^15); NaN is one NaN, with low = 0
+    float16     fp32 number = weight + low * unit, unit = the weight's spacing / 2^15, low in [-2^14, 2^14]. The pair
+                is the fp32 number itself from 2^-16 up to float16's end at 65504; below 2^-16 it is that number
+                rounded to a multiple of 2^-39. NaN and infinities have low = 0.
 """
 
 import torch
@@ -13,18 +15,13 @@ from torch import Tensor
 
 from zo.errors import ConfigError
 
-UPDATES = ("nearest", "stochastic", "master")
+UPDATES = ("auto", "nearest", "stochastic", "master")
 
 
-def check_update(update: str, dtype: torch.dtype) -> None:
-    """Raises ConfigError unless weights of this dtype can take moves this way."""
+def check_update(update: str) -> None:
+    """Raises ConfigError unless weights can take moves this way."""
     if update not in UPDATES:
         raise ConfigError(f"update = {update!r} is none of {', '.join(UPDATES)}.")
-    if update == "master" and dtype not in (torch.bfloat16, torch.float32):
-        raise ConfigError(
-            f"update = 'master' keeps the low half of an fp32 number beside a bfloat16 weight, but the weights "
-            f"are {str(dtype).removeprefix('torch.')}. Load the model in bfloat16, or use update = 'stochastic'."
-        )
 
 
 def stochastic(x: Tensor, dtype: torch.dtype, halves: Tensor) -> Tensor:
@@ -52,13 +49,18 @@ def _stochastic_half(x: Tensor, bits: Tensor) -> Tensor:
 
 
 def join(weight: Tensor, low: Tensor) -> Tensor:
-    """The fp32 numbers of bfloat16 weights and their int16 low halves."""
+    """The fp32 numbers of 16-bit weights and the int16 numbers that `split` keeps beside them."""
+    if weight.dtype == torch.float16:
+        wide = weight.float()
+        return wide + low.float() * _power_of_two(_exponent(wide) - 25)
     high = weight.view(torch.int16).to(torch.int32) << 16
     return (high + low.to(torch.int32)).view(torch.float32)
 
 
-def split(x: Tensor) -> tuple[Tensor, Tensor]:
-    """bfloat16 weights and int16 low halves of fp32 x; the weight is x rounded to nearest, ties away."""
+def split(x: Tensor, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor]:
+    """16-bit weights and int16 numbers of fp32 x; the weight is x rounded to nearest, ties away (float16: to even)."""
+    if dtype == torch.float16:
+        return _split_half(x)
     pattern = x.view(torch.int32)
     pattern = torch.where(
         x.isnan(), 0x7FC00000, pattern
@@ -66,3 +68,32 @@ def split(x: Tensor) -> tuple[Tensor, Tensor]:
     high = (pattern + 0x8000) >> 16
     low = (pattern - (high << 16)).to(torch.int16)
     return high.to(torch.int16).view(torch.bfloat16), low
+
+
+def _split_half(x: Tensor) -> tuple[Tensor, Tensor]:
+    wide = _to_half(x)
+    # The difference is exact, and so is the product, for its factor is a power of two.
+    units = ((x - wide) * _power_of_two(279 - _exponent(wide))).round()
+    return wide.to(torch.float16), torch.where(wide.abs() < 65536.0, units, 0.0).to(torch.int16)
+
+
+def _to_half(x: Tensor) -> Tensor:
+    """fp32 x rounded to float16's numbers, ties to even, as fp32; beyond them 65536 or more.
+
+    Not by .to(float16).float(), of which inductor makes nothing at all.
+    """
+    pattern = x.view(torch.int32)
+    normal = ((pattern + 0xFFF + ((pattern >> 13) & 1)) & -8192).view(torch.float32)
+    subnormal = (x * 2.0**24).round() * 2.0**-24
+    rounded = torch.where(x.abs() < 2.0**-14, subnormal, normal)
+    return torch.where(x.isfinite(), rounded, x)
+
+
+def _exponent(wide: Tensor) -> Tensor:
+    """The exponent field of fp32 numbers that float16 holds; float16's spacing is the same for all below 2^-14."""
+    return ((wide.view(torch.int32) >> 23) & 0xFF).clamp(min=113)
+
+
+def _power_of_two(field: Tensor) -> Tensor:
+    """The fp32 number 2^(field - 127)."""
+    return (field << 23).view(torch.float32)

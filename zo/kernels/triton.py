@@ -73,7 +73,11 @@ class Triton(Eager):
         """z of each key over elements start .. start + count of one parameter, fp32 [count]."""
         if stream not in self.streams or start % _ALIGNED:
             return super().noise(keys, pid, stream, start, count, device, room)
-        places = torch.empty(len(keys), count, device=device) if room is None else room[:, :count]
+        places = (
+            torch.empty(len(keys), count, dtype=torch.float32, device=device)
+            if room is None
+            else room[:, :count]
+        )
         for key, place in zip(keys, places, strict=True):
             _run(None, place, None, pid, stream, [(key, 1.0)], 0.0, start)
         return places.unbind()
@@ -203,8 +207,9 @@ def _run(
 @lru_cache(maxsize=64)
 def _on(device: torch.device, terms: tuple[tuple[int, float], ...]) -> tuple[Tensor, Tensor]:
     """Keys and numbers there; kept, since all tensors of a step have the same and a copy waits for the device."""
-    keys = torch.tensor([_signed(key, 64) for key, _ in terms], dtype=torch.int64)
-    return keys.to(device), torch.tensor([c for _, c in terms], dtype=torch.float32).to(device)
+    keys = torch.tensor([_signed(key, 64) for key, _ in terms], dtype=torch.int64, device="cpu")
+    scales = torch.tensor([c for _, c in terms], dtype=torch.float32, device="cpu")
+    return keys.to(device), scales.to(device)
 
 
 def _halves(pid: int) -> tuple[int, int]:

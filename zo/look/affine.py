@@ -10,6 +10,8 @@ from torch import Tensor
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x Wᵀ + b; an fp32 bias beside 16-bit weights is added in fp32."""
+    if weight.dtype != x.dtype:  # a 16-bit layer whose weight is an fp32 copy
+        return affine(x.to(weight.dtype), weight, bias).to(x.dtype)
     x = x.contiguous()  # of a slice torch would copy W once a row, when W needs no gradient
     if bias is None or bias.dtype == x.dtype:
         return F.linear(x, weight, bias)
@@ -27,6 +29,9 @@ def add_thin(y: Tensor, x: Tensor, factors: tuple[Tensor, Tensor] | None) -> Ten
 
 def affine_into(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """affine of a matrix x, the same bits, written where the stacked output wants it."""
+    if weight.dtype != x.dtype:
+        y.copy_(affine(x, weight, bias))
+        return
     if bias is not None and bias.dtype == x.dtype:
         torch.addmm(bias, x, weight.T, out=y)
         return

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zo.backward import Backward
 from zo.directions import Probe
-from zo.look.look import Look, weighted_sums
+from zo.look.look import PLAIN, Look, weighted_sums
 from zo.optimizers import Probing
 
 
@@ -26,6 +27,7 @@ class ClosureLook(Look):
         self.directions = optimizer.directions
 
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
+        self.weights.refresh()
         sums = []
         for probe in probes:
             self.model = {
@@ -42,5 +44,5 @@ class ClosureLook(Look):
         self.forward_passes += len(probes)
         return sums
 
-    def gradient(self, batch: Any, *, seed: int | None) -> float:
+    def gradient(self, batch: Any, *, seed: int | None, how: Backward = PLAIN) -> float:
         raise TypeError("A closure is looked at without gradients.")

@@ -7,9 +7,10 @@ cut after padding, and (Σ w l, Σ w) of the parts are added in rank order.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from zo.backward import Backward
 from zo.directions import Key, Probe
 from zo.errors import ConfigError
-from zo.look.look import Look, cut, length, mean
+from zo.look.look import PLAIN, Look, cut, length, mean
 
 Sums = Callable[[Sequence[Any], Any], list[tuple[float, float]]]
 Gather = Callable[[Sequence[float], int], list[list[float]]]
@@ -36,7 +37,7 @@ class SharedLook:
         """The loss at θ and the slope of each key; a rank that has any key finds the loss too."""
         return self._told(self.look.slope_sums, keys, batch, 1)
 
-    def gradient(self, batch: Any, *, seed: int | None) -> float:
+    def gradient(self, batch: Any, *, seed: int | None, how: Backward = PLAIN) -> float:
         """Refused."""
         raise ConfigError("Gradients are not shared among processes: run first-order methods in one.")
 

@@ -18,10 +18,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zo.directions import Directions, Probe
+from zo.errors import LookError
 from zo.look import sites
 from zo.look.affine import add_thin, affine, affine_into
+from zo.look.agreement import Inputs
 from zo.look.batch_dims import BATCH, Layout, leading, parts, together
+from zo.look.order import RowOrder, quiet
 from zo.look.sites import Site
+from zo.precision import swallowed
 from zo.weights import Weights
 
 _SMALL = 1 << 14  # numbers; a call costs as much time as making so many
@@ -44,30 +48,47 @@ class Executor:
         self.weights = weights
         self.directions = directions
         self.sites = sites.find(model, weights, frozen_linears=cpu)
+        for site in self.sites:
+            rounded = [n for _, _, n in site.slots if n in weights.copies and weights.tensors[n].dim() > 1]
+            if rounded and isinstance(site.module, nn.Embedding):
+                raise swallowed(rounded, weights, None)
         self.perturbed: set[str] = set()
         self._probes: Sequence[Probe] = ()
         self._layout: Layout | None = None
+        self._inputs: Inputs | None = None
+        self._group = 0  # of the probe that a nested site is called for
         self._rows = 0
         self._calls: dict[int, int] = {}
         self._buffers: dict[tuple[torch.dtype, torch.device, str, int], Tensor] = {}
         self._made: dict[tuple[str, Probe], Tensor] | None = {} if materialise else None
 
     @contextmanager
-    def at(self, probes: Sequence[Probe], layout: Layout, rows: int) -> Iterator[None]:
+    def at(
+        self,
+        probes: Sequence[Probe],
+        layout: Layout,
+        rows: int,
+        inputs: Inputs | None = None,
+        order: RowOrder | None = None,
+    ) -> Iterator[None]:
         """Evaluations inside are at these probes, one group of rows each.
 
-        layout is filled or read. rows: leading dimension of one group's batch.
+        layout is filled or read. rows: leading dimension of one group's batch. inputs: notes what every site is
+        given. order: watches the model's operations, and not those of this class.
         """
         self._probes, self._layout, self._calls = probes, layout, {}
+        self._inputs = inputs
         self._rows = rows  # unless the model is called, with other rows
         replaced: list[tuple[nn.Module, Any]] = []
+        self._check_parameters()
         hook = self.model.register_forward_pre_hook(self._count_rows, with_kwargs=True, prepend=True)
         try:
             for site in self.sites:
-                if site.slots or len(probes) > 1 or layout.recording:
+                if site.slots or len(probes) > 1 or layout.recording or inputs is not None:
                     replaced.append((site.module, site.module.__dict__.get("forward")))
-                    original = site.module.forward
-                    site.module.__dict__["forward"] = partial(getattr(self, f"_{site.kind}"), site, original)
+                    original = quiet(order, True, site.module.forward)
+                    forward = partial(getattr(self, f"_{site.kind}"), site, original)
+                    site.module.__dict__["forward"] = quiet(order, False, forward)
             yield
         finally:
             hook.remove()
@@ -76,9 +97,19 @@ class Executor:
                     del module.__dict__["forward"]
                 else:
                     module.__dict__["forward"] = forward
-            self._probes = ()
+            self._probes, self._inputs = (), None
             if self._made is not None:
                 self._made = {}
+
+    def _check_parameters(self) -> None:
+        """Raises LookError where a module holds another parameter than the one that is trained."""
+        for site in self.sites:
+            for owner, attribute, name in site.slots:
+                if owner._parameters.get(attribute) is not self.weights.tensors[name]:
+                    raise LookError(
+                        f"{name} has been replaced by another tensor since the optimizer was made, which would not be "
+                        "trained. Write into the parameter (with torch.no_grad(): p.copy_(x)), or make a new optimizer."
+                    )
 
     def _count_rows(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         lengths = [n for n in leading((args, kwargs)) if n is not None]
@@ -90,11 +121,17 @@ class Executor:
         if len(self._probes) == 1:
             if self._layout.recording:
                 self._layout.record(site.number, inputs)
+            if self._inputs is not None:
+                self._inputs.note(self._group, site.number, inputs)
             return [inputs], True
         call = self._calls.get(site.number, 0)
         self._calls[site.number] = call + 1
         roles = self._layout.roles(site.number, call, inputs, len(self._probes), self._rows)
-        return parts(inputs, roles, len(self._probes)), BATCH in roles
+        split = parts(inputs, roles, len(self._probes))
+        if self._inputs is not None:
+            for group, part in enumerate(split):
+                self._inputs.note(group, site.number, part)
+        return split, BATCH in roles
 
     def _join(self, outputs: list[Any], carries: bool) -> Any:
         return outputs[0] if len(outputs) == 1 else together(outputs, carries, self._rows)
@@ -216,24 +253,28 @@ class Executor:
     def _swap(self, site: Site, original: Any, *args: Any, **kwargs: Any) -> Any:
         """Any other module: its tensors are replaced (never written) while its own forward runs."""
         inputs, carries = self._groups(site, (args, kwargs))
-        probes, outputs = self._probes, []
+        probes, first, outputs = self._probes, self._group, []
         try:
-            for probe, (a, k) in zip(probes, inputs, strict=True):
-                self._probes = (probe,)
+            for group, (probe, (a, k)) in enumerate(zip(probes, inputs, strict=True), first):
+                self._probes, self._group = (probe,), group
                 outputs.append(self._swapped(site, probe, original, a, k))
         finally:
-            self._probes = probes
+            self._probes, self._group = probes, first
         return self._join(outputs, carries)
 
     def _swapped(self, site: Site, probe: Probe, original: Any, args: Any, kwargs: Any) -> Any:
         """The forward of a module with the tensors of one probe in place of its own.
 
-        A module of vectors alone (a norm) computes with their fp32 copies and gives back the model's dtype;
+        A module of vectors alone (a norm), or of other tensors that are held in fp32, computes with their fp32
+        copies and gives back the model's dtype;
         one that mixes vectors and matrices, trained or not, gets all in the model's dtype.
         """
         own = [p for owner, _, _ in site.slots for p in owner._parameters.values() if p is not None]
+        held_wide = {
+            id(self.weights.tensors[name]) for _, _, name in site.slots if name in self.weights.copies
+        }
         wide = all(name in self.weights.copies for _, _, name in site.slots) and all(
-            p.dim() <= 1 for p in own
+            p.dim() <= 1 or id(p) in held_wide for p in own
         )
         held = {id(owner): (owner, owner._parameters) for owner, _, _ in site.slots}
         shown = {key: Watched(parameters) for key, (_, parameters) in held.items()}
@@ -270,3 +311,14 @@ class Watched(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         self.read.add(key)
         return super().__getitem__(key)
+
+
+def refuse_compiled(model: nn.Module) -> None:
+    """Raises LookError for a model of torch.compile, whose compiled forward does not see replaced ones."""
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise LookError(
+                f"{f'The part {name} of the model' if name else 'The model'} is compiled by torch.compile, and a "
+                "compiled forward does not see perturbed weights. Give the module as it was before: "
+                "torch.compile(model)._orig_mod, or do not call module.compile()."
+            )

@@ -8,17 +8,21 @@ exactly in float64 (math.fsum: the order, and so micro-batches, cannot matter) a
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from zo.backward import Backward
 from zo.checks import check_int
 from zo.directions import Key, Probe
 from zo.errors import LookError
 
 Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
+PLAIN = Backward()
 
 
 class Look(ABC):
@@ -107,32 +111,71 @@ class ModelLook(Look):
 
     model: nn.Module
 
-    def gradient(self, batch: Any, *, seed: int | None) -> float:
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside, the model is in eval mode; after, every module is in the mode it was in.
+
+        Raises LookError where the objective puts a module into train mode: every probe would have its own dropout.
+        """
+        training = [module for module in self._modules if module.training]
+        if training:
+            self.model.eval()
+        try:
+            yield
+            if changed := [module for module in self._modules if module.training]:
+                raise LookError(
+                    f"The objective put {type(changed[0]).__name__} into train mode, so that dropout would make the "
+                    "losses of probes differ by chance. Leave the mode of the model alone."
+                )
+        finally:
+            if any(module.training for module in self._modules):
+                self.model.eval()
+            for module in training:
+                module.training = True
+
+    @cached_property
+    def _modules(self) -> list[nn.Module]:
+        return list(self.model.modules())
+
+    def gradient(self, batch: Any, *, seed: int | None, how: Backward = PLAIN) -> float:
         """The loss at θ, its gradient left in .grad; one forward and one backward pass.
 
         seed: of dropout, in train mode; None evaluates in eval mode. The global generators are left alone.
+        how: fp32 gradients of 16-bit parameters, a scaled loss, checkpointing of layers.
         """
         losses, weights = [], []
+        rows = length(batch)
         self.forward_passes += 1
         self.backward_passes += 1
         devices = list({p.device.index for p in self.model.parameters() if p.device.type == "cuda"})
-        with torch.random.fork_rng(devices=devices, enabled=seed is not None), torch.enable_grad():
+        training = [(module, module.training) for module in self._modules]
+        with (
+            torch.random.fork_rng(devices=devices, enabled=seed is not None),
+            torch.enable_grad(),
+            how.around(self.model),
+        ):
             if seed is not None:
                 torch.manual_seed(seed)
             self.model.train(seed is not None)
             try:
                 for chunk in self.chunks(batch):
                     lost, weight = self.examples(chunk, 1)
-                    (lost * weight).sum().backward()
+                    ((lost * weight).sum() * how.factor(rows)).backward()
                     losses += (lost.detach() * weight)[0].tolist()
                     weights += weight[0].tolist()
             finally:
-                self.model.eval()
+                for module, mode in training:
+                    module.training = mode
         total = math.fsum(weights)
-        for parameter in self.model.parameters():
-            if parameter.grad is not None and total > 0.0:
-                parameter.grad /= total
+        for tensor in (*self.model.parameters(), *how.masters.values()):
+            if tensor.grad is not None and total > 0.0:
+                tensor.grad /= total * how.factor(rows)
         return mean(total_of(losses), total)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the host's allocator, had no more to give."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def weighted_sums(losses: Sequence[float], weights: Sequence[float]) -> tuple[float, float]:
@@ -152,4 +195,4 @@ def total_of(values: Sequence[float]) -> float:
 
 def fp32(x: float) -> float:
     """x rounded to fp32; the value that is told and journaled."""
-    return torch.tensor(x, dtype=torch.float64).float().item()
+    return torch.tensor(x, dtype=torch.float64, device="cpu").float().item()

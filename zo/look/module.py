@@ -1,22 +1,23 @@
 """The module executor as a look: any model, one by one or stacked, weights never written."""
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from zo.directions import Key, Probe
-from zo.errors import ConfigError, LookError
-from zo.look.batch_dims import Ambiguous, Layout, Unstackable, leading, shapes
+from zo.errors import ConfigError, Unseen
 from zo.look.dual import Duals, unpack
-from zo.look.executor import Executor
-from zo.look.look import ModelLook, Objective, weighted_sums
+from zo.look.executor import Executor, refuse_compiled
+from zo.look.look import Objective, length, mean, weighted_sums
+from zo.look.stacking import Stacking
 from zo.optimizers import Optimizer, Probing
+from zo.precision import check_first_losses, refuse_lost
 
 _AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "auto" allows
 # On a CPU also this many bytes of weights × numbers of input: where a call is long, stacking saves nothing and the
@@ -25,7 +26,7 @@ _AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "aut
 _AUTO_CPU = 22e9
 
 
-class ModuleLook(ModelLook):
+class ModuleLook(Stacking):
     """Evaluates probes on a module.
 
     optimizer: whose probes will be looked at; its weights must be the model's.
@@ -37,9 +38,13 @@ class ModuleLook(ModelLook):
         are made once a call of the objective, not once a call of the model. Probes then go one by one, and their
         weights take as much memory again as the trained ones. The losses are the same bits.
 
-    The first probe of every new shape of the batch goes alone: it shows which inputs of a module carry the
-    batch. The first look checks that every trained tensor was perturbed. A model that cannot be stacked is
-    looked at sequentially, with a warning; `sequential_because` says why.
+    A stack is compared with its probes alone (zo/look/agreement.py): all of them at the first batch, wherever its
+    rows or dimensions are new and at the looks 1, 2, 4, 8 and so on; one of them where a width is new. Losses and the
+    inputs of every site must have the same bits on a CPU and agree to rounding on a GPU. `check_forward_passes`
+    counts what this costs, at most 2 % of a run of 1,000 steps: a shape that is met when that is spent goes one by
+    one. A model that cannot be stacked, or whose data order its rows (zo/look/order.py), is looked at one by one, with
+    a warning; `sequential_because` says why. A difference found after steps that were not compared raises LookError.
+    The first look checks that every trained tensor was perturbed.
     """
 
     def __init__(
@@ -53,6 +58,9 @@ class ModuleLook(ModelLook):
         materialise: bool = False,
     ):
         super().__init__(model, objective, micro)
+        if isinstance(optimizer, Probing):
+            refuse_compiled(model)
+            refuse_lost(optimizer.weights, optimizer.eps)
         if probes_per_forward not in ("auto", "all") and not (
             isinstance(probes_per_forward, int) and probes_per_forward >= 1
         ):
@@ -68,7 +76,6 @@ class ModuleLook(ModelLook):
         )
         self._executor: Executor | None = None
         self._duals: Duals | None = None
-        self._layouts: dict[object, Layout] = {}
         self._checked = False
 
     @property
@@ -88,30 +95,24 @@ class ModuleLook(ModelLook):
         return self._duals
 
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
-        if self.model.training:
-            self.model.eval()
         losses: list[list[float]] = [[] for _ in probes]
         weights: list[list[float]] = [[] for _ in probes]
+        self.weights.refresh()
         self.weights.warm([key for probe in probes for key, _ in probe.terms], self.executor.directions)
-        for chunk in self.chunks(batch):
-            for start, group in self._groups(probes, chunk):
-                for i, (lost, weight) in enumerate(self._evaluate(group, chunk), start):
+        self._step, self._uncompared = _step_of(probes, self._step), False
+        with self.evaluating():
+            for number, chunk in enumerate(self.chunks(batch)):
+                self._ledger.share = Fraction(length(chunk), length(batch))
+                pairs = self._of_chunk(probes, chunk, first=number == 0)
+                for i, (lost, weight) in enumerate(pairs):
                     losses[i] += lost
                     weights[i] += weight
+        sums = [weighted_sums(lost, weight) for lost, weight in zip(losses, weights, strict=True)]
         if not self._checked:
-            self._check_perturbed(probes)
+            self._check_perturbed(probes, sums)
         self.forward_passes += len(probes)
-        return [weighted_sums(lost, weight) for lost, weight in zip(losses, weights, strict=True)]
-
-    def _groups(self, probes: Sequence[Probe], chunk: Any) -> Iterator[tuple[int, Sequence[Probe]]]:
-        """(number of the first, probes) of every model call."""
-        start = 0
-        while start < len(probes):
-            size = self._group_size(len(probes) - start, chunk)
-            if size > 1 and shapes(chunk) not in self._layouts:
-                size = 1
-            yield start, probes[start : start + size]
-            start += size
+        self._ledger.finish(self._step, self._uncompared)
+        return sums
 
     def _group_size(self, probes: int, chunk: Any) -> int:
         if self.sequential_because is not None:
@@ -125,39 +126,14 @@ class ModuleLook(ModelLook):
         cpu = all(tensor.is_cpu for tensor in self.weights.tensors.values())
         return sum(p.nbytes for p in self.model.parameters()) if cpu else 0
 
-    def _evaluate(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
-        """(losses, weights) of every example, for each probe."""
-        if len(probes) > 1:
-            try:
-                return self._stacked(probes, chunk)
-            except Ambiguous:
-                pass
-            except Unstackable as reason:
-                self.sequential_because = str(reason)
-                warnings.warn(f"Probes are evaluated one by one: {reason}.", stacklevel=4)
-        return [pair for probe in probes for pair in self._stacked([probe], chunk)]
-
-    def _stacked(self, probes: Sequence[Probe], chunk: Any) -> list[tuple[list[float], list[float]]]:
-        """One model call for all these probes, a copy of the chunk each."""
-        n = len(probes)
-        layout = self._layouts.get(shapes(chunk)) or Layout(recording=self._group_size(2, chunk) > 1)
-        batch = chunk if n == 1 else pytree.tree_map(lambda leaf: _repeated(leaf, n), chunk)
-        with torch.no_grad(), self.executor.at(probes, layout, _rows(chunk)):
-            losses, weights = self.examples(batch, n)
-        if layout.recording:  # and only now: an evaluation that failed half-way has seen half of the model
-            layout.recording = False
-            self._layouts[shapes(chunk)] = layout
-        return list(zip(losses.tolist(), weights.tolist(), strict=True))
-
     def slope_sums(self, keys: Sequence[Key], batch: Any) -> list[tuple[float, float]]:
         """By forward-mode differentiation: one pass on dual numbers for each key, counted as one forward pass."""
-        if self.model.training:
-            self.model.eval()
+        self.weights.refresh()
         sums: list[tuple[float, float]] = []
         for key in keys:
             lost, along, weights = [], [], []
             for chunk in self.chunks(batch):
-                with self.duals.along(key):
+                with self.evaluating(), self.duals.along(key):
                     losses, weight = self.examples(chunk, 1)
                     values, tangents = unpack(losses)
                 lost += values[0].tolist()
@@ -169,16 +145,21 @@ class ModuleLook(ModelLook):
         self.forward_passes += len(keys)
         return sums
 
-    def _check_perturbed(self, probes: Sequence[Probe]) -> None:
-        if any(probe.terms for probe in probes):
+    def _check_perturbed(self, probes: Sequence[Probe], sums: Sequence[tuple[float, float]]) -> None:
+        """Raises Unseen for weights that no probe moved, ConfigError where the model's 16 bits swallow what did."""
+        scales = [abs(scale) for probe in probes for _, scale in probe.terms]
+        if scales:
             self._check_used(self.executor.perturbed)
+            dtypes = [p.dtype for p in self.model.parameters() if p.is_floating_point()]
+            check_first_losses([mean(*pair) for pair in sums], self.weights, max(scales), dtypes)
 
     def _check_used(self, used: set[str]) -> None:
         if missed := sorted(self.weights.tensors.keys() - used):
             shown = ", ".join(missed[:5]) + (f" and {len(missed) - 5} more" if len(missed) > 5 else "")
-            raise LookError(
+            raise Unseen(
                 f"The forward of {type(self.model).__name__} does not use {shown}, or reads it from outside the module "
-                "that holds it, so a perturbation would not be seen. Freeze it with requires_grad = False."
+                "that holds it, so a perturbation would not be seen. Train an adapter instead (peft=lora), or freeze "
+                "it with requires_grad = False."
             )
         self._checked = True
 
@@ -199,9 +180,6 @@ def stack_size(probes_per_forward: int | str, probes: int, numbers: int, cpu_byt
     return math.ceil(probes / calls)
 
 
-def _rows(batch: Any) -> int:
-    return next(n for n in leading(batch) if n is not None)
-
-
-def _repeated(leaf: Any, n: int) -> Any:
-    return leaf.repeat(n, *[1] * (leaf.dim() - 1)) if isinstance(leaf, Tensor) else leaf
+def _step_of(probes: Sequence[Probe], last: int) -> int:
+    """The step that probes are of; the one after `last` where no probe names any."""
+    return max((key.step for probe in probes for key, _ in probe.terms), default=last + 1)

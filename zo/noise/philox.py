@@ -56,8 +56,8 @@ def _digest(data: bytes, person: bytes) -> int:
 
 def philox(counter: Sequence[Tensor | int], key: Sequence[Tensor | int], rounds: int = 10) -> list[Tensor]:
     """The four output words, int64 tensors with values in [0, 2³²); counters and keys broadcast."""
-    c = [torch.as_tensor(word, dtype=torch.int64) for word in counter]
-    k0, k1 = (torch.as_tensor(word, dtype=torch.int64) for word in key)
+    c = [_integers(word) for word in counter]
+    k0, k1 = (_integers(word) for word in key)
     for r in range(rounds):
         # int64 products wrap, which leaves the 64 bits of the unsigned product.
         p0, p1 = c[0] * _M0, c[2] * _M1
@@ -67,10 +67,15 @@ def philox(counter: Sequence[Tensor | int], key: Sequence[Tensor | int], rounds:
     return c
 
 
+def _integers(word: Tensor | int) -> Tensor:
+    """The word as a tensor; a number lies on the CPU, whatever torch's default device is."""
+    return word if isinstance(word, Tensor) else torch.tensor(word, dtype=torch.int64, device="cpu")
+
+
 def words(keys: Sequence[int], ids: Tensor | int, blocks: Tensor, stream: int) -> Tensor:
     """int32 bit patterns [len(keys), blocks, 4] of the given blocks (int64 [n]) of parameters `ids`."""
     k = torch.tensor([_signed(key) for key in keys], dtype=torch.int64, device=blocks.device).unsqueeze(1)
-    ids = torch.as_tensor(_signed(ids) if isinstance(ids, int) else ids, device=blocks.device)
+    ids = torch.tensor(_signed(ids), dtype=torch.int64, device=blocks.device) if isinstance(ids, int) else ids
     counter = (blocks, ids & _MASK, (ids >> 32) & _MASK, stream)
     out = philox(counter, (k & _MASK, (k >> 32) & _MASK))
     return torch.stack(out, dim=-1).to(torch.int32)
@@ -114,8 +119,8 @@ def gaussians(bits: Tensor) -> Tensor:
     cosine = _horner(_COS, z) * (z * z) - 0.5 * z + 1.0
     quadrant = (second >> 30) & 3
     odd = (quadrant & 1).bool()
-    a = torch.where(odd, sine, cosine) * torch.where((quadrant == 1) | (quadrant == 2), -1.0, 1.0)
-    b = torch.where(odd, cosine, sine) * torch.where(quadrant >= 2, -1.0, 1.0)
+    a = torch.where(odd, sine, cosine) * (1.0 - 2.0 * ((quadrant == 1) | (quadrant == 2)).float())
+    b = torch.where(odd, cosine, sine) * (1.0 - 2.0 * (quadrant >= 2).float())
     return torch.stack((radius * a, radius * b), dim=-1).flatten(-3)
 
 
@@ -177,7 +182,8 @@ def noise_many(
     sizes = [-(-count // per) for count in counts]
     blocks = torch.cat([torch.arange(size, device=device) for size in sizes])
     repeated = torch.repeat_interleave(
-        torch.tensor([_signed(i) for i in ids], device=device), torch.tensor(sizes, device=device)
+        torch.tensor([_signed(i) for i in ids], dtype=torch.int64, device=device),
+        torch.tensor(sizes, dtype=torch.int64, device=device),
     )
     values = _DECODE[stream](words(keys, repeated, blocks, stream))
     parts = values.split([size * per for size in sizes], dim=1)

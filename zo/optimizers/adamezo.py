@@ -19,7 +19,8 @@ step's directions, not the sum of squares. With one Rademacher direction a step 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -40,6 +41,14 @@ class AdaMeZO(TwoPoint):
     horizon: H. betas: β1 and β2. warmup: steps of MeZO at the start, H + 1 when null.
     update_scale: s. adam_eps: ε_A. eps_inside: √(v + ε_A), as in the paper, instead of √v + ε_A.
     """
+
+    acts_when: ClassVar[Mapping[str, str]] = {
+        "betas": "horizon > 1",
+        "warmup": "horizon > 1",
+        "update_scale": "horizon > 1",
+        "adam_eps": "horizon > 1",
+        "eps_inside": "horizon > 1 and adam_eps != 0",
+    }
 
     def __init__(
         self,
@@ -69,6 +78,7 @@ class AdaMeZO(TwoPoint):
         self.eps_inside = eps_inside
         self.rule = "direction" if betas[1] == 0.0 else "element"
         self.window = Window(horizon, n)
+        self.settled = 0 if horizon < 2 else self.warmup  # steps of the warm-up are a hundred times smaller
 
     def _check(self, horizon: int, warmup: int | None, update_scale: float, adam_eps: float) -> None:
         if self.directions.stateful:

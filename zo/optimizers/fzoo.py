@@ -1,4 +1,4 @@
-"""FZOO: fast zeroth-order optimizer (Algorithm 1 of the paper).
+"""FZOO: fast zeroth-order optimizer (ICLR 2026, Algorithm 1 of the paper).
 
     u_i ∈ {±1}^d, i = 1..N
     l_0 = L(θ),  l_i = L(θ + ε u_i)                    N + 1 forward passes
@@ -11,8 +11,9 @@ component along the gradient is about η, whatever ε, the dimension and the sca
 Paper and code: the paper's equation divides by ε once more, its Algorithm 1 and the code do not; all
 published learning rates are of the latter form, which is used here. σ has ddof 1 in the paper, 0 in the
 code: `ddof`. The code evaluates one probe after another in place, drops weight decay and ignores learning
-rate schedules; its released form cannot run (a module is missing). The paper has no guard for equal
-losses: here losses that spread less than `floor` make no move, and the step counts as idle.
+rate schedules; with ddof 0 its paths are those here to 4e-5, while its released training forward imports a module
+that is not in the repository (commit d4f8a8b). The paper has no guard for equal losses: here losses that spread
+less than `floor` make no move, and the step counts as idle.
 
 What is not in the paper, to take it apart:
 
@@ -26,7 +27,8 @@ A pair is its own centre, so that σ of pairs takes no degree of freedom off and
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +38,7 @@ from zo.directions import Probe, Spec
 from zo.directions import directions as kind
 from zo.errors import ConfigError
 from zo.estimators import deviation
+from zo.kernels.adam_window import f32
 from zo.names import Parameters
 from zo.optimizers.optimizer import Probing, Rate, warn
 from zo.weights import Weights
@@ -51,6 +54,8 @@ class FZOO(Probing):
     floor: smallest σ that is taken for a signal, in units of the loss.
     clip: bound on |l_i − l_0| / σ, or None.
     """
+
+    acts_when: ClassVar[Mapping[str, str]] = {"baseline": "sides == 'one'", "ddof": "sides == 'one'"}
 
     def __init__(
         self,
@@ -97,7 +102,7 @@ class FZOO(Probing):
         self.running = running
         self.floor = floor
         self.clip = clip
-        self._spread = torch.zeros(2, dtype=torch.float64)  # Σ β^k σ²_{t−k} and Σ β^k
+        self._spread = torch.zeros(2, dtype=torch.float64, device="cpu")  # Σ β^k σ²_{t−k} and Σ β^k
         self.losses_per_step = self.forward_passes = n + (sides == "one" and baseline == "l0")
 
     def ask(self, t: int) -> list[Probe]:
@@ -110,7 +115,9 @@ class FZOO(Probing):
         differences, sigma = self._compared(losses)
         if self.running:
             spread, count = (
-                self._spread.mul_(self.running).add_(torch.tensor([sigma**2, 1.0]).double()).tolist()
+                self._spread.mul_(self.running)
+                .add_(torch.tensor([f32(sigma**2), 1.0], dtype=torch.float64, device="cpu"))
+                .tolist()
             )
             sigma = math.sqrt(spread / count)
         has_base = self.sides == "one" and self.baseline == "l0"

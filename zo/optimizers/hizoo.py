@@ -22,8 +22,8 @@ held in [1e-12, 1e12], which the paper does not do.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from zo.checks import check_int
 from zo.directions import Gaussian, Probe
@@ -45,6 +45,12 @@ class HiZOO(Probing):
 
     alpha: α, in [0, 1). smooth, smooth_steps: α's schedule. estimator: "paper" or "code".
     """
+
+    acts_when: ClassVar[Mapping[str, str]] = {
+        "smooth": "alpha != 0",
+        "smooth_steps": "alpha != 0 and smooth != 'constant'",
+        "estimator": "alpha != 0",
+    }
 
     rule = "element"
     state_copies = 1.0  # H

@@ -38,8 +38,8 @@ class HiZOOL(HiZOO):
         self.columns: dict[str, Tensor] = {}
         for name, tensor in self.weights.tensors.items():
             height, width = shape(tensor)
-            self.rows[name] = torch.ones(height, device=tensor.device)
-            self.columns[name] = torch.ones(width, device=tensor.device)
+            self.rows[name] = torch.ones(height, dtype=torch.float32, device=tensor.device)
+            self.columns[name] = torch.ones(width, dtype=torch.float32, device=tensor.device)
 
     def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         return 4 * sum(sum(shape(tensor)) for tensor in tensors)

@@ -4,12 +4,13 @@
     p_i = (L(θ + ε U_i Vᵀ/√r) − L(θ − ε U_i Vᵀ/√r)) / 2ε
     θ ← θ − η ((1/n) Σ p_i U_i Vᵀ/√r + λ θ)                2n forward passes
 
-No state: V is a function of the seed and step // ν. Vectors get dense Gaussians, as in the authors' code.
+No state: V is a function of the seed and step // ν. Vectors get g/√r, g dense Gaussians.
 
-The paper probes along U Vᵀ and divides the step by r; with U Vᵀ/√r in both places it is the same estimate, whose
-expectation is the gradient at every rank, and the paper's ε is ε/√r here. **The authors' code leaves the 1/r out**:
-their learning rate η at rank r is r·η here (and the same at their r = 1). At every refresh of V their code moves along
-another U than it probed; here both are the same numbers by name.
+The paper and the authors' code probe along U Vᵀ, and along g for vectors; the paper divides the step of matrices by r,
+**the authors' code leaves that out**. With 1/√r on all numbers it is the same step as the code's: their ε is ε/√r here
+(ε = their ε · √r) and their learning rate η is r·η here, for matrices and vectors alike; at r = 1, the default of both,
+nothing differs. At every refresh of V their code moves along another U than it probed; here both are the same numbers
+by name.
 """
 
 import math
@@ -47,7 +48,7 @@ class LOZO(TwoPoint):
         seed: int = 0,
         on_nan: str = "stop",
     ):
-        spec = {"kind": "lowrank", "rank": rank, "every": nu}
+        spec = {"kind": "lowrank", "rank": rank, "every": nu, "vectors": "rank"}
         super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
 
 
@@ -81,13 +82,15 @@ class LOZOM(TwoPoint):
     ):
         if not 0.0 <= beta < 1.0:
             raise ConfigError(f"optimizer.beta = {beta} must lie in [0, 1).")
-        spec = {"kind": "lowrank", "rank": rank, "every": nu}
+        spec = {"kind": "lowrank", "rank": rank, "every": nu, "vectors": "rank"}
         super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
         self.beta = beta
         self.nu = nu
         self.kind = cast(LowRank, self.directions)
         self.state_tensors["momentum"] = {name: self._zeros(name) for name in self.weights.tensors}
-        self.state_tensors["window"] = {"": torch.full((1,), -1.0)}  # t // ν of the V that N belongs to
+        self.state_tensors["window"] = {
+            "": torch.full((1,), -1.0, dtype=torch.float32, device="cpu")
+        }  # t // ν of the V that N belongs to
 
     def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         """N of every matrix and the momentum of the rest, beside the factors."""
@@ -115,7 +118,8 @@ class LOZOM(TwoPoint):
                     for key, c in self.terms(t, slopes, 1.0)
                 )
             else:
-                g = self.weights.numbers(name, self.kind.stream, self.terms(t, slopes, 1.0))
+                terms = self.kind.terms(self.weights, name, self.terms(t, slopes, 1.0))
+                g = self.weights.numbers(name, self.kind.stream, terms)
             momentum.mul_(self.beta).add_(g, alpha=1.0 - self.beta)
         self.state_tensors["window"][""].fill_(t // self.nu)
         self.check_size(lr * math.sqrt(math.fsum(p * p for p in slopes)) / self.n * (1.0 - self.beta))

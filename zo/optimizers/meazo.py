@@ -50,7 +50,7 @@ class MEAZO(TwoPoint):
         super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
         self.beta = beta
         self.zeta = zeta
-        self.scale = torch.zeros(2, dtype=torch.float64)  # v, k
+        self.scale = torch.zeros(2, dtype=torch.float64, device="cpu")  # v, k
 
     def state(self) -> dict[str, torch.Tensor]:
         return super().state() | {"scale:": self.scale}
@@ -60,7 +60,7 @@ class MEAZO(TwoPoint):
         g = math.fsum(slopes) / self.n
         v, k = self.scale.tolist()
         v, k = self.beta * v + (1.0 - self.beta) * g * g, k + 1.0
-        self.scale.copy_(torch.tensor([v, k], dtype=torch.float64))
+        self.scale.copy_(torch.tensor([v, k], dtype=torch.float64, device="cpu"))
         root = math.sqrt(v / (1.0 - self.beta**k)) + self.zeta
         seen = self.metrics(losses, slopes) | {"root_v": root}
         if root == 0.0:

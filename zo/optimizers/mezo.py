@@ -17,7 +17,8 @@ Here the weights are never written while looking and the reported loss is the me
 `zo.look.InPlace` reproduces the walk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -36,6 +37,8 @@ class MeZO(TwoPoint):
 
     momentum: β. horizon: H, steps the momentum reaches back.
     """
+
+    acts_when: ClassVar[Mapping[str, str]] = {"momentum": "horizon > 1", "horizon": "momentum != 0"}
 
     def __init__(
         self,

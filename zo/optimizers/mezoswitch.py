@@ -19,8 +19,8 @@ AdaMeZO's warm-up, so that step t follows its step t + H + 1; here it follows st
 import json
 import math
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -39,6 +39,8 @@ class MeZOSwitch(TwoPoint):
 
     lr: η. factor: f, at least 1. record: a JSON file with a list of lengths, one a step, or None.
     """
+
+    acts_when: ClassVar[Mapping[str, str]] = {"factor": "lr != 0"}
 
     def __init__(
         self,

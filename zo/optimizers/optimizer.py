@@ -12,22 +12,24 @@ losses rebuilds the weights.
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 from torch import Tensor
 
+from zo.backward import Backward
 from zo.checks import check_int
 from zo.directions import Directions, Key, Probe
-from zo.errors import ConfigError, Diverged, JournalError
+from zo.errors import ConfigError, Diverged, Idle, JournalError
 from zo.kernels.adam_window import Moments
 from zo.kernels.formulas import Formula
 from zo.names import Parameters
-from zo.precision import check_eps, check_move
+from zo.precision import check_eps, check_move, unseen
 from zo.weights import Rule, Weights, as_weights
 
 Rate = float | Callable[[int], float]
 NO_DECAY = ("bias", "layer_norm", "layernorm", "norm.weight", "LayerNorm")
+IDLE_STEPS = 20  # of the beginning; a metric over few examples (objective=metric) can be equal for some
 _ROUNDING = -1  # the index of the key that names a step's rounding bits; directions count from 0
 
 
@@ -44,7 +46,7 @@ class Looker(Protocol):
 
     def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]: ...
 
-    def gradient(self, batch: Any, *, seed: int | None) -> float: ...
+    def gradient(self, batch: Any, *, seed: int | None, how: Backward) -> float: ...
 
     def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]: ...
 
@@ -61,14 +63,17 @@ class Optimizer(ABC):
 
     rule: how the move reads the directions: "direction" one after another, as a sum; "element" all numbers
         of a coordinate together (Weights.elementwise); "matrix" all of a matrix together.
-    slots: fp32 tensors like θ that the method keeps, by its own name for them; part of every snapshot.
+    state_tensors: fp32 tensors like θ that the method keeps, by its own name for them; part of every snapshot.
     replays_from: "losses" when the told losses determine the weights, "checkpoint" when they do not.
     losses_per_step: how many floats `tell` takes. forward_passes, backward_passes: cost of a step.
-    state_copies: numbers kept between steps for each trained weight (2: two moments), of 4 bytes each, or of
-        the weights' dtype in first-order methods. What is no multiple of the weights comes to it in `kept`.
-    skipped, idle: steps without a move because of such losses, or because the losses said nothing.
+    state_copies: numbers of 4 bytes kept between steps for each trained weight (2: two moments). State whose size is no
+        multiple of the weights is added by `state_bytes`.
+    skipped, idle: steps without a move because of such losses or gradients, or because the losses said nothing.
+    acts_when: arguments that have an effect under some values of the others alone, each with that condition, such as
+        {"horizon": "momentum != 0"}; all others always have one. Read from the source, so a literal.
     """
 
+    acts_when: ClassVar[Mapping[str, str]] = {}
     rule: Literal["direction", "element", "matrix"] = "direction"
     replays_from = "losses"
     losses_per_step: int
@@ -99,6 +104,7 @@ class Optimizer(ABC):
         self.state_tensors: dict[str, dict[str, Tensor]] = {}
         self.skipped = 0
         self.idle = 0
+        self._silent = 0  # steps from the first on whose losses said nothing
 
     def rate(self, t: int) -> float:
         """The learning rate of step t."""
@@ -112,18 +118,43 @@ class Optimizer(ABC):
         """Makes the move of step t and returns what it saw (loss, slopes or spread, learning rate).
 
         losses: one a probe, in order. lr: used instead of the schedule's (a budget of minutes).
-        Raises Diverged when a loss that counts is no finite number and on_nan is "stop".
+        Raises Diverged when a loss that counts is no finite number and on_nan is "stop", and Idle when none of the
+        first steps says anything.
         """
         if not all(math.isfinite(loss) for loss in self.required_losses(losses)):
             if self.on_nan == "stop":
                 raise Diverged(
-                    f"Step {t}: losses {', '.join(f'{loss:.4g}' for loss in losses)}. The learning rate or eps is "
-                    "too large for this model, or the data hold an example without a token to predict."
+                    f"Step {t}: losses {', '.join(f'{loss:.4g}' for loss in losses)}. {self.suspicion()}"
                 )
             self.skipped += 1
             return {"loss": math.nan}
         lr = self.rate(t) if lr is None else lr
-        return self._move(t, losses, lr) | {"lr": lr}
+        idle = self.idle
+        seen = self._move(t, losses, lr) | {"lr": lr}
+        self._count_silent(t, self.idle > idle or (len(losses) > 1 and len(set(losses)) == 1))
+        return seen
+
+    def _count_silent(self, t: int, silent: bool) -> None:
+        """Raises Idle when the first IDLE_STEPS steps all had losses that said nothing."""
+        if silent and self._silent == t:
+            self._silent += 1
+            if self._silent == IDLE_STEPS:
+                raise Idle(
+                    f"None of the first {IDLE_STEPS} steps made a move, because the losses of each were equal: what is "
+                    "perturbed does not reach them. Raise optimizer.eps, load a 16-bit model in float32, or check that "
+                    "the loss depends on the trained weights (a metric over few examples changes too rarely)."
+                )
+
+    def suspicion(self) -> str:
+        """Sentences that say what probably makes losses no finite numbers."""
+        return (
+            "The learning rate is too large for this model, its dtype too narrow (float16 ends at 65504: take bfloat16 "
+            "or float32), or the data hold an example without a token to predict."
+        )
+
+    def skipped_because(self) -> str:
+        """The reason for the last skipped step, as a clause."""
+        return "a loss is no finite number"
 
     def required_losses(self, losses: Sequence[float]) -> Sequence[float]:
         """Those losses without which there is no move: all, but in methods that can leave a point be."""
@@ -166,7 +197,10 @@ class Probing(Optimizer):
     """An optimizer that moves along sums of the directions of its own step.
 
     eps: perturbation radius ε. n: number of directions a step.
+    settled: the first step of the size that most steps have, at which the size is judged; later than 0 after a warm-up.
     """
+
+    settled = 0
 
     def __init__(
         self,
@@ -197,13 +231,26 @@ class Probing(Optimizer):
         """The names of the n directions of step t."""
         return [Key(self.seed, t, i) for i in range(self.n)]
 
+    def suspicion(self) -> str:
+        lost = unseen(self.weights, self.eps)
+        if lost:
+            return (
+                f"eps = {self.eps} is below the resolution of most entries of {lost[0]}, so that slopes are rounding "
+                "errors divided by eps. Raise eps, or load the model in float32."
+            )
+        return (
+            "The learning rate is too large for this model; or eps is too large, and probes leave the region in which "
+            "the model works; or eps is too small, and rounding errors divided by it are taken for slopes; or the data "
+            "hold an example without a token to predict."
+        )
+
     def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         return super().state_bytes(tensors) + 4 * self.directions.state_bytes(tensors)
 
     def apply(self, t: int, terms: Sequence[tuple[Key, float]], lr: float) -> None:
         """θ ← (1 − lr λ) θ + Σ c z, one pass."""
-        size = math.sqrt(math.fsum(c * c for _, c in terms))
-        self.check_size(size)
+        if t >= self.settled:
+            self.check_size(math.sqrt(math.fsum(c * c for _, c in terms)))
         self.weights.warm([key for key, _ in terms], self.directions)
         self.weights.move(terms, self.directions, **self.pass_options(t, lr))
 
@@ -213,7 +260,7 @@ class Probing(Optimizer):
         self.weights.elementwise(rule, keys, self.directions, self.state_tensors, **self.pass_options(t, lr))
 
     def check_size(self, size: float) -> None:
-        """At the first move, warns when one of about `size` an entry would be rounded away."""
+        """At the first move of a usual size, warns when one of about `size` an entry would be rounded away."""
         if size > 0.0 and not self._moved:
             check_move(self.weights, size)
             self._moved = True

@@ -11,7 +11,9 @@ There is no bias correction, and ζ stands inside the root. The first steps are 
 K is `n` here, and `sides = two` spends 2K passes for ĝ to order ε². The paper draws directions from the unit sphere and
 multiplies by d: `directions = sphere`, at ε = μ / √d for its radius μ. The default, Gaussians, differs from that by
 1 / √(2d) in length and saves a pass over the numbers. The authors' code perturbs one tensor at a time, 2K passes each;
-here z is one direction over all weights.
+here z is one direction over all weights. It also has ζ outside the root, and no factor d: with losses of order 1 its
+steps are these (ratios of 1.0000 to 1.0001 in 30 steps on one tensor), with losses of 1e-4 a step here is 0.18 (t = 0)
+to 0.80 (t = 29) of theirs, for ζ then counts here and not there.
 """
 
 import math

@@ -5,8 +5,8 @@
     ĝ = (1/n) Σ p_i z_i
 
 What a method does with ĝ is its own file; without a line on it, θ ← θ − η (ĝ + λ θ). The benchmark's code writes ĝ into
-`.grad`, tensor by tensor, and calls torch's optimizer; here ĝ is made in blocks and never exists as a whole. Its path
-for n > 1 keeps the last direction alone; here ĝ is the mean.
+`.grad`, tensor by tensor, and calls torch's optimizer; here ĝ is made in blocks and never exists as a whole. For n > 1
+the path that its loop calls (zo_step_v1) takes the mean over the directions, as here.
 """
 
 import math

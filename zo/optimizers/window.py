@@ -29,8 +29,8 @@ class Window:
 
     def state(self) -> dict[str, Tensor]:
         """For snapshots: the steps [k], and their slopes [k, n]."""
-        slopes = torch.tensor([slopes for _, slopes in self.steps], dtype=torch.float64)
-        steps = torch.tensor([step for step, _ in self.steps], dtype=torch.int64)
+        slopes = torch.tensor([slopes for _, slopes in self.steps], dtype=torch.float64, device="cpu")
+        steps = torch.tensor([step for step, _ in self.steps], dtype=torch.int64, device="cpu")
         return {"window:steps": steps, "window:slopes": slopes.view(-1, self.n)}
 
     def load(self, state: dict[str, Tensor]) -> None:

@@ -53,7 +53,7 @@ class ZOAdam(TwoPoint):
             raise ConfigError(f"optimizer.adam_eps = {adam_eps} must be above 0.")
         super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
         self.adam_eps = adam_eps
-        self.moves = torch.zeros((), dtype=torch.int64)
+        self.moves = torch.zeros((), dtype=torch.int64, device="cpu")
         self.state_tensors |= {"m": self.weights.zeros(), "v": self.weights.zeros()}
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:

@@ -18,7 +18,8 @@ ends, at 20,000 steps, near α 0.01, β1 0.13 and β2 0.01, from step 1024 to 16
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -39,6 +40,12 @@ class ZOAdaMU(Probing):
     alpha, beta1, beta2: values at the end of the annealing, in (0, 1]. warmup, annealed: where it begins and ends.
     sigma: σ, inside the root. signed: keep sign(p) m, as the authors' code.
     """
+
+    acts_when: ClassVar[Mapping[str, str]] = {
+        "warmup": "alpha != 1 or beta1 != 1 or beta2 != 1",
+        "annealed": "alpha != 1 or beta1 != 1 or beta2 != 1",
+        "signed": "beta1 != 1 or (beta2 != 1 and alpha != 1)",
+    }
 
     rule = "element"
     state_copies = 1.0  # m

@@ -11,7 +11,8 @@ In fp32, and in 16 bits rounded to nearest, the point moved to is bit for bit th
 batch never rises; stochastic rounding, fp32 masters of 16-bit weights, and directions with factors (lowrank, subspace),
 for which a look never makes the matrix, end within a rounding of it. A candidate whose loss is no finite number is not
 taken; without a loss at θ, or slopes, there is no step. Weight decay is no part of the points compared; it is applied
-with a move, and where θ is the best nothing changes. The authors' code walks to the third point and back in place.
+with a move, and where θ is the best nothing changes. The authors' code walks to the third point and back in place, and
+moves where the losses are equal (stays at θ here).
 """
 
 import math

@@ -9,8 +9,8 @@ n + 1 forward passes. An ĝ of 0 has the sign 0.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from zo.directions import Spec
 from zo.errors import ConfigError
@@ -26,6 +26,10 @@ class ZOSign(TwoPoint):
 
     sign: "element" as in the paper, "scalar" as in the authors' code. sides: "two" or "one".
     """
+
+    acts_when: ClassVar[Mapping[str, str]] = {
+        "sign": "n > 1 or directions not in ('rademacher', {'kind': 'rademacher'})"
+    }
 
     def __init__(
         self,

@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 
+from experiments.report.distinct import over_words
 from experiments.report.published import WORDS, Beside
 from experiments.report.tables.table import NOTHING, Entry, Table
 
@@ -31,6 +32,7 @@ def _table(name: str, group: Sequence[Beside]) -> Table:
     found = {(_method(row, ks), row.published.task): row for row in group}
     methods = list(dict.fromkeys(method for method, _ in found))
     counts = [f"{sum(row.verdict == verdict for row in group)} {verdict}" for verdict in WORDS]
+    over = over_words((row.published.method, row.varied) for row in group if row.deviation is not None)
     notes = list(dict.fromkeys(row.published.note for row in group if row.published.note))
     return Table(
         name,
@@ -40,6 +42,7 @@ def _table(name: str, group: Sequence[Beside]) -> Table:
         notes=(
             "Published, then these runs: = reproduced, within two published deviations, else within two points; "
             "≠ not reproduced; alone: not run, or not chosen on dev.",
+            *([f"± of these runs is over {over}."] if over else []),
             *(["Of the paper: " + "; ".join(notes) + "."] if notes else []),
         ),
     )
@@ -48,7 +51,10 @@ def _table(name: str, group: Sequence[Beside]) -> Table:
 def _method(row: Beside, ks: set[int | None]) -> str:
     number = row.published
     peft = "" if number.peft == "none" else f" {number.peft}"
-    return f"{number.method}{peft}" + (f", k {number.k}" if len(ks) > 1 and number.k is not None else "")
+    settings = f", {number.settings_text}" if number.settings else ""
+    return f"{number.method}{peft}{settings}" + (
+        f", k {number.k}" if len(ks) > 1 and number.k is not None else ""
+    )
 
 
 def _entry(row: Beside | None) -> Entry:

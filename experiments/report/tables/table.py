@@ -48,6 +48,16 @@ def spread(mean: float | None, deviation: float | None) -> str:
     return percent(mean) + ("" if deviation is None else f" ± {percent(deviation)}")
 
 
+def loss_words(loss: float | None) -> str:
+    """A loss to three digits; a dash for none."""
+    return NOTHING if loss is None else f"{loss:.3g}"
+
+
+def p_words(p: float) -> str:
+    """0.032, 1e-05."""
+    return f"{p:.2g}"
+
+
 def signed(fraction: float) -> str:
     """+1.2, −1.2."""
     return f"{100 * fraction:+.1f}".replace("-", "−")

@@ -134,10 +134,11 @@ function drawCurves(host, state) {
       fill: data.methods[curve.method].colour, opacity: 0.07, class: "band",
     }));
   const labels = [];
-  for (const curve of curves) {
+  const covered = (curve, i) => curves.slice(i + 1).some((c) => points(c, "mean").join() === points(curve, "mean").join());
+  for (const [i, curve] of curves.entries()) {
     const look = data.methods[curve.method], group = series(curve.method);
     group.append(svg("path", {
-      d: `M${points(curve, "mean").join("L")}`, fill: "none", stroke: look.colour, "stroke-width": 2,
+      d: `M${points(curve, "mean").join("L")}`, fill: "none", stroke: look.colour, "stroke-width": covered(curve, i) ? 7 : 2,
       "stroke-linejoin": "round", "stroke-linecap": look.dash ? "butt" : "round", "stroke-dasharray": look.dash || "none",
       class: "curve",
     }));
@@ -214,6 +215,6 @@ function drawStripAxis(host, column) {
   const wide = width > 240;
   for (const tick of ticks(low, high, wide ? 6 : 2).filter((t) => base === undefined || !wide || Math.abs(x(t) - x(base)) > 50))
     root.append(svg("text", { x: x(tick), y: 11, "text-anchor": "middle" }, short(tick)));
-  if (base !== undefined && wide) root.append(svg("text", { x: Math.max(x(base), 24), y: 11, "text-anchor": "middle" }, "majority"));
+  if (base !== undefined && wide) root.append(svg("text", { x: Math.min(Math.max(x(base), 24), width - 24), y: 11, "text-anchor": "middle" }, "majority"));
   host.append(root);
 }

@@ -1,0 +1,54 @@
+"""Keeps what is stored beside 16-bit parameters in step with what others write into them.
+
+An optimizer may be made before `load_state_dict`, an average of weights or a clipping writes the parameters. Matrices
+are then read as they are; an fp32 copy of a vector, and the low halves of `update = 'master'`, would be out of date.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class Following:
+    """What is known of parameters with copies and low halves, by name.
+
+    A copy follows where its parameter has other bits than the copy rounded. Low halves are dropped where torch knows
+    that the parameter was written; behind its back (`p.data.copy_`) they stay, half a unit in the last place at most.
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[str, tuple[int, int]] = {}
+
+    def note(self, name: str, tensor: Tensor) -> None:
+        """Remembers how a move left a parameter whose low halves are kept."""
+        self._states[name] = _state_of(tensor)
+
+    def refresh(
+        self, tensors: Mapping[str, Tensor], copies: Mapping[str, Tensor], low: Mapping[str, Tensor]
+    ) -> None:
+        """Takes over what others wrote since."""
+        groups: dict[tuple[torch.device, torch.dtype], list[str]] = {}
+        for name in copies:
+            groups.setdefault((tensors[name].device, tensors[name].dtype), []).append(name)
+        for (_, dtype), names in groups.items():  # all vectors of a device at once: one wait for a GPU
+            rounded = torch.cat([copies[name].view(-1) for name in names]).to(dtype)
+            if _same_bits(rounded, torch.cat([tensors[name].detach().view(-1) for name in names])):
+                continue
+            for name in names:
+                if not _same_bits(copies[name].to(dtype), tensors[name].detach()):
+                    copies[name].copy_(tensors[name].detach())
+        for name, halves in low.items():
+            if self._states.get(name) != _state_of(tensors[name]):
+                halves.zero_()
+                self.note(name, tensors[name])
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of 16-bit numbers are equal to the bit, NaN too."""
+    return torch.equal(one.contiguous().view(torch.int16), other.contiguous().view(torch.int16))
+
+
+def _state_of(tensor: Tensor) -> tuple[int, int]:
+    """Changes when torch writes a tensor, or it gets other memory."""
+    return tensor._version, tensor.data_ptr()
