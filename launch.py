@@ -2,6 +2,11 @@
 
 import sys
 
+from experiments.display.first_word import first_word
+
+if __name__ == "__main__":
+    first_word(sys.argv[1:])
+
 try:
     from experiments.commands.launch import main
 except ModuleNotFoundError as missing:

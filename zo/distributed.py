@@ -16,7 +16,9 @@ and ranks that differ are named. A process that dies closes its connections, so 
 fails at once; one that hangs is given up after `timeout`. Only this module imports torch.distributed.
 """
 
+import json
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +34,7 @@ from zo.errors import ConfigError, RankLost, RanksDiverged
 from zo.look import InPlace, Look, SharedLook
 from zo.optimizers import Optimizer
 from zo.optimizers.optimizer import Looker
-from zo.rank_env import RankInfo
+from zo.rank_env import RankInfo, devices_of, shared_devices
 from zo.rank_env import rank_info as place_in
 from zo.team import Report, Solo, T, Team
 from zo.weights import Weights
@@ -49,7 +51,9 @@ class Ranks(Team):
 
     place: where this process stands, by default as torchrun or srun said.
     share: "probes", "batch" or "both". check_every: steps between checksums of θ.
-    backend: "gloo", "nccl", or "auto": nccl where the machine shows a GPU for each of its processes.
+    backend: "gloo", "nccl", or "auto": nccl where every process has GPUs of its own.
+    gpus: that each process takes as its own, which is refused where some would be shared; 0: none; None: one, which
+    several may share.
     timeout: seconds that a rank is waited for, at the start and in every exchange.
 
     Raises RankLost when a process ends, hangs or does not come; RanksDiverged when they differ.
@@ -63,6 +67,7 @@ class Ranks(Team):
         check_every: int = 100,
         backend: str = "auto",
         timeout: float = 600.0,
+        gpus: int | None = None,
     ):
         if share not in ("probes", "batch", "both"):
             raise ConfigError(f"ranks.share = {share!r} must be 'probes', 'batch' or 'both'.")
@@ -73,11 +78,16 @@ class Ranks(Team):
         self.check_every = check_every
         self.timeout = timeout
         self.report: Report = lambda: (0, 0.0)
-        gpus = torch.cuda.device_count()
-        self.backend = ("nccl" if gpus >= place.here else "gloo") if backend == "auto" else backend
-        if gpus:
-            torch.cuda.set_device(place.local % gpus)
-        self._device = torch.device("cuda" if self.backend == "nccl" else "cpu")
+        self.backend = backend  # auto until the processes have met
+        self._own = gpus is not None
+        visible = torch.cuda.device_count()
+        if gpus is None:
+            self.devices = [place.local % visible] if visible else []
+        else:
+            self.devices = devices_of(place, visible, gpus) if gpus else []
+        if self.devices:
+            torch.cuda.set_device(self.devices[0])
+        self._device = torch.device("cpu")
         self._stop = 0
         self._seconds: float | None = None
         self._step = 0
@@ -86,19 +96,29 @@ class Ranks(Team):
     def __enter__(self) -> "Ranks":
         where = f"{self.place.address}:{self.place.port}"
         try:
+            limit = timedelta(seconds=self.timeout)
+            store, *_ = next(dist.rendezvous(f"tcp://{where}", self.rank, self.size, timeout=limit))
+            store.set_timeout(limit)
+            self.backend = _backend(self.backend, self._meet(store), self._own)
             dist.init_process_group(
                 self.backend,
-                init_method=f"tcp://{where}",
+                store=dist.PrefixStore("group", store),
                 rank=self.rank,
                 world_size=self.size,
-                timeout=timedelta(seconds=self.timeout),
+                timeout=limit,
             )
         except (RuntimeError, ValueError) as error:
             raise RankLost(
                 f"Rank {self.rank} did not meet the other {self.size - 1} at {where} within {self.timeout:g} seconds: "
                 f"{_line(error)}. Look for the first error of another rank, or for a firewall between the machines."
             ) from error
+        self._device = torch.device("cuda" if self.backend == "nccl" else "cpu")
         return self
+
+    def _meet(self, store: Any) -> list[list[str]]:
+        """The names of the devices of every rank."""
+        store.set(f"devices/{self.rank}", json.dumps([_name(device) for device in self.devices]))
+        return [json.loads(store.get(f"devices/{rank}")) for rank in range(self.size)]
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None or self.backend == "gloo":  # after an error nccl would wait for the rank that is gone
@@ -228,6 +248,25 @@ class Ranks(Team):
                 "ended, with a message of its own, or did not answer in time. The same command goes on from the "
                 "last whole step."
             ) from error
+
+
+def _name(device: int) -> str:
+    """A GPU by what no other has, on whatever machine."""
+    return f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"
+
+
+def _backend(wanted: str, everyone: Sequence[Sequence[str]], own: bool) -> str:
+    """The backend for ranks with these devices. own: raises ConfigError where two take the same."""
+    pairs = shared_devices(everyone)
+    if pairs and own:
+        named = " and ".join(f"ranks {one} and {other}" for one, other in pairs[:4])
+        raise ConfigError(
+            f"Processes would share a GPU: {named}. Start as many as there are GPUs, or let the scheduler bind GPUs of "
+            "its own to each (srun --gpus-per-task), or put the model on the CPU (model.device=cpu)."
+        )
+    if wanted != "auto":
+        return wanted
+    return "nccl" if all(everyone) and not pairs else "gloo"
 
 
 def _odd(values: Sequence[Hashable]) -> list[int]:

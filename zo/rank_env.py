@@ -7,7 +7,7 @@ that follows from the job's and the step's number. A batch script outside srun i
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zo.errors import ConfigError
@@ -71,6 +71,35 @@ def _slurm(environment: Mapping[str, str]) -> RankInfo:
         environment.get("MASTER_ADDR", address),
         _number(environment, "MASTER_PORT", low + number % (high - low)),
     )
+
+
+def devices_of(place: RankInfo, visible: int, each: int = 1) -> list[int]:
+    """The GPUs that a process takes, of the `visible` ones: `each`, from its place on its machine on.
+
+    A process that sees no more than `each` was given its own by what started it, and takes them. Raises ConfigError
+    where processes would share some.
+    """
+    if visible >= place.here * each:
+        return list(range(place.local * each, (place.local + 1) * each))
+    if visible in (0, each):
+        return list(range(visible))
+    raise ConfigError(
+        f"{place.here} processes here, each with {each} GPU{'s' * (each > 1)}, need {place.here * each} GPUs, of which "
+        f"{visible} can be seen. Start {max(1, visible // each)}, or ask for more GPUs (cluster.gpus and "
+        "model.resources.gpus are those of one process)."
+    )
+
+
+def shared_devices(everyone: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
+    """Pairs of ranks that take the same device; everyone: the names of the devices of each rank."""
+    first: dict[str, int] = {}
+    pairs = []
+    for rank, names in enumerate(everyone):
+        for name in names:
+            other = first.setdefault(name, rank)
+            if other != rank and (other, rank) not in pairs:
+                pairs.append((other, rank))
+    return pairs
 
 
 def first_host(nodes: str) -> str:

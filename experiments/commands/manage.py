@@ -1,6 +1,8 @@
 """python -m experiments status, logs, cancel, retry: of a sweep, of runs, of a folder above them."""
 
 import argparse
+import functools
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,16 +13,17 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.commands.watch import tell_waiting
 from experiments.config.saved import load_config
 from experiments.config.trusted import check_targets
 from experiments.display.console import new_console
 from experiments.launching.states import OPEN, State, find_runs, states
-from experiments.launching.submission import LOG, NAME, submission
+from experiments.launching.submission import LOG, Pending, freeze_again, submission
 from experiments.rundir.folder import RunFolder, title_of
 from zo.errors import ConfigError
 
 COMMANDS = {
-    "status": "how runs are: queued, running, requeued, finished, failed (and why), diverged, stopped",
+    "status": "how runs are: queued, running, requeued, finished, failed (and why), diverged, stopped, waiting",
     "logs": "the end of each run's log",
     "cancel": "stop runs at the step they are at; what waits in a queue is taken out of it",
     "retry": "run again what failed, as it was submitted",
@@ -38,7 +41,9 @@ def add(commands: Any) -> None:
             command.add_argument("--lines", type=int, default=20, help="lines of each log")
         if name == "retry":
             command.add_argument(
-                "--stopped", action="store_true", help="also runs that were stopped or cancelled"
+                "--stopped",
+                action="store_true",
+                help="also runs that were stopped or cancelled, or wait for nobody",
             )
             command.add_argument("--new-code", action="store_true", help="with the code as it is now")
             command.add_argument(
@@ -69,6 +74,7 @@ def _status(folders: Sequence[Path], console: Console) -> int:
     console.print(
         ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())
     )
+    tell_waiting(console, [row.folder for row in rows if row.state == "waiting"])
     return int(any(row.state in ("failed", "unreadable") for row in rows))
 
 
@@ -119,15 +125,12 @@ def _cancel(folders: Sequence[Path], console: Console) -> int:
 def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Console) -> int:
     """What failed, through the launcher that it was submitted with; a run by hand had none, and is left."""
     from experiments.launching import code_snapshot
-    from experiments.launching.start import start
 
-    again = [
-        row
-        for row in states(folders)
-        if row.state == "failed" or (request.stopped and row.state == "stopped")
-    ]
+    rows = states(folders)
+    left = [row for row in rows if row.state in ("stopped", "waiting")]
+    again = [row for row in rows if row.state == "failed" or (request.stopped and row in left)]
     if not again:
-        console.print("No run failed.")
+        console.print("No run failed." + ("" if request.stopped else _left(left, request.runs)))
         return 0
     groups: dict[str, list[State]] = {}
     by_hand = []
@@ -136,31 +139,52 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
         if asked is None or not asked.keys() >= {"launch", "cluster", "code"}:
             by_hand.append(row.folder)
         else:
-            groups.setdefault(str([asked["launch"], asked["cluster"]]), []).append(row)
+            alike = [asked[key] for key in ("launch", "cluster", "code")]  # the jobs of an array run one code
+            groups.setdefault(str([*alike, asked.get("pythonpath")]), []).append(row)
     if by_hand:
         listed = "\n".join(f"  {folder}" for folder in by_hand)
-        left = f"Started by hand, so launch.py with their choices goes on with them, not retry:\n{listed}"
+        by_hand_words = (
+            f"Started by hand, so launch.py with their choices goes on with them, not retry:\n{listed}"
+        )
         if not groups:
-            raise ConfigError(left)
-        console.print(left)
-    for row in [row for rows in groups.values() for row in rows]:  # all, before anything is written
+            raise ConfigError(by_hand_words)
+        console.print(by_hand_words)
+    for row in [row for group in groups.values() for row in group]:  # all, before anything is written
         check_targets(load_config(row.folder), request.allow)
         if not request.new_code:
             code_snapshot.check_own(Path((submission(row.folder) or {})["code"]), row.folder)
-    codes = []
-    for rows in groups.values():
-        for row in rows:
-            asked = submission(row.folder) or {}
-            if request.new_code:
-                asked["code"] = str(code_snapshot.freeze(row.folder.resolve().parents[3]))
-            folder = RunFolder(row.folder)
-            with folder.locked():
-                (row.folder / "STOP").unlink(missing_ok=True)
-                folder.write(
-                    NAME, {key: value for key, value in asked.items() if key not in ("job", "scheduler_log")}
-                )
-                folder.write_status("queued", launcher=asked["launch"]["name"], steps=row.steps)
-            last = asked
-        logs = Path(last["code"]).parents[1] / "sweeps" / "retried"
-        codes.append(start([row.folder for row in rows], last["launch"], last["cluster"], logs, console))
+    codes = [_start_again(group, request, console) for group in groups.values()]
+    if not request.stopped and left:
+        console.print(_left(left, request.runs).strip())
     return max(codes)
+
+
+def _start_again(rows: Sequence[State], request: argparse.Namespace, console: Console) -> int:
+    """Starts runs of one launcher, cluster and code as they were submitted."""
+    from experiments.launching import code_snapshot
+    from experiments.launching.start import start
+
+    pending = []
+    asked: dict[str, Any] = {}
+    for row in rows:
+        asked = submission(row.folder) or {}
+        if request.new_code:
+            asked["code"] = str(code_snapshot.freeze(row.folder.resolve().parents[3]))
+        freeze = functools.partial(freeze_again, row.folder, asked, row.steps)
+        pending.append(Pending(row.folder, load_config(row.folder), freeze))
+    given = list(request.runs)
+    sweep = len(given) == 1 and (given[0] / "sweep.json").is_file()
+    logs = given[0] if sweep else Path(asked["code"]).parents[1] / "sweeps" / "retried"
+    after = shlex.join(map(str, given))
+    return start(pending, asked["launch"], asked["cluster"], logs, console, after=after)
+
+
+def _left(rows: Sequence[State], given: Sequence[Path]) -> str:
+    """Says how many runs retry leaves, and the command that takes them."""
+    if not rows:
+        return ""
+    counts = Counter(row.state for row in rows)
+    words = " and ".join(
+        f"{count} {'is' if count == 1 else 'are'} {state}" for state, count in counts.items()
+    )
+    return f" {words}: python -m experiments retry --stopped {shlex.join(map(str, given))}"

@@ -3,6 +3,7 @@
 0 done, 1 a run failed, 2 wrong input, 3 another process is at some of the runs, which have not ended.
 """
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -18,15 +19,16 @@ from experiments.display.console import new_console
 from experiments.estimating.run_cost import Estimate, estimate
 from experiments.launching import code_snapshot
 from experiments.launching.check import Asked, Checked
-from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of
+from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of, unequal
 from experiments.launching.search import Study, show, value_of
-from experiments.launching.start import start
+from experiments.launching.slurm import described
+from experiments.launching.start import left_to_others, start
 from experiments.launching.states import with_jobs
-from experiments.launching.submission import freeze_run, write_sweep
-from experiments.launching.worker import BUSY
+from experiments.launching.submission import Pending, freeze_run, write_sweep
 from experiments.rundir.folder import title_of
 from experiments.rundir.lock import holder_of
 from experiments.training.stop import INTERRUPTED
+from experiments.watching.sweep_view import sweep_view
 from zo.errors import ConfigError
 
 SHOWN = 40  # runs that are listed by name
@@ -55,17 +57,29 @@ def sweep(asked: Asked, checked: Checked) -> int:
     if asked.dry:
         for line in _data_of(made):
             console.print(line, highlight=False, markup=False)
+        if made.launcher["name"] == "slurm" and todo:
+            configs = [run.config for run in todo]
+            for text in described(configs, made.cluster, f"zo-{checked.name}", made.runs_folder):
+                console.print(text)
         console.print("Nothing was started (--dry-run).")
         return 0
     folder = write_sweep(made.runs_folder, checked.name, made.runs, sys.argv)
     console.print(f"The sweep is {folder}.")
-    elsewhere = BUSY if busy and made.launcher["name"] == "local" else 0
+    local = made.launcher["name"] == "local"
+    elsewhere = [run.folder for run in busy]
     if not todo:
-        return elsewhere
+        return left_to_others(console, elsewhere) if local else 0
     snapshot = code_snapshot.freeze(made.runs_folder)
-    for run in todo:
-        freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
-    return start([run.folder for run in todo], made.launcher, made.cluster, folder, console) or elsewhere
+    names = {run.folder: short(run, made.runs) for run in todo}
+    pending = [_pending(run, snapshot, made, asked.again) for run in todo]
+    view = sweep_view(console, names)
+    code = start(pending, made.launcher, made.cluster, folder, console, view=view, names=names)
+    return (left_to_others(console, elsewhere) if local else 0) if code == 0 else code
+
+
+def _pending(run: Run, snapshot: Path, made: Plan, rerun: bool) -> Pending:
+    freeze = functools.partial(freeze_run, run, snapshot, made.launcher, made.cluster, rerun=rerun)
+    return Pending(run.folder, run.config, freeze)
 
 
 def _data_of(made: Plan) -> list[str]:
@@ -107,9 +121,10 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
                 f"SLURM still holds jobs of {', '.join(map(title_of, queued))}. Let them end, or `python -m "
                 "experiments cancel` them, and give the same command again."
             )
-        for run in todo:
-            freeze_run(run, snapshot, made.launcher, made.cluster, rerun=asked.again)
-        ended = start([run.folder for run in todo], launch, made.cluster, folder, console) if todo else 0
+        pending = [_pending(run, snapshot, made, asked.again) for run in todo]
+        names = {run.folder: _trial_name(run, space.fixed) for run in todo}
+        view = sweep_view(console, names)
+        ended = start(pending, launch, made.cluster, folder, console, view=view, names=names) if todo else 0
         if ended in (2, INTERRUPTED):
             return ended
         worst = max(worst, ended)
@@ -117,6 +132,11 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
             study.tell(trial, value_of(folders))
     show(console, study, space)
     return worst
+
+
+def _trial_name(run: Run, fixed: Sequence[str]) -> str:
+    """Returns what the trial tries, and its seed, as overrides."""
+    return " ".join(text for text in run.overrides if text not in fixed) or title_of(run.folder)
 
 
 def _config(overrides: Sequence[str]) -> dict[str, Any]:
@@ -142,22 +162,25 @@ def _overview(
         title_justify="left",
         caption_justify="left",
     )
-    for column in ("run", "steps", "state", *(("GiB", "GPU-hours") if needs else ())):
+    words = unequal(made.runs)
+    passes = ("forwards",) if words else ()
+    for column in ("run", "steps", *passes, "state", *(("GiB", "GPU-hours") if needs else ())):
         table.add_column(column, overflow="fold")
     for run in made.runs[:SHOWN]:
         state = "again" if rerun and run.ended else "elsewhere" if run in busy else state_of(run)
-        row = [short(run, made.runs), f"{run.steps:,}", state]
+        forwards = ["-" if run.passes is None else f"{run.passes:,}"] if words else []
+        row = [short(run, made.runs), f"{run.steps:,}", *forwards, state]
         if needs is not None:
             need = needs.of(run.config)
             row += ["?", "?"] if need is None else [f"{need.peak / 2**30:.2g}", f"{need.hours:.2g}"]
         table.add_row(*row)
     if len(made.runs) > SHOWN:
         table.add_row(f"and {len(made.runs) - SHOWN} more")
+    captions = [words] if words else []
     if needs is not None:
         about = "Memory and GPU-hours are estimates; python -m experiments estimate says by what."
-        table.caption = "\n".join(
-            [about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))]
-        )
+        captions += [about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))]
+    table.caption = "\n".join(captions)
     return table
 
 

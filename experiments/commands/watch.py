@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from experiments.display.console import new_console
+from experiments.launching.submission import command_of
 from experiments.watching.follow import Flock, Followed
 from experiments.watching.run_table import ATTENTION, Overview, line
 from zo.errors import ConfigError
@@ -58,7 +59,20 @@ def watch(find: Find, once: bool, every: float, console: Console | None = None) 
             _told(flock, find, every, console)
         except KeyboardInterrupt:
             return INTERRUPTED
+    tell_waiting(console, [run.folder for run in flock.runs if run.state.state == "waiting"])
     return int(any(run.state.state in ATTENTION for run in flock.runs))
+
+
+def tell_waiting(console: Console, folders: Sequence[Path]) -> None:
+    """Says which command goes on with runs that nobody will start."""
+    if not folders:
+        return
+    wait = "1 run waits" if len(folders) == 1 else f"{len(folders)} runs wait"
+    console.print(f"{wait}, and no process will start what waits. The same command goes on:", soft_wrap=True)
+    for command in dict.fromkeys(
+        command for folder in folders if (command := command_of(folder)) is not None
+    ):
+        console.print(f"  {command}", highlight=False, soft_wrap=True)
 
 
 class _Finder:

@@ -41,7 +41,8 @@ class Slurm:
 class Cluster:
     """A site, in sbatch's words; null leaves a flag away, and gpus, mem, minutes to model.resources.
 
-    mem: GiB of a node. cpus: a task. tasks: processes that share a run. parallel: jobs of an array at once.
+    gpus, mem: of one process, mem in GiB; a node gets `tasks` times as much. cpus: a task. nodes: of a run. tasks:
+    processes on each node, which share the run. parallel: jobs of an array at once.
     max_array: jobs of an array. signal_seconds: from the signal to the end of the time. setup: shell lines before
     the run. python: what starts Python, such as a container's; null: this one. more: other flags of sbatch.
     """
@@ -56,6 +57,7 @@ class Cluster:
     mem: int | None = None
     minutes: int | None = None
     cpus: int | None = None
+    nodes: int = 1
     tasks: int = 1
     parallel: int = 64
     max_array: int = 1000
@@ -65,7 +67,8 @@ class Cluster:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        least = {"gpus": 0, "mem": 1, "minutes": 1, "cpus": 1, "tasks": 1, "parallel": 1, "max_array": 1}
+        least = {"gpus": 0, "mem": 1, "minutes": 1, "cpus": 1, "nodes": 1, "tasks": 1, "parallel": 1}
+        least["max_array"] = 1
         low = [
             f"cluster.{spec.name}={value}: it is at least {least[spec.name]}."
             for spec in fields(self)

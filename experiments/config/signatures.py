@@ -86,8 +86,11 @@ def _path(module: str) -> Path | None:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None:
         return None
+    if not spec.submodule_search_locations:  # a module of one file
+        source = Path(spec.origin) if spec.has_location and spec.origin else None
+        return source if source is not None and source.suffix == ".py" and not rest else None
     for root in spec.submodule_search_locations:
         base = Path(root).joinpath(*rest)
         for path in (base.with_suffix(".py"), base / "__init__.py"):

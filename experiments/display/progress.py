@@ -122,6 +122,8 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
     for kind, why in unmoved.items():
         if result[f"{kind}_steps"]:
             rows[f"{kind} steps"] = f"{result[f'{kind}_steps']:,} without a move ({why})"
+    if result.get("reason"):
+        rows["because"] = result["reason"]
     if result.get("learned_nothing"):
         rows["learned nothing"] = f"{result['learned_nothing']}; try a larger learning rate or more steps"
     if result.get("unscored"):  # runs of earlier versions have none

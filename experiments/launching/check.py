@@ -1,8 +1,10 @@
 """From a command line with several values to checked configurations, without torch, and all that is wrong at once."""
 
 import hashlib
+import importlib.util
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +73,51 @@ def check(asked: Asked) -> Checked:
             )
             result.problems.append(Problem(key, what))
     result.problems += wrong.problems()
+    if configs:
+        result.problems += _site_problems(configs, asked.dry)
     return result
+
+
+def _site_problems(configs: Sequence[Mapping[str, Any]], dry: bool) -> list[Problem]:
+    """Returns what keeps a sweep from SLURM: programs that are missing, and several tasks on one device."""
+    if configs[0]["launcher"]["name"] != "slurm":
+        return []
+    problems = []
+    if not dry and (missing := missing_programs()):
+        problems.append(Problem("launcher=slurm", missing))
+    tasks = configs[0]["cluster"]["tasks"]
+    for config in configs if tasks > 1 else ():
+        model = config["model"]
+        named = next((key for key in ("device", "device_map") if one_device(model[key])), None)
+        if named is not None:
+            what = (
+                f"It names devices, and cluster.tasks={tasks} processes of a node would all take the same. Take "
+                f"model.{named}={'auto' if named == 'device' else 'balanced'}, with which each has its own."
+            )
+            problems.append(Problem(f"model.{named}={model[named]}", what))
+    return list(dict.fromkeys(problems))
+
+
+def one_device(choice: Any) -> bool:
+    """Returns whether a model.device or model.device_map means certain GPUs, whichever process asks."""
+    return isinstance(choice, Mapping) or str(choice).startswith("cuda:")
+
+
+def missing_programs() -> str | None:
+    """A sentence where launcher=slurm cannot submit from this machine."""
+    if shutil.which("sbatch") is None:
+        return (
+            "launcher=slurm needs sbatch, which is not here. Start it on a login node of the cluster, or take "
+            "launcher=local."
+        )
+    if shutil.which("srun") is None:
+        return (
+            f"launcher=slurm needs srun, which is not beside {shutil.which('sbatch')}: jobs start their tasks by it. "
+            "Load the site's module of SLURM, or put the folder that has srun into PATH."
+        )
+    if importlib.util.find_spec("submitit") is None:
+        return "launcher=slurm needs the package submitit: pip install -e '.[slurm]'"
+    return None
 
 
 def _expanded(asked: Asked) -> tuple[str, list[list[str]], list[Problem], Space | None]:

@@ -1,6 +1,7 @@
 """The code a run was submitted with, kept: runs/code/<hash12>/, so that a queued run does not see later edits.
 
-Of a git checkout, every file that git tracks or would add, as it is on disk; elsewhere the packages and conf/.
+Of a git checkout, every file that git tracks or would add, as it is on disk; elsewhere the packages and conf/. Modules
+of one file beside launch.py belong to it: an optimizer's `_target_` may name one.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.rundir.folder import current_umask
 from experiments.rundir.provenance import ROOT, source
 from zo.errors import ConfigError
 
@@ -32,6 +34,7 @@ def files(root: Path) -> list[Path]:
         "--exclude-standard",
         "--",
         *PARTS,
+        ":(glob)*.py",
     ]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split(
@@ -40,7 +43,7 @@ def files(root: Path) -> list[Path]:
         found = {Path(name) for name in listed if name}
     except (OSError, subprocess.SubprocessError):
         found = {path.relative_to(root) for part in PARTS for path in (root / part).rglob("*")}
-        found |= {Path(part) for part in PARTS}
+        found |= {Path(part) for part in PARTS} | {path.relative_to(root) for path in root.glob("*.py")}
         found = {path for path in found if "__pycache__" not in path.parts}
     return sorted(path for path in found if (root / path).is_file())
 
@@ -57,7 +60,7 @@ def freeze(runs: Path, root: Path = ROOT) -> Path:
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / name, made / name)
     (made / RECORD).write_text(json.dumps(source(root)), encoding="utf-8")
-    made.chmod(0o755)
+    made.chmod(0o777 & ~current_umask())  # mkdtemp makes it for its owner alone
     try:
         os.rename(made, target)
     except OSError:  # another process was faster

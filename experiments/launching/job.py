@@ -19,7 +19,9 @@ from typing import Any
 
 from experiments.launching.submission import submission
 from experiments.rundir.folder import RunFolder
+from experiments.rundir.lock import steady_holder_of
 
+BUSY = 3  # exit code: another process is at this run
 SHARE = 0.6  # of the time between signal and end that a step may take
 
 
@@ -29,6 +31,9 @@ def job(path: str) -> None:
     asked: Any = submission(folder.path)
     lead = rank() == 0
     _speak_into(folder.path / ("log.txt" if lead else f"log-rank{rank()}.txt"))
+    if lead and (why := _not_ours(folder, asked)):
+        sys.stderr.write(f"{why}\n")
+        raise SystemExit(BUSY)
     requeue = Requeue(folder, asked["cluster"]["signal_seconds"], asked["launch"]["requeues"], lead)
     requeue.listen()
     from experiments.launching.worker import work  # late: a signal may come while torch is imported
@@ -37,6 +42,16 @@ def job(path: str) -> None:
     requeue.after(code)
     if code:
         raise SystemExit(code)
+
+
+def _not_ours(folder: RunFolder, asked: Mapping[str, Any]) -> str:
+    """Returns why this job is not the one that should run this folder; '' where it is."""
+    noted = asked.get("job", job_id())  # it may have begun before its number was noted
+    if noted != job_id():
+        return f"This run was submitted again as job {noted}, so job {job_id()} ends: {folder.path}"
+    if (holder := steady_holder_of(folder.path / "lock")) is not None:
+        return f"Process {holder['pid']} on {holder['host']} is at this run, so this job ends: {folder.path}"
+    return ""
 
 
 def rank() -> int:
@@ -125,7 +140,7 @@ def _state() -> str:
 
 def _speak_into(path: Path) -> None:
     """From now on this process's output goes to the run's own log."""
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(log, stream.fileno())

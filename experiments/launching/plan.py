@@ -5,6 +5,7 @@ in memory: model files are digested once a sweep, examples drawn and tokenised o
 """
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from experiments.config.problems import Problem
-from experiments.config.run_id import Config, folder_of, hash_of, name_of, seed_of
+from experiments.config.run_id import Config, folder_of, hash_of, method_of, name_of, seed_of, trains
 from experiments.config.tracker_config import choice_of
 from experiments.launching.check import Checked, Tally, varied
 from experiments.launching.seeds import Drawn, copies, drawn
@@ -23,8 +24,9 @@ from experiments.rundir.folder import RunFolder, title_of
 from experiments.rundir.json_files import read_result
 from experiments.tasks.summary import Summary
 from experiments.tasks.task import Task, load_task
-from experiments.training.session import steps_of
+from experiments.training.session import steps_of, trial_optimizer
 from zo.errors import ConfigError, DataError
+from zo.optimizers.firstorder import BACKWARD_COST
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Run:
     folder: Path
     drawn: Drawn
     data: Summary = field(default_factory=Summary)
+    passes: int | None = None  # forward passes of the training; None: none, or as many as its minutes allow
 
     @property
     def ended(self) -> bool:
@@ -87,7 +90,36 @@ class Planner:
             self._dropouts[model] = configured_dropout(AutoConfig.from_pretrained(loaded.folder).to_dict())
         parts = drawn(config, steps, loaded.family, self._dropouts[model])
         folder, summary = folder_of(config, name, decides), self._tasks[task].summary
-        return Run(tuple(overrides), kept, name, decides, steps, folder, parts, summary)
+        return Run(
+            tuple(overrides), kept, name, decides, steps, folder, parts, summary, _passes(config, steps)
+        )
+
+
+def _passes(config: Config, steps: int) -> int | None:
+    """Forward passes of so many steps, a backward pass counted as budgets count it."""
+    if not trains(config) or config["budget"]["minutes"] is not None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the optimizer proper will warn
+        one = trial_optimizer(config)
+    return steps * (one.forward_passes + BACKWARD_COST * one.backward_passes)
+
+
+def unequal(runs: Sequence[Run]) -> str | None:
+    """A sentence where the methods of a sweep do not get the same forward passes, and so are not yet comparable."""
+    by_method: dict[str, set[int]] = {}
+    for run in runs:
+        if run.passes is not None:
+            by_method.setdefault(method_of(run.config), set()).add(run.passes)
+    if len({frozenset(passes) for passes in by_method.values()}) < 2:
+        return None
+    amounts = ", ".join(
+        f"{method} {' or '.join(f'{n:,}' for n in sorted(passes))}" for method, passes in by_method.items()
+    )
+    return (
+        f"These methods do not get the same forward passes: {amounts}. A comparison at equal cost says "
+        f"budget.forward_passes={max(max(passes) for passes in by_method.values())}, of which each makes its own steps."
+    )
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from experiments.config.saved import load_config
+from experiments.launching.job import BUSY
+from experiments.launching.states import outcome_of
 from experiments.launching.submission import LOG, submission
-from experiments.launching.worker import BUSY
 from experiments.rundir.folder import RunFolder, title_of
+from experiments.training.stop import INTERRUPTED
 
+ACKNOWLEDGED = "Every run stops after its step; Ctrl-C again ends all at once."
+_ENDED_EARLY = (-signal.SIGTERM, -signal.SIGINT)  # exit codes of a run that had no handlers yet
 LINES = 1000  # characters at the end of a log in which its last line is looked for
 
 
@@ -36,7 +41,20 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether it needs someone's attention; a run that another process is at, or that was stopped, does not."""
-        return self.code not in (0, BUSY, -signal.SIGTERM)
+        return self.code not in (0, BUSY, INTERRUPTED, *_ENDED_EARLY)
+
+    @property
+    def busy(self) -> bool:
+        """Returns whether another process is at the run."""
+        return self.code == BUSY
+
+
+@dataclass(frozen=True)
+class Show:
+    """A pool's voice. line: prints one that stays. note: shows words at once; None: stderr, past all buffers."""
+
+    line: Callable[[str], None]
+    note: Callable[[str], None] | None = None
 
 
 class Devices:
@@ -72,15 +90,19 @@ def gpus() -> list[str]:
 class Pool:
     """Runs in processes; see the module."""
 
-    def __init__(self, parallel: int, threads: int | None, say: Callable[[str], None]):
+    def __init__(
+        self, parallel: int, threads: int | None, show: Show, names: Mapping[Path, str] | None = None
+    ):
         self._all = gpus()
         self._devices = Devices(self._all)
         self._parallel = parallel
         self._threads = threads or max(1, (os.cpu_count() or 1) // parallel)
-        self._say = say
+        self._show = show
+        self._names = names or {}
         self._lock = threading.Lock()
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._stopping = 0
+        self._signalled: dict[int, object] = {}  # processes that were asked to stop
         self.reason: str | None = None
 
     def __call__(self, folders: Sequence[Path]) -> list[Outcome]:
@@ -98,7 +120,7 @@ class Pool:
         return [outcome for future in futures if (outcome := future.result()) is not None]
 
     def _one(self, folder: Path, number: int, of: int) -> Outcome | None:
-        title = f"[{number}/{of}] {title_of(folder)}"
+        title = f"[{number}/{of}] {self._names.get(folder) or title_of(folder)}"
         wanted = min(load_config(folder)["model"]["resources"]["gpus"], len(self._all))
         devices = self._devices.take(wanted)
         began = time.monotonic()
@@ -106,14 +128,14 @@ class Pool:
             process = self._start(folder, devices)
             if process is None:
                 return None
-            self._say(f"{title} started{f' on GPU {chr(44).join(devices)}' if devices else ''}")
+            self._show.line(f"{title} started{f' on GPU {chr(44).join(devices)}' if devices else ''}")
             code = process.wait()
             with self._lock:
                 del self._running[process.pid]
         finally:
             self._devices.give(devices)
         outcome = Outcome(folder, code, time.monotonic() - began)
-        self._say(f"{title} {self._ended(outcome)}")
+        self._show.line(f"{title} {self._ended(outcome)}")
         return outcome
 
     def _start(self, folder: Path, devices: Sequence[str]) -> "subprocess.Popen[bytes] | None":
@@ -126,8 +148,16 @@ class Pool:
                                            env=self._environment(folder, devices))  # fmt: skip
             self._running[process.pid] = process
         if self._stopping:
-            process.terminate()
+            self._stop(process, signal.Signals[self.reason or "SIGTERM"])
         return process
+
+    def _stop(self, process: "subprocess.Popen[bytes]", number: int) -> None:
+        """Hands a signal on, once: a second SIGINT would end the run within its step. One call of a dict decides, for
+        a handler may come in between here.
+        """
+        mine = object()
+        if self._signalled.setdefault(process.pid, mine) is mine:
+            process.send_signal(number)
 
     def _environment(self, folder: Path, devices: Sequence[str]) -> dict[str, str]:
         more = {"OMP_NUM_THREADS": str(self._threads), "COLUMNS": "120"}
@@ -137,28 +167,36 @@ class Pool:
 
     def _ended(self, outcome: Outcome) -> str:
         took = f"{outcome.seconds:.0f} s"
-        if outcome.code == BUSY:
+        if outcome.busy:
             return "is run by another process"
         status = RunFolder(outcome.folder).status() or {}
-        if outcome.code == -signal.SIGTERM:
+        if outcome.code in _ENDED_EARLY:
             return "stopped before its first step"
         if not outcome.failed:
             result = RunFolder(outcome.folder).result()
-            value = (
-                ""
-                if not result or result["after"] is None
-                else f", {result['metric']} {100 * result['after']:.1f} %"
-            )
-            return f"{status.get('state', 'ended')}{value}, {took}"
+            words = outcome_of(result) if result else ""
+            return ", ".join(part for part in (str(status.get("state", "ended")), words, took) if part)
         return f"failed: {why(outcome.folder, outcome.code)} ({outcome.folder / LOG})"
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self._stopping += 1
-        self.reason = signal.Signals(number).name
+        self.reason = self.reason or signal.Signals(number).name
+        if self._stopping == 1:
+            self._acknowledge()
         # Without the lock, which the interrupted thread may hold; the list of a dict is made in one step.
         for process in list(self._running.values()):
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGTERM if self._stopping == 1 else signal.SIGKILL)
+            if process.poll() is None and self._stopping == 1:
+                self._stop(process, number)
+            elif process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+
+    def _acknowledge(self) -> None:
+        """Says at once, from the handler, what is going to happen: a step may take minutes."""
+        if self._show.note is not None:
+            self._show.note(ACKNOWLEDGED)
+            return
+        with suppress(OSError, ValueError):  # a closed stderr
+            os.write(sys.stderr.fileno(), f"\n{ACKNOWLEDGED}\n".encode())
 
 
 def command(folder: Path) -> list[str]:
@@ -167,9 +205,10 @@ def command(folder: Path) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What makes it run its own code."""
+    """What makes it run its own code, with the user's own modules behind."""
     asked: Any = submission(folder)
-    return {"PYTHONPATH": asked["code"], "PYTHONUNBUFFERED": "1"}
+    paths = [asked["code"], *asked.get("pythonpath", ())]
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
 def why(folder: Path, code: int) -> str:

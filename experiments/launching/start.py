@@ -1,65 +1,92 @@
-"""Starts frozen runs: in a pool of local processes, or as SLURM arrays."""
+"""Starts runs: in a pool of local processes, or as SLURM arrays."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from experiments.launching.pool import LOG, Outcome, Pool
+from experiments.launching.job import BUSY
+from experiments.launching.pool import LOG, Outcome, Pool, Show
 from experiments.launching.slurm import submit
 from experiments.launching.states import wait
-from experiments.launching.submission import submission
-from experiments.launching.worker import BUSY
-from experiments.rundir.folder import RunFolder
+from experiments.launching.submission import Pending, submission
+from experiments.rundir.folder import RunFolder, title_of
 from experiments.rundir.json_files import read_result
 from experiments.training.stop import INTERRUPTED
-from zo.errors import ConfigError
+from zo.errors import ConfigError, Locked
+
+View = Callable[[Sequence[Path]], AbstractContextManager[Show]]
 
 
 def start(
-    folders: Sequence[Path],
+    runs: Sequence[Pending],
     launch: Mapping[str, Any],
     cluster: Mapping[str, Any],
     sweep_folder: Path,
     console: Console,
+    *,
+    view: View | None = None,
+    names: Mapping[Path, str] | None = None,
+    after: str | None = None,
 ) -> int:
-    """Starts frozen runs as `launch` says; 0 also where it returns before they have ended."""
+    """Freezes runs and starts them as `launch` says; 0 also where it returns before they have ended.
+
+    sweep_folder: where SLURM's files go. view: shows local runs while they run. names: of the runs, for the screen.
+    after: folders to ask status about, by default the sweep's.
+    """
     if launch["name"] == "slurm":
-        return _submit(folders, launch, cluster, sweep_folder, console)
-    pool = Pool(launch["parallel"], launch["threads"], console.print)
-    return _close(console, folders, pool(folders), pool.reason)
+        return _submit(runs, launch, cluster, sweep_folder, console, after or str(sweep_folder))
+    mine, elsewhere = [], []
+    for run in runs:
+        try:
+            run.freeze()
+            mine.append(run.folder)
+        except Locked:
+            elsewhere.append(run.folder)
+    with view(mine) if view is not None and mine else nullcontext(Show(console.print)) as show:
+        pool = Pool(launch["parallel"], launch["threads"], show, names or {})
+        outcomes = pool(mine)
+    return _close(console, mine, outcomes, elsewhere, pool.reason)
 
 
 def _submit(
-    folders: Sequence[Path],
+    runs: Sequence[Pending],
     launch: Mapping[str, Any],
     cluster: Mapping[str, Any],
     sweep_folder: Path,
     console: Console,
+    after: str,
 ) -> int:
+    folders = [run.folder for run in runs]
     try:
-        refused = submit(folders, cluster, f"zo-{sweep_folder.name}", sweep_folder / "slurm")
+        outcome = submit(runs, cluster, f"zo-{sweep_folder.name}", sweep_folder / "slurm")
     except ConfigError as error:
         for folder in folders:
             RunFolder(folder).write_status("failed", error=f"not submitted: {error}")
         sys.stderr.write(f"{error}\n")
         return 2
-    for words in refused:
+    for words in outcome.refused:
         sys.stderr.write(f"{words}\n")
-    jobs = sorted(
-        {str((submission(f) or {}).get("job", "")).partition("_")[0] for f in folders} - {""}, key=int
-    )
+    for folder in outcome.elsewhere:
+        console.print(f"{title_of(folder)} is in the queue, or runs, by another command, and was left to it.")
+    mine = [folder for folder in folders if folder not in outcome.elsewhere]
+    jobs = sorted({str((submission(f) or {}).get("job", "")).partition("_")[0] for f in mine} - {""}, key=int)
     if jobs:
-        console.print(f"Submitted as {', '.join(jobs)}. python -m experiments status {sweep_folder}")
-    if refused:
+        console.print(f"Submitted as {', '.join(jobs)}. python -m experiments status {after}")
+    if outcome.refused:
         return 2
     return wait(folders, console) if launch["wait"] else 0
 
 
 def _close(
-    console: Console, folders: Sequence[Path], outcomes: Sequence[Outcome], stopped: str | None
+    console: Console,
+    folders: Sequence[Path],
+    outcomes: Sequence[Outcome],
+    elsewhere: Sequence[Path],
+    stopped: str | None,
 ) -> int:
     failed = [outcome.folder for outcome in outcomes if outcome.failed]
     ended = sum(read_result(folder)[0] is not None for folder in folders)
@@ -69,9 +96,21 @@ def _close(
     if stopped is not None:
         console.print(f"Stopped ({stopped}). The same command goes on from there.")
         return INTERRUPTED if stopped == "SIGINT" else 0
-    if not failed and any(outcome.code == BUSY for outcome in outcomes):
-        console.print(
-            "Runs that another process is at have not ended: give the same command again when it has."
-        )
-        return BUSY
-    return 1 if failed else 0
+    busy = [*elsewhere, *(outcome.folder for outcome in outcomes if outcome.busy)]
+    elsewhere_code = left_to_others(console, busy)
+    return 1 if failed else elsewhere_code
+
+
+def left_to_others(console: Console, folders: Sequence[Path]) -> int:
+    """Says which runs other processes are at, for which this command does not wait; BUSY while one has not ended."""
+    open_still = [folder for folder in folders if read_result(folder)[0] is None]
+    if not open_still:
+        return 0
+    are = "is" if len(open_still) == 1 else "are"
+    console.print(
+        f"{len(open_still)} of these runs {are} at work in other processes and not over: the sweep is not whole. This "
+        "command did not wait; python -m experiments watch does:"
+    )
+    for folder in open_still:
+        console.print(f"  {folder}")
+    return BUSY

@@ -1,9 +1,11 @@
-"""How runs are, from their files first; squeue and sacct where they are there.
+"""How runs are, from their files; where SLURM holds a run's job, by what squeue says of it.
 
-queued, running, requeued, stopped, finished, diverged, failed, unreadable. A run that its files call running, of
-which no process and no job is left, was ended from outside (signal 9, memory, a node): failed, and retry runs it
+queued, running, requeued, waiting, stopped, finished, diverged, failed, unreadable. A run that its files call running,
+of which no process and no job is left, was ended from outside (signal 9, memory, a node): failed, and retry runs it
 again; likewise one whose result.json is damaged. One whose config.yaml is damaged is unreadable: nobody can tell what
-was run, until the run's command writes it anew.
+was run, until the run's command writes it anew. One that its files call queued while what should start it is gone is
+waiting. One that its files call stopped or failed is neither while its job is in the queue: an administrator, a
+preemption or a node may have put it back.
 """
 
 import getpass
@@ -20,10 +22,11 @@ from rich.console import Console
 from experiments.launching.submission import read_sweep, submission
 from experiments.rundir.folder import title_of
 from experiments.rundir.json_files import problem_of_configuration, read_json, read_result, row_of
-from experiments.rundir.lock import holder_of
+from experiments.rundir.lock import holder_of, may_run
 from zo.errors import ConfigError
 
 OPEN = ("queued", "running", "requeued")  # states of runs that may still change by themselves
+SETTLED = ("finished", "diverged")  # states that no scheduler can change
 _END = 1 << 14  # bytes at the end of metrics.jsonl that hold two rows
 POLL = 5.0  # seconds between looks while waiting
 
@@ -39,35 +42,45 @@ class State:
     job: str | None = None
 
 
+_OVER = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "DEADLINE")
+_WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
+
+
 class Scheduler:
-    """What SLURM says of jobs, asked once; empty where there is none."""
+    """What SLURM says of jobs, asked once; empty where there is none.
+
+    here: squeue has answered. silent: it is there, and has not.
+    """
 
     def __init__(self, jobs: Iterable[str]):
         wanted = sorted(set(jobs))
-        self.here = bool(wanted) and shutil.which("squeue") is not None
-        self._queue = (
-            self._asked("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%T|%r") if self.here else {}
-        )
+        asks = bool(wanted) and shutil.which("squeue") is not None
+        queue = self._asked("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%T|%r") if asks else None
+        self.here = queue is not None
+        self.silent = asks and queue is None
+        self._queue = queue or {}
         gone = [job for job in wanted if job not in self._queue]
         self._past: dict[str, tuple[str, str]] = {}
         if gone and shutil.which("sacct"):
-            self._past = self._asked(
-                "sacct", "-n", "-X", "-P", "-o", "JobID,State,ExitCode", "-j", ",".join(gone)
-            )
+            columns = "JobID,State,ExitCode"
+            self._past = self._asked("sacct", "-n", "-X", "-P", "-o", columns, "-j", ",".join(gone)) or {}
 
     @staticmethod
-    def _asked(*command: str) -> dict[str, tuple[str, str]]:
+    def _asked(*command: str) -> dict[str, tuple[str, str]] | None:
+        """Rows by job; None where the command fails, which says nothing of any job."""
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired):
-            return {}
+            return None
+        if done.returncode:
+            return None
         rows = [line.split("|") for line in done.stdout.splitlines()]
         return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
 
     def queued(self, job: str) -> tuple[str, str] | None:
         """State and reason of a job that has not ended."""
         found = self._queue.get(job)
-        return None if found is None or found[0] in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT") else found
+        return None if found is None or found[0] in _OVER else found
 
     def past(self, job: str) -> str:
         """What the accounting says of a job that has ended, '' where it says nothing."""
@@ -76,9 +89,17 @@ class Scheduler:
 
 
 def with_jobs(folders: Sequence[Path]) -> list[Path]:
-    """Those for which SLURM holds a job: to submit them again would be once too often."""
+    """Those for which SLURM holds a job: to submit them again would be once too often.
+
+    Raises ConfigError where squeue does not answer.
+    """
     jobs = {folder: str((submission(folder) or {}).get("job", "")) for folder in folders}
     scheduler = Scheduler(set(jobs.values()) - {""})
+    if scheduler.silent:
+        raise ConfigError(
+            "squeue does not answer, so SLURM may hold jobs of these runs already, and nothing was submitted. Give the "
+            "same command again when it does."
+        )
     return [folder for folder, job in jobs.items() if scheduler.queued(job) is not None]
 
 
@@ -103,44 +124,64 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     if damaged is not None and holder is None:
         return State(folder, "failed", f"{damaged}; the same command, or retry, writes it anew", steps, job)
     if result is not None:
-        value = result["after"]
-        said = "" if value is None else f"{result['metric']} {100 * value:.1f} %"
-        return State(folder, result["status"], said, result["steps"], job)
+        return State(folder, result["status"], outcome_of(result), result["steps"], job)
     state = str(status.get("state", "new"))
+    if holder is not None:
+        return State(folder, "running", f"process {holder['pid']} on {holder['host']}", steps, job)
+    if job is not None and state != "new" and (entry := scheduler.queued(job)) is not None:
+        return _held(folder, state, job, entry, steps)
     if state == "failed":
         return State(folder, "failed", str(status.get("error", "")), steps, job)
     if state == "stopped":
         return State(folder, "stopped", str(status.get("reason", "")), steps, job)
-    if holder is not None:
-        return State(folder, "running", f"process {holder['pid']} on {holder['host']}", steps, job)
     if state not in OPEN:
         return State(folder, state, "", steps, job)
+    if job is None and state == "queued":
+        by = asked.get("by")
+        if by is None or may_run(by):
+            return State(folder, "queued", "", steps)
+        return State(folder, "waiting", "what should start it is gone", steps)
     return _open(folder, state, status, steps, job, scheduler)
+
+
+def _held(folder: Path, state: str, job: str, entry: tuple[str, str], steps: int | None) -> State:
+    """A run whose job is in SLURM's queue, whatever its files say."""
+    word, reason = entry
+    if word in _WAITS:
+        return State(
+            folder, "queued" if state == "queued" else "requeued", f"job {job}: {reason}", steps, job
+        )
+    return State(
+        folder, "running", f"job {job}" + ("" if word == "RUNNING" else f" is {word.lower()}"), steps, job
+    )
 
 
 def _open(
     folder: Path, state: str, status: dict[str, Any], steps: int | None, job: str | None, scheduler: Scheduler
 ) -> State:
-    """A run that its files call queued, running or requeued, and at which no process of this machine is."""
+    """A run that its files call queued, running or requeued, and at which no process or queued job is."""
     if job is None:
-        if state == "queued":
-            return State(folder, "queued", "", steps)
         return State(folder, "failed", f"killed: process {status.get('pid')} is gone", steps)
     if not scheduler.here:
-        return State(folder, state, f"job {job}; no squeue here to ask", steps, job)
-    if (found := scheduler.queued(job)) is not None:
-        word, reason = found
-        if word in ("PENDING", "REQUEUED"):
-            return State(
-                folder, "queued" if state == "queued" else "requeued", f"job {job}: {reason}", steps, job
-            )
-        return State(folder, "running", f"job {job}", steps, job)
+        why = "squeue does not answer" if scheduler.silent else "no squeue here to ask"
+        return State(folder, state, f"job {job}; {why}", steps, job)
     past = scheduler.past(job)
     if (folder / "STOP").exists() or past.startswith("CANCELLED"):
         return State(folder, "stopped", f"job {job}: {past or 'cancelled'}", steps, job)
     return State(
         folder, "failed", f"killed: job {job} is gone{f', SLURM says {past}' if past else ''}", steps, job
     )
+
+
+def outcome_of(result: dict[str, Any]) -> str:
+    """Returns what to tell of a run that has ended: why it diverged, else the best on dev.
+
+    Never test: settings may still be chosen between by what is read here.
+    """
+    if result.get("reason"):
+        return str(result["reason"])
+    value = result.get("best_dev")
+    return "" if value is None else f"dev {result['metric']} {100 * value:.1f} %"
 
 
 def _steps(folder: Path, status: dict[str, Any]) -> int | None:
@@ -171,7 +212,7 @@ def wait(folders: Sequence[Path], console: Console) -> int:
                 told.add(each.folder)
                 console.print(f"{title_of(each.folder)} {each.state} {each.detail}", soft_wrap=True)
         if len(told) == len(folders):
-            return int(any(each.state == "failed" for each in found))
+            return int(any(each.state in ("failed", "unreadable") for each in found))
         time.sleep(POLL)
 
 

@@ -1,17 +1,22 @@
 """What a started run gets: its folder, with config.yaml and submission.json frozen in it, and nothing else.
 
-submission.json: code (the snapshot), cwd (where relative paths start), overrides, launch and cluster (the sections
-launcher and cluster), time; a scheduler's job and log.
+submission.json: code (the snapshot), cwd (where relative paths start), pythonpath (the user's, behind the code),
+overrides, command and by (what started it: words, and the process), launch and cluster (the sections launcher and
+cluster), time; a scheduler's job and log.
 """
 
 import os
+import shlex
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.json_files import read_json
+from experiments.rundir.lock import this_process
 from zo.errors import ConfigError
 
 if TYPE_CHECKING:  # a job reads this module before it can answer signals, and plan takes the seconds of torch
@@ -19,6 +24,16 @@ if TYPE_CHECKING:  # a job reads this module before it can answer signals, and p
 
 NAME = "submission.json"
 LOG = "log.txt"  # what a launched run said
+LOCK = "submit.lock"  # held over squeue and sbatch, so that no run is in the queue twice
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A run that is to be started: its folder, its configuration, and what writes both into the folder."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    freeze: Callable[[], None]
 
 
 def freeze_run(
@@ -34,14 +49,44 @@ def freeze_run(
             folder.clear()
         folder.forget_stop()  # of a cancel while the run waited
         folder.write_config(run.config)
-        folder.write(NAME, {"code": str(code), "cwd": os.getcwd(), "overrides": list(run.overrides),
-                            "launch": launch, "cluster": cluster, "time": time.time()})  # fmt: skip
+        folder.write(NAME, {"code": str(code), "cwd": os.getcwd(), "pythonpath": users_paths(),
+                            "overrides": list(run.overrides), "command": ["python", *sys.argv],
+                            "by": this_process(), "launch": launch, "cluster": cluster,
+                            "time": time.time()})  # fmt: skip
         folder.write_status("queued", launcher=launch["name"])
+
+
+def freeze_again(path: Path, asked: Mapping[str, Any], steps: int | None) -> None:
+    """Puts a run that was submitted before back to where it waits to be started, as it was submitted.
+
+    Raises Locked while another process is in the folder.
+    """
+    folder = RunFolder(path)
+    with folder.locked():
+        folder.forget_stop()
+        kept = {key: value for key, value in asked.items() if key not in ("job", "scheduler_log")}
+        folder.write(NAME, {**kept, "by": this_process()})
+        folder.write_status("queued", launcher=asked["launch"]["name"], steps=steps)
+
+
+def users_paths() -> list[str]:
+    """The folders of the user's PYTHONPATH, which mean the same from any folder."""
+    return [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
 def submission(folder: Path) -> dict[str, Any] | None:
     """What was written at submission; None for a run that no launcher started."""
     return read_json(folder / NAME)
+
+
+def command_of(folder: Path) -> str | None:
+    """The command that started the run, to be given again from where one is; None where that is not known."""
+    asked = submission(folder) or {}
+    words = asked.get("command")
+    if not words:
+        return None
+    command = shlex.join(words)
+    return command if asked["cwd"] == os.getcwd() else f"cd {shlex.quote(asked['cwd'])} && {command}"
 
 
 def write_sweep(runs_folder: Path, name: str, runs: Sequence["Run"], command: Sequence[str]) -> Path:

@@ -4,17 +4,18 @@ Exit codes: 0 ended or stopped, 1 failed, 2 refused, 3 another process is at thi
 """
 
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
 
 from experiments.config.saved import load_config
+from experiments.launching.job import BUSY
 from experiments.launching.submission import submission
 from experiments.rundir.folder import RunFolder
-from experiments.training.run import run
+from experiments.rundir.lock import steady_holder_of
 from zo.errors import ConfigError, DataError, Locked
-
-BUSY = 3
+from zo.rank_env import rank_info
 
 
 def work(path: Path) -> int:
@@ -23,7 +24,16 @@ def work(path: Path) -> int:
     asked = submission(folder.path)
     if asked is None:
         raise ConfigError(f"{path} was not submitted: it has no submission.json.")
+    leads = rank_info(os.environ).rank == 0  # of several processes the first holds the lock for all
+    # Before the seconds that a model takes to load:
+    if leads and (holder := steady_holder_of(folder.path / "lock")) is not None:
+        sys.stderr.write(
+            f"Process {holder['pid']} on {holder['host']} is at this run, so this one ends: {folder.path}\n"
+        )
+        return BUSY
     os.chdir(asked["cwd"])
+    from experiments.training.run import run  # late: it imports torch, and a signal may come before
+
     try:
         return run(load_config(folder.path), submitted=folder.path)
     except Locked as error:
@@ -36,4 +46,6 @@ def work(path: Path) -> int:
 
 
 if __name__ == "__main__":
+    # Until the run has handlers of its own, Ctrl-C ends the process as SIGTERM does, without a traceback in its log.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(work(Path(sys.argv[1])))

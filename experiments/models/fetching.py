@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.models.hub import unreachable
+from experiments.rundir.folder import follow_umask
 from zo.errors import ConfigError
 
 # What is fetched: weights without pickles, configuration, tokenizer. Never code.
@@ -111,6 +112,7 @@ def convert(folder: Path, target: Path, source: str) -> Path:
         (unfinished / "source.json").write_text(
             json.dumps({"source": source, "snapshot": folder.name}), encoding="utf-8"
         )
+        follow_umask(unfinished)
         if not target.is_dir():  # another process may have been faster
             unfinished.rename(target)
     finally:

@@ -6,6 +6,7 @@ knows no linear layer or embedding any more and would perturb whole tables of wh
 """
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers.utils import ModelOutput
 
 from experiments.config.model_config import ModelConfig
 from zo.errors import ConfigError
+from zo.rank_env import RankInfo, devices_of, rank_info
 
 ADAPTERS = ("lora", "ia3", "prefix", "prompt")  # modes that train parameters of their own beside the model's
 HEADS = ["lm_head", "cls", "embed_out", "classifier", "score"]  # kept in model.dtype: logits are sensitive
@@ -29,10 +31,20 @@ def arguments(choice: ModelConfig, device: torch.device) -> dict[str, Any]:
         told["device_map"] = (
             choice.device_map if isinstance(choice.device_map, str) else dict(choice.device_map)
         )
+        own = own_devices(rank_info(os.environ), torch.cuda.device_count(), choice)
+        if own is not None:
+            told["max_memory"] = {index: torch.cuda.mem_get_info(index)[0] for index in own}
     if choice.quantization is not None:
         told.setdefault("device_map", {"": str(device)})
         told["quantization_config"] = _quantization(choice.quantization, choice.dtype)
     return told
+
+
+def own_devices(place: RankInfo, visible: int, choice: ModelConfig) -> list[int] | None:
+    """The GPUs that the layers of one of several processes are spread over; None for one alone, which has all."""
+    if place.size == 1 or not isinstance(choice.device_map, str) or not visible:
+        return None
+    return devices_of(place, visible, max(1, choice.resources.gpus))
 
 
 def _quantization(kind: str, dtype: str) -> Any:

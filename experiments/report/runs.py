@@ -20,7 +20,7 @@ from experiments.rundir.json_files import read_configuration, read_json, read_re
 from experiments.rundir.metric_rows import learned_nothing, rank_key, selected_by
 from zo.errors import ConfigError
 
-WAITING = (*OPEN, "stopped", "new")  # states of runs that may still get one
+WAITING = (*OPEN, "stopped", "waiting", "new")  # states of runs that may still get one
 UNREADABLE = "unreadable"  # status of a run of which nobody can tell what it was
 SMOKE = "smoke"  # experiment of debug=smoke, debug=step and --smoke
 

@@ -190,7 +190,8 @@ class RunFolder:
 
     def _write_ended(self, result: Mapping[str, Any]) -> None:
         digest = {RESULT_DIGEST: digest_of(self.path / "result.json")}
-        self.write_status(result["status"], steps=result["steps"], **digest)
+        reason = {"reason": result["reason"]} if result.get("reason") else {}
+        self.write_status(result["status"], steps=result["steps"], **reason, **digest)
 
     def write_status(self, state: str, **more: Any) -> None:
         """status.json: running, stopped, finished, diverged or failed, and since when."""
@@ -247,7 +248,7 @@ class RunFolder:
         line = json.dumps(_finite(row)).encode() + b"\n"
         try:
             size = self._metrics.stat().st_size if self._metrics.exists() else 0
-            file = os.open(self._metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+            file = os.open(self._metrics, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
             try:
                 if os.write(file, line) < len(line):
                     os.ftruncate(file, size)
@@ -268,7 +269,7 @@ class RunFolder:
         temporary = self.path / f".{name}.{os.getpid()}.tmp"
         try:
             temporary.unlink(missing_ok=True)
-            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
             with open(file, "w", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
@@ -280,6 +281,20 @@ class RunFolder:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise _unwritten(self.path / name, error) from error
+
+
+def current_umask() -> int:
+    """The permissions that new files of this process do not get."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def follow_umask(folder: Path) -> None:
+    """Gives files below a folder the permissions of any new file: some libraries make theirs for the owner alone."""
+    mask = current_umask()
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def title_of(folder: Path) -> str:

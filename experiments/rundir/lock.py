@@ -33,7 +33,7 @@ class Lock:
     def __enter__(self) -> "Lock":
         while self._file < 0:
             try:
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             except OSError as error:
                 raise JournalError(
                     f"{self.path} could not be written: {error.strerror}. Free space or mend the permissions, then run "
@@ -87,6 +87,26 @@ def holder_of(path: Path) -> dict[str, Any] | None:
     finally:
         os.close(file)
     return None
+
+
+def steady_holder_of(path: Path) -> dict[str, Any] | None:
+    """Returns what `holder_of` does, unless the lock is soon free: another process may merely have looked at it."""
+    for pause in (0.05, 0.05, 0.0):
+        holder = holder_of(path)
+        if holder is None:
+            return None
+        time.sleep(pause)
+    return holder
+
+
+def this_process() -> dict[str, Any]:
+    """Returns what a lock's file says of its holder: host, pid, began."""
+    return _me()
+
+
+def may_run(process: dict[str, Any]) -> bool:
+    """Returns whether the process that `this_process` described may still be there; on another machine it may."""
+    return _alive(process)
 
 
 def _flock(file: int) -> None:

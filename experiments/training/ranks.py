@@ -13,7 +13,8 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from experiments.display.console import new_console
-from zo.rank_env import rank_info
+from zo.errors import ConfigError
+from zo.rank_env import RankInfo, devices_of, rank_info
 from zo.team import Solo, Team
 
 
@@ -51,7 +52,11 @@ def name_stderr() -> None:
 def team_of(config: Mapping[str, Any]) -> Team:
     """The team that the environment and `ranks` make; a context, which joins the processes."""
     here, ranks = rank_info(os.environ), config["ranks"]
-    if here.size == 1 or ranks["share"] is None:
+    if here.size == 1:
+        return Solo()
+    gpus = gpus_of(config["model"], here)
+    if ranks["share"] is None:
+        take_own_device(here, gpus)
         return Solo()
     from zo.distributed import Ranks
 
@@ -62,7 +67,32 @@ def team_of(config: Mapping[str, Any]) -> Team:
         check_every=ranks["check_every"],
         backend=ranks["backend"],
         timeout=ranks["timeout_seconds"],
+        gpus=gpus,
     )
+
+
+def gpus_of(model: Mapping[str, Any], here: RankInfo) -> int:
+    """Returns the number of GPUs that each of several processes takes as its own; 0 where the configuration names the
+    device.
+
+    Raises ConfigError for a map from modules to devices, which all processes of a machine would follow alike.
+    """
+    if isinstance(model["device_map"], Mapping) and here.here > 1:
+        raise ConfigError(
+            f"model.device_map names devices, and {here.here} processes of this machine would all take the same. Take "
+            "model.device_map=balanced, with which each has model.resources.gpus of its own."
+        )
+    if model["device"] not in ("auto", "cuda"):
+        return 0
+    return max(1, model["resources"]["gpus"]) if model["device_map"] is not None else 1
+
+
+def take_own_device(here: RankInfo, gpus: int) -> None:
+    """Makes the first of this process's own GPUs the one that `cuda` means; for runs that share nothing."""
+    import torch
+
+    if gpus and (own := devices_of(here, torch.cuda.device_count(), gpus)):
+        torch.cuda.set_device(own[0])
 
 
 def console_of(team: Team) -> Console:

@@ -17,15 +17,15 @@ from experiments.display.progress import closing_table, show_ended, view
 from experiments.display.track import goal_of
 from experiments.evaluation import Evaluation, evaluate
 from experiments.rundir.folder import RunFolder
-from experiments.rundir.metric_rows import learned_nothing
 from experiments.rundir.provenance import provenance
-from experiments.tasks.draws import answers_digest, draw_digest
+from experiments.tasks.draws import answers_digest
 from experiments.tasks.prompts import Example
 from experiments.trackers.opening import sink_of
 from experiments.training import peak_memory, saving
 from experiments.training.oom import MemoryBudget, release
 from experiments.training.ranks import console_of, team_of
 from experiments.training.recorder import Recorder
+from experiments.training.result_record import Ending, result_record
 from experiments.training.resume import open_journal, replayed, settle
 from experiments.training.session import Config, Session, build
 from experiments.training.stop import StopFlag
@@ -119,6 +119,7 @@ class _Run:
         team.report = lambda: (stop.code(), self.recorder.seconds())
         self.fit = MemoryBudget(folder, session.look, self.config["evaluate"]["batch"], self._say)
         self._warned = False
+        self._reason: str | None = None  # why it diverged
         self._before: Evaluation | None = None  # of this process
         self._draw = session.draw(journal.header["start"])
         self._fitted = 0  # forward passes of a way that takes no steps
@@ -158,6 +159,7 @@ class _Run:
                 done = self._train()
             except Diverged as error:
                 status, done = "diverged", len(self.journal)
+                self._reason = str(error)
                 self.console.print(str(error), highlight=False)
         self.stop.farewell, self.stop.say, self.recorder.shown = b"", None, None
         if self.stop.asked():
@@ -261,10 +263,19 @@ class _Run:
             after = self._test()
         else:
             after = replace(self._before, forward_passes=0)  # of the same weights
-        status = "diverged" if after.broken else status
+        if after.broken:
+            status, self._reason = "diverged", self._reason or _no_scores(after, "test")
         if self.config["save"] and changed and self.team.leads:
             saving.save(self.session.loaded, self.folder.model)
-        result = self._result(status, done, selected, after, last, seconds, peak)
+        ending = Ending(
+            *(status, self._reason, done, selected, after, last, seconds, peak), self._fitted, self._checks
+        )
+        result = result_record(
+            *(self.session, self.recorder, ending),
+            draw=self._draw,
+            ranks=self.team.size,
+            retry_smaller=self.fit.found,
+        )
         answers = self._answers(after)
         result["answers_sha256"] = answers_digest(answers)
         self.folder.write_compact("answers.json", answers)
@@ -302,64 +313,15 @@ class _Run:
         self.session.look.sequential_because = because
         return best
 
-    def _result(
-        self, status: str, done: int, selected: int, after: Evaluation, last: str, seconds: float, peak: int
-    ) -> dict[str, Any]:
-        session, optimizer = self.session, self.session.optimizer
-        before = self.recorder.before or {}
-        result = {
-            "status": status,
-            "method": session.method,
-            "model": session.loaded.name,
-            "task": session.task.name,
-            "peft": self.config["peft"]["name"],
-            "seed": self.config["seed"],
-            "config_hash": session.hash,
-            "metric": after.metric,
-            "before": before.get("value"),
-            "after": after.value,
-            "majority": after.majority,
-            "random": after.random,
-            "n_test": after.n,
-            "data": session.task.summary.record(),
-            "ci95": after.ci95,
-            "unscored": after.unscored,
-            "loss_before": before.get("loss"),
-            "loss_after": after.loss,
-            "best_dev": self.recorder.best_value,
-            "best_dev_loss": self.recorder.best_loss,
-            "selected_step": selected,
-            "steps": done,
-            "skipped_steps": optimizer.skipped,
-            "idle_steps": optimizer.idle,
-            "forward_passes": done * optimizer.forward_passes + self._fitted,
-            "backward_passes": done * optimizer.backward_passes,
-            "eval_forward_passes": self.recorder.eval_forward_passes + after.forward_passes,
-            "check_forward_passes": self._checks + session.look.check_forward_passes,
-            "forward_passes_per_step": session.step_cost,
-            "train_mode": bool(getattr(optimizer, "dropout", False)),
-            "dropout": session.dropout,
-            "draw": self._draw,
-            "draw_sha256": draw_digest(self._draw),
-            "sequential_because": session.look.sequential_because,
-            "ranks": self.team.size,
-            "retry_smaller": self.fit.found,
-            "tokens": session.token_count()(done),
-            "seconds": seconds,
-            "gpu_hours": self.recorder.gpu_hours(seconds),
-            "peak_memory_bytes": peak,
-            "trainable_parameters": optimizer.weights.numel if session.steps or self._fitted else 0,
-            "kernels": optimizer.weights.backend,
-            "model_sha256": optimizer.weights.sha256(),
-            "last_sha256": last,
-        }
-        return result | {"learned_nothing": learned_nothing(result, self.recorder.dev_values)}
-
 
 def _check_scores(result: Evaluation, split: str) -> None:
     """Raises Diverged where the model gives no numbers for any example."""
     if result.broken:
-        raise Diverged(
-            f"The model's scores are no finite numbers on any of the {result.n:,} {split} examples. Its weights may be "
-            f"damaged, or too large for their dtype: try model.dtype=bfloat16 or float32."
-        )
+        raise Diverged(_no_scores(result, split))
+
+
+def _no_scores(result: Evaluation, split: str) -> str:
+    return (
+        f"The model's scores are no finite numbers on any of the {result.n:,} {split} examples. Its weights may be "
+        f"damaged, or too large for their dtype: try model.dtype=bfloat16 or float32."
+    )

@@ -13,6 +13,7 @@ from experiments.models.head import adapter_of, share_biases
 from experiments.models.loading import Loaded, quiet
 from experiments.models.pooling import MeanPooled
 from experiments.peft import virtual
+from experiments.rundir.folder import follow_umask
 from zo.errors import ConfigError, JournalError
 
 
@@ -34,6 +35,7 @@ def save(loaded: Loaded, folder: Path) -> None:
         with quiet():
             loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
         loaded.tokenizer.save_pretrained(unfinished)
+        follow_umask(unfinished)
         _sync(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)

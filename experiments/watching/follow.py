@@ -1,5 +1,6 @@
 """Runs by their files alone: what is new in metrics.jsonl since the last look, how they are, what they are called."""
 
+import heapq
 import os
 import time
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from experiments.display.track import Goal, Pace, Track, goal_of
 from experiments.launching.check import varied
-from experiments.launching.states import OPEN, Scheduler, State, states
+from experiments.launching.states import OPEN, SETTLED, Scheduler, State, states
 from experiments.launching.submission import submission
 from experiments.rundir.json_files import read_configuration, read_json, row_of
 
@@ -70,7 +71,9 @@ class Followed:
         self.rows = Tail(folder / "metrics.jsonl")
         self._goal = _goal(folder)
         self.track = Track(self._goal)
-        self.job = (submission(folder) or {}).get("job")
+        self.job: str | None = None
+        self.parallel: int | None = None  # runs that its pool runs at once; None without a pool
+        self._read_submission()
         self._stamp: tuple[float, ...] = ()
         self._began: tuple[object, ...] = ()  # the process at it
         self._from = 0  # steps that were done when that process began
@@ -79,6 +82,13 @@ class Followed:
     def ended(self) -> bool:
         """Whether it may not change by itself any more."""
         return self.state.state not in OPEN
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds that the whole run takes, as far as that can be said of one that runs or has ended."""
+        if self.state.state == "finished":
+            return self.track.seconds
+        return None if self.eta is None else self.track.seconds + self.eta
 
     @property
     def eta(self) -> float | None:
@@ -92,7 +102,7 @@ class Followed:
         )
         if stamp != self._stamp:
             self._process()
-        if stamp != self._stamp or not self.ended:
+        if stamp != self._stamp or not self.ended or (self.job and self.state.state not in SETTLED):
             (self.state,) = states([self.folder], scheduler)
         self._stamp = stamp
         rows, anew = self.rows.new()
@@ -105,15 +115,40 @@ class Followed:
                 _read(self.folder / "result.json").get("peak_memory_bytes") or self.track.memory
             )
 
+    def _read_submission(self) -> None:
+        asked = submission(self.folder) or {}
+        self.job = asked.get("job")
+        self.parallel = asked.get("launch", {}).get("parallel")
+
     def _process(self) -> None:
         """A process that begins has a pace of its own."""
-        self.job = (submission(self.folder) or {}).get("job")
+        self._read_submission()
         self._goal = self.track.goal = _goal(self.folder)
         status = _read(self.folder / "status.json")
         began = (status.get("pid"), status.get("time"))
         if status.get("state") == "running" and began != self._began:
             self._began, self._from = began, status.get("steps") or 0
             self.track.pace = Pace()
+
+
+def eta_of_all(runs: Sequence[Followed]) -> float | None:
+    """Seconds until runs that are at work or queued in a pool have ended; None where that cannot be said.
+
+    The queued ones are given to whoever is free first, each as long as the known ones are in the mean.
+    """
+    going = [run for run in runs if run.state.state == "running"]
+    queued = [run for run in runs if run.state.state == "queued"]
+    known = [seconds for run in runs if (seconds := run.duration) is not None]
+    mean = sum(known) / len(known) if known else None
+    lanes = [mean if run.eta is None else run.eta for run in going]
+    if queued and (mean is None or any(run.parallel is None for run in queued)):
+        return None
+    lanes += [0.0] * (max((run.parallel or 0 for run in queued), default=0) - len(lanes))
+    ends = [lane for lane in lanes if lane is not None]
+    heapq.heapify(ends)
+    for _ in queued:
+        heapq.heapreplace(ends, ends[0] + (mean or 0.0))
+    return max(ends, default=None)
 
 
 def _goal(folder: Path) -> Goal:
@@ -152,7 +187,10 @@ class Flock:
                 self._known.setdefault(folder, Followed(folder))
             self.runs = [self._known[folder] for folder in folders]
             self.names = names_of(folders)
-        jobs = frozenset(run.job for run in self.runs if run.job is not None and not run.ended)
+        # Of stopped and failed ones too: their jobs may have been put back into the queue.
+        jobs = frozenset(
+            run.job for run in self.runs if run.job is not None and run.state.state not in SETTLED
+        )
         if jobs != self._asked[0] or (jobs and time.monotonic() - self._asked[1] > _ASK):
             self._scheduler, self._asked = Scheduler(jobs), (jobs, time.monotonic())
         for run in self.runs:

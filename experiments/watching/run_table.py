@@ -11,11 +11,12 @@ from rich.text import Text
 from experiments.display.panel import packed
 from experiments.display.sparkline import bar, sparkline
 from experiments.display.track import clock, mebibytes, number, percent
-from experiments.watching.follow import Flock, Followed
+from experiments.watching.follow import Flock, Followed, eta_of_all
 
 STYLES = {"running": "cyan", "requeued": "cyan", "finished": "green", "failed": "bold red", "unreadable": "bold red",
-          "diverged": "yellow", "stopped": "yellow"}  # fmt: skip
-ATTENTION = ("failed", "unreadable")  # states that say why
+          "diverged": "yellow", "stopped": "yellow", "waiting": "yellow"}  # fmt: skip
+ATTENTION = ("failed", "unreadable")  # states that make watch end with 1
+_WHY = (*ATTENTION, "diverged")  # states that say why
 _ORDER = (
     "running",
     "requeued",
@@ -23,6 +24,7 @@ _ORDER = (
     "unreadable",
     "diverged",
     "stopped",
+    "waiting",
     "queued",
 )  # then what finished
 _LEAST, _MOST = 14, 60  # columns of a run's name
@@ -68,21 +70,26 @@ def _age(run: Followed, plain: bool) -> str:
     return "-" if run.ended or run.rows.age is None else clock(run.rows.age)
 
 
+def _step(run: Followed, plain: bool) -> str:
+    return f"{run.track.steps:,}" if run.track.steps else "-"
+
+
 def _share(run: Followed, plain: bool) -> str:
     return "-" if run.track.share is None else f"{100 * run.track.share:.0f} %"
 
 
 COLUMNS = (
     Column("state", 8, 0, lambda run, plain: run.state.state),
-    Column("", _BAR, 6, _bar),
+    Column("", _BAR, 7, _bar),
     Column("done", 5, 0, _share),
+    Column("step", 7, 4, _step),
     Column("ETA", 8, 1, lambda run, plain: clock(run.eta)),
-    Column("train loss", _SPARK, 5, _curve),
+    Column("train loss", _SPARK, 6, _curve),
     Column("", 8, 3, _loss),
     Column("dev / best", 13, 2, _dev),
-    Column("fwd/s", 7, 4, _pace),
-    Column("memory", 10, 8, lambda run, plain: mebibytes(run.track.memory)),
-    Column("last row", 8, 7, _age),
+    Column("fwd/s", 7, 5, _pace),
+    Column("memory", 10, 9, lambda run, plain: mebibytes(run.track.memory)),
+    Column("last row", 8, 8, _age),
 )
 
 
@@ -145,7 +152,9 @@ def _rank(state: str) -> int:
 
 def _words(rows: Sequence[tuple[str, Followed]]) -> list[str]:
     """Why runs failed, of the first few."""
-    told = [f"{name}: {run.state.detail}" for name, run in rows if run.state.state in ATTENTION]
+    told = [
+        f"{name}: {run.state.detail}" for name, run in rows if run.state.state in _WHY and run.state.detail
+    ]
     return told[:_TOLD]
 
 
@@ -162,8 +171,10 @@ def totals(flock: Flock) -> list[str]:
     going = [run for run in flock.runs if run.state.state == "running"]
     if paces := [pace for run in going if (pace := run.track.pace.now) is not None]:
         said.append(f"{sum(paces):,.3g} forwards/s")
-    if etas := [eta for run in going if (eta := run.eta) is not None]:
-        said.append(f"ETA {clock(max(etas))}")
+    if (eta := eta_of_all(flock.runs)) is not None:
+        said.append(f"ETA of all {clock(eta)}" if counts["queued"] else f"ETA {clock(eta)}")
+    elif etas := [eta for run in going if (eta := run.eta) is not None]:
+        said.append(f"ETA of those running {clock(max(etas))}")
     return said
 
 
@@ -171,7 +182,7 @@ def line(name: str, run: Followed) -> str:
     """A run in a line, for logs."""
     track = run.track
     parts = [name, run.state.state]
-    if run.state.state in ATTENTION:
+    if run.state.state in _WHY and run.state.detail:
         parts.append(run.state.detail)
     if track.share is not None:
         parts.append(f"{100 * track.share:.0f} %  {track.forwards:,} forwards")

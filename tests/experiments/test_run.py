@@ -15,6 +15,7 @@ from experiments.config.compose import compose
 from experiments.config.peft_config import MODES
 from experiments.config.run_id import hash_of
 from experiments.config.saved import load_config
+from experiments.launching.states import states
 from zo.errors import ConfigError
 from zo.journal import Journal
 
@@ -163,10 +164,28 @@ def test_minutes_budget_journals_the_rate_and_replays(runs):
     assert replay.replay(result["folder"], None) == 0
 
 
-def test_diverged_is_a_result(runs):
+def test_diverged_is_a_result(runs, capsys):
     result = runs("optimizer=mezo", "optimizer.lr=1e30", "schedule=constant")
     assert result["status"] == "diverged" and result["steps"] < 12
-    assert json.loads((result["folder"] / "status.json").read_text())["state"] == "diverged"
+    status = json.loads((result["folder"] / "status.json").read_text())
+    assert status["state"] == "diverged"
+    # Why is kept, and shown again by status and by the same command.
+    assert status["reason"] == result["reason"] and "loss" in result["reason"]
+    assert states([result["folder"]])[0].detail == result["reason"]
+    capsys.readouterr()
+    runs("optimizer=mezo", "optimizer.lr=1e30", "schedule=constant")
+    assert "because" in (shown := capsys.readouterr().out) and result["reason"].split(":")[0] in shown
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o027])
+def test_saved_files_follow_the_umask(runs, mask):
+    before = os.umask(mask)
+    try:
+        folder = runs("budget.steps=1")["folder"]
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert set(modes.values()) == {0o666 & ~mask}, modes
 
 
 def test_saved_model_loads_and_gives_the_reported_accuracy(runs):

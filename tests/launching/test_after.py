@@ -43,9 +43,16 @@ def test_the_site_has_the_last_word_and_null_leaves_it_to_the_model():
         "n",
     )
     assert (said["partition"], said["gpus_per_node"], said["time"], said["mem"]) == ("gpu", 2, 90, "64GB")
-    assert "export PYTHONPATH=/c" in said["setup"] and "module load cuda" in said["setup"]
+    # The frozen code comes first, whatever the site's lines do; then the user's own modules.
+    frozen = "export PYTHONPATH=/c${PYTHONPATH:+:$PYTHONPATH}"
+    assert said["setup"].index("module load cuda") < said["setup"].index(frozen)
+    again = parameters(Resources(0, 4, 10), Cluster(), Path("/c"), "n", ["/my/modules"])
+    assert "export PYTHONPATH=/c:/my/modules${PYTHONPATH:+:$PYTHONPATH}" in again["setup"]
     assert said["additional_parameters"] == {"requeue": True, "x": 1} and "account" not in said
     assert "gpus_per_node" not in parameters(Resources(0, 4, 10), Cluster(), Path("/c"), "n")
+
+
+CONFIG = compose([]).config or {}
 
 
 def run(tmp_path: Path, name: str, state: str, **more) -> Path:

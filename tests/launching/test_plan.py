@@ -15,7 +15,7 @@ from experiments.commands.launch import main
 from experiments.config.compose import compose
 from experiments.launching import code_snapshot
 from experiments.launching.check import Asked, check
-from experiments.launching.plan import Planner, plan
+from experiments.launching.plan import Planner, plan, unequal
 from experiments.launching.submission import freeze_run, read_sweep, submission, write_sweep
 from experiments.launching.worker import BUSY, work
 from experiments.rundir.lock import Lock, holder_of
@@ -195,6 +195,25 @@ def test_a_snapshot_holds_the_working_tree_and_is_named_by_its_content(tmp_path)
     assert code_snapshot.freeze(tmp_path / "runs", root) != first
     assert (first / "zo" / "a.py").read_text() == "2"
     assert submission(first) is None
+
+
+def test_methods_that_get_unequal_forward_passes_are_told_apart(small):
+    """A budget of steps gives FZOO 9 passes for MeZO's 2; one of forward passes gives each as many as the other."""
+    words = unequal(planned(small("optimizer=mezo,fzoo", "seed=0,1")))
+    assert words is not None and "mezo 6, fzoo 27" in words and "budget.forward_passes=27" in words
+    assert unequal(planned(small("optimizer=mezo,fzoo", "budget.forward_passes=90"))) is None
+    assert unequal(planned(small("optimizer=mezo", "budget.steps=3,6"))) is None  # one method, as was asked
+    assert unequal(planned(small("optimizer=mezo,none"))) is None
+
+
+def test_saved_code_follows_the_umask(tmp_path):
+    (tmp_path / "tree" / "zo").mkdir(parents=True)
+    (tmp_path / "tree" / "zo" / "a.py").write_text("1")
+    before = os.umask(0o027)
+    try:
+        assert code_snapshot.freeze(tmp_path / "runs", tmp_path / "tree").stat().st_mode & 0o777 == 0o750
+    finally:
+        os.umask(before)
 
 
 def test_a_sweep_over_seeds_that_change_nothing_says_so_before_it_starts(small, capsys):

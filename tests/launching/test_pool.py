@@ -15,7 +15,8 @@ from experiments.__main__ import main as after
 from experiments.commands.launch import main
 from experiments.launching.check import Asked, check
 from experiments.launching.plan import plan
-from experiments.launching.pool import Devices
+from experiments.launching.pool import ACKNOWLEDGED, Devices, environment
+from experiments.launching.states import states
 from experiments.launching.submission import freeze_run
 from tests.launching.conftest import SMALL
 
@@ -66,15 +67,19 @@ def test_ctrl_c_ends_every_run_at_a_step_and_the_same_command_goes_on(tmp_path):
     runs = tmp_path / "runs"
     command = [sys.executable, str(ROOT / "launch.py"), "-m", *SMALL, "optimizer=mezo", "seed=0,1,2",
                "launcher.parallel=2", f"paths.runs={runs}"]  # fmt: skip
-    process = subprocess.Popen([*command, "budget.steps=20000"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "budget.steps=20000"], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
     while len([p for p in runs.glob("default/*/*/*/metrics.jsonl") if p.stat().st_size]) < 2:
         assert process.poll() is None
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=100)
+    said, acknowledged = process.communicate(timeout=100)
     assert process.returncode == 130 and "The same command goes on from there" in said
-    states = sorted(json.loads(path.read_text())["state"] for path in runs.rglob("status.json"))
-    assert states == ["queued", "stopped", "stopped"]
+    assert acknowledged == f"\n{ACKNOWLEDGED}\n"
+    assert "[1/3] seed=0 started" in said and "optimizer" not in said.partition("[1/3]")[2].partition("\n")[0]
+    found = {each.state: each for each in states([path.parent for path in runs.rglob("status.json")])}
+    assert sorted(found) == ["stopped", "waiting"]
+    assert found["stopped"].detail == "SIGINT"  # what happened, though the pool handed it on
 
 
 @pytest.mark.slow
@@ -86,7 +91,7 @@ def test_what_is_edited_after_submission_changes_no_queued_run(small, tmp_path):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, copy / part, ignore=ignore) if source.is_dir() else shutil.copy(source, copy)
     script = (
-        "from experiments.launching import code\n"
+        "from experiments.launching import code_snapshot\n"
         "from experiments.launching.plan import plan\n"
         "from experiments.launching.check import Asked, check\n"
         "from experiments.launching.submission import freeze_run\n"
@@ -95,7 +100,7 @@ def test_what_is_edited_after_submission_changes_no_queued_run(small, tmp_path):
         "import json, sys\n"
         "made, _ = plan(check(Asked(sys.argv[1:])))\n"
         "(run,) = made.runs\n"
-        "freeze_run(run, code.freeze(made.runs_folder), made.launcher, made.cluster)\n"
+        "freeze_run(run, code_snapshot.freeze(made.runs_folder), made.launcher, made.cluster)\n"
         "print(json.dumps([command(run.folder), environment(run.folder), str(run.folder)]))\n"
     )
     plain = {**os.environ, "PYTHONPATH": str(copy)}
@@ -156,3 +161,51 @@ def test_a_run_that_was_cancelled_in_the_queue_is_run_by_the_same_command(small,
     assert after(["cancel", str(made.runs[0].folder)]) == 0
     assert main(command) == 0
     assert "1 of 1 runs ended" in capsys.readouterr().out
+
+
+def test_a_run_has_the_users_modules_behind_its_frozen_code(small, tmp_path, monkeypatch):
+    """PYTHONPATH as it was at submission, with relative folders made absolute; a job has it too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"mine{os.pathsep}/other")
+    made, problems = plan(check(Asked(small("optimizer=mezo"))))
+    assert made is not None, problems
+    freeze_run(made.runs[0], tmp_path / "code", made.launcher, made.cluster)
+    paths = environment(made.runs[0].folder)["PYTHONPATH"]
+    assert paths == os.pathsep.join([str(tmp_path / "code"), str(tmp_path / "mine"), "/other"])
+
+
+@pytest.mark.slow
+def test_a_module_of_one_file_is_a_target_of_a_sweep(small, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from zo.optimizers import MeZO\n\n\nclass Mine(MeZO):\n    pass\n", encoding="utf-8"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["-m", *small("optimizer=mezo", "optimizer._target_=mine.Mine", "seed=0,1")]) == 0
+    assert {result["method"] for result in results(tmp_path / "runs").values()} == {"mine"}
+
+
+def test_modules_beside_launch_py_are_frozen_with_it(tmp_path):
+    from experiments.launching import code_snapshot
+
+    (tmp_path / "zo").mkdir()
+    for name in ("launch.py", "mine.py", "zo/a.py"):
+        (tmp_path / name).touch()
+    assert {path.as_posix() for path in code_snapshot.files(tmp_path)} == {"launch.py", "mine.py", "zo/a.py"}
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_a_line_a_run_and_answers_ctrl_c_at_once(small, tmp_path):
+    """Overrides as typed, steps, dev and the time of all; test is no number to choose by, and is not shown."""
+    pytest.importorskip("pyte")
+    from tests.watching.terminal import Terminal
+
+    words = ["-m", *small("optimizer=mezo", "optimizer.lr=1e-5,1e-6", "budget.steps=100000", "stop.every=20")]
+    terminal = Terminal(lambda: main(words), columns=120, lines=30)
+    shown = terminal.until(r"optimizer.lr=1e-05? +running.*(\n.*)*optimizer.lr=.* +queued", seconds=200)
+    assert "[1/2] optimizer.lr=1e-" in shown and "step" in shown
+    terminal.until(r"\d+\.\d / \d+\.\d(.*\n)*.*ETA of all", seconds=200)
+    terminal.press("\x03")
+    terminal.until("Every run stops after its step; Ctrl-C again ends all at once", seconds=20)
+    assert terminal.ended(200) == 130
+    assert terminal.sane and "Stopped (SIGINT)" in terminal.shown

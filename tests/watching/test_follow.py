@@ -17,7 +17,7 @@ from experiments.commands.watch import Keys, watch
 from experiments.launching.states import states
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.lock import Lock, holder_of
-from experiments.watching.follow import Flock, Tail, names_of
+from experiments.watching.follow import Flock, Tail, eta_of_all, names_of
 from experiments.watching.run_table import COLUMNS, Overview, fitting
 
 CONFIG = {
@@ -266,3 +266,23 @@ def test_an_interrupt_that_falls_into_a_finaliser_is_not_lost():
         with pytest.raises(KeyboardInterrupt):
             keys.wait(0.0)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("parallel", "queued", "expected"),
+    [(1, 0, 40.0), (1, 2, 140.0), (2, 2, 90.0), (3, 2, 50.0), (None, 1, None)],
+)
+def test_the_time_of_all_is_that_of_the_queued_runs_too(tmp_path, parallel, queued, expected):
+    """One run is at 20 of 100 steps of half a second; a queued one takes 50 s, on the lane that is free first."""
+    folders = [begun(tmp_path / "a" / "r" / "seed0", 20)]
+    launch = {"name": "slurm"} if parallel is None else {"name": "local", "parallel": parallel}
+    for number in range(queued):
+        other = begun(tmp_path / "a" / f"q{number}" / "seed0", state="queued")
+        other.write("submission.json", {"launch": launch})
+        folders.append(other)
+    flock = Flock()
+    with Lock(folders[0].path / "lock"):
+        flock.look([folder.path for folder in folders])
+    # A second of leeway for the time that has passed since the row was written.
+    found = eta_of_all(flock.runs)
+    assert (found is None) if expected is None else (found is not None and expected - 3 < found <= expected)
