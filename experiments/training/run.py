@@ -217,7 +217,8 @@ class _Run:
 
     def _dev(self) -> Evaluation:
         result = self._evaluated(self.session.task.dev)
-        _check_scores(result, "dev")
+        if self.config["stop"]["on_nan"] == "stop":
+            _check_scores(result, "dev")
         return result
 
     def _keep_best(self, steps: int) -> None:

@@ -36,7 +36,8 @@ def test_a_loss_on_dev_that_is_no_number_is_the_worst(runs, stopped, rows):
     result = runs(*choices)
     dev = [row for row in rows(result["folder"]) if row["kind"] == "dev"]
     assert [(row["steps"], row["loss"]) for row in dev] == [(5, None), (10, None), (12, None)]
-    assert result["selected_step"] == 5 and result["status"] == "finished"
+    assert result["selected_step"] == 5
+    assert result["status"] == "diverged" and "no finite numbers" in result["reason"]
 
 
 def test_the_order_in_which_losses_come_does_not_matter(tmp_path):

@@ -267,7 +267,7 @@ def test_dropout_does_not_enter_a_look():
     look = ModuleLook(model, lambda model, x: model(x)[:, 0], optimizer)
     x = torch.randn(5, 6)
     assert look([Probe()], x) == look([Probe()], x)
-    assert not model.training
+    assert model.training  # as it was before the look
 
 
 def test_what_is_dropped_is_freed_at_once():
