@@ -50,7 +50,7 @@ def test_the_rule_sees_what_it_should():
 ASCII = """
 import json, sys
 from pathlib import Path
-from experiments.rundir.folder import RunFolder, load_config
+from experiments.rundir.folder import RunFolder
 from experiments.rundir.json_files import read_configuration
 folder = RunFolder(Path(sys.argv[1]))
 sections = ("model", "task", "peft", "optimizer")

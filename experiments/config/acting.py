@@ -17,6 +17,7 @@ from typing import Any
 
 from experiments.config.signatures import REQUIRED, Unreadable, arguments, class_attribute
 
+MEMORY_ONLY = ("gradient_checkpointing",)  # options that change memory and time, and no bit: never in a hash
 NOISE = ("directions", "dropout")  # of `seeds`; an optimizer draws one of them
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config.acting import NOISE, noise_of, settled
+from experiments.config.acting import MEMORY_ONLY, NOISE, noise_of, settled
 from zo.errors import ConfigError
 
 Config = Mapping[str, Any]
@@ -72,7 +72,8 @@ def decisive(config: Config, steps: int) -> dict[str, Any]:
         if group not in outside
     }
     if "_target_" in config["optimizer"]:
-        kept["optimizer"] = settled(config["optimizer"])
+        acting = settled(config["optimizer"])
+        kept["optimizer"] = {key: value for key, value in acting.items() if key not in MEMORY_ONLY}
     if isinstance(kept.get("seeds"), Mapping):
         noise = noise_of(config["optimizer"])
         unused = [kind for kind in NOISE if kind != noise] if steps else ["order", *NOISE]

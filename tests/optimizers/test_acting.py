@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from experiments.config.acting import conditions, idle, settled
+from experiments.config.acting import MEMORY_ONLY, conditions, idle, settled
 from experiments.config.compose import compose
 from experiments.config.signatures import Unreadable
 from tests.optimizers.test_battery import YAMLS
@@ -184,7 +184,7 @@ def test_an_option_is_said_to_have_no_effect_where_and_only_where_the_bits_are_e
         if start is None or (base["lr"] == 0.0 and base["record"] is None):  # refused, or nothing moves
             continue
         said = idle(base)
-        for option in base.keys() - {"_target_"}:
+        for option in base.keys() - {"_target_", *MEMORY_ONLY}:
             ends = [trained(name, base | {option: other}, records) for other in others(option, base[option])]
             ends = [end for end in ends if end is not None]
             if not ends:  # all others are refused beside these

@@ -89,7 +89,7 @@ def test_dropout_is_a_function_of_seed_and_step():
     assert first[0] != other[0]
     assert gradient(0, seed=4)[0] != first[0]
     assert torch.equal(torch.get_rng_state(), state)  # the user's generator is left alone
-    assert not model.training
+    assert model.training  # and so is the mode
 
 
 def test_without_dropout_the_loss_is_that_of_eval_mode():
@@ -161,7 +161,7 @@ def test_a_frozen_base_stays():
     assert all(torch.equal(p, frozen[n]) for n, p in model.named_parameters() if n in frozen)
 
 
-def test_the_exception_in_mid_step_leaves_eval_mode():
+def test_an_exception_in_mid_step_leaves_the_mode_as_it_was():
     model = net(0.5)
     optimizer = SGD(model)
 
@@ -170,7 +170,7 @@ def test_the_exception_in_mid_step_leaves_eval_mode():
 
     with pytest.raises(KeyboardInterrupt):
         optimizer.step(0, batch(0), ModuleLook(model, fails, optimizer))
-    assert not model.training
+    assert model.training
 
 
 def test_state_of_another_method_is_refused():
