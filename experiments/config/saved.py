@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.config.model_config import ModelConfig
 from experiments.config.schema import Fixed
-from experiments.rundir.folder import _SECTIONS
+from experiments.rundir.folder import SECTIONS
 from experiments.rundir.json_files import read_configuration
 from zo.errors import ConfigError
 
@@ -26,7 +26,7 @@ def load_config(folder: Path) -> dict[str, Any]:
     config.setdefault("select_by", "metric")  # what runs did before these two keys
     if isinstance(config.get("stop"), dict):
         config["stop"].setdefault("by", "metric")
-    sections = [*_SECTIONS, *(n for n, f in Fixed.model_fields.items() if f.is_required())]
+    sections = [*SECTIONS, *(n for n, f in Fixed.model_fields.items() if f.is_required())]
     missing = [name for name in sections if not isinstance(config.get(name), Mapping)]
     missing += [name for name in Fixed.model_fields if name not in config and name not in missing]
     model = config.get("model")

@@ -52,7 +52,7 @@ WRITTEN = (
 )
 
 
-_SECTIONS = ("model", "task", "peft", "optimizer", "schedule")
+SECTIONS = ("model", "task", "peft", "optimizer", "schedule")
 
 
 _LEFTOVERS = (".*.tmp", "journal.*.tmp")  # of writers that were killed

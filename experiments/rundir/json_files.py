@@ -17,7 +17,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, ov
 _DIGEST = (
     "# sha256 "  # begins the last line of config.yaml: a file that lost its end is another configuration
 )
-_SECTIONS = ("model", "task", "peft", "optimizer")  # of every run's configuration, whatever version wrote it
+SECTIONS = ("model", "task", "peft", "optimizer")  # of every run's configuration, whatever version wrote it
 _RESULT: Mapping[str, type | tuple[type, ...]] = {  # of every result; what else is there depends on the version
     "status": str, "metric": str, "after": (Real, type(None)), "steps": int,
 }  # fmt: skip
@@ -133,7 +133,7 @@ def read_configuration(folder: Path) -> tuple[dict[str, Any], str | None]:
         return {}, f"{path.name} is damaged: {str(error).splitlines()[0]}"
     if not isinstance(config, dict):
         return {}, f"{path.name} is {'empty' if config is None else 'damaged: it is no mapping'}"
-    wrong = [name for name in _SECTIONS if not isinstance(config.get(name), dict)]
+    wrong = [name for name in SECTIONS if not isinstance(config.get(name), dict)]
     if wrong:
         kept = {name: value for name, value in config.items() if name not in wrong}
         return kept, f"{path.name} is damaged: it has no section {', '.join(wrong)}"
