@@ -225,6 +225,10 @@ def _from_pretrained(
             **more,
         )
     except (*BROKEN, RuntimeError, ImportError, SafetensorError) as error:
+        if "attn_implementation" in str(error) and choice.attention != "eager":
+            raise ConfigError(
+                f"{folder}: its architecture has no {choice.attention}. Set model.attention=eager."
+            ) from error
         raise ConfigError(
             f"{folder} cannot be loaded through {auto.__name__}: {first_line(error)}"
         ) from error

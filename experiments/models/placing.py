@@ -61,7 +61,7 @@ def check_quantized(quantization: str | None, mode: str) -> None:
 
 
 def check_checkpoint(config: Mapping[str, Any], where: str, mode: str) -> None:
-    """Raises ConfigError for a checkpoint whose weights are quantised already, by its config.json, and would be trained."""
+    """Raises ConfigError for a checkpoint whose weights are whole numbers already and would be trained."""
     stated = config.get("quantization_config")
     if not stated:
         return
@@ -74,8 +74,8 @@ def check_checkpoint(config: Mapping[str, Any], where: str, mode: str) -> None:
     if mode not in ADAPTERS:
         raise ConfigError(
             f"{where} is a checkpoint whose weights are quantised already ({kind}), and peft={mode} trains weights of "
-            f"the model itself. Choose one of {', '.join(f'peft={name}' for name in ADAPTERS)}, or take the unquantised "
-            f"checkpoint."
+            f"the model itself. Choose one of {', '.join(f'peft={name}' for name in ADAPTERS)}, or take the "
+            f"unquantised checkpoint."
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(f"{where} needs the package bitsandbytes: pip install bitsandbytes")
