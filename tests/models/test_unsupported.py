@@ -26,7 +26,7 @@ def test_an_architecture_without_sdpa_is_one_sentence_of_ours(tmp_path):
         hf.BloomConfig(vocab_size=_COMMON["vocab_size"], hidden_size=32, n_head=4, n_layer=2)
     ).save_pretrained(tmp_path)
     tokenizer(False).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="has no sdpa. Set model.attention=eager") as error:
+    with pytest.raises(ConfigError, match=r"has no sdpa\. Set model\.attention=eager") as error:
         load({"path": str(tmp_path), "device": "cpu"})
     assert "whisper" not in str(error.value)
     load({"path": str(tmp_path), "device": "cpu", "attention": "eager"})
