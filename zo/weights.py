@@ -1,10 +1,7 @@
 """The trained weights θ: read at a probe, moved in one pass, hashed, copied.
 
 Only `move`, `elementwise` and `load` write to them. A weight of 16 bits takes moves by `update`
-(zo/kernels/rounding.py). Vectors of 16-bit models (norm gains, biases) would lose an ε of 1e-3 entirely near
-1, so an fp32 copy of each is kept, perturbed and moved; the model holds the copy rounded to its dtype. `hold` does the
-same to a vector that is stored as a matrix. What others write into the parameters (load_state_dict, an average) is
-taken over before the next look or move.
+(zo/kernels/rounding.py). What is stored beside 16-bit parameters, such as fp32 copies of vectors, is in zo/held.py.
 
 A move that is a sum of directions is `move`. One whose entries depend on the noise in another way (a moment,
 a sign, a curvature) is `elementwise`, by a Formula (zo/kernels/formulas.py), which the kernels work out in the cache:
@@ -25,11 +22,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from zo.digests import checksum, digest
 from zo.directions import Directions, Key, Probe, Terms
 from zo.directions.direction import two_sides, words_of
-from zo.errors import ConfigError, JournalError
-from zo.following import Following
+from zo.errors import ConfigError
+from zo.held import Held
 from zo.kernels import Kernels, best, eager, rounding
 from zo.kernels.adam_window import Moments
 from zo.kernels.elementwise import BLOCK, Block, Rule
@@ -42,7 +38,7 @@ _ROWS = 1 << 20  # numbers of a move that are made of thin factors at a time, 4 
 _SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
 
 
-class Weights:
+class Weights(Held):
     """The tensors of a model that require a gradient, by canonical name.
 
     params: a module or its named parameters.
@@ -57,8 +53,8 @@ class Weights:
     def __init__(
         self, params: Parameters, *, update: str = "auto", kernels: str = "auto", copies: bool = True
     ):
-        self.tensors = trained(params)
         rounding.check_update(update)
+        super().__init__(trained(params), copies=copies, low=update == "master")
         self.stated = update != "auto"
         self.update = update if self.stated else "nearest"
         model = params.parameters() if isinstance(params, nn.Module) else self.tensors.values()
@@ -68,27 +64,6 @@ class Weights:
         self._kernels = {
             device: best(device, kernels) for device in {t.device for t in self.tensors.values()}
         }
-        self.holds = copies
-        self.copies: dict[str, Tensor] = {}
-        self.low: dict[str, Tensor] = {}
-        self._following = Following()
-        for name, tensor in self.tensors.items():
-            if tensor.dtype == torch.float32:
-                continue
-            if copies and tensor.dim() <= 1:
-                self.copies[name] = tensor.detach().float()
-                continue
-            if update == "master":
-                self.low[name] = torch.zeros_like(tensor, dtype=torch.int16)
-
-    def hold(self, name: str) -> None:
-        """Keeps an fp32 copy of a 16-bit tensor, which from here on is perturbed and moved in its place."""
-        self.copies[name] = self.tensors[name].detach().float()
-        self.low.pop(name, None)
-
-    def refresh(self) -> None:
-        """Takes over what others wrote into the parameters since the last move (zo/following.py)."""
-        self._following.refresh(self.tensors, self.copies, self.low)
 
     @property
     def backend(self) -> str:
@@ -98,10 +73,6 @@ class Weights:
     def kernels(self, name: str) -> Kernels:
         """Who computes for this tensor."""
         return self._kernels[self.tensors[name].device]
-
-    def source(self, name: str) -> Tensor:
-        """The tensor that is perturbed: the parameter, or the fp32 copy of a 16-bit vector."""
-        return self.copies.get(name, self.tensors[name].detach())
 
     def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
         """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
@@ -245,13 +216,6 @@ class Weights:
             lower = None if lows is None else lows[rows]
             eager.add(matrix[rows], a[rows] @ b.T, pid, decay, update, word, lower, start * len(b))
 
-    def _show(self, name: str) -> None:
-        """Rounds the fp32 copy of a 16-bit vector, where there is one, into the model."""
-        if name in self.copies:
-            self.tensors[name].detach().copy_(self.copies[name])
-        if name in self.low:
-            self._following.note(name, self.tensors[name])
-
     def zeros(self) -> dict[str, Tensor]:
         """A state for `elementwise`: fp32 zeros in the shape of every trained tensor, by name."""
         return {name: torch.zeros_like(t.detach(), dtype=torch.float32) for name, t in self.tensors.items()}
@@ -331,32 +295,6 @@ class Weights:
             return lambda start, n: kernels.noise(words, pid, stream, start, n, device, room) if words else ()
         whole = [self.direction(name, key, directions).view(-1) for key in keys]
         return lambda start, count: [z[start : start + count] for z in whole]
-
-    def state(self) -> dict[str, Tensor]:
-        """All that `load` needs to set the weights: parameters, copies, low halves."""
-        self.refresh()
-        parts = {"": {n: t.detach() for n, t in self.tensors.items()}, "copy:": self.copies, "low:": self.low}
-        return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.items()}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Sets the weights; raises JournalError unless names, shapes and dtypes are those of `state()`."""
-        mine = self.state()
-        for name in sorted(mine.keys() | state.keys()):
-            one, other = mine.get(name), state.get(name)
-            if one is None or other is None or one.shape != other.shape or one.dtype != other.dtype:
-                raise JournalError(f"The snapshot does not fit the model at {name!r}: it is of another run.")
-        for name, tensor in mine.items():
-            tensor.copy_(state[name])
-        for name in self.low:
-            self._following.note(name, self.tensors[name])
-
-    def sha256(self) -> str:
-        """Hex digest over sorted (name, dtype, shape, bytes) of the trained tensors, in the model's dtype."""
-        return digest((name, tensor.detach()) for name, tensor in self.tensors.items())
-
-    def checksum(self) -> int:
-        """64 bits of all that `state` holds, in one pass: what ranks compare."""
-        return checksum(self.state().values())
 
 
 def _plus(total: Tensor, source: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -21,38 +20,28 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
 
 from experiments.config.model_config import Family, ModelConfig
 from experiments.config.parsing import read
 from experiments.models import placing
 from experiments.models.head import count_from_pad, share_biases
+from experiments.models.hushed import BROKEN, first_line, quiet
 from experiments.models.inputs import check_family, first_id, untied
 from experiments.models.pooling import HEAD_FILE, MeanPooled
+from experiments.models.row_tokens import COUNTED_FROM_PAD, context_of, pad_of, tokenizer_of, vocabulary_of
 from experiments.models.source import MODELS, fingerprint, infer_family, locate, model_name, read_config
 from zo.errors import ConfigError
 
-# Tokenizers that state no limit state a huge number.
-NO_LIMIT = 1_000_000
 # What a text model's weights are called inside one that sees images, now and in older checkpoints.
 TEXT_KEYS = {
     r"^model\.language_model\.": "model.",
     r"^language_model\.model\.": "model.",
     r"^language_model\.lm_head": "lm_head",
 }
-# What transformers raises for a folder whose files are there and nonsense: a negative number of layers, a text for a
-# size, an index that names no file of the folder.
-BROKEN = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, AssertionError,
-    StrictDataclassError,
-)  # fmt: skip
-# Their positions are counted from pad + 1 on, so that many fewer fit.
-COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod", "roberta-prelayernorm")
 # They have a class for causal models, which reads both ways unless the configuration says is_decoder.
 ENCODERS = (
     *COUNTED_FROM_PAD,
@@ -101,7 +90,7 @@ def outline(choice: ModelConfig | dict[str, Any], models: Path = MODELS) -> Load
     choice = read(ModelConfig, choice, "model")
     folder = locate(choice, models)
     config = read_config(folder)
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_of(folder)
     family = choice.family or infer_family(config, folder)
     check_family(choice, family, config, folder, _reads_both_ways(config))
     return Loaded(
@@ -111,9 +100,9 @@ def outline(choice: ModelConfig | dict[str, Any], models: Path = MODELS) -> Load
         name=model_name(choice),
         folder=folder,
         fingerprint=fingerprint(folder),
-        pad=_pad(tokenizer, folder, _vocabulary(config)),
-        context=_context(config.get("text_config") or config, tokenizer),
-        vocabulary=_vocabulary(config),
+        pad=pad_of(tokenizer, folder, vocabulary_of(config)),
+        context=context_of(config.get("text_config") or config, tokenizer),
+        vocabulary=vocabulary_of(config),
         first=first_id(choice.first_token, tokenizer, folder),
     )
 
@@ -133,7 +122,7 @@ def load(
     check_family(choice, family, config, folder, _reads_both_ways(config))
     device = _device(choice.device)
     placed = placing.arguments(choice, device)
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_of(folder)
     model: nn.Module
     with quiet(), _own_generator(seed, bool(placed)):
         if family == "classifier":
@@ -149,7 +138,7 @@ def load(
         share_biases(model)
     if family == "causal" and config.get("model_type") in COUNTED_FROM_PAD:
         count_from_pad(model, config.get("pad_token_id") or 0)
-    pad = _pad(tokenizer, folder, _vocabulary(config))
+    pad = pad_of(tokenizer, folder, vocabulary_of(config))
     if isinstance(model, PreTrainedModel) and family == "classifier":
         model.config.pad_token_id = pad  # decoders find a row's last token by it
     if not placed:
@@ -162,8 +151,8 @@ def load(
         folder=folder,
         fingerprint=fingerprint(folder),
         pad=pad,
-        context=_context(config.get("text_config") or config, tokenizer),
-        vocabulary=_vocabulary(config),
+        context=context_of(config.get("text_config") or config, tokenizer),
+        vocabulary=vocabulary_of(config),
         first=first_id(choice.first_token, tokenizer, folder),
     )
 
@@ -208,8 +197,9 @@ def _auto_config(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except BROKEN as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{folder / 'config.json'} describes no model of transformers: {first}") from error
+        raise ConfigError(
+            f"{folder / 'config.json'} describes no model of transformers: {first_line(error)}"
+        ) from error
 
 
 def poolerless(config: PreTrainedConfig) -> dict[str, Any]:
@@ -235,8 +225,13 @@ def _from_pretrained(
             **more,
         )
     except (*BROKEN, RuntimeError, ImportError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{folder} cannot be loaded through {auto.__name__}: {first}") from error
+        if "attn_implementation" in str(error) and choice.attention != "eager":
+            raise ConfigError(
+                f"{folder}: its architecture has no {choice.attention}. Set model.attention=eager."
+            ) from error
+        raise ConfigError(
+            f"{folder} cannot be loaded through {auto.__name__}: {first_line(error)}"
+        ) from error
     missing = sorted(report["missing_keys"])
     if missing and not new_head:
         raise ConfigError(
@@ -256,59 +251,6 @@ def _text_part(choice: ModelConfig, folder: Path, placed: dict[str, Any]) -> Pre
     )
     model._weight_conversions = []  # or it would be saved under the names it had inside the whole
     return model
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    files = (
-        "tokenizer.json",
-        "tokenizer.model",
-        "vocab.json",
-        "vocab.txt",
-        "spiece.model",
-        "sentencepiece.bpe.model",
-    )
-    if not any((folder / name).is_file() for name in files):
-        raise ConfigError(
-            f"{folder} has no tokenizer (none of {', '.join(files)}). Copy the model's tokenizer there."
-        )
-    try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except BROKEN as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"The tokenizer in {folder} cannot be loaded: {first}") from error
-
-
-def _vocabulary(config: dict[str, Any]) -> int | None:
-    """How many ids the model has embeddings for, where its configuration says it."""
-    return (config.get("text_config") or config).get("vocab_size")
-
-
-def _pad(tokenizer: PreTrainedTokenizerBase, folder: Path, vocabulary: int | None) -> int:
-    """The id that fills rows. Where there is no pad token with an embedding any id does, since the attention mask
-    hides it.
-    """
-    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id):
-        if isinstance(candidate, int) and (vocabulary is None or candidate < vocabulary):
-            return candidate
-    raise ConfigError(
-        f"The tokenizer in {folder} has neither a pad nor an end nor an unknown token to fill rows with."
-    )
-
-
-def _context(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens a row may have, by the tokenizer and by the positions of the model."""
-    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < NO_LIMIT else []
-    return min([*limits, positions_of(config)])
-
-
-def positions_of(config: dict[str, Any]) -> int:
-    """Tokens a row may have by the positions of the model; NO_LIMIT where they have no end."""
-    positions = config.get("max_position_embeddings") or config.get("n_positions")
-    if not positions:
-        return NO_LIMIT
-    counted_from_pad = config.get("model_type") in COUNTED_FROM_PAD
-    return positions - (1 + (config.get("pad_token_id") or 0) if counted_from_pad else 0)
 
 
 def _device(name: str) -> torch.device:
@@ -334,18 +276,3 @@ def _own_generator(seed: int, placed: bool) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if placed else []):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No load report and no progress bar: what matters of it becomes an error here."""
-    level = logging.get_verbosity()
-    bar = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()

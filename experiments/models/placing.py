@@ -72,6 +72,27 @@ def check_quantized(quantization: str | None, mode: str) -> None:
         )
 
 
+def check_checkpoint(config: Mapping[str, Any], where: str, mode: str) -> None:
+    """Raises ConfigError for a checkpoint whose weights are whole numbers already and would be trained."""
+    stated = config.get("quantization_config")
+    if not stated:
+        return
+    kind = str(stated.get("quant_method")) if isinstance(stated, Mapping) else "an unknown way"
+    if kind != "bitsandbytes":
+        raise ConfigError(
+            f"{where} is a checkpoint whose weights are quantised already ({kind}), which is not supported. Take the "
+            f"unquantised checkpoint, with model.quantization for fewer bits."
+        )
+    if mode not in ADAPTERS:
+        raise ConfigError(
+            f"{where} is a checkpoint whose weights are quantised already ({kind}), and peft={mode} trains weights of "
+            f"the model itself. Choose one of {', '.join(f'peft={name}' for name in ADAPTERS)}, or take the "
+            f"unquantised checkpoint."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(f"{where} needs the package bitsandbytes: pip install bitsandbytes")
+
+
 def check_loaded(model: nn.Module, choice: ModelConfig) -> None:
     """Raises ConfigError when weights are not in memory: a device map offloaded them, or the checkpoint lacks them."""
     away = [name for name, parameter in model.named_parameters() if parameter.is_meta]

@@ -21,9 +21,11 @@ from transformers import (
 
 from experiments.config.model_config import Family, ModelConfig
 from experiments.models import loading, source
+from experiments.models.hushed import quiet
 from experiments.models.inputs import untied
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
+from experiments.models.row_tokens import positions_of
 from zo.errors import ConfigError
 
 
@@ -134,7 +136,7 @@ def skeleton(choice: ModelConfig, classes: int | None, models: Path = source.MOD
         "dtype": getattr(torch, choice.dtype),
         "attn_implementation": "eager" if choice.attention == "eager" else "sdpa",
     }
-    with loading.quiet(), torch.device("meta"):
+    with quiet(), torch.device("meta"):
         model = _built(choice, family, config, classes, told)
     if choice.untie:
         untied(model, choice)
@@ -146,7 +148,7 @@ def skeleton(choice: ModelConfig, classes: int | None, models: Path = source.MOD
         folder=Path(choice.path or ""),
         fingerprint="",
         pad=0,
-        context=loading.positions_of(config.to_dict()),
+        context=positions_of(config.to_dict()),
     )
 
 

@@ -20,8 +20,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from experiments.config.peft_config import Prefix, Prompt
 from experiments.models.head import adapter_of
-from experiments.models.loading import NO_LIMIT, Loaded
+from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
+from experiments.models.row_tokens import NO_LIMIT
 from experiments.peft.adapters import wrapped
 from zo.errors import ConfigError
 

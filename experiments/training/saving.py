@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from experiments.models.head import adapter_of, share_biases
-from experiments.models.loading import Loaded, quiet
+from experiments.models.hushed import quiet
+from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
 from experiments.peft import virtual
 from experiments.rundir.folder import follow_umask

@@ -17,10 +17,13 @@ import torch
 from experiments.baselines.linear_probe import LinearProbe, output_alone
 from experiments.baselines.no_training import NoTraining
 from experiments.config.acting import noise_of, settled
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
 from experiments.config.run_id import Config, current_target, hash_of, method_of, name_of, seed_of
 from experiments.models.dropping import dropout_of
 from experiments.models.loading import Loaded, load
-from experiments.models.placing import check_quantized
+from experiments.models.placing import check_checkpoint, check_quantized
+from experiments.models.source import locate, read_config
 from experiments.peft import attach
 from experiments.tasks.draws import Draw, prompts_digest, rows_digest
 from experiments.tasks.objectives import GeneratedLoss
@@ -147,6 +150,8 @@ def build(config: Config, team: Team | None = None) -> Session:
     """
     schedule, trial = _check_constructors(config, team or Solo())
     check_quantized(config["model"]["quantization"], config["peft"]["name"])
+    where = locate(read(ModelConfig, config["model"], "model"), Path(config["paths"]["models"]))
+    check_checkpoint(read_config(where), str(where), config["peft"]["name"])
     probed = isinstance(trial, LinearProbe)
     loaded = attach(
         load(

@@ -1,0 +1,34 @@
+"""Calls of transformers without its own talk, and what it raises for broken folders."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers.utils import logging
+
+# What transformers raises for a folder whose files are there and nonsense: a negative number of layers, a text for a
+# size, an index that names no file of the folder.
+BROKEN = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, AssertionError,
+    StrictDataclassError,
+)  # fmt: skip
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's words, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No load report and no progress bar: what matters of it becomes an error here."""
+    level = logging.get_verbosity()
+    bar = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
