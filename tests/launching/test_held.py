@@ -15,6 +15,7 @@ import pytest
 from experiments.__main__ import main as after
 from experiments.commands.launch import main
 from experiments.config.compose import compose
+from experiments.launching import code_snapshot
 from experiments.launching.job import BUSY
 from experiments.launching.slurm import submit
 from experiments.launching.states import outcome_of, states, with_jobs
@@ -71,7 +72,8 @@ def submitted(path: Path, state: str, *, job: str | None = "10", **more) -> Path
     folder.write_config({key: value for key, value in config.items() if key not in ("launcher", "cluster")})
     command = ["python", "launch.py", "-m", "seed=0,1"]
     launch = {"name": "slurm", "wait": False, "requeues": 1}
-    asked = {"code": str(path.parent / "code" / "0"), "cwd": os.getcwd(), "overrides": [], "command": command,
+    code = code_snapshot.freeze(path.parents[1])  # retry runs only a whole snapshot beside the runs
+    asked = {"code": str(code), "cwd": os.getcwd(), "overrides": [], "command": command,
              "cluster": {}, "launch": launch}  # fmt: skip
     folder.write("submission.json", asked | ({"job": job} if job else {}) | more)
     folder.write_status(state, reason="SIGTERM", error="ValueError: no", steps=226)

@@ -1,6 +1,6 @@
 """Perturbations that 16 bits swallow: held in fp32, or refused with the tensor's name; and runs that never move."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -75,8 +75,7 @@ def test_the_weight_of_a_linear_layer_with_one_output_is_held():
 @pytest.mark.filterwarnings("ignore:eps = ")
 def test_a_matrix_whose_numbers_lie_further_apart_than_eps_is_refused_by_name():
     model = model_of()
-    with torch.no_grad():
-        model[0].weight.fill_(1.5)
+    nn.init.constant_(cast(nn.Linear, model[0]).weight, 1.5)
     with pytest.raises(
         ConfigError, match=r"eps = 0\.001 is rounded away in 0\.weight: .* 7\.8e-03 apart.*float32"
     ):
