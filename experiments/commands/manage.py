@@ -18,7 +18,7 @@ from experiments.config.saved import load_config
 from experiments.config.trusted import check_targets
 from experiments.display.console import new_console
 from experiments.launching.states import OPEN, State, find_runs, states
-from experiments.launching.submission import LOG, Pending, freeze_again, submission
+from experiments.launching.submission import LOG, Pending, check_paths, freeze_again, submission
 from experiments.rundir.folder import RunFolder, title_of
 from zo.errors import ConfigError
 
@@ -151,6 +151,7 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
         console.print(by_hand_words)
     for row in [row for group in groups.values() for row in group]:  # all, before anything is written
         check_targets(load_config(row.folder), request.allow)
+        check_paths(row.folder)
         if not request.new_code:
             code_snapshot.check_own(Path((submission(row.folder) or {})["code"]), row.folder)
     codes = [_start_again(group, request, console) for group in groups.values()]

@@ -74,6 +74,19 @@ def users_paths() -> list[str]:
     return [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
+def check_paths(folder: Path) -> None:
+    """Raises ConfigError for a recorded PYTHONPATH that this user does not have: modules there would come before torch.
+
+    A run's folder may be another's, and what stands on PYTHONPATH is run.
+    """
+    foreign = [path for path in (submission(folder) or {}).get("pythonpath", ()) if path not in users_paths()]
+    if foreign:
+        raise ConfigError(
+            f"{folder} was submitted with {', '.join(foreign)} on PYTHONPATH, which is not on yours, so nothing there "
+            f"is imported. If you trust it: PYTHONPATH={os.pathsep.join(foreign)}, and the same command."
+        )
+
+
 def submission(folder: Path) -> dict[str, Any] | None:
     """What was written at submission; None for a run that no launcher started."""
     return read_json(folder / NAME)

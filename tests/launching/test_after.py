@@ -178,6 +178,26 @@ def test_retry_runs_no_code_that_a_runs_folder_brings_along(tmp_path, capsys, tr
     assert "--new-code" in said and (folder / "status.json").read_bytes() == before
 
 
+def test_retry_takes_no_module_from_a_pythonpath_that_a_runs_folder_names(tmp_path, capsys, monkeypatch):
+    runs, evil = tmp_path / "runs", tmp_path / "evil"
+    folder = run(runs, "a/b/c/d", "failed")
+    cluster = {"name": "slurm", "wait": False, "requeues": 1}
+    asked = {
+        "code": str(code_snapshot.freeze(runs)),
+        "launch": cluster,
+        "cluster": {},
+        "pythonpath": [str(evil)],
+    }
+    RunFolder(folder).write("submission.json", asked)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert main(["retry", str(folder)]) == 2
+    assert f"PYTHONPATH={evil}" in capsys.readouterr().err
+    monkeypatch.setenv("PYTHONPATH", str(evil))  # one's own
+    assert main(["retry", str(folder)]) == 2
+    assert "needs sbatch" in capsys.readouterr().err
+
+
 def test_logs_are_those_there_are(tmp_path, capsys):
     by_hand, waits, launched = (run(tmp_path, name, "running") for name in ("h", "w", "l"))
     for folder in (waits, launched):
