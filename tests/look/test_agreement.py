@@ -277,7 +277,7 @@ def sst2_lengths() -> list[int]:
     """Tokens of 2,000 training rows of sst2 with the words around them."""
     from transformers import AutoTokenizer
 
-    shared = Path(os.environ.get("ZO_SHARED", "/work/shared"))
+    shared = Path(os.environ.get("ZO_SHARED", Path(__file__).parents[3] / "shared"))
     rows, model = shared / "data" / "sst2" / "train.jsonl", shared / "models" / "stories260K"
     if not rows.exists() or not model.exists():
         pytest.skip("There is no data/sst2 or models/stories260K in $ZO_SHARED.")
