@@ -31,10 +31,12 @@ def test_some_of_each_kind_of_try(trials, kind, every):
     assert tries and wrong(tries) == []
 
 
+@pytest.mark.slow
 def test_two_futures_of_a_cut_journal(tmp_path):
     assert wrong(libraries.futures(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_every_third_byte_of_a_journal(tmp_path):
     tries = list(libraries.journals(tmp_path))
     assert len(tries) > 300 and wrong(tries) == []

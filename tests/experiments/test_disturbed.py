@@ -20,6 +20,7 @@ from experiments.rundir.json_files import read_configuration, read_rows
 from tests.train import forking
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # .ci/run has them
 # Each process compares stacks anew, so the passes of that are its own too.
 VOLATILE = ("seconds", "gpu_hours", "peak_memory_bytes", "check_forward_passes", "folder")
 FIRST_ORDER = ("optimizer=adamw", "optimizer.lr=3e-4", "select=best")

@@ -280,6 +280,7 @@ def _wait_for(path: Path, steps: int, process) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_with_signal_9_the_same_command_ends_with_the_same_bits(runs, tmp_path):
     whole = runs("budget.steps=60", f"paths.runs={tmp_path / 'whole'}")
     whole = json.loads(next((tmp_path / "whole").rglob("result.json")).read_text())

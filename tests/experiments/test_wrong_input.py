@@ -186,6 +186,7 @@ def test_folder_that_cannot_be_written(runs, tmp_path):
     assert "cannot be written" in output and "paths.runs" in output and "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_the_journal_whole_and_the_run_goes_on_later(runs):
     """A limit on file sizes stands for the full disk: writes fail with an error in the middle of the run."""
 

@@ -497,6 +497,7 @@ def run_triton(device, **environment):
     assert json.loads(result.stdout) == []
 
 
+@pytest.mark.slow
 def test_triton_under_the_interpreter():
     run_triton("cpu", TRITON_INTERPRET="1")
 

@@ -86,6 +86,7 @@ def test_states_come_from_the_files(tmp_path, capsys):
     assert main(["status", str(tmp_path / "nowhere")]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_while_it_is_looked_at_is_not_taken_for_killed(tmp_path):
     """Once in 25 it was, when the result was looked for before the lock."""
     for number in range(150):

@@ -174,6 +174,7 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", YAMLS)
 def test_an_option_is_said_to_have_no_effect_where_and_only_where_the_bits_are_equal(name, records):
     gates = GATES.get(name, {})
