@@ -162,9 +162,26 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[s
         yield "There are no intervals, for scipy is not here: pip install -e '.[report]'."
     yield from _dropout(runs)
     for cell in cells:
+        yield from _warnings(cell)
+    for cell in cells:
         if cell.n < len(cell.values):
             where = f"{cell.method} on {cell.task} with {cell.model} ({cell.peft})"
             yield f"{where}: {cell.count_text}, for the other seeds changed nothing."
+
+
+def _warnings(cell: Cell) -> Iterator[str]:
+    """What the runs behind a cell warned of, each sentence once with how many say it.
+
+    Those of the setting shown, or of every setting where none is.
+    """
+    shown = [cell.chosen] if cell.chosen else cell.settings
+    runs = [run for setting in shown for run in setting.runs]
+    counts = Counter(sentence for run in runs for sentence in run.warnings)
+    for sentence, count in counts.most_common():
+        yield (
+            f"{cell.method} on {cell.task} with {cell.model} ({cell.peft}), {count} of {len(runs)} "
+            f"run{'s' if len(runs) > 1 else ''}: {sentence}"
+        )
 
 
 def _dropout(runs: Sequence[Run]) -> Iterator[str]:
