@@ -4,18 +4,14 @@
 instead of keys or values for OPT, Phi, Qwen and Gemma, and for BERT and RoBERTa also what enters the attention's
 output layer, which are the values a second time; the default here is the paper's choice on each architecture.
 The factors stand near 1, where bfloat16 is spaced by 0.004 to 0.008, so they stay in fp32 (as peft has them by
-default). In a model of 16 bits that alone is not enough: what they scale would be rounded to 16 bits before and after,
-and 1.001 y is y again. So a scaled layer computes in fp32 and its output is rounded once; its weight is held in fp32.
-All other adapters have the dtype of the model.
+default); all other adapters have the dtype of the model.
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -63,39 +59,7 @@ def ia3(loaded: Loaded, choice: IA3) -> Loaded:
         )
     wanted = [*scaled, *feedforward]
     config = IA3Config(task_type=task_type(loaded), target_modules=wanted, feedforward_modules=feedforward)
-    attached = wrapped(loaded, config, f"peft.targets={choice.targets}", autocast=True)
-    compute_wide(attached.model)
-    return attached
-
-
-def compute_wide(model: nn.Module) -> None:
-    """Lets the layers that (IA)³ scales compute in fp32, where their weights are of 16 bits and not quantised.
-
-    They hold fp32 weights from then on: of OPT and Llama a quarter to a third of the model, at twice the bytes.
-    """
-    from peft.tuners.ia3.layer import IA3Layer  # late: it takes seconds to import
-
-    for layer in model.modules():
-        if not isinstance(layer, IA3Layer) or not isinstance(layer, nn.Module):
-            continue
-        base: Any = layer.get_base_layer()
-        if base.weight.dtype in (torch.bfloat16, torch.float16):
-            narrow = base.weight.dtype
-            base.float()
-            layer.register_forward_pre_hook(_widened)
-            layer.register_forward_hook(partial(_narrowed, narrow))
-
-
-def _widened(layer: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The input of a scaled layer in fp32."""
-    return (arguments[0].float(), *arguments[1:])
-
-
-def _narrowed(
-    dtype: torch.dtype, layer: nn.Module, arguments: tuple[Any, ...], output: torch.Tensor
-) -> torch.Tensor:
-    """Its output in the dtype of the model."""
-    return output.to(dtype)
+    return wrapped(loaded, config, f"peft.targets={choice.targets}", autocast=True)
 
 
 def task_type(loaded: Loaded) -> Any:

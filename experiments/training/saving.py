@@ -13,7 +13,7 @@ from experiments.models.head import adapter_of, share_biases
 from experiments.models.hushed import quiet
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
-from experiments.peft import adapters, virtual
+from experiments.peft import virtual
 from experiments.rundir.folder import follow_umask
 from zo.errors import ConfigError, JournalError
 
@@ -83,8 +83,6 @@ def load_adapter(base: Loaded, folder: Path) -> Loaded:
         warnings.simplefilter("ignore", FutureWarning)  # about names that peft still uses in transformers
         target: Any = base.model if pooled is None else pooled.encoder
         model: nn.Module = PeftModel.from_pretrained(target, str(folder), autocast_adapter_dtype=wide)
-    if wide:
-        adapters.compute_wide(model)
     if pooled is not None:
         pooled.encoder = model
         pooled.load_head(folder)
