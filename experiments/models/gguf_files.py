@@ -136,7 +136,8 @@ def _read(file: Path) -> tuple[Any, Any]:
         where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
         with quiet(), redirect_stderr(io.StringIO()):  # tqdm's bar, which quiet does not reach
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-            model, report = AutoModelForCausalLM.from_pretrained(
+            auto: Any = AutoModelForCausalLM  # its types know no loading info
+            model, report = auto.from_pretrained(
                 file.parent,
                 dtype="float32",
                 quantization_config=GgufConfig(dequantize=True),  # else blocks stay packed where kernels are
@@ -147,8 +148,8 @@ def _read(file: Path) -> tuple[Any, Any]:
         raise ConfigError(f"{file} cannot be read: {first_line(error)} Install: {INSTALL}") from error
     except (*BROKEN, RuntimeError) as error:
         raise ConfigError(
-            f"{file} cannot be read by transformers: {first_line(error)} Take the model as safetensors, or a GGUF of an "
-            f"architecture and block type that transformers reads (F32, F16, BF16, Q4 to Q8 and K blocks)."
+            f"{file} cannot be read by transformers: {first_line(error)} Take the model as safetensors, or a GGUF of "
+            f"an architecture and block type that transformers reads (F32, F16, BF16, Q4 to Q8 and K blocks)."
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise ConfigError(
