@@ -56,7 +56,7 @@ def scored_batch(groups: Sequence[Sequence[Row]], pad: int, limit: int) -> Batch
     """B groups of up to O rows each, such as the options of B examples, read as `read_once` says.
 
     input_ids, attention_mask [B, D, T]: the distinct rows. positions [B, D, P]: places in them whose logits are wanted.
-    targets [B, O, K]: the rows' last `span` tokens; places [B, O, K]: the one of the D · P positions that predicts each.
+    targets [B, O, K]: the rows' last `span` tokens; places [B, O, K]: which of the D · P positions predicts each.
     Where a group has fewer distinct rows than another, its first stands again and is not scored.
     """
     read = [read_once(rows) for rows in groups]
