@@ -1,6 +1,7 @@
 """What a training step evaluates on real tasks, and what it costs beside one row an example.
 
-  ZO_SHARED=FOLDER python -m benchmarks.real_tasks MODEL [--tasks sst2 cb trec] [--dtype bfloat16] [--repeats 3] [--out FILE]
+  ZO_SHARED=FOLDER python -m benchmarks.real_tasks MODEL [--tasks sst2 cb trec] [--dtype bfloat16] [--repeats 3]
+      [--out FILE]
 
 MODEL is a causal model in the Hugging Face layout. A step of MeZO on the first 16 training examples of each task, in
 three forms that take turns; the least time of the repeats counts (one thread, process CPU seconds):
@@ -10,7 +11,7 @@ three forms that take turns; the least time of the repeats counts (one thread, p
   once    a floor: one row an example (an option's whole row without its last token), of which one token is scored
 
 `rows` and `positions` are of a forward pass, padding counted; `needed` are the tokens of the distinct rows, without it.
-`difference`: the largest of an example's loss between whole and now. sst5 reads the rows of sst2, of the same kind.
+`difference`: the largest of an option's log-probability among its example's, between whole and now. sst5 reads the rows of sst2, of the same kind.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def measure(model: str, name: str, dtype: str, repeats: int, shared: Path) -> di
     optimizer = MeZO(loaded.model, lr=0.0, eps=1e-3)
     looks = {form: ModuleLook(loaded.model, given[form][1], optimizer) for form in FORMS}
     with torch.no_grad():
-        losses = [task.objective(loaded.model, given[form][0]) for form in ("whole", "now")]
+        losses = [task.scores(loaded.model, given[form][0]).log_softmax(-1) for form in ("whole", "now")]
     seconds = dict.fromkeys(FORMS, float("inf"))
     for t in range(repeats + 1):  # the first step also compares stacks
         for form in FORMS:
