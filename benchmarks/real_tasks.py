@@ -11,7 +11,8 @@ three forms that take turns; the least time of the repeats counts (one thread, p
   once    a floor: one row an example (an option's whole row without its last token), of which one token is scored
 
 `rows` and `positions` are of a forward pass, padding counted; `needed` are the tokens of the distinct rows, without it.
-`difference`: the largest of an option's log-probability among its example's, between whole and now. sst5 reads the rows of sst2, of the same kind.
+`difference`: the largest of an option's log-probability among its example's, between
+whole and now. sst5 reads the rows of sst2, of the same kind.
 """
 
 import argparse
