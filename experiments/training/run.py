@@ -16,6 +16,7 @@ from experiments.display.console import outliving_output
 from experiments.display.progress import closing_table, show_ended, view
 from experiments.display.track import goal_of
 from experiments.evaluation import Evaluation, evaluate
+from experiments.models.attention import note_of
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.provenance import provenance
 from experiments.tasks.draws import answers_digest
@@ -139,7 +140,12 @@ class _Run:
             self._say(note)
         self.folder.write_config(self.config)
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        self.folder.write("provenance.json", provenance(gpus, torch.get_num_threads()))
+        loaded = self.session.loaded
+        self.folder.write(
+            "provenance.json", provenance(gpus, torch.get_num_threads()) | {"attention": loaded.attention}
+        )
+        if note := note_of(loaded.model, self.config["model"]["attention"]):
+            self._say(f"Note: {note}")
         if self.team.leads:
             self.recorder.sink = sink_of(self.config, self.folder.path, self._earlier.rows, self._say)
         summary = self.session.task.summary
