@@ -140,7 +140,7 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
 
 
 def _was_stopped(todo: Sequence[Run], launch: Mapping[str, Any]) -> bool:
-    """Returns whether a local pool was told to stop (SIGTERM, SIGHUP), which leaves runs that are neither over nor failed."""
+    """Returns whether a local pool was told to stop (SIGTERM, SIGHUP): runs are then neither over nor failed."""
     left = ("queued", "stopped", "waiting")
     return launch["name"] == "local" and any(s.state in left for s in states([run.folder for run in todo]))
 

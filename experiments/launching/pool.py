@@ -1,8 +1,8 @@
 """A pool on this machine: so many runs at once, a process each, with GPUs of their own where there are any.
 
 A run's output goes to log.txt in its folder. A failing run stops no other. The first Ctrl-C, SIGTERM or SIGHUP (the
-terminal was closed) lets every run finish its step and starts no more; a second Ctrl-C or SIGTERM ends them at once, and
-their journals are whole then too. A closed terminal may send SIGHUP twice, which is the same word once more.
+terminal was closed) lets every run finish its step and starts no more; a second Ctrl-C or SIGTERM ends them at once,
+and their journals are whole then too. A closed terminal may send SIGHUP twice, which is the same word once more.
 """
 
 import os

@@ -15,8 +15,8 @@ BROKEN = (
 )  # fmt: skip
 
 
-# Libraries that print a line of their own where a kernel is missing or numbers are cast, which is no fault of the user's
-# and which peft brings along even where nothing is quantised.
+# Libraries that print a line of their own where a kernel is missing or numbers are cast, which is no fault of the
+# user's, and which peft brings along even where nothing is quantised.
 _CHATTY = ("bitsandbytes",)
 
 

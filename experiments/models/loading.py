@@ -99,7 +99,7 @@ def outline(choice: ModelConfig | dict[str, Any], models: Path = MODELS) -> Load
     config = read_config(folder)
     tokenizer = tokenizer_of(folder)
     family = choice.family or infer_family(config, folder)
-    check_family(choice, family, config, folder, _reads_both_ways(config))
+    check_family(choice, family, config, folder, reads_both_ways(config))
     return Loaded(
         model=nn.Linear(1, 1, device="meta"),
         tokenizer=tokenizer,
@@ -126,7 +126,7 @@ def load(
     folder = locate(choice, models)
     config = read_config(folder)
     family = choice.family or infer_family(config, folder)
-    check_family(choice, family, config, folder, _reads_both_ways(config))
+    check_family(choice, family, config, folder, reads_both_ways(config))
     hush_libraries()
     device = _device(choice.device)
     placed = placing.arguments(choice, device)
@@ -167,7 +167,7 @@ def load(
     )
 
 
-def _reads_both_ways(config: dict[str, Any]) -> bool:
+def reads_both_ways(config: dict[str, Any]) -> bool:
     """Whether it is an encoder, also when loaded through a class for causal models."""
     return config.get("model_type") in ENCODERS and not config.get("is_decoder")
 

@@ -54,10 +54,9 @@ def check_right_padding(
     change = max(float((other - alone).abs().max()) for other in others)
     if change > allowed:  # not where it is NaN: a model of NaNs is told of when its scores are read
         raise ConfigError(
-            f"{name} ({type(model).__name__}) computes another result for a row when a longer one stands beside it: its "
-            f"logits change by {change:.2g} of {largest:.2g}, because the architecture does not heed the attention mask "
-            f"(or the positions that it hides). Rows of several lengths would be trained and scored wrongly in batches. "
-            f"Take a model whose attention has a mask."
+            f"{name} ({type(model).__name__}) computes another result for a row when a longer one stands beside it: "
+            f"its logits change by {change:.2g} of {largest:.2g}, because the architecture does not heed the attention "
+            f"mask. Rows of several lengths would be trained and scored wrongly in batches. Take a model whose attention has a mask."
         )
 
 

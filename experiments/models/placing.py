@@ -125,8 +125,8 @@ def check_packed(model: nn.Module, choice: ModelConfig) -> None:
     if narrow:
         more = f" and {len(narrow) - 1} more" if len(narrow) > 1 else ""
         raise ConfigError(
-            f"model.quantization={choice.quantization}: on this CPU bitsandbytes computes with 4 bits only where a layer's "
-            f"input is a multiple of {_BLOCK} wide and its output of {_ROWS}, unlike {narrow[0]}{more}. Take "
+            f"model.quantization={choice.quantization}: on this CPU bitsandbytes computes with 4 bits only where a "
+            f"layer's input is a multiple of {_BLOCK} wide and its output of {_ROWS}, unlike {narrow[0]}{more}. Take "
             f"model.quantization=int8 or null: so narrow a model needs no 4 bits."
         )
 

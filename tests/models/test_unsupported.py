@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers as hf
 
+from experiments.__main__ import main as after
 from experiments.commands.launch import main
 from experiments.config.model_config import ModelConfig
 from experiments.models.attention import note_of
@@ -98,7 +99,8 @@ def test_an_architecture_without_sdpa_takes_eager_and_says_so(tmp_path, name):
 def test_a_run_says_which_attention_it_took_and_records_it(tmp_path, capsys):
     choice = saved(tmp_path / "m", "bloom")
     words = ["model=hub", f"model.path={choice['path']}", "task=sentiment", "model.device=cpu", "task.train=8",
-             "task.dev=4", "task.test=4", "budget.steps=1", "save=false", f"paths.runs={tmp_path / 'runs'}"]  # fmt: skip
+             "task.dev=4", "task.test=4", "budget.steps=1", "save=false",
+             f"paths.runs={tmp_path / 'runs'}"]  # fmt: skip
     assert main(words) == 0
     assert capsys.readouterr().out.count("has no sdpa in transformers, so its attention is eager") == 1
     for name in ("result.json", "provenance.json"):
@@ -153,3 +155,32 @@ def test_libraries_print_no_line_of_their_own(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("command", ["dry run", "sweep", "run", "estimate"])
+def test_what_a_checkpoint_is_refused_for_is_told_at_once_wherever_it_is_asked_about(
+    tmp_path, capsys, command
+):
+    """Quantised already, quantised again, another family than the model has, and no package: four problems, one list."""
+    choice = saved(tmp_path / "m", "bloom")
+    path = tmp_path / "m" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    words = ["model=hub", f"model.path={choice['path']}", "model.family=masked", "model.quantization=nf4",
+             "model.device=cpu", "model.dtype=bfloat16", "model.attention=flash_attention_2", "task=sentiment",
+             f"paths.runs={tmp_path / 'runs'}"]  # fmt: skip
+    if command == "estimate":
+        assert after(["estimate", *words]) == 2
+    else:
+        more = {"dry run": ["--dry-run"], "sweep": ["-m", "seed=0,1"], "run": []}[command]
+        assert main([*words, *more]) == 2
+    said = capsys.readouterr().err
+    for part in (
+        "quantised already (gptq)",
+        "peft=none trains weights",
+        "the package flash-attn",
+        "has no masked model for",
+    ):
+        assert said.count(part) == 1, said
+    assert not (tmp_path / "runs").exists()
