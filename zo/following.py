@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+_LARGE = 1 << 20  # numbers; a larger tensor is compared alone, since comparing holds two more copies of it
+
 
 class Following:
     """What is known of parameters with copies and low halves, by name.
@@ -28,10 +30,11 @@ class Following:
         self, tensors: Mapping[str, Tensor], copies: Mapping[str, Tensor], low: Mapping[str, Tensor]
     ) -> None:
         """Takes over what others wrote since."""
-        groups: dict[tuple[torch.device, torch.dtype], list[str]] = {}
+        groups: dict[tuple[torch.device, torch.dtype, str], list[str]] = {}
         for name in copies:
-            groups.setdefault((tensors[name].device, tensors[name].dtype), []).append(name)
-        for (_, dtype), names in groups.items():  # all vectors of a device at once: one wait for a GPU
+            alone = name if copies[name].numel() > _LARGE else ""
+            groups.setdefault((tensors[name].device, tensors[name].dtype, alone), []).append(name)
+        for (_, dtype, _), names in groups.items():  # all vectors of a device at once: one wait for a GPU
             rounded = torch.cat([copies[name].view(-1) for name in names]).to(dtype)
             if _same_bits(rounded, torch.cat([tensors[name].detach().view(-1) for name in names])):
                 continue

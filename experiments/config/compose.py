@@ -249,6 +249,8 @@ def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[
     """Options given by hand that have no effect beside the others: a sweep over one would train the same run twice."""
     found = []
     for group in TARGETS:
+        if not isinstance(config[group]["_target_"], str):
+            continue  # listed already
         for name, condition in idle(config[group]).items():
             what = (
                 f"{group}.{name} acts where {condition}, which is not so here: the run is the same with any value. "

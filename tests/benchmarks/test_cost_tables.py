@@ -36,6 +36,7 @@ def rows_of(path):
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
+@pytest.mark.slow
 def test_table_1_counts_copies_of_the_weights_and_passes(tmp_path, capsys):
     assert cost_tables.main(["adamezo-1", "--model", "tiny-clm", "--out", str(tmp_path)]) == 0
     assert "(1 + δ)P" in capsys.readouterr().out
@@ -49,6 +50,7 @@ def test_table_1_counts_copies_of_the_weights_and_passes(tmp_path, capsys):
     assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".tex", ".csv"}
 
 
+@pytest.mark.slow
 def test_table_4_has_the_ratio_to_mezo_beside_the_published_one(tmp_path, capsys):
     assert (
         cost_tables.main(["adamezo-4", "--model", "tiny-clm", "--length", "32", "--out", str(tmp_path)]) == 0
@@ -65,6 +67,7 @@ def test_table_4_has_the_ratio_to_mezo_beside_the_published_one(tmp_path, capsys
     assert ratios["mezo"] == 1.0 <= ratios["adamezo"] < ratios["hizoo"] < ratios["adamw"]
 
 
+@pytest.mark.slow
 def test_table_7_times_each_method_and_mezo_with_the_noise_alone(small, tmp_path, capsys):
     words = ["adamezo-7", "--size", "10m", "--dtype", "float32", "--tokens", "2x8", "--rounds", "1"]
     assert cost_tables.main([*words, "--out", str(tmp_path)]) == 0

@@ -51,6 +51,8 @@ def only(override: str) -> str:
         ("task.columns.x=3", "a mapping of names to text"),
         ("optimizer._target_=zo.optimizers.FZO", "zo.optimizers has no 'FZO'"),
         ("optimizer._target_=zoo.FZOO", "no module 'zoo'"),
+        ("optimizer._target_=3", "This cannot be called"),
+        ("schedule._target_=[]", "This cannot be called"),
         ("+batch.half=1", "Nothing is added"),
         ("++batch.size=1", "Write batch.size=value"),
         ("+experiment=x", "Nothing is added"),

@@ -236,6 +236,7 @@ def other(program: str, words: list[str]) -> None:
         assert program == ".ci/run" and os.access(ROOT / program, os.X_OK), f"no rule for {program}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ALL, ids=str)
 def test_is_understood(command, understood, place, monkeypatch, capsys):
     monkeypatch.chdir(place)  # what is named must be there

@@ -47,6 +47,7 @@ def test_parameters_and_bytes_are_the_published_ones(name):
     assert count * size <= weight_bytes(loaded, None) < 1.001 * count * size
 
 
+@pytest.mark.slow
 def test_what_optimizers_keep_is_a_multiple_of_the_trained_weights():
     base = ("model=opt-125m", "model.dtype=float16", "task=sst2")
     of = {name: reckoned(*base, f"optimizer={name}") for name in ("mezo", "adamw")}
@@ -63,6 +64,7 @@ def test_what_optimizers_keep_is_a_multiple_of_the_trained_weights():
     assert of["adamw"].gpus == 1 and reckoned("model=opt-66b", "task=sst2", "optimizer=none").peak > GPU_BYTES
 
 
+@pytest.mark.slow
 def test_adam_of_opt_30b_is_the_published_figure():
     """MeZO's Table 22, which the FZOO paper's figure repeats: 633 GB, and 58 GB for inference and MeZO.
 
@@ -81,6 +83,7 @@ def test_adam_of_opt_30b_is_the_published_figure():
     assert 10 < e.peak / e.inference < 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, published", [("opt-1.3b", 27e9), ("opt-13b", 316e9)])
 def test_adam_of_other_sizes_is_the_published_figure(model, published):
     e = reckoned(f"model={model}", "task=multirc", "batch.size=1", "optimizer=adamw", tokens=400)

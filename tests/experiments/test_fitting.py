@@ -32,6 +32,7 @@ def limited(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_fewer_probes_a_forward_give_the_same_bits(runs, limited, capsys):
     alone = runs("probes_per_forward=all", "task.test=8", "task.dev=8")
     limited["limit"] = 24  # a step of 9 probes on 4 examples of 2 options is 72 rows
@@ -44,6 +45,7 @@ def test_fewer_probes_a_forward_give_the_same_bits(runs, limited, capsys):
     assert "Out of memory: again with probes_per_forward=2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [["optimizer=mezo"], ["optimizer=adamw", "optimizer.dropout=false"]])
 def test_then_smaller_pieces_of_batches_and_evaluations(runs, limited, method):
     alone = runs(*method)
@@ -56,6 +58,7 @@ def test_then_smaller_pieces_of_batches_and_evaluations(runs, limited, method):
     assert (less["forward_passes"], less["steps"]) == (alone["forward_passes"], alone["steps"])
 
 
+@pytest.mark.slow
 def test_what_was_found_is_kept_until_something_else_is_asked_for(runs, stopped, limited):
     """A step of MeZO's two probes on 4 examples of 2 options is 16 rows."""
     limited["limit"] = 8
@@ -86,6 +89,7 @@ def test_the_last_model_is_gone_before_that_of_the_best_step_is_built(runs, monk
     assert result["sequential_because"] == "of look 1"
 
 
+@pytest.mark.slow
 def test_what_cannot_get_smaller_fails(runs, limited):
     limited["limit"] = 1
     with pytest.raises(torch.OutOfMemoryError):

@@ -65,6 +65,7 @@ def test_permuted_labels_end_at_chance(runs, turned, choices):
         assert result["loss_after"] > 0.9 * math.log(2)
 
 
+@pytest.mark.slow
 def test_labels_turned_round_mirror_the_run(runs, turned, tmp_path):
     """Where the label words start equal, the same labels turned round train a model that answers the opposite."""
     pieces = AutoTokenizer.from_pretrained(WORLD / "tiny-clm")

@@ -198,6 +198,29 @@ def half_objective(model, batch):
     return (model(batch["x"].to(dtype)).float()[:, 0] - batch["y"]).square(), batch["w"]
 
 
+@pytest.mark.parametrize("change", ["load_state_dict", "data"])
+@pytest.mark.parametrize("kind", [AdamW, SGD])
+@pytest.mark.parametrize("dtype", SIXTEEN)
+def test_masters_follow_what_is_written_after_construction(dtype, kind, change):
+    (model, _), (other, _) = half_net(dtype), half_net(dtype)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.5)
+    late, usual = kind(model), kind(other)
+    if change == "load_state_dict":
+        model.load_state_dict(other.state_dict())
+    else:
+        for mine, new in zip(model.parameters(), other.parameters(), strict=True):
+            mine.data.copy_(new.data)
+    for each, net_ in ((late, model), (usual, other)):
+        scale_down(each)
+        look = ModuleLook(net_, half_objective, each)
+        for t in range(3):
+            each.tell(t, each.step(t, batch(t), look))
+    assert late.weights.sha256() == usual.weights.sha256()
+    assert late.weights.checksum() == usual.weights.checksum()  # the masters too
+
+
 def scale_down(optimizer):
     """A loss scale at which no gradient of this model overflows."""
     if optimizer.loss_scale is not None:

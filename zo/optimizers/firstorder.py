@@ -129,6 +129,7 @@ class FirstOrder(Optimizer):
 
     def step(self, t: int, batch: Any, look: Looker, lr: float | None = None) -> list[float]:
         self._drop_gradients()
+        self.weights.refresh()  # masters follow what others wrote into the model
         seed = key_of(self.seed, t, 0) >> 1 if self.dropout else None
         how = Backward(
             masters={self.weights.tensors[name]: master for name, master in self.weights.copies.items()},
