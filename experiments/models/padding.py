@@ -56,7 +56,8 @@ def check_right_padding(
         raise ConfigError(
             f"{name} ({type(model).__name__}) computes another result for a row when a longer one stands beside it: "
             f"its logits change by {change:.2g} of {largest:.2g}, because the architecture does not heed the attention "
-            f"mask. Rows of several lengths would be trained and scored wrongly in batches. Take a model whose attention has a mask."
+            f"mask. Rows of several lengths would be trained and scored wrongly in batches. "
+            f"Take a model whose attention has a mask."
         )
 
 

@@ -1,4 +1,4 @@
-"""Lists what a model is refused for that shows without its weights: in a run, in --dry-run, in sweeps and in estimates."""
+"""Lists what a model is refused for that shows without its weights: for runs, --dry-run, sweeps and estimates."""
 
 import importlib.util
 from collections.abc import Callable

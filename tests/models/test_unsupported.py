@@ -161,7 +161,7 @@ def test_libraries_print_no_line_of_their_own(tmp_path):
 def test_what_a_checkpoint_is_refused_for_is_told_at_once_wherever_it_is_asked_about(
     tmp_path, capsys, command
 ):
-    """Quantised already, quantised again, another family than the model has, and no package: four problems, one list."""
+    """Quantised already, quantised again, another family than the model has, no package: four problems, one list."""
     choice = saved(tmp_path / "m", "bloom")
     path = tmp_path / "m" / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
