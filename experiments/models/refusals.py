@@ -46,7 +46,7 @@ def refusals(choice: ModelConfig, mode: str, models: Path) -> list[str]:
         problems.append(
             "model.attention=flash_attention_2 needs the package flash-attn: pip install flash-attn"
         )
-    folder = attempt(lambda: here(choice, models))
+    folder: Any = attempt(lambda: here(choice, models))
     config = attempt(lambda: read_config(folder)) if folder is not None else None
     if config is not None:
         attempt(lambda: check_checkpoint(config, str(folder), mode))
