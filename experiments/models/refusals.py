@@ -1,5 +1,6 @@
 """Lists what a model is refused for that shows without its weights: for runs, --dry-run, sweeps and estimates."""
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -46,13 +47,12 @@ def refusals(choice: ModelConfig, mode: str, models: Path) -> list[str]:
         problems.append(
             "model.attention=flash_attention_2 needs the package flash-attn: pip install flash-attn"
         )
-    folder: Any = attempt(lambda: here(choice, models))
-    config = attempt(lambda: read_config(folder)) if folder is not None else None
-    if config is not None:
-        attempt(lambda: check_checkpoint(config, str(folder), mode))
-        family = choice.family or attempt(lambda: infer_family(config, folder))
+    folder = attempt(lambda: here(choice, models))
+    if folder is not None and (config := attempt(functools.partial(read_config, folder))) is not None:
+        attempt(functools.partial(check_checkpoint, config, str(folder), mode))
+        family = choice.family or attempt(functools.partial(infer_family, config, folder))
         if family is not None:
-            attempt(lambda: _check_class(choice, family, config, folder))
+            attempt(functools.partial(_check_class, choice, family, config, folder))
     return list(dict.fromkeys(problems))
 
 
