@@ -19,7 +19,7 @@ COMMANDS = ("-m", "experiments")
 
 
 def shown(*arguments: str, piped: bool = False, program: tuple[str, ...] = LAUNCH) -> tuple[str, float]:
-    """What launch.py, or another program, writes to stderr on a terminal, and after how many seconds its first word came."""
+    """What a program, launch.py by default, writes to stderr on a terminal, and after how many seconds it began."""
     master, slave = pty.openpty()
     began = time.monotonic()
     out = subprocess.PIPE if piped else slave
