@@ -19,6 +19,7 @@ from zo import (
     HiZOO,
     Linear,
     MeZO,
+    MeZOMomentum,
     Weights,
     ZOAdaMU,
 )
@@ -39,7 +40,7 @@ def module():
         (lambda: MeZO(module(), directions="spheres"), "rademacher, gaussian"),
         (lambda: MeZO(module(), n=2.5), r"optimizer\.n = 2\.5 must be a whole"),  # type: ignore[arg-type]
         (lambda: MeZO(module(), n=True), r"optimizer\.n = True must be a whole number"),
-        (lambda: MeZO(module(), momentum=0.5, horizon=2.5), r"optimizer\.horizon = 2\.5"),  # type: ignore[arg-type]
+        (lambda: MeZOMomentum(module(), momentum=0.5, horizon=2.5), r"optimizer\.horizon = 2\.5"),  # type: ignore[arg-type]
         (lambda: MeZO(module(), directions={"kind": ["a"]}), r"directions = \['a'\] is none of rademacher"),
         (lambda: MeZO(module(), directions={"kind": "lowrank", "rank": 1.5}), r"rank = 1\.5 must be a whole"),
         (

@@ -8,7 +8,20 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from tests.optimizers.test_battery import YAMLS, make
-from zo import FZOO, FZOOR, ConfigError, InPlace, Key, LeZO, MeZO, ModuleLook, Probe, SparseMeZO, Weights
+from zo import (
+    FZOO,
+    FZOOR,
+    ConfigError,
+    InPlace,
+    Key,
+    LeZO,
+    MeZO,
+    MeZOMomentum,
+    ModuleLook,
+    Probe,
+    SparseMeZO,
+    Weights,
+)
 from zo.directions import KINDS, Layers, LowRank, Projected, Subspace, directions
 from zo.directions.lowrank import is_matrix
 from zo.kernels import eager
@@ -378,7 +391,7 @@ def test_what_is_probed_is_what_is_moved_along(spec, dtype):
 
 
 @pytest.mark.parametrize(
-    "make_one", [lambda: MeZO(Small(), momentum=0.9, directions="sparse"),
+    "make_one", [lambda: MeZOMomentum(Small(), momentum=0.9, directions="sparse"),
                  lambda: FZOOR(Small(), reuse="directions", directions="sparse")], ids=["mezo", "fzoor"]
 )  # fmt: skip
 def test_a_kind_that_follows_the_weights_is_refused_where_old_directions_are_made_again(make_one):
