@@ -47,11 +47,8 @@ class Range:
     def __str__(self) -> str:
         words = (("of at least", self.ge), ("above", self.gt), ("of at most", self.le), ("below", self.lt))
         bounds = [f"{word} {bound}" for word, bound in words if bound is not None]
-        bounds += (
-            []
-            if self.multiple_of is None
-            else ["even" if self.multiple_of == 2 else f"divisible by {self.multiple_of}"]
-        )
+        if self.multiple_of is not None:
+            bounds.append("even" if self.multiple_of == 2 else f"divisible by {self.multiple_of}")
         return " and ".join(bounds) + (f" ({self.of})" if self.of else "")
 
 

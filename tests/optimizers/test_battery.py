@@ -98,8 +98,8 @@ def test_descends_a_quadratic(name):
         if reached[lr] < 0.2:
             return
     pytest.fail(
-        f"At no rate of {sorted(reached)} did 250 steps bring the loss below a fifth; they left {reached}. A method "
-        "whose defaults are made for millions of weights says in `small_problem` with which options it descends a dozen."
+        f"At no rate of {sorted(reached)} did 250 steps bring the loss below a fifth; they left {reached}. A "
+        "method whose defaults are for millions of weights says in `small_problem` with which options it descends a dozen."
     )
 
 
@@ -154,8 +154,8 @@ def test_equal_perturbed_losses_move_nothing(name):
         told = [here if probe == Probe() else 0.5 for probe in optimizer.ask(t)]
         optimizer.tell(t, told + [0.5] * (optimizer.losses_per_step - len(told)))
     assert equal([p.detach() for p in model.parameters()], [p.detach() for p in Bowl().parameters()]), (
-        "Losses that are equal at all perturbed points moved the weights. A method whose slopes are taken from the loss "
-        "at θ declares one_sided = True; one that moves anyway needs a floor below which a step is no_move."
+        "Losses that are equal at all perturbed points moved the weights. A method whose slopes are taken from the "
+        "loss at θ declares one_sided = True; one that moves anyway needs a floor below which a step is no_move."
     )
 
 
@@ -271,8 +271,8 @@ def test_asking_is_a_function_of_the_step(name):
     asked = [optimizer.ask(t) for t in (3, 0, 3)]
     assert asked[0] == asked[2]
     assert (len(asked[0]) < optimizer.losses_per_step) == (optimizer.looks_twice or optimizer.tells_slopes), (
-        f"ask names {len(asked[0])} points and tell takes {optimizer.losses_per_step} losses: a method that looks twice, "
-        "or is told slopes, declares looks_twice or tells_slopes, and no other does."
+        f"ask names {len(asked[0])} points and tell takes {optimizer.losses_per_step} losses: a method that looks "
+        "twice, or is told slopes, declares looks_twice or tells_slopes, and no other does."
     )
     assert len(asked[0]) <= optimizer.losses_per_step
     keys = [key for t in (0, 3) for probe in optimizer.ask(t) for key, _ in probe.terms]
