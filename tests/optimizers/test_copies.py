@@ -52,8 +52,15 @@ def test_all_that_is_wrong_is_listed_with_the_nearest_name():
     with pytest.raises(ValueError) as error:
         FZOOAblation(Bowl(), lr=-1.0, eps=0.0, n=0, sides="tow", directions="gausian", on_nan="stp")  # type: ignore[arg-type]
     text = str(error.value)
-    for part in ("optimizer.lr = -1.0", "optimizer.eps = 0.0", "optimizer.n = 0", "Did you mean 'two'?", "directions = 'gausian'",
-                 "on_nan = 'stp'", "Did you mean 'stop'?"):  # fmt: skip
+    for part in (
+        "optimizer.lr = -1.0",
+        "optimizer.eps = 0.0",
+        "optimizer.n = 0",
+        "Did you mean 'two'?",
+        "directions = 'gausian'",
+        "on_nan = 'stp'",
+        "Did you mean 'stop'?",
+    ):
         assert part in text, text
     assert len(text.splitlines()) == 6
 
