@@ -19,9 +19,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.display.first_word import first_word_of_command
+
+if __name__ == "__main__":
+    first_word_of_command(sys.argv[1:])
+
 from experiments.commands import manage, report
 from experiments.commands import sync as trackers
 from experiments.commands import watch as watching
+from experiments.display.warned import spoken_warnings
 from experiments.launching.states import find_runs
 from zo.errors import ConfigError, DataError, ZOError
 
@@ -63,9 +69,12 @@ def main(argv: Sequence[str]) -> int:
     watching.add(commands)
     trackers.add(commands)
     request = parser.parse_args(argv)
-    if request.command in ahead:
-        return _ahead(request)
+    with spoken_warnings():
+        return _ahead(request) if request.command in ahead else _perform(request)
 
+
+def _perform(request: argparse.Namespace) -> int:
+    """What is done with runs that there are."""
     try:
         if request.command in manage.COMMANDS:
             return manage.perform(request)

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from rich.console import Console
 
 from experiments.launching.submission import read_sweep, submission
 from experiments.rundir.folder import title_of
-from experiments.rundir.json_files import problem_of_configuration, read_json, read_result, row_of
+from experiments.rundir.json_files import (
+    problem_of_configuration,
+    read_json,
+    read_result,
+    row_of,
+    warnings_of,
+)
 from experiments.rundir.lock import holder_of, may_run
 from zo.errors import ConfigError
 
@@ -40,6 +47,11 @@ class State:
     detail: str = ""
     steps: int | None = None
     job: str | None = None
+
+    @cached_property
+    def warnings(self) -> int:
+        """How many warnings the run carries."""
+        return len(warnings_of(read_json(self.folder / "status.json")))
 
 
 _OVER = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "DEADLINE")
@@ -127,7 +139,10 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
         return State(folder, result["status"], outcome_of(result), result["steps"], job)
     state = str(status.get("state", "new"))
     if holder is not None:
-        return State(folder, "running", f"process {holder['pid']} on {holder['host']}", steps, job)
+        detail = f"process {holder['pid']} on {holder['host']}"
+        if job is None and (by := asked.get("by")) is not None and not may_run(by):
+            detail += "; the sweep that started it is gone, and it goes on alone"
+        return State(folder, "running", detail, steps, job)
     if job is not None and state != "new" and (entry := scheduler.queued(job)) is not None:
         return _held(folder, state, job, entry, steps)
     if state == "failed":

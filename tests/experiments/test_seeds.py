@@ -116,7 +116,9 @@ def test_an_option_without_effect_is_refused_on_the_command_line(given, said):
 
 
 def test_one_that_acts_is_taken():
-    assert compose(["optimizer=mezo_momentum", "optimizer.momentum=0.9", "optimizer.horizon=50"]).problems == []
+    assert (
+        compose(["optimizer=mezo_momentum", "optimizer.momentum=0.9", "optimizer.horizon=50"]).problems == []
+    )
     assert compose(["optimizer=hizoo", "optimizer.smooth=drop", "optimizer.smooth_steps=5"]).problems == []
 
 

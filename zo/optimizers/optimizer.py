@@ -22,7 +22,7 @@ from torch import Tensor
 from zo.backward import Backward
 from zo.directions import Directions, Key, Probe, Spec
 from zo.directions import directions as kind
-from zo.errors import ConfigError, Diverged, Idle, JournalError
+from zo.errors import ConfigError, Diverged, Idle, JournalError, ZOWarning
 from zo.fields import NonNegative, Range, Seed, problems_of
 from zo.kernels.adam_window import Moments
 from zo.kernels.formulas import Formula
@@ -327,4 +327,4 @@ def warn(message: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("zo."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(message, ZOWarning, stacklevel=level)
