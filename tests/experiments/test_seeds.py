@@ -102,7 +102,8 @@ def test_an_option_without_effect_is_no_part_of_the_hash():
     ("given", "said"),
     [
         (("optimizer=mezo_momentum", "optimizer.horizon=50"), "optimizer.horizon acts where momentum != 0"),
-        (("optimizer=fzoo_ablation", "optimizer.sides=two", "optimizer.ddof=0"), "optimizer.ddof acts where sides == 'one'"),
+        (("optimizer=fzoo_ablation", "optimizer.sides=two", "optimizer.ddof=0"),
+         "optimizer.ddof acts where sides == 'one'"),
         (("optimizer=hizool", "optimizer.smooth_steps=5"), "optimizer.smooth_steps acts where alpha != 0 and"),
         (("optimizer=linear_probe", "optimizer.c=1", "optimizer.folds=3"), "optimizer.folds acts where c is None"),
         (("optimizer=mezo_momentum", "optimizer={horizon: 50}"), "optimizer.horizon acts where momentum != 0"),

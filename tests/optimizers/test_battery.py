@@ -99,7 +99,7 @@ def test_descends_a_quadratic(name):
             return
     pytest.fail(
         f"At no rate of {sorted(reached)} did 250 steps bring the loss below a fifth; they left {reached}. A "
-        "method whose defaults are for millions of weights says in `small_problem` with which options it descends a dozen."
+        "method whose defaults are for millions of weights says in `small_problem` which options descend a dozen."
     )
 
 
