@@ -124,7 +124,7 @@ def current_section(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def _whole(section: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a section of today's as one class with all options had it: the form that the hash sees."""
-    target = ONE_METHOD.get(section["_target_"], section["_target_"])
+    target: str = ONE_METHOD.get(section["_target_"], section["_target_"])
     return {**SPLIT[target][1], **section, "_target_": target} if target in SPLIT else dict(section)
 
 

@@ -65,8 +65,8 @@ def module():
         (lambda: FZOO(module(), n=1), r"optimizer\.n = 1.*at least 2"),
         (lambda: FZOO(module(), n=0), r"optimizer\.n = 0"),
         (lambda: FZOO(module(), n=-3), r"optimizer\.n = -3"),
-        (lambda: FZOO(module(), ddof=2), r"optimizer\.ddof = 2"),
-        (lambda: FZOO(module(), ddof=-1), r"optimizer\.ddof"),
+        (lambda: FZOO(module(), ddof=2), r"optimizer\.ddof = 2"),  # pyright: ignore[reportArgumentType]
+        (lambda: FZOO(module(), ddof=-1), r"optimizer\.ddof"),  # pyright: ignore[reportArgumentType]
         (lambda: FZOO(module(), floor=-1e-9), r"optimizer\.floor"),
         (lambda: FZOO(module(), floor=math.nan), r"optimizer\.floor"),
         (lambda: FZOO(module(), clip=0.0), r"optimizer\.clip"),

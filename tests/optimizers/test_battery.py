@@ -20,7 +20,7 @@ YAMLS = {p.stem: p for p in sorted(FOLDER.glob("*.yaml")) if "_target_: zo.optim
 
 def kind_of(name):
     """The class of a YAML; what the battery must know of a method it declares itself (zo/optimizers/optimizer.py)."""
-    module, _, kind = OmegaConf.load(YAMLS[name])["_target_"].rpartition(".")
+    module, _, kind = OmegaConf.load(YAMLS[name])["_target_"].rpartition(".")  # pyright: ignore[reportArgumentType]
     return getattr(importlib.import_module(module), kind)
 
 
