@@ -239,7 +239,7 @@ def test_sparse_probes_and_moves_the_small_weights_alone():
     optimizer = SparseMeZO(model, lr=0.1, eps=1e-2, sparsity=0.6)
     before = {name: tensor.detach().clone() for name, tensor in optimizer.weights.tensors.items()}
     probed = {
-        n: optimizer.weights.at(n, optimizer.ask(0)[0], optimizer.directions) != before[n]
+        n: optimizer.weights.at(n, optimizer.ask(0)[0], optimizer.directions) != before[n]  # pyright: ignore[reportArgumentType]
         for n in before  # pyright: ignore[reportArgumentType]
     }
     optimizer.tell(0, [1.5, 1.0])

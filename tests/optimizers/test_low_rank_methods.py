@@ -143,7 +143,7 @@ def test_resumes_over_a_refresh_to_the_same_bits(method):
 def test_subzero_moves_by_the_slope_times_its_direction():
     optimizer = SubZero(matrix(9, 8), lr=0.25, eps=0.5, rank=4, refresh=10)
     z = {
-        name: optimizer.weights.direction(name, Key(0, 3, 0), optimizer.directions).double()
+        name: optimizer.weights.direction(name, Key(0, 3, 0), optimizer.directions).double()  # pyright: ignore[reportArgumentType]
         for name in "wb"  # pyright: ignore[reportArgumentType]
     }
     assert torch.linalg.matrix_rank(z["w"], rtol=1e-5) == 4  # fp32 numbers
