@@ -124,7 +124,8 @@ def current_section(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def _whole(section: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a section of today's as one class with all options had it: the form that the hash sees."""
-    target: str = ONE_METHOD.get(section["_target_"], section["_target_"])
+    name = str(section["_target_"])
+    target = ONE_METHOD.get(name, name)
     return {**SPLIT[target][1], **section, "_target_": target} if target in SPLIT else dict(section)
 
 
