@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.compose import compose, groups
 from experiments.config.problems import Problem, did_you_mean, listing
+from experiments.config.run_config import RunConfig
 from experiments.display.console import new_console, outliving_output
 
 FLAGS = (
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         return _refuse(problems) if problems else 0
     if problems or composed.tree is None or composed.config is None:
         return _refuse(problems)
-    if composed.config["launcher"]["name"] != "local" and "--cfg" not in request.flags:
+    if composed.config.launcher.name != "local" and "--cfg" not in request.flags:
         return _sweep(request)
     if "--cfg" in request.flags:
         return _show(request, composed.tree, composed.config)
@@ -158,12 +159,10 @@ def _is_file(text: str) -> bool:
     return "=" not in text and text.endswith((".yaml", ".yml"))
 
 
-def _run(config: dict[str, object], rerun: bool) -> int:
+def _run(config: RunConfig, rerun: bool) -> int:
     """Runs, or shows the result that is there."""
     from experiments.commands import preflight
     from zo.errors import ConfigError
-
-    config = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
 
     def launch() -> int:
         if problems := preflight.missing(config):
@@ -200,9 +199,9 @@ def _answered(launch: Callable[[], int]) -> int:
         return 1
 
 
-def _show(request: Request, tree: DictConfig, config: dict[str, object]) -> int:
+def _show(request: Request, tree: DictConfig, config: RunConfig) -> int:
     """--cfg job: as composed, or with --resolve as the run sees it."""
-    shown = OmegaConf.create(config) if "--resolve" in request.flags else tree
+    shown = OmegaConf.create(config.as_dict()) if "--resolve" in request.flags else tree
     package = request.values.get("--package")
     if package:
         part = OmegaConf.select(shown, package)

@@ -22,19 +22,16 @@ from yaml import YAMLError
 
 from experiments.config import resolvers as resolvers  # for ${by:...}
 from experiments.config.acting import conditions, idle
-from experiments.config.parsing import read
+from experiments.config.combinations import combinations
 from experiments.config.problems import Problem, did_you_mean, key_meant, one_of
+from experiments.config.run_config import CALLS, KINDS, RunConfig, parse_section, plain
 from experiments.config.schema import (
-    CHOICES,
-    KINDS,
-    TARGETS,
     Anything,
     Section,
     allowed,
     field_at,
     from_constructor,
     keys,
-    plain,
     schema,
     section_in,
 )
@@ -56,7 +53,7 @@ class Composed:
     """A composed configuration (None when nothing could be composed), complete once it is valid, and the problems."""
 
     tree: DictConfig | None = None
-    config: dict[str, Any] | None = None
+    config: RunConfig | None = None
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -171,7 +168,7 @@ def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]
     config: Any = OmegaConf.to_container(tree)
     written = {o.key_or_group: o for o in values}
     sections: dict[str, type[Section]] = {}
-    for name in TARGETS:
+    for name in CALLS:
         override = written.get(f"{name}._target_")
         target = str(override.value() if override else config[name].get("_target_"))
         try:
@@ -216,39 +213,53 @@ def _set(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) 
 
 def _validate(
     tree: DictConfig, model: type[Section], values: Sequence[Override], problems: list[Problem]
-) -> dict[str, Any] | None:
+) -> RunConfig | None:
     """The complete configuration with every default filled in, or None and the problems."""
     written = {o.key_or_group: str(o.input_line) for o in values}
+
+    def place(key: str, otherwise: str) -> str:
+        """What the user wrote of a key: its own override, or the first one below it."""
+        below = next((text for other, text in written.items() if other.startswith(key + ".")), otherwise)
+        return written.get(key, below)
+
     try:
         content: Any = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
         key = str(error.full_key or "conf/")
-        said = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
-        problems.append(Problem(written.get(key, key), said.splitlines()[0]))
+        words = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
+        problems.append(Problem(written.get(key, key), words.splitlines()[0]))
         return None
-    wrong = len(problems)
+    found: list[Problem] = []
+    bad: set[str] = set()  # sections that the schema refuses
     try:
-        content = plain(model.model_validate(content).model_dump(by_alias=True))
+        content = model.model_validate(content).model_dump(by_alias=True)
     except ValidationError as error:
         items = {".".join(_path(model, item["loc"])): item for item in reversed(error.errors())}
         for key, item in reversed(items.items()):
+            bad.add(key.partition(".")[0])
             has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
             where = f"{key}={item['input']}" if has_value else key
-            below = next((text for other, text in written.items() if other.startswith(key + ".")), where)
-            problems.append(Problem(written.get(key, below), _sentence(model, key, item)))
-    bad = {re.split("[.=]", problem.where)[0] for problem in problems[wrong:]}
-    problems += [
-        p for name in (*CHOICES, *KINDS) if name not in bad for p in _combinations(name, content[name])
-    ]
-    if len(problems) == wrong:
-        problems += _without_effect(content, values)
-    return content if len(problems) == wrong else None
+            found.append(Problem(place(key, where), _sentence(model, key, item)))
+    parts: dict[str, Any] = {}
+    for name in model.model_fields:
+        try:
+            if name not in bad:
+                parts[name] = parse_section(name, content[name])
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                where, _, what = line.partition(": ")
+                found.append(Problem(place(where, where), what))
+    found += combinations(parts, place)
+    if not found:
+        found += _without_effect(plain(content), values)
+    problems += found
+    return None if found else RunConfig(**parts)
 
 
 def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[Problem]:
     """Options given by hand that have no effect beside the others: a sweep over one would train the same run twice."""
     found = []
-    for group in TARGETS:
+    for group in CALLS:
         if not isinstance(config[group]["_target_"], str):
             continue  # listed already
         for name, condition in idle(config[group]).items():
@@ -261,16 +272,6 @@ def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[
                 if override.key_or_group == f"{group}.{name}" or (isinstance(value, dict) and name in value):
                     found.append(Problem(str(override.input_line), what))
     return found
-
-
-def _combinations(name: str, values: dict[str, Any]) -> list[Problem]:
-    """What a section's dataclass says of its ranges, and of keys that do not go together."""
-    kind = CHOICES[name] if name in CHOICES else KINDS[name][values["name"]]
-    try:
-        read(kind, values, name)
-    except ConfigError as error:
-        return [Problem(*line.partition(": ")[::2]) for line in str(error).splitlines()]
-    return []
 
 
 def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:

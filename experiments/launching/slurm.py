@@ -50,11 +50,13 @@ class Submitted:
     elsewhere: list[Path] = field(default_factory=list)
 
 
-def resources_of(config: Mapping[str, Any], cluster: Cluster) -> Resources:
+def resources_of(config: RunConfig, cluster: Cluster) -> Resources:
     """The site's word, else the model's."""
-    model = config["model"]["resources"]
+    model = config.model.resources
     values = {name: getattr(cluster, name) for name in ("gpus", "mem", "minutes")}
-    return Resources(**{name: model[name] if value is None else value for name, value in values.items()})
+    return Resources(
+        **{name: getattr(model, name) if value is None else value for name, value in values.items()}
+    )
 
 
 def arrays(

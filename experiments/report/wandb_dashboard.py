@@ -125,11 +125,11 @@ def columns_of(made: Comparison, all_settings: bool) -> list[Column]:
         ]
         if not abouts:
             continue
-        config = abouts[0].config
+        about = abouts[0].config
         filters = {
-            "run.model": config["run"]["model"],
-            "task.name": config["task"]["name"],
-            "peft.name": config["peft"]["name"],
+            "run.model": about["run"]["model"],
+            "task.name": about["task"]["name"],
+            "peft.name": about["peft"]["name"],
         }
         undecided = tuple(cell.method for cell in cells if cell.chosen is None)
         columns.append(

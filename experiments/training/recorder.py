@@ -10,7 +10,7 @@ from typing import Any
 from experiments.display.progress import View
 from experiments.evaluation import Evaluation
 from experiments.rundir.folder import RunFolder
-from experiments.rundir.metric_rows import JOURNAL, rank_key, selected_by
+from experiments.rundir.metric_rows import JOURNAL, rank_key
 from experiments.trackers.sink import Sink
 from experiments.training import peak_memory
 from experiments.training.session import Session
@@ -23,7 +23,7 @@ _PEAK_EVERY = 1.0  # seconds between looks at the peak of memory
 
 def cadence(session: Session) -> tuple[int, int]:
     """Steps from one train row to the next, and from one look at dev to the next; the last step has both."""
-    every, timed = session.config["stop"]["every"], session.config["budget"]["minutes"] is not None
+    every, timed = session.config.stop.every, session.config.trains_until_clock
     return (
         1 if timed else max(1, -(-session.steps // _ROWS)),
         every or (_CLOCK_EVERY if timed else max(1, -(-session.steps // _LOOKS))),
@@ -73,12 +73,12 @@ class Recorder:
         self.best_loss: float | None = None
         self.dev_values: list[float | None] = []  # at each evaluation
         self.eval_forward_passes = 0
-        self._select_by, self._stop_by = selected_by(session.config), session.config["stop"]["by"]
+        self._select_by, self._stop_by = session.config.select_by, session.config.stop.by
         self._best: tuple[float, float] | None = None  # of select_by
         self._lead: tuple[float, float] | None = None  # of stop.by
         self._worse = 0  # evaluations since then
         self._digest = digest
-        self._patience = session.config["stop"]["patience"]
+        self._patience = session.config.stop.patience
         self._row_every, self._every = cadence(session)
         self._trained = 0  # steps whose train row is written
         self.looked = 0
