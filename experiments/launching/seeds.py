@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.acting import noise_of
-from experiments.config.run_config import RunConfig
+from experiments.config.run_config import RunConfig, plain
 from experiments.config.run_id import method_of
 from experiments.models.dropping import configured_dropout
 
@@ -16,7 +16,9 @@ def drawn(config: RunConfig, steps: int, family: str, dropout: float) -> Drawn:
     """Which parts a run draws at all, whatever their seed. dropout: largest probability that the model's config has."""
     reads_train = steps > 0 or method_of(config) == "linearprobe"
     noise = noise_of(config.optimizer.options)
-    dropped = config.optimizer.options.get("dropout") and max(dropout, configured_dropout(config.peft)) > 0.0
+    dropped = (
+        config.optimizer.options.get("dropout") and max(dropout, configured_dropout(plain(config.peft))) > 0.0
+    )
     return {
         "split": reads_train or config.task.demonstrations > 0,
         "test": True,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.launcher_config import Cluster
+from experiments.config.run_config import RunConfig
 from experiments.launching.check import missing_programs
 from experiments.launching.job import job
 from experiments.launching.states import with_jobs
@@ -180,9 +181,7 @@ def _python(cluster: Cluster) -> str:
     return f"$WAITING {cluster.python or shlex.quote(sys.executable)}"
 
 
-def described(
-    configs: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], name: str, runs: Path
-) -> list[str]:
+def described(configs: Sequence[RunConfig], settings: Mapping[str, Any], name: str, runs: Path) -> list[str]:
     """What would be submitted for these runs, in words and as the scripts that sbatch would get."""
     cluster = Cluster(**settings)
     asked = [resources_of(config, cluster) for config in configs]

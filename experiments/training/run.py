@@ -175,6 +175,7 @@ class _Run:
         minutes = self.config.budget.minutes
 
         def rate(t: int) -> float:
+            assert minutes is not None  # the only budget with a rate of its own
             return self.config.optimizer.lr * session.schedule(self.team.seconds / (60 * minutes))
 
         def over() -> bool:
