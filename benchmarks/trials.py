@@ -25,11 +25,12 @@ from experiments.commands.launch import main as launch
 from experiments.config.compose import compose
 
 SMALL = (
-    "task.train=8", "task.dev=4", "task.test=4", "batch.size=2", "budget.steps=4", "stop.every=2", "save=false"
+    "task.train=8", "task.dev=4", "task.test=4", "batch.size=2", "budget.steps=4", "stop.every=2", "save=false",
+    "probes_per_forward=1",  # files are what is tried: no time goes into comparing stacks
 )  # fmt: skip
 SNAPSHOTS = "checkpoint.max_replay_minutes=1e-9"  # one a step
 SETTINGS = {
-    "losses": ("optimizer=fzoo",),
+    "losses": ("optimizer=fzoo", "optimizer.n=4"),
     "losses, a snapshot a step": ("optimizer=hizoo", "select=best", SNAPSHOTS),
     "checkpoint": ("optimizer=adamw", "select=best", SNAPSHOTS, "save=true"),
     "nothing": ("optimizer=linear_probe", "save=true"),

@@ -22,6 +22,7 @@ from pathlib import Path
 from experiments.commands import manage, report
 from experiments.commands import sync as trackers
 from experiments.commands import watch as watching
+from experiments.display.warned import spoken_warnings
 from experiments.launching.states import find_runs
 from zo.errors import ConfigError, DataError, ZOError
 
@@ -63,9 +64,12 @@ def main(argv: Sequence[str]) -> int:
     watching.add(commands)
     trackers.add(commands)
     request = parser.parse_args(argv)
-    if request.command in ahead:
-        return _ahead(request)
+    with spoken_warnings():
+        return _ahead(request) if request.command in ahead else _perform(request)
 
+
+def _perform(request: argparse.Namespace) -> int:
+    """What is done with runs that there are."""
     try:
         if request.command in manage.COMMANDS:
             return manage.perform(request)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         RankLost,
         RanksDiverged,
         ZOError,
+        ZOWarning,
     )
     from zo.journal import Journal
     from zo.look import ClosureLook, InPlace, ModuleLook
@@ -76,6 +77,7 @@ _HOMES = {
         "RankLost",
         "RanksDiverged",
         "ZOError",
+        "ZOWarning",
     ),
     "zo.journal": ("Journal",),
     "zo.look": ("ClosureLook", "InPlace", "ModuleLook"),
@@ -164,6 +166,7 @@ __all__ = [
     "ZOMomentum",
     "ZOMuon",
     "ZOSign",
+    "ZOWarning",
     "train",
 ]
 

@@ -217,7 +217,7 @@ class Ranks(Team):
         if self.leads:
             try:
                 box = [make(), None]
-            except Exception as error:
+            except Exception as error:  # of whatever kind: the others wait for this rank, and are told
                 failed, box = error, [None, _line(error)]
         with self._reaching():
             dist.broadcast_object_list(box, src=0)

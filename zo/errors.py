@@ -1,8 +1,12 @@
-"""The errors of zo. Each is also the standard type a caller would expect to catch."""
+"""The errors of zo, each also the standard type a caller would expect to catch, and its warning."""
 
 
 class ZOError(Exception):
     """Anything zo refuses or gives up on; the message says what, why and what to do."""
+
+
+class ZOWarning(UserWarning):
+    """Anything that zo goes on after, and whoever runs it should know; the message is a sentence that says it all."""
 
 
 class ConfigError(ZOError, ValueError):

@@ -81,7 +81,7 @@ class Journal:
         except OSError as error:
             os.close(self._file)
             raise _unwritable(self.path, error) from error
-        except BaseException:
+        except BaseException:  # nothing is handled: the file is closed, and what was raised goes on
             os.close(self._file)
             raise
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zo.errors import ConfigError
+from zo.errors import ConfigError, ZOWarning
 from zo.weights import Weights
 
 _SAMPLE = 1 << 16  # entries of a tensor that are looked at
@@ -32,6 +32,7 @@ def check_eps(weights: Weights, eps: float) -> None:
         warnings.warn(
             f"eps = {eps} is below the resolution of most entries of {_names(lost)}: their probes see nothing. Raise "
             "eps or load the model in float32.",
+            ZOWarning,
             stacklevel=3,
         )
 
@@ -103,6 +104,7 @@ def check_move(weights: Weights, size: float) -> None:
                 f"A move of about {size:.1e} an entry is under a tenth of the spacing {spacing:.1e} of typical "
                 f"entries of {name}: rounded to nearest, nearly all of it is lost. Use update = 'stochastic' "
                 "or 'master'.",
+                ZOWarning,
                 stacklevel=3,
             )
             return

@@ -10,6 +10,7 @@ from experiments.config.compose import compose, groups
 from experiments.config.problems import Problem, did_you_mean, listing
 from experiments.config.run_config import RunConfig
 from experiments.display.console import new_console, outliving_output
+from experiments.display.warned import spoken_warnings
 
 FLAGS = (
     "--help",
@@ -182,7 +183,7 @@ def _run(config: RunConfig, rerun: bool) -> int:
 
 def _said(launch: Callable[[], int]) -> int:
     """Its exit code; refusals of the program are a message, anything unexpected keeps its traceback."""
-    with outliving_output():
+    with outliving_output(), spoken_warnings():
         return _answered(launch)
 
 

@@ -70,7 +70,9 @@ def _status(folders: Sequence[Path], console: Console) -> int:
     width = max(len(title_of(row.folder)) for row in rows)
     for row in rows:
         steps = "" if row.steps is None else f"{row.steps:,}"
-        console.print(f"{title_of(row.folder):<{width}}  {row.state:<8}  {steps:>9}  {row.detail}".rstrip())
+        warned = f"{row.warnings} warning{'s' if row.warnings > 1 else ''}" if row.warnings else ""
+        words = "; ".join(part for part in (row.detail, warned) if part)
+        console.print(f"{title_of(row.folder):<{width}}  {row.state:<8}  {steps:>9}  {words}".rstrip())
     console.print(
         ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).items())
     )

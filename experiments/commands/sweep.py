@@ -208,7 +208,7 @@ class Needs:
         if key not in self._made:
             try:
                 self._made[key] = estimate(config)
-            except Exception as error:
+            except Exception as error:  # also of a user's own class, which is tried on no data here
                 self._made[key] = None
                 self.failed.append(f"{type(error).__name__}: {error}")
         return self._made[key]

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from rich.console import Console
 
 from experiments.launching.submission import read_sweep, submission
 from experiments.rundir.folder import title_of
-from experiments.rundir.json_files import problem_of_configuration, read_json, read_result, row_of
+from experiments.rundir.json_files import (
+    problem_of_configuration,
+    read_json,
+    read_result,
+    row_of,
+    warnings_of,
+)
 from experiments.rundir.lock import holder_of, may_run
 from zo.errors import ConfigError
 
@@ -40,6 +47,11 @@ class State:
     detail: str = ""
     steps: int | None = None
     job: str | None = None
+
+    @cached_property
+    def warnings(self) -> int:
+        """How many warnings the run carries."""
+        return len(warnings_of(read_json(self.folder / "status.json")))
 
 
 _OVER = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "DEADLINE")

@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 from experiments.config.saved import load_config
+from experiments.display.warned import spoken_warnings
 from experiments.launching.job import BUSY
 from experiments.launching.submission import submission
 from experiments.rundir.folder import RunFolder
@@ -32,6 +33,11 @@ def work(path: Path) -> int:
         )
         return BUSY
     os.chdir(asked["cwd"])
+    with spoken_warnings(aloud=leads):  # of imports too
+        return _run(folder)
+
+
+def _run(folder: RunFolder) -> int:
     from experiments.training.run import run  # late: it imports torch, and a signal may come before
 
     try:
@@ -39,7 +45,7 @@ def work(path: Path) -> int:
     except Locked as error:
         sys.stderr.write(f"{error}\n")
         return BUSY
-    except Exception as error:
+    except Exception as error:  # also a bug: whoever asks for the run's status is told why it failed
         traceback.print_exc()
         folder.write_failed(error)
         return 2 if isinstance(error, ConfigError | DataError) else 1

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -25,6 +26,8 @@ from experiments.report.statistics import (
     differences,
     reach,
 )
+
+_NUMBER = re.compile(r"\d[\d.,]*(e[+-]\d+)?")
 
 
 @dataclass(frozen=True)
@@ -162,9 +165,29 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[s
         yield "There are no intervals, for scipy is not here: pip install -e '.[report]'."
     yield from _dropout(runs)
     for cell in cells:
+        yield from _warnings(cell)
+    for cell in cells:
         if cell.n < len(cell.values):
             where = f"{cell.method} on {cell.task} with {cell.model} ({cell.peft})"
             yield f"{where}: {cell.count_text}, for the other seeds changed nothing."
+
+
+def _warnings(cell: Cell) -> Iterator[str]:
+    """What the runs behind a cell warned of, each sentence once with how many say it, whatever their numbers.
+
+    Those of the setting shown, or of every setting where none is; the sentence is the first run's.
+    """
+    shown = [cell.chosen] if cell.chosen else cell.settings
+    runs = [run for setting in shown for run in setting.runs]
+    alike: dict[str, list[str]] = {}
+    for run in runs:
+        for key, sentence in {_NUMBER.sub("#", sentence): sentence for sentence in run.warnings}.items():
+            alike.setdefault(key, []).append(sentence)
+    for sentence, count in ((sentences[0], len(sentences)) for sentences in alike.values()):
+        yield (
+            f"{cell.method} on {cell.task} with {cell.model} ({cell.peft}), {count} of {len(runs)} "
+            f"run{'s' if len(runs) > 1 else ''}: {sentence}"
+        )
 
 
 def _dropout(runs: Sequence[Run]) -> Iterator[str]:

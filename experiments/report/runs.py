@@ -16,7 +16,7 @@ from experiments.config.run_id import method_of
 from experiments.launching.states import OPEN, State, find_runs, states
 from experiments.launching.submission import planned
 from experiments.report.setting_key import setting_key
-from experiments.rundir.json_files import read_configuration, read_json, read_result, read_rows
+from experiments.rundir.json_files import read_configuration, read_json, read_result, read_rows, warnings_of
 from experiments.rundir.metric_rows import learned_nothing, rank_key, selected_by
 from zo.errors import ConfigError
 
@@ -109,6 +109,12 @@ class Run:
         """Scores of the test examples one by one, in test order; None where the run wrote none."""
         kept = (read_json(self.folder / "answers.json") or {}).get("correct")
         return None if kept is None else tuple(float(score) for score in kept)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """The sentences that the run warned by, of its result or, until there is one, of its status."""
+        record = self.result or read_json(self.folder / "status.json")
+        return tuple(warnings_of(record))
 
     @property
     def draws_test(self) -> bool:

@@ -57,7 +57,7 @@ def sync(
             said = _copy(folder, config, _tracker(name, mode, given["project"], given["entity"]))
         except PermissionError as error:  # no run will fare better
             raise ConfigError(f"{folder} was not synced: {error}.") from error
-        except Exception as error:
+        except Exception as error:  # a tracker's own kinds, from its server or its threads: other runs go on
             failed += 1
             said = f"not synced: {' '.join(str(error).split()) or type(error).__name__}"
         say(f"{title_of(folder)}: {said}")

@@ -102,7 +102,7 @@ def dashboard(
         for column, workspace in zip(columns, workspaces, strict=True):
             say(f"The workspace of {column.label} is {workspace.save().url}")
         say(f"The report is {report.save().url}")
-    except Exception as error:
+    except Exception as error:  # requests', graphql's and W&B's own kinds, by what the server answers
         raise DataError(f"W&B did not take the dashboard: {' '.join(str(error).split())}") from error
     return 0
 

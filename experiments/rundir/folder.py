@@ -34,6 +34,7 @@ from experiments.rundir.json_files import (
     read_json,
     read_result,
     read_rows,
+    warnings_of,
 )
 from experiments.rundir.lock import Lock
 from zo.errors import JournalError, RankLost
@@ -73,6 +74,8 @@ class RunFolder:
         self.snapshots = path / "snapshots"
         self.model = path / "model"
         self._metrics = path / "metrics.jsonl"
+        self.warned: list[str] = []  # sentences of this process, in which it goes on adding some
+        self._anew = False  # whether what the files say of warnings is another run's
 
     def _make(self) -> None:
         try:
@@ -126,6 +129,7 @@ class RunFolder:
         """Removes what belongs to a journal: rows, result, snapshots, weights."""
         if not self._writes:
             return
+        self._anew = True
         for name in ("result.json", "answers.json", "metrics.jsonl", "memory.json"):
             _remove(self.path / name)
         for folder in (self.snapshots, self.model):
@@ -194,9 +198,14 @@ class RunFolder:
         self.write_status(result["status"], steps=result["steps"], **reason, **digest)
 
     def write_status(self, state: str, **more: Any) -> None:
-        """status.json: running, stopped, finished, diverged or failed, and since when."""
+        """status.json: running, stopped, finished, diverged or failed, and since when; with all warnings so far."""
         self.write("status.json", {"state": state, "time": time.time(), "host": socket.gethostname(),
-                                   "pid": os.getpid(), **more})  # fmt: skip
+                                   "pid": os.getpid(), **more, "warnings": self.warnings()})  # fmt: skip
+
+    def warnings(self) -> list[str]:
+        """Each warning of the run once: of earlier processes, as status.json has them, and of this one."""
+        earlier = [] if self._anew else warnings_of(self.status())
+        return list(dict.fromkeys([*earlier, *self.warned]))
 
     def write_failed(self, error: BaseException, **more: Any) -> None:
         """status.json: failed, and why. That another process of the run was lost does not replace what any of them has

@@ -41,7 +41,7 @@ class Lock:
                 ) from error
             try:
                 self._take(file)
-            except BaseException:
+            except BaseException:  # nothing is handled: the file is closed, and what was raised goes on
                 os.close(file)
                 raise
             if _is(file, self.path):

@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "hydra-c
 ROOT = Path(__file__).parents[2]
 
 
-def provenance(gpus: Sequence[str], threads: int) -> dict[str, Any]:
+def provenance(gpus: Sequence[str], threads: int, began: float) -> dict[str, Any]:
     """Returns the record of provenance.json; `commit` and `dirty` are null outside a git checkout.
 
-    gpus: names of the devices that torch sees. threads: of the CPU, that torch uses.
+    gpus: names of the devices that torch sees. threads: of the CPU, that torch uses. began: seconds since 1970.
     """
     return {
         **source(ROOT),
         "command": [sys.executable, *sys.argv],
-        "time": time.time(),
+        "time": began,
         "host": platform.node(),
         "system": platform.platform(),
         "processor": _processor(),

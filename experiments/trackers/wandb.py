@@ -64,7 +64,7 @@ class Wandb:
         why = self._choose_mode()
         try:
             self._run = self._init(about)
-        except Exception as error:
+        except Exception as error:  # wandb wraps none of what its service process and its network raise
             if self.mode != "online" or self._strict:
                 raise
             why = (

@@ -1,12 +1,12 @@
 """One run, from a checked configuration to result.json; the same call again goes on where it stopped."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from experiments.baselines.no_training import NoTraining
@@ -16,9 +16,9 @@ from experiments.config.tracker_config import need
 from experiments.display.console import outliving_output
 from experiments.display.progress import closing_table, show_ended, view
 from experiments.display.track import goal_of
+from experiments.display.warned import spoken_warnings
 from experiments.evaluation import Evaluation, evaluate
 from experiments.rundir.folder import RunFolder
-from experiments.rundir.provenance import provenance
 from experiments.tasks.draws import answers_digest
 from experiments.tasks.prompts import Example
 from experiments.trackers.opening import sink_of
@@ -30,8 +30,10 @@ from experiments.training.result_record import Ending, result_record
 from experiments.training.resume import open_journal, replayed, settle
 from experiments.training.session import Session, build
 from experiments.training.stop import StopFlag
+from experiments.training.warning_record import WarningRecord
 from zo.errors import ConfigError, Diverged, JournalError, RanksDiverged
 from zo.journal import Copy, Journal
+from zo.rank_env import rank_info
 from zo.snapshots import Snapshots
 from zo.team import Team
 from zo.training import snapshot, train
@@ -46,11 +48,15 @@ def run(
     Several processes that were started for it (experiments.training.ranks) share the run.
     Raises ConfigError and DataError before anything is written, JournalError when the folder cannot be.
     """
-    with outliving_output(), team_of(config) as team:
-        return _shared(config, team, rerun, console or console_of(team), submitted)
+    leads = rank_info(os.environ).rank == 0
+    with outliving_output(), spoken_warnings(aloud=leads) as warned, team_of(config) as team:
+        return _shared(config, team, rerun, console or console_of(team), submitted, warned)
 
 
-def _shared(config: RunConfig, team: Team, rerun: bool, console: Console, submitted: Path | None) -> int:
+def _shared(
+    config: RunConfig, team: Team, rerun: bool, console: Console, submitted: Path | None, warned: list[str]
+) -> int:
+    """`run`, once its processes are together. warned: the sentences of all warnings, from now on too."""
     need(config.tracker.name)  # refuses a tracker whose package is missing before anything is loaded
     session = build(config, team)
     path = folder_of(config, session.name, session.hash)
@@ -60,6 +66,7 @@ def _shared(config: RunConfig, team: Team, rerun: bool, console: Console, submit
             "the code, has changed since. Put it back, or submit the run again."
         )
     folder = RunFolder(path, writes=team.leads)
+    folder.warned = warned
     with folder.locked():
         folder.sweep()
         if rerun:
@@ -77,7 +84,7 @@ def _shared(config: RunConfig, team: Team, rerun: bool, console: Console, submit
                 running = _Run(session, folder, journal, stop, console, team)
                 del session  # the run has it, and will let it go
                 return running.go()
-            except BaseException as error:
+            except BaseException as error:  # Ctrl-C too: status.json says why the run ended; raised below
                 with suppress(
                     JournalError
                 ):  # of a full disk the first error is the one to show, which is raised
@@ -120,6 +127,7 @@ class _Run:
         team.report = lambda: (stop.code(), self.recorder.seconds())
         self.fit = MemoryBudget(folder, session.look, self.config.evaluate.batch, self._say)
         self._warned = False
+        self.warnings = WarningRecord(folder, team)
         self._reason: str | None = None  # why it diverged
         self._before: Evaluation | None = None  # of this process
         self._draw = session.draw(journal.header["start"])
@@ -139,14 +147,12 @@ class _Run:
         for note in self._earlier.notes:
             self._say(note)
         self.folder.write_config(self.config.recorded())
-        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        self.folder.write("provenance.json", provenance(gpus, torch.get_num_threads()))
         if self.team.leads:
             self.recorder.sink = sink_of(self.config, self.folder.path, self._earlier.rows, self._say)
         summary = self.session.task.summary
         for words in (summary.line(), *(f"Note: {warning}" for warning in summary.warnings)):
             self._say(words)
-        self.folder.write_status("running", steps=len(self.journal))
+        self.warnings.begin(self.session.optimizer.weights, len(self.journal))
         peak_memory.reset_peak(self.session.loaded.device)
         status = "finished"
         with self.shown as self.recorder.shown:
@@ -183,6 +189,7 @@ class _Run:
 
         def on_step(t: int, seen: dict[str, float], replayed: bool) -> bool:
             self._warn_of_idle_steps(t)
+            self.warnings.look(session.optimizer.weights, t + 1)
             last = over() and not replayed
             ended = recorder.step(t, seen, self._dev, replayed, last=last)
             self._keep_best(t + 1)
@@ -280,6 +287,7 @@ class _Run:
             retry_smaller=self.fit.found,
         )
         answers = self._answers(after)
+        result["warnings"] = self.warnings.end(self.session.optimizer.weights)
         result["answers_sha256"] = answers_digest(answers)
         self.folder.write_compact("answers.json", answers)
         self.recorder.note_after(after, selected)

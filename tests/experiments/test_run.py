@@ -244,6 +244,23 @@ def test_a_run_follows_the_path_of_another(runs, tmp_path, capsys):
         replay.replay(adamw["folder"], None, followed)
 
 
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])
+def test_every_mode_moves_a_model_of_16_bits(runs, rows, capsys, mode):
+    """At ε = 1e-2. At 1e-3 some steps are idle, and (IA)³ is refused: what its factors scale is rounded to bfloat16,
+    whose numbers near 1 are 0.008 apart.
+    """
+    choices = ["model.dtype=bfloat16", "update=stochastic", f"peft={mode}", "optimizer.lr=1e-2", "save=false"]
+    choices += ["budget.steps=3", "select=last"]
+    if mode == "ia3":
+        runs(*choices, "optimizer.eps=1e-3", code=2)
+        assert "ia3_l.default and 8 other tensors" in capsys.readouterr().err
+        assert runs.results() == []
+    result = runs(*choices, "optimizer.eps=1e-2")
+    assert result["idle_steps"] == result["skipped_steps"] == 0
+    assert all(row["sigma"] > 0.0 for row in rows(result["folder"]) if row["kind"] == "train")
+    assert result["last_sha256"] != result["draw"]["start"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["tiny-clm", "tiny-mlm"])
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])

@@ -124,6 +124,28 @@ def test_factors_near_one_stay_in_fp32(folder):
     assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
 
 
+def test_a_factor_changes_what_it_scales_by_one_rounding_to_bfloat16(folder):
+    """The output is y · l rounded once, l in fp32: so l = 1.001 gives y again, and l = 1.01 is seen."""
+    wide = attached(folder, "ia3", "opt").model
+    model = attached(folder, "ia3", "opt", dtype="bfloat16").model
+    layer, exact = (
+        next(m for name, m in each.named_modules() if name.endswith("k_proj")) for each in (model, wide)
+    )
+    x = torch.randn(64, d, generator=torch.Generator().manual_seed(3)).bfloat16()
+    plain = layer.base_layer(x)
+    for factor, seen in ((1.001, False), (1.01, True)):
+        for each in (layer, exact):
+            torch.nn.init.constant_(each.ia3_l["default"], factor)
+        with torch.no_grad():
+            scaled, reference = layer(x), exact(x.float())
+        assert torch.equal(scaled, (plain.float() * torch.tensor(factor)).bfloat16())
+        assert torch.equal(scaled, plain) != seen
+        # Weights, bias, sum and product are each rounded by at most 2^-9 of their size, d = 32 terms of size 1 or less.
+        assert torch.allclose(
+            scaled.float(), reference, rtol=2**-7, atol=2**-7 * float(reference.abs().max())
+        )
+
+
 @pytest.mark.parametrize("mode", ["prefix", "prompt"])
 @pytest.mark.parametrize("init", ["random", None])
 def test_virtual_tokens_are_drawn_from_their_seed_and_leave_the_global_generator_alone(folder, mode, init):

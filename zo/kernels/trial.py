@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zo.errors import ConfigError
+from zo.errors import ConfigError, ZOWarning
 from zo.kernels import eager
 from zo.kernels.adam_window import Moments
 from zo.kernels.eager import Eager, Kernels
@@ -26,6 +26,7 @@ _ROWS, _WIDTH = 3, 384  # more than one block of every stream, and rows that beg
 _TERMS = [(0x0123456789ABCDEF, 0.5), (0xFEDCBA9876543210, -0.25)]
 _KEYS = [key for key, _ in _TERMS]
 _PID = 0x5DEECE66DA5A5A5A
+_STREAMS = {philox.SIGNS: "signs", philox.GAUSSIANS: "gaussians", philox.ROUNDING: "rounding"}
 _TOLERANCE = 1e-5  # of Gaussians on a GPU, in units of the largest number
 _MOMENTS = Moments(((0.5,), (-0.25,)), (0.3, 0.7), (0.4, 0.6), -0.01, 1e-8, False)
 
@@ -67,9 +68,26 @@ def _first_tried(
         warnings.warn(
             f"{operation} of the {raw.name} kernels was tried on a small tensor on {device}, and {_TRIED[case]}: the "
             "eager form does it instead, which is slower.",
+            ZOWarning,
             stacklevel=3,
         )
     return getattr(Eager(), operation)(*args, **kwargs)
+
+
+def left_to_eager() -> list[dict[str, str]]:
+    """Returns what failed its trial in this process and is done by the eager form: which operation, where, and why."""
+    return [
+        {
+            "kernels": form,
+            "operation": operation,
+            "stream": _STREAMS.get(stream, str(stream)),
+            "dtype": str(dtype).removeprefix("torch."),
+            "device": str(device),
+            "because": why,
+        }
+        for (form, operation, stream, dtype, device), why in _TRIED.items()
+        if why
+    ]
 
 
 def wrong(form: Kernels, operation: str, stream: int, dtype: torch.dtype, device: torch.device) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zo.directions import Probe
-from zo.errors import LookError
+from zo.errors import LookError, ZOWarning
 from zo.look.agreement import Inputs, Ledger, Pair, kind, rolled, same_losses
 from zo.look.batch_dims import Ambiguous, Layout, Unstackable, leading, shapes
 from zo.look.executor import Executor
@@ -210,7 +210,7 @@ class Stacking(ModelLook):
         """From here on one by one."""
         if self.sequential_because is None:
             self.sequential_because = reason
-            warnings.warn(f"Probes are evaluated one by one: {reason}.", stacklevel=4)
+            warnings.warn(f"Probes are evaluated one by one: {reason}.", ZOWarning, stacklevel=4)
 
     @cached_property
     def _rounding(self) -> torch.dtype | None:

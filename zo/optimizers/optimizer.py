@@ -20,7 +20,7 @@ from torch import Tensor
 from zo.backward import Backward
 from zo.checks import check_int
 from zo.directions import Directions, Key, Probe
-from zo.errors import ConfigError, Diverged, Idle, JournalError
+from zo.errors import ConfigError, Diverged, Idle, JournalError, ZOWarning
 from zo.kernels.adam_window import Moments
 from zo.kernels.formulas import Formula
 from zo.names import Parameters
@@ -274,4 +274,4 @@ class Probing(Optimizer):
 
 def warn(message: str) -> None:
     """A warning that points at whoever constructs the optimizer."""
-    warnings.warn(message, stacklevel=3)
+    warnings.warn(message, ZOWarning, stacklevel=3)

@@ -1,0 +1,62 @@
+"""Trains a small convolutional network on scikit-learn's digits with MeZO's and FZOO's forward passes.
+
+    python examples/vision.py
+
+Any torch module is trained in this way: zo asks for one loss an example, and never for a gradient.
+"""
+
+import argparse
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+import zo
+
+
+def network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def losses(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    images, labels = batch
+    return nn.functional.cross_entropy(model(images), labels, reduction="none")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train a small network with forward passes only.")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    data = load_digits()  # 1,797 images of 8x8, values 0 to 16
+    images = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16
+    labels = torch.tensor(data.target)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(args.seed))
+    train, test = order[:1300], order[1300:]
+
+    def batch_of(t: int) -> tuple[Tensor, Tensor]:
+        chosen = train[torch.randint(len(train), (64,), generator=torch.Generator().manual_seed(t))]
+        return images[chosen], labels[chosen]
+
+    # The same budget for both: FZOO's step is 9 forward passes, MeZO's 2.
+    for name, kind, options, passes in (
+        ("FZOO", zo.FZOO, {"lr": 1e-2, "n": 8}, 9),
+        ("MeZO", zo.MeZO, {"lr": 1e-3}, 2),
+    ):
+        torch.manual_seed(args.seed)
+        model = network()
+        optimizer = kind(model, seed=args.seed, **options)
+        look = zo.ModuleLook(model, losses, optimizer)
+        zo.train(optimizer, look, batch_of, args.steps * 9 // passes)
+        with torch.no_grad():
+            right = (model(images[test]).argmax(dim=1) == labels[test]).float().mean().item()
+        print(f"{name}: {right:.1%} of {len(test)} test images after {look.forward_passes} forward passes")
+
+
+if __name__ == "__main__":
+    main()
