@@ -6,10 +6,10 @@ from typing import Any
 
 from experiments.config.model_config import ModelConfig
 from experiments.config.peft_config import ADAPTERS
-from experiments.config.problems import Problem
-from experiments.config.run_config import Call, RunConfig
+from experiments.config.problems import Problem, did_you_mean, one_of
+from experiments.config.run_config import Call
 from experiments.config.run_id import current_target
-from experiments.config.signatures import Unreadable, class_attribute
+from experiments.config.signatures import Unreadable, arguments, class_attribute, listed
 from experiments.config.task_config import TaskConfig
 from experiments.config.tracker_config import need
 from zo.errors import ConfigError
@@ -18,10 +18,10 @@ Place = Callable[[str, str], str]
 LINEAR_PROBE = "experiments.baselines.LinearProbe"
 
 
-def combinations(parts: Mapping[str, Any], place: Place) -> list[Problem]:
+def combinations(parts: Mapping[str, Any], directions: object, place: Place) -> list[Problem]:
     """Returns what is wrong between sections. parts: the sections that are right by themselves.
 
-    place: what the user wrote of a key, or the words that stand for it.
+    directions: the kind that the optimizer is given, also where other options of its are wrong. place: what the user wrote of a key, or the words that stand for it.
     """
     found: list[Problem] = []
 
@@ -35,6 +35,8 @@ def combinations(parts: Mapping[str, Any], place: Place) -> list[Problem]:
     if isinstance(task, TaskConfig) and parts.get("select") == "best" and task.dev == 0 and task.k is None:
         what = "It chooses a step on dev, but task.dev=0. Set task.dev, or select=last."
         note("select", "best", what)
+    if isinstance(directions, str | dict) and (what := wrong_directions(directions)) is not None:
+        note("optimizer.directions", directions, what)
     if isinstance(optimizer, Call):
         target = current_target(optimizer.target)
         if isinstance(task, TaskConfig) and task.objective == "metric" and first_order(target):
@@ -44,6 +46,29 @@ def combinations(parts: Mapping[str, Any], place: Place) -> list[Problem]:
         if target == LINEAR_PROBE and mode not in (None, "none", "head"):
             note("peft", mode, probe_needs_whole_model())
     return found
+
+
+def direction_kinds() -> dict[str, list[str]]:
+    """Returns the kinds of directions, each with its options, as zo/directions names them; read from the source."""
+    names = [name for name in listed("zo.directions", "KINDS") if name != "kind"]
+    classes = [f"zo.directions.{name}" for name in names]
+    return {str(class_attribute(name, "name")): [each.name for each in arguments(name)] for name in classes}
+
+
+def wrong_directions(spec: object) -> str | None:
+    """Returns what is wrong with a kind of directions, or None; also for an optimizer that has none."""
+    options = dict(spec) if isinstance(spec, Mapping) else {"kind": spec}
+    kind, known = options.pop("kind", None), direction_kinds()
+    if spec is None:
+        return None
+    if not isinstance(kind, str) or kind not in known:
+        near = did_you_mean(str(kind), known)
+        return f"There are no directions {kind}.{near} Kinds: {one_of(known)}."
+    unknown = [name for name in options if name not in known[kind]]
+    if unknown:
+        near = did_you_mean(str(unknown[0]), known[kind])
+        return f"The directions {kind} have no option {unknown[0]}.{near} Options: {one_of(known[kind])}."
+    return None
 
 
 def first_order(target: str) -> bool:
@@ -77,15 +102,20 @@ def probe_needs_whole_model() -> str:
     return "optimizer=linear_probe fits the head of the model as it is, so nothing would train this. Take peft=none."
 
 
-def missing_packages(config: RunConfig) -> list[Problem]:
-    """Returns packages that the choices need and that are not installed here."""
+def missing_packages(parts: Mapping[str, Any]) -> list[Problem]:
+    """Returns packages that the choices need and that are not installed here. parts: typed sections, as composed."""
     found: list[Problem] = []
     try:
-        need(config.tracker.name)
+        need(parts["tracker"].name if "tracker" in parts else "none")
     except ConfigError as error:
         where, _, what = str(error).partition(": ")
         found.append(Problem(where, what))
-    if config.model.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
+    model = parts.get("model")
+    if (
+        model is not None
+        and model.quantization is not None
+        and importlib.util.find_spec("bitsandbytes") is None
+    ):
         what = "It needs the package bitsandbytes, which is not installed here: pip install bitsandbytes."
-        found.append(Problem(f"model.quantization={config.model.quantization}", what))
+        found.append(Problem(f"model.quantization={model.quantization}", what))
     return found

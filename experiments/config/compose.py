@@ -4,7 +4,7 @@ Every override is looked at by itself, so that one message lists everything that
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from experiments.config.schema import (
     Anything,
     Section,
     allowed,
+    choices_of,
     field_at,
     from_constructor,
     keys,
@@ -55,6 +56,7 @@ class Composed:
     tree: DictConfig | None = None
     config: RunConfig | None = None
     problems: list[Problem] = field(default_factory=list)
+    parts: dict[str, Any] = field(default_factory=dict)  # the sections that are right, typed
 
 
 def groups() -> dict[str, list[str]]:
@@ -88,7 +90,7 @@ def compose(overrides: Sequence[str], trees: dict[tuple[str, ...], DictConfig] |
     good = [o for o in values if _key_exists(o, model, result.problems)]
     _set(tree, good, result.problems)
     result.tree = tree
-    config = _validate(tree, model, good, result.problems)
+    config = _validate(tree, model, good, result)
     result.config = None if result.problems else config
     return result
 
@@ -102,10 +104,8 @@ def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Overr
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            problems.append(Problem(text, f"{reason}. Write key=value; a value with blanks or brackets is quoted "
-                                          f"twice: 'key=\"a value\"'."))  # fmt: skip
+        except HydraException:
+            problems.append(Problem(text, unread(text, options)))
             continue
         key = override.key_or_group
         wrong = _form(override)
@@ -120,6 +120,21 @@ def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Overr
         else:
             values.append(override)
     return choices, values
+
+
+def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
+    """What is wrong with a text that is no override, in words of ours: the parser's speak of tokens."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        near = did_you_mean(key, groups_of_conf)
+        hint = f" Is it {key}=OPTION?" if key in groups_of_conf else near
+        return f"It sets nothing: there is no equals sign.{hint} Write key=value, or group=option."
+    if not key or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
+        return "There is no key before the equals sign. Write key=value, or group=option."
+    return (
+        f"The value {value} cannot be read. Write key=value; one with blanks, brackets or quotation marks is "
+        "quoted twice: 'key=\"a value\"'."
+    )
 
 
 def _form(override: Override) -> str | None:
@@ -212,7 +227,7 @@ def _set(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) 
 
 
 def _validate(
-    tree: DictConfig, model: type[Section], values: Sequence[Override], problems: list[Problem]
+    tree: DictConfig, model: type[Section], values: Sequence[Override], result: Composed
 ) -> RunConfig | None:
     """The complete configuration with every default filled in, or None and the problems."""
     written = {o.key_or_group: str(o.input_line) for o in values}
@@ -227,7 +242,7 @@ def _validate(
     except OmegaConfBaseException as error:
         key = str(error.full_key or "conf/")
         words = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
-        problems.append(Problem(written.get(key, key), words.splitlines()[0]))
+        result.problems.append(Problem(written.get(key, key), words.splitlines()[0]))
         return None
     found: list[Problem] = []
     bad: set[str] = set()  # sections that the schema refuses
@@ -240,7 +255,7 @@ def _validate(
             has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
             where = f"{key}={item['input']}" if has_value else key
             found.append(Problem(place(key, where), _sentence(model, key, item)))
-    parts: dict[str, Any] = {}
+    parts = result.parts
     for name in model.model_fields:
         try:
             if name not in bad:
@@ -249,10 +264,12 @@ def _validate(
             for line in str(error).splitlines():
                 where, _, what = line.partition(": ")
                 found.append(Problem(place(where, where), what))
-    found += combinations(parts, place)
+    optimizer = content.get("optimizer")
+    options = optimizer if isinstance(optimizer, dict) else {}
+    found += combinations(parts, options.get("directions"), place)
     if not found:
         found += _without_effect(plain(content), values)
-    problems += found
+    result.problems += found
     return None if found else RunConfig(**parts)
 
 
@@ -297,4 +314,5 @@ def _sentence(model: type[Section], key: str, item: Any) -> str:
         return (
             f"It takes {allowed(target)}. YAML reads yes and no without quotes as true and false: quote them."
         )
-    return f"It takes {allowed(target)}."
+    near = did_you_mean(str(item["input"]), choices_of(target.annotation))
+    return f"It takes {allowed(target)}.{near}"

@@ -4,7 +4,7 @@ import functools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from types import NoneType, UnionType
+from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
@@ -86,8 +86,38 @@ def from_constructor(target: str) -> type[Section]:
     """The keys of a YAML with `_target_`: the constructor's arguments, with its types and defaults."""
     made: dict[str, Any] = {"target": (Literal[target], Field(alias="_target_"))}
     for argument in arguments(target):
-        made[argument.name] = (argument.type, ... if argument.default is REQUIRED else argument.default)
+        default = ... if argument.default is REQUIRED else argument.default
+        made[argument.name] = (_bounded(argument.type), default)
     return create_model(target, __base__=Section, **made)
+
+
+def _bounded(hint: Any) -> Any:
+    """The annotation with pydantic's bounds in place of zo's ranges, which hold ge, gt, le, lt and multiple_of."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        limits = {
+            name: value
+            for extra in inner[1:]
+            for name in ("ge", "gt", "le", "lt", "multiple_of")
+            if (value := getattr(extra, name, None)) is not None
+        }
+        kind = _bounded(inner[0])
+        return Annotated[kind, Field(**limits)] if limits else kind
+    if origin in (Union, UnionType):
+        return functools.reduce(operator.or_, map(_bounded, inner))
+    if origin in (list, tuple, dict):
+        return GenericAlias(origin, tuple(item if item is ... else _bounded(item) for item in inner))
+    return hint
+
+
+def choices_of(annotation: Any) -> list[str]:
+    """The texts that an annotation's closed sets allow."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return [value for value in inner if isinstance(value, str)]
+    if origin in (Union, UnionType) or origin is Annotated:
+        return [text for member in inner for text in choices_of(member)]
+    return []
 
 
 def plain_kinds(annotation: Any) -> set[Any]:

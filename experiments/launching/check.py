@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.config.combinations import missing_packages
 from experiments.config.compose import compose
 from experiments.config.expand import expand, replaced
 from experiments.config.problems import Problem
@@ -62,7 +63,7 @@ def check(asked: Asked) -> Checked:
     wrong = Tally(len(sweep))
     for overrides in sweep:
         composed = compose(overrides, trees)
-        for problem in composed.problems:
+        for problem in [*composed.problems, *missing_packages(composed.parts)]:
             wrong.note(problem.where, problem.what)
         if composed.config is not None:
             result.runs.append((overrides, composed.config))

@@ -11,11 +11,11 @@ import yaml
 from omegaconf import OmegaConf
 
 from experiments.config.compose import CONF, compose, groups
-from experiments.config.schema import TARGETS
+from experiments.config.run_config import CALLS as SECTIONS
 from experiments.config.signatures import arguments
 
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
-CALLS = [path for group in TARGETS for path in sorted((CONF / group).glob("*.yaml"))]
+CALLS = [path for group in SECTIONS for path in sorted((CONF / group).glob("*.yaml"))]
 RECIPES = sorted((CONF / "recipe").glob("*.yaml"))
 
 
@@ -50,8 +50,8 @@ def test_the_default_composes_and_lists_every_section():
     result = compose([])
     assert result.problems == []
     assert result.config is not None
-    assert result.config["optimizer"]["_target_"] == "zo.optimizers.FZOO"
-    assert set(groups()) - {"experiment", "debug"} < set(result.config)
+    assert result.config.optimizer.target == "zo.optimizers.FZOO"
+    assert set(groups()) - {"experiment", "debug"} < set(result.config.as_dict())
 
 
 @pytest.mark.parametrize("path", CALLS, ids=name_of)
@@ -71,7 +71,7 @@ def test_yaml_signature_and_defaults_are_equal(path):
 @pytest.mark.parametrize(("more", "batch"), [([], 16), (["batch.size=4"], 4), (["optimizer.batch=8"], 8)])
 def test_helene_is_told_the_batch_size(more, batch):
     result = compose(["optimizer=helene", *more])
-    assert result.config is not None and result.config["optimizer"]["batch"] == batch
+    assert result.config is not None and result.config.optimizer.options["batch"] == batch
 
 
 @pytest.mark.parametrize("path", [p for p in CALLS if "directions" in content(p)], ids=name_of)
@@ -82,7 +82,7 @@ def test_directions_are_a_name_or_a_mapping_with_options(path):
     ):
         result = compose([f"optimizer={path.stem}", f"optimizer.directions={given}"])
         assert result.problems == [] and result.config is not None
-        assert result.config["optimizer"]["directions"] == value
+        assert result.config.optimizer.options["directions"] == value
 
 
 @pytest.mark.parametrize("path", CALLS, ids=name_of)
@@ -106,8 +106,9 @@ def test_a_recipe_is_named_by_a_model_and_an_optimizer_and_takes_effect(path):
     model, optimizer = pairs[0]
     config = compose([f"model={model}", f"optimizer={optimizer}"]).config
     assert config is not None
+    composed = config.as_dict()
     for section, values in content(path).items():
-        assert config[section] | values == config[section]
+        assert composed[section] | values == composed[section]
 
 
 def test_an_experiment_file_changes_groups_and_values_and_picks_their_recipe(tmp_path, monkeypatch):
@@ -119,12 +120,12 @@ def test_an_experiment_file_changes_groups_and_values_and_picks_their_recipe(tmp
     monkeypatch.setattr("experiments.config.compose.CONF", tmp_path / "conf")
     config = compose(["experiment=mine", "optimizer.n=3"]).config
     assert config is not None
-    assert config["experiment"] == "mine"
-    assert config["seed"] == 7
-    assert config["optimizer"]["_target_"] == "zo.optimizers.MeZO"
-    assert config["optimizer"]["n"] == 3
+    assert config.experiment == "mine"
+    assert config.seed == 7
+    assert config.optimizer.target == "zo.optimizers.MeZO"
+    assert config.optimizer.options["n"] == 3
     recipe = content(CONF / "recipe" / "tiny-clm-mezo.yaml")
-    assert config["optimizer"]["lr"] == recipe["optimizer"]["lr"]
+    assert config.optimizer.lr == recipe["optimizer"]["lr"]
 
 
 def test_a_team_has_options_of_its_own_in_a_folder_that_git_ignores(tmp_path, monkeypatch):
@@ -136,8 +137,8 @@ def test_a_team_has_options_of_its_own_in_a_folder_that_git_ignores(tmp_path, mo
     assert groups()["cluster"] == ["default", "mysite"]
     config = compose(["cluster=mysite", "cluster.qos=long"]).config
     assert config is not None
-    assert (config["cluster"]["partition"], config["cluster"]["qos"]) == ("gpu", "long")
-    assert (config["cluster"]["setup"], config["cluster"]["tasks"]) == (["module load cuda"], 1)
+    assert (config.cluster.partition, config.cluster.qos) == ("gpu", "long")
+    assert (config.cluster.setup, config.cluster.tasks) == (["module load cuda"], 1)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=name_of)

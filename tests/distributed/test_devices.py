@@ -4,8 +4,7 @@ import pytest
 
 from experiments.config.compose import compose
 from experiments.config.launcher_config import Cluster
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
+from experiments.config.run_config import RunConfig
 from experiments.launching.slurm import parameters, resources_of
 from experiments.models.placing import own_devices
 from experiments.training.ranks import gpus_of
@@ -14,7 +13,7 @@ from zo.errors import ConfigError
 from zo.rank_env import RankInfo, devices_of, rank_info, shared_devices
 
 
-def opt_66b() -> dict:
+def opt_66b() -> RunConfig:
     config = compose(["model=opt-66b"]).config
     assert config is not None
     return config
@@ -26,10 +25,10 @@ def test_opt_66b_runs_as_four_ranks_of_two_gpus(tmp_path):
     cluster = Cluster(tasks=4)
     asked = parameters(resources_of(config, cluster), cluster, tmp_path, "n")
     assert (asked["gpus_per_node"], asked["ntasks_per_node"], asked["mem"]) == (8, 4, "768GB")
-    choice = read(ModelConfig, config["model"], "model")
+    choice = config.model
     places = [RankInfo(rank, 4, rank, 4) for rank in range(4)]
     assert [own_devices(place, 8, choice) for place in places] == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert gpus_of(config["model"], places[0]) == 2
+    assert gpus_of(config.model, places[0]) == 2
     # Two nodes of two tasks: each node has cards of its own from 0 on.
     assert [own_devices(RankInfo(r, 4, r % 2, 2), 4, choice) for r in range(4)] == [
         [0, 1],

@@ -6,6 +6,7 @@ from statistics import fmean
 import pytest
 
 from experiments.config.compose import compose
+from experiments.config.run_config import RunConfig
 from experiments.config.run_id import hash_of
 from experiments.launching.plan import Planner
 from experiments.report.cells import cells_of
@@ -21,7 +22,7 @@ PARTS = {
 }  # fmt: skip
 
 
-def config(*overrides: str) -> dict:
+def config(*overrides: str) -> RunConfig:
     composed = compose([*SMALL, *overrides])
     assert composed.config is not None, composed.problems
     return composed.config
@@ -128,7 +129,7 @@ def test_one_that_acts_is_taken():
 def test_presets_draw_what_was_published(experiment, split, test):
     made = compose([f"experiment={experiment}"]).config
     assert made is not None
-    assert (made["seeds"]["split"], made["seeds"]["test"]) == (split, test)
+    assert (made.seeds.split, made.seeds.test) == (split, test)
 
 
 def test_the_answers_are_kept_and_make_the_metric(runs):
