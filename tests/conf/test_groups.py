@@ -3,6 +3,7 @@
 import inspect
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ import yaml
 from omegaconf import OmegaConf
 
 from experiments.config.compose import CONF, compose, groups
+from experiments.config.key import dataclass_in, hints
+from experiments.config.launcher_config import Cluster
+from experiments.config.model_config import ModelConfig
 from experiments.config.run_config import CALLS as SECTIONS
+from experiments.config.run_config import KINDS, RunConfig
 from experiments.config.signatures import arguments
+from experiments.config.task_config import TaskConfig
 
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 CALLS = [path for group in SECTIONS for path in sorted((CONF / group).glob("*.yaml"))]
@@ -153,3 +159,28 @@ def test_every_file_says_how_it_is_used():
         lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
         assert lines[0].startswith("# "), f"{path} starts without a comment"
         assert yaml.safe_load(path.read_text()) is not None
+
+
+def nulls(values: Any, declared: Any, path: str) -> list[str]:
+    """The keys of a section that are null where their declaration's default is null too."""
+    found = []
+    for spec in fields(declared):
+        if spec.name not in values:
+            continue
+        inner = dataclass_in(hints(declared)[spec.name])
+        if values[spec.name] is None and spec.default is None:
+            found.append(f"{path}.{spec.name}")
+        elif inner is not None and isinstance(values[spec.name], dict):
+            found += nulls(values[spec.name], inner, f"{path}.{spec.name}")
+    return found
+
+
+def test_no_file_repeats_a_default_as_null():
+    """Constructor calls are listed whole, and a file may set back to null what another file sets."""
+    found = nulls(OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml")), RunConfig, "config")
+    kinds = {"model": ModelConfig, "task": TaskConfig, "cluster": Cluster}
+    for group in (*kinds, *KINDS):
+        for path in (CONF / group).glob("*.yaml"):
+            kind = kinds.get(group) or KINDS[group][content(path)["name"]]
+            found += nulls(content(path), kind, name_of(path))
+    assert found == []

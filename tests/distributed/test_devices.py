@@ -1,5 +1,7 @@
 """Which GPUs each of several processes takes; the machines are described, for a CPU has none."""
 
+from dataclasses import replace
+
 import pytest
 
 from experiments.config.compose import compose
@@ -70,10 +72,10 @@ def test_the_backend_follows_what_all_ranks_have():
 
 
 def test_devices_that_are_named_are_not_shared_out():
-    model = opt_66b()["model"]
+    model = opt_66b().model
     two = RankInfo(0, 2, 0, 2)
-    assert gpus_of(model | {"device_map": None}, two) == 1
-    assert gpus_of(model | {"device_map": None, "device": "cpu"}, two) == 0
+    assert gpus_of(replace(model, device_map=None), two) == 1
+    assert gpus_of(replace(model, device_map=None, device="cpu"), two) == 0
     assert gpus_of(model | {"device_map": None, "device": "cuda:1"}, two) == 0
     with pytest.raises(ConfigError, match="names devices"):
         gpus_of(model | {"device_map": {"": 0}}, two)
