@@ -258,7 +258,7 @@ def _validate(
     parts = result.parts
     for name in model.model_fields:
         try:
-            if name not in bad:
+            if name not in bad and name in content:  # where something is refused, no default is filled in
                 parts[name] = parse_section(name, content[name])
         except ConfigError as error:
             for line in str(error).splitlines():

@@ -191,9 +191,12 @@ class _Run:
             self._warn_of_idle_steps(t)
             self.warnings.look(session.optimizer.weights, t + 1)
             last = over() and not replayed
-            ended = recorder.step(t, seen, self._dev, replayed, last=last)
+            recorder.note_step(t, seen, replayed)
+            if recorder.is_dev_due(t + 1, last):
+                recorder.note_dev(t + 1, self._dev())
             self._keep_best(t + 1)
-            late = recorder.looked == t + 1 and over()  # looking may have taken the rest of the time
+            late = recorder.looked == t + 1 and over()  # evaluating may have taken the rest of the time
+            ended = recorder.is_early_stop(t + 1)
             return ended or last or (not replayed and (late or self.stop.asked()))
 
         return train(
@@ -280,15 +283,15 @@ class _Run:
         ending = Ending(
             *(status, self._reason, done, selected, after, last, seconds, peak), self._fitted, self._checks
         )
+        answers = self._answers(after)
         result = result_record(
             *(self.session, self.recorder, ending),
             draw=self._draw,
             ranks=self.team.size,
             retry_smaller=self.fit.found,
-        )
-        answers = self._answers(after)
-        result["warnings"] = self.warnings.end(self.session.optimizer.weights)
-        result["answers_sha256"] = answers_digest(answers)
+            warnings=self.warnings.end(self.session.optimizer.weights),
+            answers_sha256=answers_digest(answers),
+        ).as_dict()
         self.folder.write_compact("answers.json", answers)
         self.recorder.note_after(after, selected)
         # From here on the run has ended; what follows is made up for by the next call (RunFolder.tidy).

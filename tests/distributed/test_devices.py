@@ -76,9 +76,9 @@ def test_devices_that_are_named_are_not_shared_out():
     two = RankInfo(0, 2, 0, 2)
     assert gpus_of(replace(model, device_map=None), two) == 1
     assert gpus_of(replace(model, device_map=None, device="cpu"), two) == 0
-    assert gpus_of(model | {"device_map": None, "device": "cuda:1"}, two) == 0
+    assert gpus_of(replace(model, device_map=None, device="cuda:1"), two) == 0
     with pytest.raises(ConfigError, match="names devices"):
-        gpus_of(model | {"device_map": {"": 0}}, two)
+        gpus_of(replace(model, device_map={"": 0}), two)
 
 
 def test_several_nodes_are_counted_by_srun():

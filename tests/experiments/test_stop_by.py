@@ -48,7 +48,10 @@ def sessions():
 def ended_at(recorder: Recorder, looks, first: int = 0) -> int | None:
     """The evaluation, counted from 1, at which the run ends; None where it does not."""
     for t in range(first, len(looks)):
-        if recorder.step(t, {"loss": 1.0}, lambda t=t: evaluation(*looks[t])):
+        recorder.note_step(t, {"loss": 1.0})
+        if recorder.is_dev_due(t + 1):
+            recorder.note_dev(t + 1, evaluation(*looks[t]))
+        if recorder.is_early_stop(t + 1):
             return t + 1
     return None
 
