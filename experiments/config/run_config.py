@@ -151,7 +151,7 @@ def parse_section(name: str, value: Any, hint: Any = None) -> Any:
     if hint is None:
         raise ConfigError(f"{name}: there is no such key.")
     if name in CALLS and isinstance(value, Mapping):
-        return Call(str(value["_target_"]), {k: plain(v) for k, v in value.items() if k != "_target_"})
+        return Call(str(value.get("_target_")), {k: plain(v) for k, v in value.items() if k != "_target_"})
     if name in KINDS and isinstance(value, Mapping):
         kinds = KINDS[name]
         if value.get("name") not in kinds:

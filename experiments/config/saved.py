@@ -46,10 +46,6 @@ def _missing(values: Mapping[str, Any]) -> list[str]:
     sections = [s.name for s in expected if s.default is MISSING and s.default_factory is MISSING]
     missing = [name for name in sections if not isinstance(values.get(name), Mapping)]
     missing += [spec.name for spec in expected if spec.name not in values and spec.name not in missing]
-    for call in ("optimizer", "schedule"):
-        section = values.get(call)
-        if isinstance(section, Mapping) and "_target_" not in section:
-            missing.append(f"{call}._target_")
     model = values.get("model")
     known = model if isinstance(model, Mapping) else {}
     return [*missing, *(f"model.{f.name}" for f in fields(ModelConfig) if f.name not in known)]
