@@ -4,13 +4,16 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.table import Table
 
 from experiments.config.run_config import RunConfig
 from experiments.display.console import new_console
 from experiments.estimating.run_cost import BANDWIDTH, PROGRAM, RATES, Estimate, estimate
+from experiments.models.refusals import refusals
 from experiments.models.source import model_name
+from zo.errors import ConfigError
 
 NOTE = (
     "peak = weights + masters + moments + the largest of: evaluation; activations; activations and gradients during "
@@ -27,7 +30,18 @@ COLUMNS = (
 
 
 def show(configs: Sequence[RunConfig], tokens: int | None, as_json: bool) -> int:
-    """Prints an estimate for each configuration; 0."""
+    """Prints an estimate for each configuration; 0. Raises ConfigError with all that models are refused for."""
+    problems = [
+        problem
+        for config in configs
+        for problem in refusals(
+            config.model,
+            config.peft.name,
+            Path(config.paths.models),
+        )
+    ]
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
     made = [(config, estimate(config, tokens=tokens)) for config in configs]
     if as_json:
         rows = [asdict(e) | _choices(config) for config, e in made]

@@ -26,7 +26,8 @@ from zo.rank_env import rank_info
 def missing(config: RunConfig) -> list[str]:
     """A sentence for each file of the configuration that is not there."""
     task = config.task
-    checks = [lambda: check_here(config.model)]
+    models = Path(config.paths.models)
+    checks = [lambda: check_here(config.model, models)]
     if task.data_dir is not None:
         names = [[task.source.train], [] if task.test_share else task.source.tests]
         checks += [functools.partial(split_files, task, some) for some in names if some]
@@ -95,8 +96,9 @@ def _contents(config: RunConfig) -> list[str] | None:
     if task.data_dir is None and task.source.world is None:
         return None
     try:
-        check_here(model)
-        folder = here(model, Path(config.paths.models))
+        models = Path(config.paths.models)
+        check_here(model, models)
+        folder = here(model, models)
         if folder is None:
             return None
         return [fingerprint(folder), digest_of(task, sources_of(task))]

@@ -17,6 +17,7 @@ from experiments.config.model_config import ModelConfig
 from experiments.config.peft_config import Mode, Prefix, Prompt
 from experiments.config.run_config import RunConfig
 from experiments.estimating.memory import Run, weight_bytes
+from experiments.models.refusals import check_model
 from experiments.models.shapes import skeleton
 from experiments.peft import attach
 from experiments.tasks.task import class_count
@@ -90,9 +91,11 @@ def estimate(config: RunConfig, *, tokens: int | None = None) -> Estimate:
     """What the run of a checked configuration needs.
 
     tokens: of the longest row; None takes the task's from a table. Raises ConfigError for a hub model that is
-    neither here nor in the table of shapes, and for what `build` would refuse without data.
+    neither here nor in the table of shapes, and for what `build` would refuse without data or weights.
     """
-    choice, task = config.model, config.task
+    choice = config.model
+    task = config.task
+    check_model(choice, config.peft.name, Path(config.paths.models))
     optimizer = trial_optimizer(config)
     loaded = attach(
         skeleton(choice, class_count(task), Path(config.paths.models)), _without_data(config.peft)
@@ -157,7 +160,7 @@ def _hours(config: RunConfig, run: Run, size: int) -> float:
     def seconds(rows: int, calls: float) -> float:
         return max(2 * numbers * rows * run.tokens / rate, calls * size_bytes / BANDWIDTH)
 
-    each = run.options if run.loaded.family == "causal" else 1
+    each = run.distinct
     steps = budgeted_steps(config, optimizer)
     cost = optimizer.forward_passes + BACKWARD_COST * optimizer.backward_passes
     training = seconds(size * (1 if run.answer else each), 1) * cost * steps

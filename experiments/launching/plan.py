@@ -20,6 +20,7 @@ from experiments.launching.check import Checked, Tally, varied
 from experiments.launching.seeds import Drawn, copies, drawn
 from experiments.models.dropping import configured_dropout
 from experiments.models.loading import Loaded, outline
+from experiments.models.refusals import refusals
 from experiments.rundir.folder import RunFolder, title_of
 from experiments.rundir.json_files import read_result
 from experiments.tasks.summary import Summary
@@ -64,7 +65,7 @@ class Planner:
         """The run of a complete configuration. Raises ConfigError and DataError for what `build` would refuse
         without the weights.
         """
-        steps = steps_of(config)
+        steps = _checked_steps(config)
         model = json.dumps(plain(config.model), sort_keys=True)
         if model not in self._models:
             try:
@@ -91,6 +92,19 @@ class Planner:
         return Run(
             tuple(overrides), config, name, decides, steps, folder, parts, summary, _passes(config, steps)
         )
+
+
+def _checked_steps(config: RunConfig) -> int:
+    """The steps that the budget allows; raises ConfigError with every problem of optimizer, budget, model and mode."""
+    problems = refusals(config.model, config.peft.name, Path(config.paths.models))
+    steps = 0
+    try:
+        steps = steps_of(config)
+    except ConfigError as error:
+        problems = [*str(error).splitlines(), *problems]
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return steps
 
 
 def _passes(config: RunConfig, steps: int) -> int | None:

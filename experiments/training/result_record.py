@@ -86,6 +86,7 @@ class Result:
     peak_memory_bytes: Annotated[int, "the most memory of a process, in bytes"]
     trainable_parameters: Annotated[int, "weights that were trained"]
     kernels: Annotated[str, "the code that made the noise and the moves"]
+    attention: Annotated[str | None, "the code that computed attention"]
     model_sha256: Annotated[str, "digest of the reported weights"]
     last_sha256: Annotated[str, "digest of the weights after the last step"]
     learned_nothing: Annotated[str | None, "why the run is said to have learned nothing"]
@@ -166,6 +167,7 @@ def result_record(
         peak_memory_bytes=ending.peak,
         trainable_parameters=optimizer.weights.numel if session.steps or ending.fitted else 0,
         kernels=optimizer.weights.backend,
+        attention=session.loaded.attention,
         model_sha256=optimizer.weights.sha256(),
         last_sha256=ending.last_sha256,
         learned_nothing=None,

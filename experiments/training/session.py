@@ -23,8 +23,8 @@ from experiments.config.run_config import Call, RunConfig
 from experiments.config.run_id import current_target, hash_of, method_of, name_of, seed_of
 from experiments.models.dropping import dropout_of
 from experiments.models.loading import Loaded, load
-from experiments.models.placing import check_checkpoint
-from experiments.models.source import locate, read_config
+from experiments.models.refusals import check_model
+from experiments.models.source import locate
 from experiments.peft import attach
 from experiments.tasks.draws import Draw, prompts_digest, rows_digest
 from experiments.tasks.objectives import GeneratedLoss
@@ -150,8 +150,9 @@ def build(config: RunConfig, team: Team | None = None) -> Session:
     number out of range is refused before a model is loaded.
     """
     schedule, trial = _check_constructors(config, team or Solo())
-    where = locate(config.model, Path(config.paths.models))
-    check_checkpoint(read_config(where), str(where), config.peft.name)
+    choice, models = config.model, Path(config.paths.models)
+    locate(choice, models)  # fetches it where it is not here
+    check_model(choice, config.peft.name, models)
     probed = isinstance(trial, LinearProbe)
     loaded = attach(
         load(

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 
 from experiments.config.compose import compose
-from experiments.config.run_config import RunConfig
+from experiments.config.run_config import RunConfig, parse
 from experiments.config.run_id import hash_of
 from experiments.launching.plan import Planner
 from experiments.report.cells import cells_of
@@ -141,7 +141,9 @@ def test_the_answers_are_kept_and_make_the_metric(runs):
     assert set(answers) == {"metric", "examples", "answers", "correct"}
     assert answers["metric"] == "accuracy" and len(answers["answers"]) == result["n_test"]
     assert fmean(answers["correct"]) == result["after"]
-    session = build(json.loads(json.dumps(compose(runs.arguments("budget.steps=2", "save=false")).config)))
+    again = compose(runs.arguments("budget.steps=2", "save=false")).config
+    assert again is not None
+    session = build(parse(json.loads(json.dumps(again.as_dict()))))
     assert answers["examples"] == [example.index for example in session.task.test]
     golds = [example.golds for example in session.task.test]
     assert answers["correct"] == [float(a in g) for a, g in zip(answers["answers"], golds, strict=True)]
