@@ -6,9 +6,12 @@ of minutes. `over` binds it to a learning rate and a number of steps.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from zo.errors import ConfigError
+from zo.fields import Range, Share
+
+Factor = Annotated[float, Range(ge=0, le=1)]
 
 
 class Schedule(ABC):
@@ -37,20 +40,28 @@ class Schedule(ABC):
     def _after(self, x: float) -> float:
         """The factor at share x in [0, 1] of what follows the warm-up."""
 
-    def over(self, lr: float, steps: int) -> Callable[[int], float]:
-        """The learning rate of step t of `steps`; during the warm-up that of the step's end, so never 0."""
+    def over(self, lr: float, steps: int) -> "Scheduled":
+        """The learning rate of step t of `steps`, as the `lr` of an optimizer."""
+        return Scheduled(self, lr, steps)
 
-        def rate(t: int) -> float:
-            done = (t + 1) / steps if (t + 1) / steps <= self.warmup else t / steps
-            return lr * self(done)
 
-        return rate
+@dataclass(frozen=True)
+class Scheduled:
+    """A learning rate as a function of the step; during the warm-up that of the step's end, so never 0."""
+
+    schedule: Schedule
+    lr: float
+    steps: int
+
+    def __call__(self, t: int) -> float:
+        done = (t + 1) / self.steps if (t + 1) / self.steps <= self.schedule.warmup else t / self.steps
+        return self.lr * self.schedule(done)
 
 
 class Constant(Schedule):
     """1 after the warm-up; what the MeZO and FZOO papers use."""
 
-    def __init__(self, warmup: float = 0.0):
+    def __init__(self, warmup: Share = 0.0):
         super().__init__(warmup, 1.0)
 
     def _after(self, x: float) -> float:
@@ -60,7 +71,7 @@ class Constant(Schedule):
 class Linear(Schedule):
     """1 − (1 − end) x."""
 
-    def __init__(self, warmup: float = 0.0, end: float = 0.0):
+    def __init__(self, warmup: Share = 0.0, end: Factor = 0.0):
         super().__init__(warmup, end)
 
     def _after(self, x: float) -> float:
@@ -70,7 +81,7 @@ class Linear(Schedule):
 class Cosine(Schedule):
     """end + (1 − end) (1 + cos πx) / 2; Loshchilov & Hutter, "SGDR" (ICLR 2017), without restarts."""
 
-    def __init__(self, warmup: float = 0.0, end: float = 0.0):
+    def __init__(self, warmup: Share = 0.0, end: Factor = 0.0):
         super().__init__(warmup, end)
 
     def _after(self, x: float) -> float:

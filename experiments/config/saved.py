@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.config.model_config import ModelConfig
 from experiments.config.run_config import LAUNCHED_BY, RunConfig, parse
+from experiments.config.run_id import current_section
 from experiments.rundir.json_files import read_configuration
 from zo.errors import ConfigError
 
@@ -31,6 +32,8 @@ def load_config(folder: Path) -> RunConfig:
         )
     if values["kernels"] == "compiled":  # a form of older versions; all forms give the same bits
         values["kernels"] = "auto"
+    if isinstance(values["optimizer"].get("_target_"), str):
+        values["optimizer"] = current_section(values["optimizer"])
     try:
         return parse(values)
     except ConfigError as error:

@@ -20,7 +20,7 @@ from experiments.config.acting import noise_of, settled
 from experiments.config.combinations import metric_needs_zeroth_order, probe_needs_whole_model
 from experiments.config.peft_config import Head
 from experiments.config.run_config import Call, RunConfig
-from experiments.config.run_id import current_target, hash_of, method_of, name_of, seed_of
+from experiments.config.run_id import current_section, hash_of, method_of, name_of, seed_of
 from experiments.models.dropping import dropout_of
 from experiments.models.loading import Loaded, load
 from experiments.models.refusals import check_model
@@ -172,10 +172,10 @@ def build(config: RunConfig, team: Team | None = None) -> Session:
             "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
         )
     weights = Weights(loaded.model, update=config.update, kernels=config.kernels)
-    optimizer = _optimizer(config, weights)
-    steps = budgeted_steps(config, optimizer)
-    if not config.trains_until_clock and not isinstance(optimizer, NoTraining):
-        optimizer.lr = schedule.over(config.optimizer.lr, steps)
+    steps = budgeted_steps(config, trial)
+    scheduled = not config.trains_until_clock and not isinstance(trial, NoTraining)
+    lr = {"lr": schedule.over(config.optimizer.lr, steps)} if scheduled else {}
+    optimizer = _optimizer(config, weights, **lr)
     look = BackoffLook(
         loaded.model,
         task.objective,
@@ -226,10 +226,17 @@ def trial_optimizer(config: RunConfig) -> Optimizer:
     return _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager"))
 
 
-def _optimizer(config: RunConfig, weights: Weights) -> Optimizer:
+def _optimizer(config: RunConfig, weights: Weights, **scheduled: Any) -> Optimizer:
+    """The optimizer of these weights. scheduled: lr as a function of the step, in place of the number."""
     seed = seed_of(config, noise_of(config.optimizer.options))
     return _instantiate(
-        "optimizer", config.optimizer, Optimizer, params=weights, seed=seed, on_nan=config.stop.on_nan
+        "optimizer",
+        config.optimizer,
+        Optimizer,
+        params=weights,
+        seed=seed,
+        on_nan=config.stop.on_nan,
+        **scheduled,
     )
 
 
@@ -237,7 +244,8 @@ def _instantiate(group: str, call: Call, base: type[Made], **extra: Any) -> Made
     """The one place where `_target_` is called. Nothing but a class of the group's kind is: run folders are passed on,
     and replaying one must not run what its config.yaml names.
     """
-    target = current_target(call.target)
+    section = current_section(call.as_dict())
+    target = str(section["_target_"])
     module, _, name = target.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
@@ -251,9 +259,9 @@ def _instantiate(group: str, call: Call, base: type[Made], **extra: Any) -> Made
             f"{group}._target_ = {target} is no class derived from {base.__module__}.{base.__name__}, and nothing else "
             f"is called. Name one that is, such as those in conf/{group}."
         )
-    return kind(
-        **{key: value for key, value in settled(call.as_dict()).items() if key != "_target_"}, **extra
-    )
+    options = settled(section)
+    del options["_target_"]
+    return kind(**(options | extra))
 
 
 def _set_threads(threads: int | None, loaded: Loaded) -> None:

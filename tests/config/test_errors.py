@@ -44,6 +44,8 @@ def refused(*words: str) -> str:
         ("peft=lora", "peft.r=4294967295", "batch.size=4294967295", "task.train=4294967295"),
         ("optimizer.lr=fast", "optimizer.directions=gausian", "schedule=linar", "seed=-1"),
         ("model.quantization=int8", "select=best", "task.dev=0"),
+        ("optimizer.lr=-1", "optimizer.eps=0", "optimizer.n=0", "optimizer.sides=three"),
+        ("optimizer.n=4294967295", "schedule.warmup=1", "schedule.end=2"),
         ("optimizer=linear_probe", "peft=lora"),
         ("optimizer=adamw", "task.objective=metric"),
     ],
