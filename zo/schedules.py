@@ -7,6 +7,7 @@ of minutes. `over` binds it to a learning rate and a number of steps.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 from zo.errors import ConfigError
 from zo.fields import Range, Share
