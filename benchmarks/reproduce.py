@@ -27,7 +27,7 @@ from experiments.config.compose import compose
 from experiments.config.problems import did_you_mean, listing
 from experiments.papers import Published
 from experiments.report.cells import cells_of
-from experiments.report.published import Beside, compare
+from experiments.report.published import PublishedPair, compare
 from experiments.report.runs import Run, read_runs
 from experiments.report.setting_key import setting_key
 from zo.errors import ConfigError, DataError
@@ -193,7 +193,7 @@ def _check_device(config: Mapping[str, Any]) -> None:
         )
 
 
-def sentence(row: Row, beside: Beside) -> str:
+def sentence(row: Row, beside: PublishedPair) -> str:
     """The verdict in words, with what the means are over."""
     number = beside.published
     basis = "two published deviations" if number.deviation else "the paper prints no deviation"
@@ -208,7 +208,7 @@ def sentence(row: Row, beside: Beside) -> str:
     return f"{text} {row.note[0].upper()}{row.note[1:]}." if row.note else text
 
 
-def _write(path: Path, name: str, row: Row, beside: Beside, runs: Sequence[Run]) -> None:
+def _write(path: Path, name: str, row: Row, beside: PublishedPair, runs: Sequence[Run]) -> None:
     """Everything that the verdict rests on."""
     results = [
         {"seed": run.seed, "status": run.status, "folder": str(run.folder), "commit": run.commit}
