@@ -257,18 +257,8 @@ def _cell(runs: Sequence[Run], model: str, task: str, variant: Variant) -> Cell:
     metrics = sorted({str(run.result["metric"]) for run in runs if run.result})
     counts = dict(sorted(Counter(run.status for run in runs).items()))
     return Cell(
-        variant.name,
-        model,
-        task,
-        runs[0].peft,
-        " / ".join(metrics),
-        settings,
-        chosen,
-        why,
-        how,
-        counts,
-        variant,
-    )
+        variant.name, model, task, runs[0].peft, " / ".join(metrics), settings, chosen, why, how, counts, variant,
+    )  # fmt: skip
 
 
 def choose(settings: Sequence[Setting]) -> tuple[Setting | None, str, str]:
