@@ -69,14 +69,21 @@ class Run:
         """Returns True if a row is a right answer alone, not one option of several."""
         return self.task.objective == "answer"
 
+    @property
+    def distinct(self) -> int:
+        """Returns the token rows that score the options of an example: one if each option is one token."""
+        return self.options if self.loaded.family == "causal" and self.span > 1 else 1
+
     def batch(self, rows: int, options: bool) -> dict[str, Tensor]:
         """Returns a batch of the task's shapes."""
         per_option = self.loaded.family == "causal" and options
-        shape = (rows, self.options) if per_option else (rows,)
+        shape = (rows, self.distinct) if per_option else (rows,)
         ids = {"dtype": torch.long, "device": "meta"}
         batch = {name: torch.ones(*shape, self.tokens, **ids) for name in ("input_ids", "attention_mask")}
         if self.loaded.family == "causal":
-            batch |= {name: torch.ones(*shape, self.span, **ids) for name in ("positions", "targets")}
+            batch["positions"] = torch.ones(*shape, self.span, **ids)
+            scored = (rows, self.options) if per_option else (rows,)
+            batch |= {name: torch.ones(*scored, self.span, **ids) for name in ("places", "targets")}
         if self.loaded.family == "masked":
             batch |= {
                 "positions": torch.ones(rows, 1, **ids),

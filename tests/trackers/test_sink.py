@@ -59,7 +59,7 @@ def bits(folder):
 
 @pytest.mark.parametrize("how", ["fails", "hangs"])
 def test_a_tracker_that_fails_or_hangs_does_no_harm(run, ended, monkeypatch, capsys, how):
-    monkeypatch.setattr(sink, "PATIENCE", 0.2)
+    monkeypatch.setattr(sink, "CLOSE_TIMEOUT", 0.2)
     without = bits(ended)
     for call in ("start", "log", "finish"):
         monkeypatch.setattr(opening, "_tracker", lambda chosen, resumed, call=call: Kept(**{how: call}))
