@@ -1,4 +1,4 @@
-"""The first word of launch.py, before anything is imported that takes time: torch and transformers need seconds.
+"""Prints the first line of launch.py before slow imports: torch and transformers need seconds.
 
 It goes to stderr, for it is no answer, and only where a person sits: not for --help and its kin, and not where output
 is piped.
@@ -13,7 +13,7 @@ WORDS = "Checking the configuration, then loading torch, the data and the model:
 
 
 def first_word(arguments: Sequence[str]) -> None:
-    """Says that the program works, unless the answer comes at once or nobody is there to read it."""
+    """Announces that the program works, unless the answer comes at once or nobody reads it."""
     if any(word.partition("=")[0] in ANSWERS for word in arguments) or os.environ.get("RANK", "0") != "0":
         return
     streams = (sys.stdout, sys.stderr)
