@@ -7,13 +7,6 @@ failed: also a run that its files call running although no process and no job is
 config.yaml is damaged, so nobody can tell what was run until the run's command writes it anew. waiting: its files say
 queued, but the process that should start it is gone. A stopped or failed run is neither while its job is in the
 queue: an administrator, a preemption or a node may have requeued it.
-
-queued, running, requeued, waiting, stopped, finished, diverged, failed, unreadable. A run that its files call running,
-of which no process and no job is left, was ended from outside (signal 9, memory, a node): failed, and retry runs it
-again; likewise one whose result.json is damaged. One whose config.yaml is damaged is unreadable: nobody can tell what
-was run, until the run's command writes it anew. One that its files call queued while the process that should start it is gone is
-waiting. One that its files call stopped or failed is neither while its job is in the queue: an administrator, a
-preemption or a node may have put it back.
 """
 
 import getpass
