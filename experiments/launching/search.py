@@ -106,7 +106,7 @@ class Pace:
         self._began = time.monotonic()
 
     def line(self, study: Study) -> str:
-        """How many trials are over, the best on dev so far, and the time left by the pace since the search began."""
+        """Returns the finished trials, the best on dev so far, and the remaining time at the mean pace."""
         done = study.done
         words = f"Search: {done} of {self._trials} trials"
         if best := study.best():
