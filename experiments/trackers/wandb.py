@@ -71,7 +71,7 @@ class Wandb:
             if self.mode != "online" or self._strict:
                 raise
             notice = (
-                f"W&B's server cannot be reached ({str(error).splitlines()[0]}); the run is tracked offline. "
+                f"W&B's server cannot be reached ({str(error).splitlines()[0]}), so the run is tracked offline. "
             )
             self._forget()
             self.mode = "offline"
@@ -89,7 +89,7 @@ class Wandb:
         if self._strict:
             raise PermissionError("no valid W&B key: set WANDB_API_KEY, or run wandb login")
         self.mode = "offline"
-        return "There is no valid W&B key here (WANDB_API_KEY, or wandb login); the run is tracked offline. "
+        return "No valid W&B key was found (WANDB_API_KEY, or wandb login), so the run is tracked offline. "
 
     def _init(self, about: About) -> Any:
         import wandb
