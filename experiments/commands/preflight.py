@@ -28,7 +28,8 @@ from zo.rank_env import rank_info
 def missing(config: Config) -> list[str]:
     """A sentence for each file of the configuration that is not there."""
     task = read(TaskConfig, config["task"], "task")
-    checks = [lambda: check_here(read(ModelConfig, config["model"], "model"))]
+    models = Path(config["paths"]["models"])
+    checks = [lambda: check_here(read(ModelConfig, config["model"], "model"), models)]
     if task.data_dir is not None:
         names = [[task.source.train], [] if task.test_share else task.source.tests]
         checks += [functools.partial(split_files, task, some) for some in names if some]
@@ -98,8 +99,9 @@ def _contents(config: Config, model: ModelConfig) -> list[str] | None:
     if task.data_dir is None and task.source.world is None:
         return None
     try:
-        check_here(model)
-        folder = here(model, Path(config["paths"]["models"]))
+        models = Path(config["paths"]["models"])
+        check_here(model, models)
+        folder = here(model, models)
         if folder is None:
             return None
         return [fingerprint(folder), digest_of(task, sources_of(task))]

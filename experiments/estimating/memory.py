@@ -69,14 +69,21 @@ class Run:
         """Whether a row is a right answer alone, not one option of several."""
         return self.task.objective == "answer"
 
+    @property
+    def distinct(self) -> int:
+        """Token rows that score the options of an example: one where they have one token each."""
+        return self.options if self.loaded.family == "causal" and self.span > 1 else 1
+
     def batch(self, rows: int, options: bool) -> dict[str, Tensor]:
         """A batch of the task's shapes."""
         several = self.loaded.family == "causal" and options
-        shape = (rows, self.options) if several else (rows,)
+        shape = (rows, self.distinct) if several else (rows,)
         whole = {"dtype": torch.long, "device": "meta"}
         made = {name: torch.ones(*shape, self.tokens, **whole) for name in ("input_ids", "attention_mask")}
         if self.loaded.family == "causal":
-            made |= {name: torch.ones(*shape, self.span, **whole) for name in ("positions", "targets")}
+            made["positions"] = torch.ones(*shape, self.span, **whole)
+            scored = (rows, self.options) if several else (rows,)
+            made |= {name: torch.ones(*scored, self.span, **whole) for name in ("places", "targets")}
         if self.loaded.family == "masked":
             made |= {
                 "positions": torch.ones(rows, 1, **whole),

@@ -162,7 +162,7 @@ def _hours(config: Mapping[str, Any], run: Run, size: int) -> float:
     def seconds(rows: int, calls: float) -> float:
         return max(2 * numbers * rows * run.tokens / rate, calls * size_bytes / BANDWIDTH)
 
-    each = run.options if run.loaded.family == "causal" else 1
+    each = run.distinct
     steps = budgeted_steps(config, optimizer)
     cost = optimizer.forward_passes + BACKWARD_COST * optimizer.backward_passes
     training = seconds(size * (1 if run.answer else each), 1) * cost * steps

@@ -151,17 +151,31 @@ def _option_sums(
 ) -> tuple[Tensor, Tensor]:
     """Sums of the options' log-probabilities and numbers of their tokens [B, O]; 0 where there is no such option.
 
-    Where enough of each example's rows is the same, it goes through the model once; else whole rows do.
+    Where enough of each example's rows is the same, it goes through the model once; else distinct rows do.
     """
     if share and all(map(worth_sharing, rows)):
         found = shared_logprobs(loaded, rows, task.limit)
     else:
-        flat = [row for some in rows for row in some]
-        parts = [flat[n : n + ROWS * len(rows)] for n in range(0, len(flat), ROWS * len(rows))]
-        sums = [span_logprobs(loaded.model, task.collate_rows(part))[0] for part in parts]
-        found = torch.cat(sums).split([len(some) for some in rows])
+        found = _sums_once(task, loaded, rows)
     spans = [torch.tensor([float(row.span) for row in some], device=task.device) for some in rows]
     return pad_sequence(list(found), batch_first=True), pad_sequence(spans, batch_first=True)
+
+
+def _sums_once(task: Task, loaded: Loaded, rows: Sequence[Sequence[Row]]) -> Sequence[Tensor]:
+    """The sums of every example's options, each distinct row read once, `ROWS` an example at most together."""
+    flat = [row for some in rows for row in some]
+    read, owners = batches.read_once(flat)
+    groups: list[list[int]] = [[] for _ in read]
+    for number, owner in enumerate(owners):
+        groups[owner].append(number)
+    sums = torch.zeros(len(flat), device=task.device)
+    for start in range(0, len(groups), ROWS * len(rows)):
+        some = groups[start : start + ROWS * len(rows)]
+        found, counts = span_logprobs(
+            loaded.model, task.collate_groups([[flat[number] for number in group] for group in some])
+        )
+        sums[[number for group in some for number in group]] = found[counts > 0]
+    return sums.split([len(some) for some in rows])
 
 
 def _blank_sums(task: Task, loaded: Loaded, examples: Sequence[Example], share: bool) -> Tensor:

@@ -7,7 +7,8 @@ one layer at a time only. Options of one token need no second pass: the prompt's
     row:    prompt ............ | option        P: how many first tokens all rows of the example share
             0             P - 1 | P ... L - 1   the tokens from P on, but for the last, are fed after the prompt
 
-The scores are those of whole rows to the rounding of fp32 sums. Evaluation alone: training looks at whole rows.
+The scores are those of whole rows to the rounding of fp32 sums. Evaluation alone: training reads
+each distinct row once (`batches.read_once`).
 """
 
 import inspect

@@ -65,6 +65,12 @@ def fetch(name: str, revision: str | None, *, pickles: bool) -> Path:
         files = HfApi().list_repo_files(name, revision=revision)
         weights = "*.safetensors"
         if not any(file.endswith(".safetensors") and "/" not in file for file in files):
+            ggufs = [file for file in files if file.endswith(".gguf")]
+            if ggufs and not any(file.endswith(".bin") for file in files):
+                raise ConfigError(
+                    f"model.path={name}: this repository has GGUF files alone. Fetch one and give it as model.path: "
+                    f"hf download {name} {ggufs[0]}"
+                )
             if not pickles:
                 raise ConfigError(
                     f"model.path={name}: this repository has no safetensors, and pickles could run code. Convert them "

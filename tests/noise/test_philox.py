@@ -19,7 +19,7 @@ PUBLISHED = [
     ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
 
-# Specification 2, as docs/randomness.md prints it; the numbers are those of specification 1.
+# Specification 3, as docs/randomness.md prints it; the numbers are those of specification 1.
 KEY = 0x9E3779B97F4A7C15
 
 
