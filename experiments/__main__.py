@@ -19,6 +19,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.display.first_word import first_word_of_command
+
+if __name__ == "__main__":
+    first_word_of_command(sys.argv[1:])
+
 from experiments.commands import manage, report
 from experiments.commands import sync as trackers
 from experiments.commands import watch as watching

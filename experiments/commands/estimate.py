@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -12,7 +13,9 @@ from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
 from experiments.display.console import new_console
 from experiments.estimating.run_cost import BANDWIDTH, PROGRAM, RATES, Estimate, estimate
+from experiments.models.refusals import refusals
 from experiments.models.source import model_name
+from zo.errors import ConfigError
 
 NOTE = (
     "peak = weights + masters + moments + the largest of: evaluation; activations; activations and gradients during "
@@ -29,7 +32,18 @@ COLUMNS = (
 
 
 def show(configs: Sequence[dict[str, Any]], tokens: int | None, as_json: bool) -> int:
-    """Prints an estimate for each configuration; 0."""
+    """Prints an estimate for each configuration; 0. Raises ConfigError with all that models are refused for."""
+    problems = [
+        problem
+        for config in configs
+        for problem in refusals(
+            read(ModelConfig, config["model"], "model"),
+            config["peft"]["name"],
+            Path(config["paths"]["models"]),
+        )
+    ]
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
     made = [(config, estimate(config, tokens=tokens)) for config in configs]
     if as_json:
         rows = [asdict(e) | _choices(config) for config, e in made]

@@ -17,6 +17,7 @@ from experiments.commands.watch import tell_waiting
 from experiments.config.saved import load_config
 from experiments.config.trusted import check_targets
 from experiments.display.console import new_console
+from experiments.launching.own_runs import root_of, runs_root
 from experiments.launching.states import OPEN, State, find_runs, states
 from experiments.launching.submission import LOG, Pending, check_paths, freeze_again, submission
 from experiments.rundir.folder import RunFolder, title_of
@@ -46,6 +47,10 @@ def add(commands: Any) -> None:
                 help="also runs that were stopped or cancelled, or wait for nobody",
             )
             command.add_argument("--new-code", action="store_true", help="with the code as it is now")
+            command.add_argument(
+                "--trust", type=Path, action="append", default=[], metavar="FOLDER",
+                help="a folder of runs other than this checkout's, whose code and cluster lines may be run; repeatable",
+            )  # fmt: skip
             command.add_argument(
                 "--allow", action="append", default=[], metavar="MODULE",
                 help="a module of your own that a run's configuration may import; repeatable",
@@ -132,7 +137,7 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
     left = [row for row in rows if row.state in ("stopped", "waiting")]
     again = [row for row in rows if row.state == "failed" or (request.stopped and row in left)]
     if not again:
-        console.print("No run failed." + ("" if request.stopped else _left(left, request.runs)))
+        console.print("No run failed." + ("" if request.stopped else _left(left, request)))
         return 0
     groups: dict[str, list[State]] = {}
     by_hand = []
@@ -151,14 +156,16 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
         if not groups:
             raise ConfigError(by_hand_words)
         console.print(by_hand_words)
+    own, trusted = runs_root(), [folder.resolve() for folder in request.trust]
     for row in [row for group in groups.values() for row in group]:  # all, before anything is written
+        root = root_of(row.folder, own, trusted)
         check_targets(load_config(row.folder), request.allow)
         check_paths(row.folder)
         if not request.new_code:
-            code_snapshot.check_own(Path((submission(row.folder) or {})["code"]), row.folder)
+            code_snapshot.check_own(Path((submission(row.folder) or {})["code"]), row.folder, root)
     codes = [_start_again(group, request, console) for group in groups.values()]
     if not request.stopped and left:
-        console.print(_left(left, request.runs).strip())
+        console.print(_left(left, request).strip())
     return max(codes)
 
 
@@ -182,7 +189,7 @@ def _start_again(rows: Sequence[State], request: argparse.Namespace, console: Co
     return start(pending, asked["launch"], asked["cluster"], logs, console, after=after)
 
 
-def _left(rows: Sequence[State], given: Sequence[Path]) -> str:
+def _left(rows: Sequence[State], request: argparse.Namespace) -> str:
     """Says how many runs retry leaves, and the command that takes them."""
     if not rows:
         return ""
@@ -190,4 +197,6 @@ def _left(rows: Sequence[State], given: Sequence[Path]) -> str:
     words = " and ".join(
         f"{count} {'is' if count == 1 else 'are'} {state}" for state, count in counts.items()
     )
-    return f" {words}: python -m experiments retry --stopped {shlex.join(map(str, given))}"
+    trust = [word for folder in request.trust for word in ("--trust", str(folder))]
+    given = shlex.join([*trust, *map(str, request.runs)])
+    return f" {words}: python -m experiments retry --stopped {given}"

@@ -20,10 +20,10 @@ from experiments.estimating.run_cost import Estimate, estimate
 from experiments.launching import code_snapshot
 from experiments.launching.check import Asked, Checked
 from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of, unequal
-from experiments.launching.search import Study, show, value_of
+from experiments.launching.search import Pace, Study, show, value_of
 from experiments.launching.slurm import described
 from experiments.launching.start import left_to_others, start
-from experiments.launching.states import with_jobs
+from experiments.launching.states import states, with_jobs
 from experiments.launching.submission import Pending, freeze_run, write_sweep
 from experiments.rundir.folder import title_of
 from experiments.rundir.lock import holder_of
@@ -104,7 +104,7 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
     snapshot, runs = code_snapshot.freeze(made.runs_folder), {}
     begun: set[Path] = set()
     launch = {**made.launcher, "wait": True} if made.launcher["name"] == "slurm" else made.launcher
-    planner, worst = Planner(), 0
+    planner, worst, pace = Planner(), 0, Pace(trials, study.done)
     while (missing := trials - study.done) > 0:
         batch = [study.ask() for _ in range(min(missing, launch.get("parallel", TRIALS)))]
         mine: list[list[Path]] = []
@@ -124,14 +124,25 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
         pending = [_pending(run, snapshot, made, asked.again) for run in todo]
         names = {run.folder: _trial_name(run, space.fixed) for run in todo}
         view = sweep_view(console, names)
-        ended = start(pending, launch, made.cluster, folder, console, view=view, names=names) if todo else 0
-        if ended in (2, INTERRUPTED):
+        ended = 0
+        if todo:
+            ended = start(
+                pending, launch, made.cluster, folder, console, view=view, names=names, counts=False
+            )
+        if ended in (2, INTERRUPTED) or _was_stopped(todo, launch):
             return ended
         worst = max(worst, ended)
         for (trial, _), folders in zip(batch, mine, strict=True):
             study.tell(trial, value_of(folders))
+        console.print(pace.line(study))
     show(console, study, space)
     return worst
+
+
+def _was_stopped(todo: Sequence[Run], launch: Mapping[str, Any]) -> bool:
+    """Returns whether a local pool was told to stop (SIGTERM, SIGHUP): runs are then neither over nor failed."""
+    left = ("queued", "stopped", "waiting")
+    return launch["name"] == "local" and any(s.state in left for s in states([run.folder for run in todo]))
 
 
 def _trial_name(run: Run, fixed: Sequence[str]) -> str:

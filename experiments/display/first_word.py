@@ -1,4 +1,4 @@
-"""The first word of launch.py, before anything is imported that takes time: torch and transformers need seconds.
+"""The first word of the commands, before anything is imported that takes time: torch and transformers need seconds.
 
 It goes to stderr, for it is no answer, and only where a person sits: not for --help and its kin, and not where output
 is piped.
@@ -10,13 +10,28 @@ from collections.abc import Sequence
 
 ANSWERS = ("--help", "-h", "--version", "--cfg", "-c")  # flags whose answer comes at once
 WORDS = "Checking the configuration, then loading torch, the data and the model: some seconds.\n"
+READS = "Reading the runs' files.\n"  # of `python -m experiments`; the commands that need more say so:
+LOADS = {
+    "replay": "Loading torch and the run's model: some seconds.\n",
+    "export": "Loading torch and the run's model: some seconds.\n",
+    "cut": "Loading torch, then reading the journal: some seconds.\n",
+    "estimate": "Checking the configurations, then loading torch: some seconds.\n",
+    "prefetch": "Checking the configurations, then asking the hub.\n",
+    "expected": "Reading the papers' numbers.\n",
+}
 
 
-def first_word(arguments: Sequence[str]) -> None:
+def first_word_of_command(arguments: Sequence[str]) -> None:
+    """Says the same of `python -m experiments <command>`, which without a command only prints its usage."""
+    if arguments:
+        first_word(arguments, LOADS.get(arguments[0], READS))
+
+
+def first_word(arguments: Sequence[str], words: str = WORDS) -> None:
     """Says that the program works, unless the answer comes at once or nobody is there to read it."""
     if any(word.partition("=")[0] in ANSWERS for word in arguments) or os.environ.get("RANK", "0") != "0":
         return
     streams = (sys.stdout, sys.stderr)
     if all(stream is not None and stream.isatty() for stream in streams):
-        sys.stderr.write(WORDS)
+        sys.stderr.write(words)
         sys.stderr.flush()

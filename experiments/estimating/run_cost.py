@@ -19,7 +19,7 @@ from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
 from experiments.config.task_config import TaskConfig
 from experiments.estimating.memory import Run, weight_bytes
-from experiments.models.placing import check_quantized
+from experiments.models.refusals import check_model
 from experiments.models.shapes import skeleton
 from experiments.peft import attach
 from experiments.tasks.task import class_count
@@ -93,11 +93,11 @@ def estimate(config: Mapping[str, Any], *, tokens: int | None = None) -> Estimat
     """What the run of a checked configuration needs.
 
     tokens: of the longest row; None takes the task's from a table. Raises ConfigError for a hub model that is
-    neither here nor in the table of shapes, and for what `build` would refuse without data.
+    neither here nor in the table of shapes, and for what `build` would refuse without data or weights.
     """
     choice = read(ModelConfig, config["model"], "model")
     task = read(TaskConfig, config["task"], "task")
-    check_quantized(choice.quantization, config["peft"]["name"])
+    check_model(choice, config["peft"]["name"], Path(config["paths"]["models"]))
     optimizer = trial_optimizer(config)
     loaded = attach(
         skeleton(choice, class_count(task), Path(config["paths"]["models"])), _without_data(config["peft"])

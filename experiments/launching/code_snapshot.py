@@ -68,14 +68,15 @@ def freeze(runs: Path, root: Path = ROOT) -> Path:
     return target
 
 
-def check_own(code: Path, run: Path) -> None:
-    """Raises ConfigError unless `code` is a whole snapshot beside the run, as `freeze` makes them.
+def check_own(code: Path, run: Path, root: Path) -> None:
+    """Raises ConfigError unless `code` is a whole snapshot of the folder of runs `root`, as `freeze` makes them.
 
-    A run's folder names its code, and may be another's: what it names is run only if the snapshot stands below code/ of
-    the very folder of runs that holds the run, and is called by the digest of what it holds.
+    A run's folder names its code, and may be another's: what it names is run only if the snapshot stands in code/ of
+    `root`, a folder of runs that is the user's own or that the user trusts, and is called by the digest of what it
+    holds.
     """
     place = code.resolve()
-    if place.parent.name != "code" or place.parent.parent not in run.resolve().parents or not place.is_dir():
+    if place.parent != root / "code" or not place.is_dir():
         raise ConfigError(
             f"{run} was submitted with the code in {code}, which is no snapshot of these runs, so it is not run. "
             "--new-code takes the code as it is now."

@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from experiments.config.model_config import ModelConfig
+from experiments.config.parsing import read
 from experiments.config.problems import Problem
 from experiments.config.run_id import Config, folder_of, hash_of, method_of, name_of, seed_of, trains
 from experiments.config.tracker_config import choice_of
@@ -20,6 +22,7 @@ from experiments.launching.check import Checked, Tally, varied
 from experiments.launching.seeds import Drawn, copies, drawn
 from experiments.models.dropping import configured_dropout
 from experiments.models.loading import Loaded, outline
+from experiments.models.refusals import refusals
 from experiments.rundir.folder import RunFolder, title_of
 from experiments.rundir.json_files import read_result
 from experiments.tasks.summary import Summary
@@ -65,7 +68,7 @@ class Planner:
         without the weights.
         """
         choice_of(config)
-        steps = steps_of(config)
+        steps = _checked_steps(config)
         model = json.dumps(config["model"], sort_keys=True)
         if model not in self._models:
             try:
@@ -93,6 +96,21 @@ class Planner:
         return Run(
             tuple(overrides), kept, name, decides, steps, folder, parts, summary, _passes(config, steps)
         )
+
+
+def _checked_steps(config: Config) -> int:
+    """The steps that the budget allows; raises ConfigError with every problem of optimizer, budget, model and mode."""
+    problems = refusals(
+        read(ModelConfig, config["model"], "model"), config["peft"]["name"], Path(config["paths"]["models"])
+    )
+    steps = 0
+    try:
+        steps = steps_of(config)
+    except ConfigError as error:
+        problems = [*str(error).splitlines(), *problems]
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return steps
 
 
 def _passes(config: Config, steps: int) -> int | None:

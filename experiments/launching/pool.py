@@ -1,7 +1,8 @@
 """A pool on this machine: so many runs at once, a process each, with GPUs of their own where there are any.
 
-A run's output goes to log.txt in its folder. A failing run stops no other. The first Ctrl-C or SIGTERM lets every
-run finish its step and starts no more; the second ends them at once, and their journals are whole then too.
+A run's output goes to log.txt in its folder. A failing run stops no other. The first Ctrl-C, SIGTERM or SIGHUP (the
+terminal was closed) lets every run finish its step and starts no more; a second Ctrl-C or SIGTERM ends them at once,
+and their journals are whole then too. A closed terminal may send SIGHUP twice, which is the same word once more.
 """
 
 import os
@@ -26,7 +27,11 @@ from experiments.rundir.folder import RunFolder, title_of
 from experiments.training.stop import INTERRUPTED
 
 ACKNOWLEDGED = "Every run stops after its step; Ctrl-C again ends all at once."
-_ENDED_EARLY = (-signal.SIGTERM, -signal.SIGINT)  # exit codes of a run that had no handlers yet
+_ENDED_EARLY = (
+    -signal.SIGTERM,
+    -signal.SIGINT,
+    -signal.SIGHUP,
+)  # exit codes of a run that had no handlers yet
 LINES = 1000  # characters at the end of a log in which its last line is looked for
 
 
@@ -107,7 +112,10 @@ class Pool:
 
     def __call__(self, folders: Sequence[Path]) -> list[Outcome]:
         """Runs all; the outcomes of those that were started."""
-        before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
+            heeded.append(signal.SIGHUP)
+        before = {n: signal.signal(n, self._handle) for n in heeded}
         try:
             with ThreadPoolExecutor(self._parallel) as threads:
                 futures = [
@@ -179,6 +187,8 @@ class Pool:
         return f"failed: {why(outcome.folder, outcome.code)} ({outcome.folder / LOG})"
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP and self._stopping:
+            return
         self._stopping += 1
         self.reason = self.reason or signal.Signals(number).name
         if self._stopping == 1:

@@ -5,7 +5,9 @@ that have ended are never run twice, so the same command goes on. A trial's valu
 averaged over seeds; a run that diverged without one counts 0, one that failed leaves its trial out.
 """
 
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,27 @@ class Study:
         """Value and parameters of the trials that were told, best first."""
         told = [(trial.value, trial.params) for trial in self._study.trials if trial.value is not None]
         return sorted(told, key=lambda pair: -pair[0])
+
+
+class Pace:
+    """The progress of a search, a line after each batch of trials."""
+
+    def __init__(self, trials: int, done: int):
+        self._trials, self._before = trials, done
+        self._began = time.monotonic()
+
+    def line(self, study: Study) -> str:
+        """How many trials are over, the best on dev so far, and the time left by the pace since the search began."""
+        done = study.done
+        words = f"Search: {done} of {self._trials} trials"
+        if best := study.best():
+            value, params = best[0]
+            tried = " ".join(f"{key}={_short(each)}" for key, each in params.items())
+            words += f", best dev {100 * value:.1f} % ({tried})"
+        if self._before < done < self._trials:
+            seconds = (time.monotonic() - self._began) / (done - self._before) * (self._trials - done)
+            words += f", ETA {timedelta(seconds=round(seconds))}"
+        return words
 
 
 def value_of(folders: Sequence[Path]) -> float | None:

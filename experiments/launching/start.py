@@ -31,11 +31,12 @@ def start(
     view: View | None = None,
     names: Mapping[Path, str] | None = None,
     after: str | None = None,
+    counts: bool = True,
 ) -> int:
     """Freezes runs and starts them as `launch` says; 0 also where it returns before they have ended.
 
     sweep_folder: where SLURM's files go. view: shows local runs while they run. names: of the runs, for the screen.
-    after: folders to ask status about, by default the sweep's.
+    after: folders to ask status about, by default the sweep's. counts: says at the end how many runs ended and failed.
     """
     if launch["name"] == "slurm":
         return _submit(runs, launch, cluster, sweep_folder, console, after or str(sweep_folder))
@@ -49,7 +50,7 @@ def start(
     with view(mine) if view is not None and mine else nullcontext(Show(console.print)) as show:
         pool = Pool(launch["parallel"], launch["threads"], show, names or {})
         outcomes = pool(mine)
-    return _close(console, mine, outcomes, elsewhere, pool.reason)
+    return _close(console, mine, outcomes, elsewhere, pool.reason, counts)
 
 
 def _submit(
@@ -87,10 +88,12 @@ def _close(
     outcomes: Sequence[Outcome],
     elsewhere: Sequence[Path],
     stopped: str | None,
+    counts: bool,
 ) -> int:
     failed = [outcome.folder for outcome in outcomes if outcome.failed]
     ended = sum(read_result(folder)[0] is not None for folder in folders)
-    console.print(f"{ended} of {len(folders)} runs ended, {len(failed)} failed.")
+    if counts:
+        console.print(f"{ended} of {len(folders)} runs ended, {len(failed)} failed.")
     for folder in failed:
         console.print(f"  {folder / LOG}")
     if stopped is not None:

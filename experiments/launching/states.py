@@ -139,7 +139,10 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
         return State(folder, result["status"], outcome_of(result), result["steps"], job)
     state = str(status.get("state", "new"))
     if holder is not None:
-        return State(folder, "running", f"process {holder['pid']} on {holder['host']}", steps, job)
+        detail = f"process {holder['pid']} on {holder['host']}"
+        if job is None and (by := asked.get("by")) is not None and not may_run(by):
+            detail += "; the sweep that started it is gone, and it goes on alone"
+        return State(folder, "running", detail, steps, job)
     if job is not None and state != "new" and (entry := scheduler.queued(job)) is not None:
         return _held(folder, state, job, entry, steps)
     if state == "failed":

@@ -1,5 +1,6 @@
 """Calls of transformers without its own talk, and what it raises for broken folders."""
 
+import logging as python_logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,17 @@ BROKEN = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, AssertionError,
     StrictDataclassError,
 )  # fmt: skip
+
+
+# Libraries that print a line of their own where a kernel is missing or numbers are cast, which is no fault of the
+# user's, and which peft brings along even where nothing is quantised.
+_CHATTY = ("bitsandbytes",)
+
+
+def hush_libraries() -> None:
+    """Lets these libraries print errors alone, from now on; to be called before they are imported."""
+    for name in _CHATTY:
+        python_logging.getLogger(name).setLevel(python_logging.ERROR)
 
 
 def first_line(error: BaseException) -> str:

@@ -28,9 +28,11 @@ from transformers import (
 from experiments.config.model_config import Family, ModelConfig
 from experiments.config.parsing import read
 from experiments.models import placing
+from experiments.models.attention import attention_of, lacks_attention, or_eager
 from experiments.models.head import count_from_pad, share_biases
-from experiments.models.hushed import BROKEN, first_line, quiet
+from experiments.models.hushed import BROKEN, first_line, hush_libraries, quiet
 from experiments.models.inputs import check_family, first_id, untied
+from experiments.models.padding import check_right_padding
 from experiments.models.pooling import HEAD_FILE, MeanPooled
 from experiments.models.row_tokens import COUNTED_FROM_PAD, context_of, pad_of, tokenizer_of, vocabulary_of
 from experiments.models.source import MODELS, fingerprint, infer_family, locate, model_name, read_config
@@ -77,6 +79,11 @@ class Loaded:
     first: int | None = None
 
     @property
+    def attention(self) -> str | None:
+        """The attention that the model computes with: eager also where sdpa was asked for and there is none."""
+        return attention_of(self.model)
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.model.parameters()).device
@@ -92,7 +99,7 @@ def outline(choice: ModelConfig | dict[str, Any], models: Path = MODELS) -> Load
     config = read_config(folder)
     tokenizer = tokenizer_of(folder)
     family = choice.family or infer_family(config, folder)
-    check_family(choice, family, config, folder, _reads_both_ways(config))
+    check_family(choice, family, config, folder, reads_both_ways(config))
     return Loaded(
         model=nn.Linear(1, 1, device="meta"),
         tokenizer=tokenizer,
@@ -119,7 +126,8 @@ def load(
     folder = locate(choice, models)
     config = read_config(folder)
     family = choice.family or infer_family(config, folder)
-    check_family(choice, family, config, folder, _reads_both_ways(config))
+    check_family(choice, family, config, folder, reads_both_ways(config))
+    hush_libraries()
     device = _device(choice.device)
     placed = placing.arguments(choice, device)
     tokenizer = tokenizer_of(folder)
@@ -143,21 +151,25 @@ def load(
         model.config.pad_token_id = pad  # decoders find a row's last token by it
     if not placed:
         model = nn.Module.to(model, device)
+    name, vocabulary = model_name(choice), vocabulary_of(config)
+    model.eval()
+    if choice.quantization is None:  # int8 chooses by the whole batch which columns stay wide
+        check_right_padding(model, tokenizer, pad, vocabulary, name, family)
     return Loaded(
-        model=model.eval(),
+        model=model,
         tokenizer=tokenizer,
         family=family,
-        name=model_name(choice),
+        name=name,
         folder=folder,
         fingerprint=fingerprint(folder),
         pad=pad,
         context=context_of(config.get("text_config") or config, tokenizer),
-        vocabulary=vocabulary_of(config),
+        vocabulary=vocabulary,
         first=first_id(choice.first_token, tokenizer, folder),
     )
 
 
-def _reads_both_ways(config: dict[str, Any]) -> bool:
+def reads_both_ways(config: dict[str, Any]) -> bool:
     """Whether it is an encoder, also when loaded through a class for causal models."""
     return config.get("model_type") in ENCODERS and not config.get("is_decoder")
 
@@ -214,18 +226,21 @@ def _from_pretrained(
 ) -> PreTrainedModel:
     """The model; unless it may have a new head, every weight must be in the checkpoint."""
     try:
-        model, report = auto.from_pretrained(
-            folder,
-            dtype=getattr(torch, choice.dtype),
-            attn_implementation=choice.attention,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **more,
+        model, report = or_eager(
+            lambda attention: auto.from_pretrained(
+                folder,
+                dtype=getattr(torch, choice.dtype),
+                attn_implementation=attention,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **more,
+            ),
+            choice.attention,
         )
     except (*BROKEN, RuntimeError, ImportError, SafetensorError) as error:
-        if "attn_implementation" in str(error) and choice.attention != "eager":
+        if lacks_attention(error) and choice.attention != "eager":
             raise ConfigError(
                 f"{folder}: its architecture has no {choice.attention}. Set model.attention=eager."
             ) from error
@@ -239,6 +254,7 @@ def _from_pretrained(
             f"It was probably saved as another family: see model.family."
         )
     placing.check_loaded(model, choice)
+    placing.check_packed(model, choice)
     placing.spread(model)
     return model
 

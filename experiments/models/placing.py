@@ -21,6 +21,7 @@ from zo.errors import ConfigError
 from zo.rank_env import RankInfo, devices_of, rank_info
 
 ADAPTERS = ("lora", "ia3", "prefix", "prompt")  # modes that train parameters of their own beside the model's
+_ROWS, _BLOCK = 32, 64  # of 4-bit weights on a CPU: rows that are packed together, numbers that share a scale
 HEADS = ["lm_head", "cls", "embed_out", "classifier", "score"]  # kept in model.dtype: logits are sensitive
 
 
@@ -102,6 +103,31 @@ def check_loaded(model: nn.Module, choice: ModelConfig) -> None:
             f"model.device_map={choice.device_map}: the devices do not hold the whole model, {away[0]}{more} would be "
             f"offloaded, and every forward would fetch them anew. Ask for more GPUs, a smaller model.dtype, or "
             f"model.quantization with adapters; python -m experiments estimate says what is needed."
+        )
+
+
+def check_packed(model: nn.Module, choice: ModelConfig) -> None:
+    """Raises ConfigError for layers of 4 bits that bitsandbytes cannot compute with on this machine's CPU.
+
+    Where the processor has bfloat16 instructions, it packs 32 rows of a weight together, and a row is a whole number of
+    the blocks that share a scale.
+    """
+    if choice.quantization not in ("nf4", "fp4"):
+        return
+    narrow = [
+        f"{name} ({module.in_features} to {module.out_features})"
+        for name, module in model.named_modules()
+        if getattr(module, "support_avx512bf16_for_cpu", False)
+        and isinstance(module, nn.Linear)
+        and module.weight.device.type == "cpu"
+        and (module.out_features % _ROWS or module.in_features % _BLOCK)
+    ]
+    if narrow:
+        more = f" and {len(narrow) - 1} more" if len(narrow) > 1 else ""
+        raise ConfigError(
+            f"model.quantization={choice.quantization}: on this CPU bitsandbytes computes with 4 bits only where a "
+            f"layer's input is a multiple of {_BLOCK} wide and its output of {_ROWS}, unlike {narrow[0]}{more}. Take "
+            f"model.quantization=int8 or null: so narrow a model needs no 4 bits."
         )
 
 

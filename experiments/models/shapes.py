@@ -21,6 +21,7 @@ from transformers import (
 
 from experiments.config.model_config import Family, ModelConfig
 from experiments.models import loading, source
+from experiments.models.attention import or_eager
 from experiments.models.hushed import quiet
 from experiments.models.inputs import untied
 from experiments.models.loading import Loaded
@@ -132,12 +133,14 @@ def skeleton(choice: ModelConfig, classes: int | None, models: Path = source.MOD
     """
     config = copy.deepcopy(config_of(choice, models))  # from_config writes into it
     family = choice.family or source.infer_family(config.to_dict(), Path(choice.path or ""))
-    told = {
-        "dtype": getattr(torch, choice.dtype),
-        "attn_implementation": "eager" if choice.attention == "eager" else "sdpa",
-    }
+    told = {"dtype": getattr(torch, choice.dtype)}
     with quiet(), torch.device("meta"):
-        model = _built(choice, family, config, classes, told)
+        model = or_eager(
+            lambda attention: _built(
+                choice, family, copy.deepcopy(config), classes, {**told, "attn_implementation": attention}
+            ),
+            "eager" if choice.attention == "eager" else "sdpa",
+        )
     if choice.untie:
         untied(model, choice)
     return Loaded(

@@ -10,6 +10,7 @@ JSON, for which no key is needed.
 """
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,8 @@ def dashboard(
 
     folders: the runs to compare; none: all of the project. all_settings: also those that dev did not choose.
     """
-    owns = [own_tracker(load_config(folder)) for folder in folders]
+    configs = _readable(folders)
+    folders, owns = list(configs), [own_tracker(config) for config in configs.values()]
     project = project or str(next((own["project"] for own in owns if "project" in own), "zo"))
     entity = entity or next((own["entity"] for own in owns if own.get("entity")), None)
     if save:
@@ -105,6 +107,24 @@ def dashboard(
     except Exception as error:  # requests', graphql's and W&B's own kinds, by what the server answers
         raise DataError(f"W&B did not take the dashboard: {' '.join(str(error).split())}") from error
     return 0
+
+
+def _readable(folders: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """Returns the configurations of runs by folder; one that cannot be read is named on stderr and left out.
+
+    Raises ConfigError where none can be read.
+    """
+    configs, wrong = {}, []
+    for folder in folders:
+        try:
+            configs[folder] = load_config(folder)
+        except ConfigError as error:
+            wrong.append(str(error))
+    if wrong and not configs:
+        raise ConfigError("\n".join(wrong))
+    for words in wrong:
+        sys.stderr.write(f"Left out: {words}\n")
+    return configs
 
 
 def columns_of(made: Comparison, all_settings: bool) -> list[Column]:

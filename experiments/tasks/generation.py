@@ -5,7 +5,7 @@ penalties), which is in no fingerprint, is left out.
 
 A prefix or prompt stands before the padding. Places are counted over the attention mask, so that the padding does
 not come between; but a sliding window counts it, so where one is shorter than a row only rows of one length go
-together.
+together. So they do where the architecture does not heed the mask on the left (experiments.models.padding).
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from experiments.models.head import adapter_tokens, base_of
+from experiments.models.padding import rows_of_one_length
 from experiments.peft.virtual import places_by_mask
 
 
@@ -33,7 +34,10 @@ class Greedy:
     def __call__(self, model: nn.Module, ids: Tensor, mask: Tensor) -> list[str | None]:
         """The texts, stripped, that follow prompts [rows, T]; without gradients. None where logits were no numbers."""
         lengths = mask.sum(1)
-        if len(lengths.unique()) > 1 and _slides(model, ids.shape[1] + self.new_tokens):
+        if len(lengths.unique()) > 1 and (
+            _slides(model, ids.shape[1] + self.new_tokens)
+            or rows_of_one_length(model, self.tokenizer, self.pad)
+        ):
             said: list[str | None] = [None] * len(ids)
             for length in lengths.unique().tolist():
                 numbers = (lengths == length).nonzero()[:, 0]

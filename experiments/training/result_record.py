@@ -92,6 +92,7 @@ def result_record(
         "peak_memory_bytes": ending.peak,
         "trainable_parameters": optimizer.weights.numel if session.steps or ending.fitted else 0,
         "kernels": optimizer.weights.backend,
+        "attention": session.loaded.attention,
         "model_sha256": optimizer.weights.sha256(),
         "last_sha256": ending.last_sha256,
     }

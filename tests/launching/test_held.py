@@ -114,11 +114,12 @@ def test_retry_leaves_what_the_queue_holds_and_says_what_it_would_take(site, tmp
         for name, job in (("h", "10"), ("l", "11"))
     )
     site.says("10|PENDING|BeginTime")
-    assert after(["retry", str(tmp_path / "a")]) == 0
+    assert after(["retry", "--trust", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
     assert capsys.readouterr().out == (
-        f"No run failed. 1 is stopped: python -m experiments retry --stopped {tmp_path / 'a'}\n"
+        f"No run failed. 1 is stopped: python -m experiments retry --stopped "
+        f"--trust {tmp_path / 'a'} {tmp_path / 'a'}\n"
     )
-    assert after(["retry", "--stopped", str(tmp_path / "a")]) == 0
+    assert after(["retry", "--trust", str(tmp_path / "a"), "--stopped", str(tmp_path / "a")]) == 0
     said = capsys.readouterr().out
     # What it prints works: the folder that was given, not one that holds nothing but SLURM's files.
     assert f"Submitted as 1. python -m experiments status {tmp_path / 'a'}\n" in said
@@ -155,7 +156,7 @@ def test_a_squeue_that_does_not_answer_submits_nothing(site, tmp_path, capsys):
     site.program("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(ConfigError, match="squeue does not answer"):
         with_jobs([folder])
-    assert after(["retry", "--stopped", str(folder)]) == 2
+    assert after(["retry", "--trust", str(tmp_path / "a"), "--stopped", str(folder)]) == 2
     assert "squeue does not answer" in capsys.readouterr().err
     assert site.submissions.read_text() == "" and states([folder])[0].state == "stopped"
 
@@ -166,7 +167,7 @@ def test_what_sbatch_refuses_is_printed_once(site, tmp_path, capfd):
         "echo 'sbatch: error: Batch job submission failed: Requested node configuration is not available' >&2; exit 1",
     )
     folder = submitted(tmp_path / "a" / "b" / "seed0", "failed", job=None)
-    assert after(["retry", str(folder)]) == 2
+    assert after(["retry", "--trust", str(tmp_path / "a"), str(folder)]) == 2
     said = capfd.readouterr()
     assert (said.err + said.out).count("Requested node configuration is not available") == 1
     assert "not submitted: sbatch" in states([folder])[0].detail

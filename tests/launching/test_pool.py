@@ -2,11 +2,14 @@
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,9 @@ from experiments.launching.check import Asked, check
 from experiments.launching.plan import plan
 from experiments.launching.pool import ACKNOWLEDGED, Devices, environment
 from experiments.launching.states import states
-from experiments.launching.submission import freeze_run
+from experiments.launching.submission import command_of, freeze_run
+from experiments.rundir.folder import RunFolder
+from experiments.rundir.lock import Lock, this_process
 from tests.launching.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +127,59 @@ def test_what_is_edited_after_submission_changes_no_queued_run(small, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_closed_terminal_ends_every_run_at_a_step_as_sigterm_does(tmp_path):
+    """The kernel sends SIGHUP to the pool alone, for runs have sessions of their own; nothing is left behind."""
+    runs = tmp_path / "runs"
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", *SMALL, "optimizer=mezo", "seed=0,1,2",
+               "launcher.parallel=2", "budget.steps=20000", f"paths.runs={runs}"]  # fmt: skip
+    pid, master = pty.fork()  # a session with a terminal of its own
+    if not pid:
+        os.chdir(ROOT)
+        os.execv(sys.executable, command)
+    reading = threading.Thread(target=_drain, args=(master,), daemon=True)
+    reading.start()
+    while len([p for p in runs.glob("default/*/*/*/metrics.jsonl") if p.stat().st_size]) < 2:
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        time.sleep(0.2)
+    locks = [json.loads(path.read_text()) for path in runs.rglob("lock") if path.stat().st_size]
+    os.kill(pid, signal.SIGHUP)  # of the shell, that ends
+    os.kill(pid, signal.SIGHUP)  # of the kernel, when the terminal is gone
+    _, code = os.waitpid(pid, 0)
+    os.close(master)
+    assert os.waitstatus_to_exitcode(code) == 0
+    assert locks and not any(Path(f"/proc/{lock['pid']}").exists() for lock in locks)
+    found = states([path.parent for path in runs.rglob("status.json")])
+    assert sorted(each.state for each in found) == ["stopped", "stopped", "waiting"]
+    assert {each.detail for each in found if each.state == "stopped"} == {"SIGHUP"}
+    assert all(each.steps is not None for each in found if each.state == "stopped")
+    (waits,) = [each.folder for each in found if each.state == "waiting"]
+    assert "launch.py -m" in (command_of(waits) or "")  # what status prints
+
+
+def _drain(master: int) -> None:
+    with suppress(OSError):
+        while os.read(master, 1 << 16):
+            pass
+
+
+def test_a_run_that_goes_on_without_its_sweep_is_said_to(tmp_path):
+    script = (
+        "import json; from experiments.rundir.lock import this_process; print(json.dumps(this_process()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    folder = RunFolder(tmp_path / "seed0")
+    folder.write_config({"seed": 0})
+    folder.write_status("running")
+    folder.write("submission.json", {"by": json.loads(done.stdout), "launch": {"name": "local"}})
+    with Lock(folder.path / "lock"):
+        (alone,) = states([folder.path])
+        assert alone.state == "running" and "the sweep that started it is gone" in alone.detail
+        folder.write("submission.json", {"by": this_process(), "launch": {"name": "local"}})
+        (held,) = states([folder.path])
+        assert "is gone" not in held.detail
+
+
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_stopped(small, tmp_path, capsys):
     pytest.importorskip("optuna")
     words = ["-m", *small("optimizer=mezo", "optimizer.lr=tag(log,interval(1e-6,1e-3))", "optimizer.eps=1e-3,1e-2",
@@ -133,6 +191,9 @@ def test_a_search_goes_on_where_it_stopped(small, tmp_path, capsys):
     assert len(first) == 2 and len(after) == 3 and first.items() <= after.items()
     said = capsys.readouterr().out
     assert "3 trials; the best on dev" in said
+    # One line of the whole search after each batch, not a count of each trial's runs.
+    assert "Search: 2 of 2 trials, best dev " in said and "Search: 3 of 3 trials, best dev " in said
+    assert "runs ended" not in said
     assert said.strip().splitlines()[-1].startswith("optimizer.lr=")
     assert main([*words, "--trials", "3"]) == 0
     assert len(results(tmp_path / "runs")) == 3

@@ -116,7 +116,8 @@ def test_a_run_that_is_killed_is_found_and_retried_to_the_same_bits(site, capsys
     assert after(["status", str(folder)]) == 1
     assert sacct(folder) == "FAILED"
     first = job(folder)
-    assert after(["retry", str(site.folder / "runs" / "sweeps" / "killed")]) == 0
+    runs = site.folder / "runs"
+    assert after(["retry", "--trust", str(runs), str(runs / "sweeps" / "killed")]) == 0
     assert job(folder) != first
     assert "killed: job" in capsys.readouterr().out
 

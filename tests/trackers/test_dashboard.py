@@ -1,6 +1,7 @@
 """The dashboard's definition, built without a login."""
 
 import json
+import shutil
 from collections import Counter
 from itertools import product
 
@@ -181,3 +182,19 @@ def test_without_runs_it_is_of_all_the_project(capsys):
 def test_saving_needs_a_key_and_says_so(capsys):
     assert main(["dashboard", "--save"]) == 2
     assert "set WANDB_API_KEY" in capsys.readouterr().err
+
+
+def test_a_run_with_a_damaged_configuration_is_named_and_left_out(ended, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    whole, damaged = (runs / "e" / ended.parents[1].name / f"hash{k}" / "seed0" for k in range(2))
+    shutil.copytree(ended, whole)
+    shutil.copytree(ended, damaged)
+    (damaged / "config.yaml").write_text("bad: [", encoding="utf-8")
+    made = built(runs, tmp_path)
+    said = capsys.readouterr().err
+    assert said.startswith(f"Left out: {damaged}") and "config.yaml" in said
+    alone = built(whole, tmp_path)
+    (some,), (one,) = (each["workspaces"][0]["spec"]["section"]["runSets"] for each in (made, alone))
+    assert filters(some) == filters(one)  # the runs of the whole one alone
+    assert main(["dashboard", str(damaged), "--out", str(tmp_path / "d.json")]) == 2
+    assert str(damaged) in capsys.readouterr().err

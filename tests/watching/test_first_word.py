@@ -9,18 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from experiments.display.first_word import WORDS
+from experiments.display.first_word import LOADS, READS, WORDS
 
 ROOT = Path(__file__).parents[2]
 
 
-def shown(*arguments: str, piped: bool = False) -> tuple[str, float]:
-    """What launch.py writes to stderr on a terminal, and after how many seconds its first word came."""
+LAUNCH = (str(ROOT / "launch.py"),)
+COMMANDS = ("-m", "experiments")
+
+
+def shown(*arguments: str, piped: bool = False, program: tuple[str, ...] = LAUNCH) -> tuple[str, float]:
+    """What a program, launch.py by default, writes to stderr on a terminal, and after how many seconds it began."""
     master, slave = pty.openpty()
     began = time.monotonic()
     out = subprocess.PIPE if piped else slave
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "launch.py"), *arguments], stdin=slave, stdout=out, stderr=slave
+        [sys.executable, *program, *arguments], stdin=slave, stdout=out, stderr=slave, cwd=ROOT
     ) as process:
         os.close(slave)
         said, first = b"", 0.0
@@ -37,12 +41,21 @@ def shown(*arguments: str, piped: bool = False) -> tuple[str, float]:
     return said.decode().replace("\r", ""), first
 
 
-def test_a_command_that_takes_seconds_says_so_first():
+@pytest.mark.parametrize(
+    ("program", "arguments", "words"),
+    [
+        (LAUNCH, ["optimizer=nothing"], WORDS),
+        (COMMANDS, ["status", "/nowhere"], READS),
+        (COMMANDS, ["report", "/nowhere"], READS),
+        (COMMANDS, ["estimate", "optimizer=nothing"], LOADS["estimate"]),
+    ],
+)
+def test_a_command_that_takes_seconds_says_so_first(program, arguments, words):
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "pass"], check=True)
     bare = time.monotonic() - began
-    said, first = shown("optimizer=nothing")
-    assert said.startswith(WORDS)
+    said, first = shown(*arguments, program=program)
+    assert said.startswith(words)
     assert (
         first < 0.5 + 4 * bare
     )  # half a second where Python itself begins at once; a busy machine takes longer
@@ -55,6 +68,14 @@ def test_an_answer_that_comes_at_once_has_no_word_before_it(flag):
 
 def test_a_pipe_gets_none():
     assert shown("optimizer=nothing", piped=True)[0].startswith("1 problem")
+    said = shown("status", "/nowhere", piped=True, program=COMMANDS)[0]
+    assert said.startswith("/nowhere is no sweep")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "--help"]])
+def test_help_of_the_commands_has_no_word_before_it(arguments):
+    said = shown(*arguments, program=COMMANDS)[0]
+    assert said.startswith("usage:")
 
 
 def test_nothing_heavy_is_imported_before_it():

@@ -1,0 +1,47 @@
+"""Decides whether a run's folder is the user's own, so that what it names (code, lines for sbatch) may be run.
+
+Own is what lies below paths.runs of this checkout and was written by this user. Any other folder of runs must be named
+on the command line.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.config.compose import compose
+from experiments.launching.submission import NAME, submission
+from experiments.rundir.provenance import ROOT
+from zo.errors import ConfigError
+
+
+def runs_root() -> Path:
+    """The folder of runs of this checkout: paths.runs of conf/."""
+    config = compose([]).config or {}
+    return (ROOT / config.get("paths", {}).get("runs", "runs")).resolve()
+
+
+def root_of(run: Path, own: Path, trusted: Sequence[Path]) -> Path:
+    """The folder of runs that a run lies in, if what the run names may be run.
+
+    own: of this checkout. trusted: folders of runs that the user named. Raises ConfigError for the folder of somebody
+    else, which shows what would be run.
+    """
+    above = run.resolve().parents
+    if (named := next((root for root in trusted if root in above), None)) is not None:
+        return named
+    if own not in above:
+        why = f"lies outside {own}, the runs of this checkout (paths.runs)"
+    elif (owner := (run / NAME).stat().st_uid) != os.getuid():
+        why = f"was submitted by another user (uid {owner})"
+    else:
+        return own
+    asked = submission(run) or {}
+    lines = [f"code: {asked.get('code')}"]
+    if (asked.get("launch") or {}).get("name") != "local":
+        cluster = asked.get("cluster") or {}
+        lines += [f"cluster.{key}: {value}" for key, value in cluster.items() if value]
+    raise ConfigError(
+        f"{run} {why}, so nothing that it names is run or given to a scheduler:\n  "
+        + "\n  ".join(lines)
+        + "\nIf you trust all of that: --trust FOLDER, the folder of runs that it lies in (the one that holds code/)."
+    )
