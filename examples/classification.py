@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,8 @@ def read(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def encode(rows: list[dict], tokenizer) -> dict[str, Tensor]:
-    """Padded prompts [B, T], where each ends [B], and labels [B]."""
+def encode(rows: list[dict], tokenizer: Any) -> dict[str, Tensor]:
+    """Returns padded prompts [B, T], their mask, where each ends [B], and labels [B]."""
     prompts = [torch.tensor(tokenizer(f"{row['sentence']} It was").input_ids) for row in rows]
     ids = nn.utils.rnn.pad_sequence(prompts, batch_first=True, padding_value=tokenizer.pad_token_id or 0)
     ends = torch.tensor([len(prompt) for prompt in prompts])
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True)
     parser.add_argument("--words", nargs="+", default=["terrible", "great"])
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--steps", type=int, default=200)
     args = parser.parse_args()
 

@@ -40,7 +40,9 @@ def main() -> None:
     look = zo.ModuleLook(model, losses, optimizer)
     with zo.Ranks() as team:
         # Rank 0 opens the file, the others hold a copy. The header says what the run is: another one is refused.
-        journal = opened(team, lambda: zo.Journal(args.journal, {"run": "processes"}, optimizer.losses_per_step))
+        journal = opened(
+            team, lambda: zo.Journal(args.journal, {"run": "processes"}, optimizer.losses_per_step)
+        )
         zo.train(optimizer, look, batch_of, args.steps, team=team, journal=journal)
         if team.leads:
             print(f"{team.size} processes: loss {look(optimizer.ask(0), batch_of(10**6))[0]:.4f}")

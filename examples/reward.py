@@ -36,7 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fine-tune by a reward on generated text.")
     parser.add_argument("--model", required=True)
     parser.add_argument("--prompts", nargs="+", required=True, help="of equal length in tokens")
-    parser.add_argument("--words", nargs="+", required=True, help="a continuation with one of them has reward 1")
+    parser.add_argument(
+        "--words", nargs="+", required=True, help="a continuation with one of them has reward 1"
+    )
     parser.add_argument("--samples", type=int, default=16, help="continuations of each prompt in a step")
     parser.add_argument("--new-tokens", type=int, default=3)
     parser.add_argument("--lr", type=float, default=2e-2)
