@@ -8,10 +8,13 @@ BIN     = $(VENV)/bin
 # The exact versions of constraints.txt; torch first and by its version, since a range may bring another build.
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH   = $(shell grep '^torch==' constraints.txt)
+# What `make quick` runs: closed forms, arguments, layout, and what the command line refuses.
+QUICK = tests/test_layout.py tests/conf/test_wrong_input.py $(addprefix tests/optimizers/, test_algebra.py \
+  test_arguments.py test_copies.py test_firstorder.py test_fzoo_variants.py test_zobench.py)
 # Any extra arguments: make demo ARGS="optimizer=mezo", make test ARGS="-k journal".
 ARGS   ?=
 
-.PHONY: help demo test check fix bench encoder llm clean
+.PHONY: help demo test quick check fix bench encoder llm clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -22,6 +25,9 @@ demo: $(VENV)/experiments.done  ## fine-tune the shipped model on the built-in t
 
 test: $(VENV)/dev.done  ## the tests, without the slow ones; ARGS="-m slow" runs those
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm" -n 2 $(ARGS)
+
+quick: $(VENV)/dev.done  ## the algebra of the methods and the configuration, under 40 seconds
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not slurm" $(QUICK) $(ARGS)
 
 check: $(VENV)/dev.done  ## lint, format, types, and which package may import which
 	@$(BIN)/ruff check

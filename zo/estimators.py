@@ -27,3 +27,8 @@ def deviation(losses: Sequence[float], ddof: int) -> float:
     shifted = [loss - losses[0] for loss in losses]
     mean = math.fsum(shifted) / len(shifted)
     return math.sqrt(math.fsum((x - mean) ** 2 for x in shifted) / (len(shifted) - ddof))
+
+
+def clipped(coefficients: Sequence[float], bound: float | None) -> list[float]:
+    """Coefficients within ±bound; None is no bound."""
+    return list(coefficients) if bound is None else [min(max(c, -bound), bound) for c in coefficients]

@@ -54,6 +54,11 @@ class Held:
         if name in self.low:
             self._following.note(name, self.tensors[name])
 
+    def _renew(self) -> None:
+        """Takes the parameters as they are for those that the low halves belong to: after a load, or in a copy."""
+        for name in self.low:
+            self._following.note(name, self.tensors[name])
+
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs to set the weights: parameters, copies, low halves."""
         self.refresh()
@@ -69,8 +74,7 @@ class Held:
                 raise JournalError(f"The snapshot does not fit the model at {name!r}: it is of another run.")
         for name, tensor in mine.items():
             tensor.copy_(state[name])
-        for name in self.low:
-            self._following.note(name, self.tensors[name])
+        self._renew()
 
     def sha256(self) -> str:
         """Hex digest over sorted (name, dtype, shape, bytes) of the trained tensors, in the model's dtype."""

@@ -6,7 +6,7 @@ of minutes. `over` binds it to a learning rate and a number of steps.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from zo.errors import ConfigError
 
@@ -37,14 +37,22 @@ class Schedule(ABC):
     def _after(self, x: float) -> float:
         """The factor at share x in [0, 1] of what follows the warm-up."""
 
-    def over(self, lr: float, steps: int) -> Callable[[int], float]:
-        """The learning rate of step t of `steps`; during the warm-up that of the step's end, so never 0."""
+    def over(self, lr: float, steps: int) -> "Scheduled":
+        """The learning rate of step t of `steps`, as the `lr` of an optimizer."""
+        return Scheduled(self, lr, steps)
 
-        def rate(t: int) -> float:
-            done = (t + 1) / steps if (t + 1) / steps <= self.warmup else t / steps
-            return lr * self(done)
 
-        return rate
+@dataclass(frozen=True)
+class Scheduled:
+    """A learning rate as a function of the step; during the warm-up that of the step's end, so never 0."""
+
+    schedule: Schedule
+    lr: float
+    steps: int
+
+    def __call__(self, t: int) -> float:
+        done = (t + 1) / self.steps if (t + 1) / self.steps <= self.schedule.warmup else t / self.steps
+        return self.lr * self.schedule(done)
 
 
 class Constant(Schedule):

@@ -61,9 +61,21 @@ class Weights(Held):
         self.half = any(tensor.dtype == torch.float16 for tensor in model)
         self.ids = {name: id_of(name) for name in self.tensors}
         self.numel = sum(tensor.numel() for tensor in self.tensors.values())
-        self._kernels = {
-            device: best(device, kernels) for device in {t.device for t in self.tensors.values()}
-        }
+        self._choice = kernels
+        self._kernels = self._chosen()
+
+    def _chosen(self) -> dict[torch.device, Kernels]:
+        """Who computes on each device of the tensors."""
+        return {device: best(device, self._choice) for device in {t.device for t in self.tensors.values()}}
+
+    def __getstate__(self) -> dict[str, object]:
+        """All but the kernels: a compiled library cannot be copied, and is found again."""
+        return {name: value for name, value in vars(self).items() if name != "_kernels"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._kernels = self._chosen()
+        self._renew()
 
     @property
     def backend(self) -> str:

@@ -15,9 +15,9 @@ none of its models. c: the inverse regularisation; null chooses among ten by `fo
 does. Its early stopping is tol=0.01 steps=1000.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -31,40 +31,21 @@ from experiments.tasks.objectives import class_logits, span_logprobs, word_logit
 from experiments.tasks.prompts import CausalPrompts, MaskedPrompts
 from experiments.tasks.task import Task
 from zo.errors import ConfigError
-from zo.names import Parameters
-from zo.weights import Weights
+from zo.fields import LONGEST, MOST, Positive, Range
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class LinearProbe(NoTraining):
     """A logistic regression on the head's inputs, see above and experiments.baselines.logistic_regression."""
 
     acts_when: ClassVar[Mapping[str, str]] = {"folds": "c is None"}
     replays_from = "nothing"  # the fit is not journaled; the saved model is the result
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        c: float | None = None,
-        folds: int = 5,
-        tol: float = 1e-4,
-        steps: int = 5000,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        if c is not None and not (math.isfinite(c) and c > 0):
-            raise ConfigError(f"optimizer.c = {c} must be above 0, or null to choose it by cross-validation.")
-        if folds < 2:
-            raise ConfigError(f"optimizer.folds = {folds}: cross-validation needs at least 2.")
-        if not tol > 0:
-            raise ConfigError(f"optimizer.tol = {tol} must be above 0.")
-        if steps < 1:
-            raise ConfigError(f"optimizer.steps = {steps}: at least 1 step of L-BFGS.")
-        super().__init__(params, seed, on_nan)
-        self.c = c
-        self.folds = folds
-        self.tol = tol
-        self.steps = steps
+    c: Annotated[float, Range(gt=0, of="or null, to choose it by cross-validation")] | None = None
+    folds: Annotated[int, Range(ge=2, le=MOST, of="parts of a cross-validation")] = 5
+    tol: Positive = 1e-4
+    steps: Annotated[int, Range(ge=1, le=LONGEST, of="steps of L-BFGS")] = 5000
 
     def fit(self, loaded: Loaded, task: Task, size: int) -> int:
         layer = output_of(loaded)

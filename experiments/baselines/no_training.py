@@ -6,23 +6,27 @@ Such a run has the same result for any budget, batch and schedule: they are no p
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
 
 from experiments.models.loading import Loaded
 from experiments.tasks.task import Task
 from zo.directions import Probe
-from zo.names import Parameters
+from zo.fields import NonNegative
 from zo.optimizers import Optimizer
-from zo.weights import Weights
+from zo.optimizers.optimizer import Rate
 
 
+@dataclass(eq=False, kw_only=True)
 class NoTraining(Optimizer):
     """No step, no loss; `fit` does what there is to do."""
 
-    losses_per_step = 0
-    forward_passes = 0
+    lr: Rate = field(default=0.0, init=False)
+    weight_decay: NonNegative = field(default=0.0, init=False)
 
-    def __init__(self, params: Weights | Parameters, seed: int, on_nan: str):
-        super().__init__(params, 0.0, 0.0, seed, on_nan)
+    @property
+    def losses_per_step(self) -> int:
+        return 0
 
     def ask(self, t: int) -> list[Probe]:
         return []
@@ -35,11 +39,10 @@ class NoTraining(Optimizer):
         """Changes the model, with `size` examples in it at a time; returns how many forward passes that took."""
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class ZeroShot(NoTraining):
     """No training."""
-
-    def __init__(self, params: Weights | Parameters, *, seed: int = 0, on_nan: str = "stop"):
-        super().__init__(params, seed, on_nan)
 
     def fit(self, loaded: Loaded, task: Task, size: int) -> int:
         return 0

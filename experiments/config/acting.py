@@ -1,6 +1,6 @@
 """When an option acts: a constructor's `acts_when` says of an option under which values of the others it has an effect.
 
-    class MeZO(TwoPoint):
+    class MeZOMomentum(TwoPoint):
         acts_when = {"horizon": "momentum != 0"}
 
 An option without an entry always acts. A condition is a Python expression of the constructor's own arguments, with

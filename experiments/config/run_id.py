@@ -39,6 +39,13 @@ MOVED_TARGETS = {
     "experiments.ways.LinearProbe": "experiments.baselines.LinearProbe",
     "experiments.ways.Untrained": "experiments.baselines.ZeroShot",
 }
+# Options that have left a class, at the values that meant nothing, and the class that has them now. A hash is still
+# that of the one class with all of them, so that no run of an older version is made twice.
+SPLIT: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "zo.optimizers.FZOO": ("zo.optimizers.FZOOAblation", {"sides": "one", "baseline": "l0", "running": 0.0}),
+    "zo.optimizers.MeZO": ("zo.optimizers.MeZOMomentum", {"momentum": 0.0, "horizon": 10}),
+}
+ONE_METHOD = {taken: whole for whole, (taken, _) in SPLIT.items()}
 FILES = ("record",)  # arguments of an optimizer that name a file, which enters by content
 
 
@@ -72,7 +79,7 @@ def decisive(config: Config, steps: int) -> dict[str, Any]:
         if group not in outside
     }
     if "_target_" in config["optimizer"]:
-        acting = settled(config["optimizer"])
+        acting = _whole(settled(current_section(config["optimizer"])))
         kept["optimizer"] = {key: value for key, value in acting.items() if key not in MEMORY_ONLY}
     if isinstance(kept.get("seeds"), Mapping):
         noise = noise_of(config["optimizer"])
@@ -102,11 +109,32 @@ def current_target(target: str) -> str:
     return MOVED_TARGETS.get(target, target)
 
 
+def current_section(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a section with `_target_` as this version writes it: the class by its name, with its own options."""
+    target = current_target(str(section["_target_"]))
+    current = {**section, "_target_": target}
+    if target in SPLIT:
+        taken, options = SPLIT[target]
+        if options.keys() & section.keys():
+            current = settled({**options, **section, "_target_": taken})
+            if all(current[name] == value for name, value in options.items()):
+                current = {k: v for k, v in current.items() if k not in options} | {"_target_": target}
+    return current
+
+
+def _whole(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a section of today's as one class with all options had it: the form that the hash sees."""
+    name = str(section["_target_"])
+    target = ONE_METHOD.get(name, name)
+    return {**SPLIT[target][1], **section, "_target_": target} if target in SPLIT else dict(section)
+
+
 def method_of(config: Config) -> str:
     """The optimizer's name in tables, lower case; zeroshot or icl where nothing is trained."""
     target = current_target(config["optimizer"]["_target_"])
     if target == "experiments.baselines.ZeroShot":
         return "icl" if config["task"]["demonstrations"] else "zeroshot"
+    target = ONE_METHOD.get(target, target)
     return target.rpartition(".")[2].lower()
 
 

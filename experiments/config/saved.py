@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.model_config import ModelConfig
+from experiments.config.run_id import current_section
 from experiments.config.schema import Fixed
 from experiments.rundir.folder import SECTIONS
 from experiments.rundir.json_files import read_configuration
@@ -39,4 +40,6 @@ def load_config(folder: Path) -> dict[str, Any]:
         )
     if config["kernels"] == "compiled":  # a form of older versions; all forms give the same bits
         config["kernels"] = "auto"
+    if isinstance(config["optimizer"].get("_target_"), str):
+        config["optimizer"] = current_section(config["optimizer"])
     return config

@@ -1,24 +1,32 @@
 """A constructor's arguments, read from its source without importing it.
 
-A YAML with `_target_: zo.optimizers.FZOO` holds that constructor's arguments. Importing zo costs the seconds that
-torch needs, so names, types and defaults come from the syntax tree instead. What no YAML can hold (parameters, a
-model) and what stands behind `*` (seed, on_nan: other keys of the configuration) is passed by the program itself.
+A YAML with `_target_: zo.optimizers.FZOO` holds that constructor's arguments. Importing zo's methods costs the seconds
+that torch needs, so names, types, ranges and defaults come from the syntax tree instead. Two forms are read: the fields
+of a dataclass, as zo's optimizers are, and the arguments of an `__init__`. What no YAML can hold (parameters, a model)
+is passed by the program itself; so is what stands behind `*` in an `__init__`, and a field declared with
+`field(kw_only=True)` (seed, on_nan: other keys of the configuration).
+
+A range is `Annotated[float, Range(gt=0)]` with zo.fields.Range, or a name for that; a closed set is a Literal.
 """
 
 import ast
 import functools
 import importlib.util
 import operator
-import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import annotated_types
+
+from zo.fields import Range
 
 REQUIRED: Any = object()
 PLAIN_TYPES: dict[str, Any] = {
     "int": int, "float": float, "bool": bool, "str": str, "None": None, "list": list, "tuple": tuple, "dict": dict,
-    "Sequence": list, "Mapping": dict, "Literal": Literal, "Any": Any,
+    "Sequence": list, "Mapping": dict, "Literal": Literal, "Annotated": Annotated, "Any": Any,
 }  # fmt: skip
 
 
@@ -166,25 +174,54 @@ def _of_function(source: _Source, node: ast.FunctionDef, skip: int) -> list[Argu
 
 
 def _of_dataclass(source: _Source, node: ast.ClassDef) -> list[Argument]:
-    inherited: list[Argument] = []
+    arguments: dict[str, Argument] = {}
     for base in node.bases:
         if isinstance(base, ast.Name) and base.id not in ("ABC", "object"):
             home, parent = _lookup(source, base.id)
             if isinstance(parent, ast.ClassDef):
-                inherited += _arguments(home, parent)
-    fields = [
-        item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-    ]
-    own = _known(
-        source,
-        [
-            (typing.cast(ast.Name, f.target).id, f.annotation, f.value)
-            for f in fields
-            if "ClassVar" not in ast.unparse(f.annotation)
-        ],
-    )
-    names = {a.name for a in own}
-    return [*(a for a in inherited if a.name not in names), *own]
+                arguments |= {a.name: a for a in _arguments(home, parent)}
+    for item in node.body:
+        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+            continue
+        if "ClassVar" in ast.unparse(item.annotation):
+            continue
+        if _passed_by_program(item.value):
+            arguments.pop(item.target.id, None)
+            continue
+        home, annotation, default = _converted(source, item)
+        for argument in _known(home, [(item.target.id, annotation, default)]):
+            arguments[argument.name] = argument
+    return list(arguments.values())
+
+
+def _passed_by_program(value: ast.expr | None) -> bool:
+    """Returns whether a field is declared `field(kw_only=True)` or `field(init=False)`: no YAML names it."""
+    if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "field"):
+        return False
+    given = {k.arg: getattr(k.value, "value", None) for k in value.keywords}
+    return given.get("kw_only") is True or given.get("init") is False
+
+
+def _converted(source: _Source, item: ast.AnnAssign) -> tuple[_Source, ast.expr, ast.expr | None]:
+    """Where a field's annotation is to be read, the annotation and the default; of a descriptor what its `__set__`
+    takes, and its first argument.
+    """
+    as_written = source, item.annotation, item.value
+    if (
+        not isinstance(item.annotation, ast.Name)
+        or not isinstance(item.value, ast.Call)
+        or not item.value.args
+    ):
+        return as_written
+    try:
+        home, statement = _lookup(source, item.annotation.id)
+    except Unreadable:
+        return as_written
+    for method in statement.body if isinstance(statement, ast.ClassDef) else []:
+        if isinstance(method, ast.FunctionDef) and method.name == "__set__":
+            annotation = method.args.args[-1].annotation
+            return as_written if annotation is None else (home, annotation, item.value.args[0])
+    return as_written
 
 
 def _known(source: _Source, items: list[tuple[str, ast.expr | None, ast.expr | None]]) -> list[Argument]:
@@ -205,6 +242,12 @@ def _value(source: _Source, node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except ValueError:
         pass
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.LShift):
+        return _value(source, node.left) << _value(source, node.right)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+        return _value(source, node.left) - _value(source, node.right)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(source, node.operand)
     if isinstance(node, ast.Name):
         home, statement = _lookup(source, node.id)
         if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
@@ -235,12 +278,33 @@ def _type(source: _Source, node: ast.expr) -> Any:
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if origin is Literal:
             return Literal[tuple(ast.literal_eval(p) for p in parts)]
+        if origin is Annotated:
+            bounds = [limit for part in parts[1:] for limit in _limits(source, part)]
+            return Annotated[(_type(source, parts[0]), *bounds)]
         if origin in (list, dict, tuple):
             inner: list[Any] = [
                 ... if isinstance(p, ast.Constant) and p.value is ... else _type(source, p) for p in parts
             ]
             return GenericAlias(origin, tuple(inner))
     raise _Unknown
+
+
+def _limits(source: _Source, node: ast.expr) -> Iterator[annotated_types.BaseMetadata]:
+    """The bounds that a call of zo.fields.Range declares; other metadata says nothing here."""
+    if isinstance(node, ast.Name):
+        home, statement = _lookup(source, node.id)
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            yield from _limits(home, statement.value)
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+        return
+    home, statement = _lookup(source, node.func.id)
+    if home.module != Range.__module__ or getattr(statement, "name", "") != Range.__name__:
+        return
+    limits = {"ge": annotated_types.Ge, "gt": annotated_types.Gt, "le": annotated_types.Le, "lt": annotated_types.Lt,
+              "multiple_of": annotated_types.MultipleOf}  # fmt: skip
+    for keyword in node.keywords:
+        if keyword.arg in limits:
+            yield limits[keyword.arg](_value(source, keyword.value))
 
 
 def _union(source: _Source, *members: ast.expr) -> Any:

@@ -19,7 +19,7 @@ from experiments.baselines.no_training import NoTraining
 from experiments.config.acting import noise_of, settled
 from experiments.config.model_config import ModelConfig
 from experiments.config.parsing import read
-from experiments.config.run_id import Config, current_target, hash_of, method_of, name_of, seed_of
+from experiments.config.run_id import Config, current_section, hash_of, method_of, name_of, seed_of
 from experiments.models.dropping import dropout_of
 from experiments.models.loading import Loaded, load
 from experiments.models.placing import check_quantized
@@ -172,10 +172,10 @@ def build(config: Config, team: Team | None = None) -> Session:
             "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
         )
     weights = Weights(loaded.model, update=config["update"], kernels=config["kernels"])
-    optimizer = _optimizer(config, weights)
-    steps = budgeted_steps(config, optimizer)
-    if config["budget"]["minutes"] is None and not isinstance(optimizer, NoTraining):
-        optimizer.lr = schedule.over(config["optimizer"]["lr"], steps)
+    steps = budgeted_steps(config, trial)
+    scheduled = config["budget"]["minutes"] is None and not isinstance(trial, NoTraining)
+    lr = {"lr": schedule.over(config["optimizer"]["lr"], steps)} if scheduled else {}
+    optimizer = _optimizer(config, weights, **lr)
     look = BackoffLook(
         loaded.model,
         task.objective,
@@ -232,10 +232,17 @@ def trial_optimizer(config: Config) -> Optimizer:
     return _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager"))
 
 
-def _optimizer(config: Config, weights: Weights) -> Optimizer:
+def _optimizer(config: Config, weights: Weights, **scheduled: Any) -> Optimizer:
+    """The optimizer of these weights. scheduled: lr as a function of the step, in place of the number."""
     seed = seed_of(config, noise_of(config["optimizer"]))
     return _instantiate(
-        "optimizer", Optimizer, config, params=weights, seed=seed, on_nan=config["stop"]["on_nan"]
+        "optimizer",
+        Optimizer,
+        config,
+        params=weights,
+        seed=seed,
+        on_nan=config["stop"]["on_nan"],
+        **scheduled,
     )
 
 
@@ -243,7 +250,7 @@ def _instantiate(group: str, base: type[Made], config: Config, **extra: Any) -> 
     """The one place where `_target_` is called. Nothing but a class of the group's kind is: run folders are passed on,
     and replaying one must not run what its config.yaml names.
     """
-    target = current_target(str(config[group].get("_target_")))
+    target = str(current_section({"_target_": None, **config[group]})["_target_"])
     module, _, name = target.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
@@ -257,7 +264,9 @@ def _instantiate(group: str, base: type[Made], config: Config, **extra: Any) -> 
             f"{group}._target_ = {target} is no class derived from {base.__module__}.{base.__name__}, and nothing else "
             f"is called. Name one that is, such as those in conf/{group}."
         )
-    return kind(**{key: value for key, value in settled(config[group]).items() if key != "_target_"}, **extra)
+    options = settled(current_section(config[group]))
+    del options["_target_"]
+    return kind(**(options | extra))
 
 
 def _set_threads(threads: int | None, loaded: Loaded) -> None:

@@ -16,6 +16,7 @@ from experiments.config.signatures import arguments
 
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
 CALLS = [path for group in TARGETS for path in sorted((CONF / group).glob("*.yaml"))]
+PROGRAM = {"params", "seed", "on_nan"}  # what the program passes, and no YAML of a constructor names
 RECIPES = sorted((CONF / "recipe").glob("*.yaml"))
 
 
@@ -59,9 +60,7 @@ def test_yaml_signature_and_defaults_are_equal(path):
     values = content(path)
     signature = inspect.signature(constructor(values.pop("_target_")))
     taken = {
-        name: parameter.default
-        for name, parameter in signature.parameters.items()
-        if parameter.kind is not parameter.KEYWORD_ONLY and name != "params"
+        name: parameter.default for name, parameter in signature.parameters.items() if name not in PROGRAM
     }
     written = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     assert written == taken
@@ -95,8 +94,7 @@ def test_the_constructor_read_from_source_is_the_one_python_calls(path):
         assert argument.type is not Any, (
             f"{target}: {argument.name} has no type that a YAML can be checked against"
         )
-    keyword_only = {n for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert {a.name for a in arguments(target)} == set(signature.parameters) - keyword_only - {"params"}
+    assert {a.name for a in arguments(target)} == set(signature.parameters) - PROGRAM
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)

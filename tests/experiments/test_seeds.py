@@ -101,11 +101,12 @@ def test_an_option_without_effect_is_no_part_of_the_hash():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("optimizer=mezo", "optimizer.horizon=50"), "optimizer.horizon acts where momentum != 0"),
-        (("optimizer=fzoo", "optimizer.sides=two", "optimizer.ddof=0"), "optimizer.ddof acts where sides == 'one'"),
+        (("optimizer=mezo_momentum", "optimizer.horizon=50"), "optimizer.horizon acts where momentum != 0"),
+        (("optimizer=fzoo_ablation", "optimizer.sides=two", "optimizer.ddof=0"),
+         "optimizer.ddof acts where sides == 'one'"),
         (("optimizer=hizool", "optimizer.smooth_steps=5"), "optimizer.smooth_steps acts where alpha != 0 and"),
         (("optimizer=linear_probe", "optimizer.c=1", "optimizer.folds=3"), "optimizer.folds acts where c is None"),
-        (("optimizer=mezo", "optimizer={horizon: 50}"), "optimizer.horizon acts where momentum != 0"),
+        (("optimizer=mezo_momentum", "optimizer={horizon: 50}"), "optimizer.horizon acts where momentum != 0"),
     ],
 )  # fmt: skip
 def test_an_option_without_effect_is_refused_on_the_command_line(given, said):
@@ -116,7 +117,9 @@ def test_an_option_without_effect_is_refused_on_the_command_line(given, said):
 
 
 def test_one_that_acts_is_taken():
-    assert compose(["optimizer=mezo", "optimizer.momentum=0.9", "optimizer.horizon=50"]).problems == []
+    assert (
+        compose(["optimizer=mezo_momentum", "optimizer.momentum=0.9", "optimizer.horizon=50"]).problems == []
+    )
     assert compose(["optimizer=hizoo", "optimizer.smooth=drop", "optimizer.smooth_steps=5"]).problems == []
 
 

@@ -23,6 +23,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "adamezo": {"horizon": 3, "warmup": 2, "update_scale": 1.0, "adam_eps": 1e-2},
     "adamw": {"eps": 1e-2, "clip": 1.0},
     "fzoo": {"n": 4, "clip": 1.0},
+    "fzoo_ablation": {"n": 4, "clip": 1.0},
     "fzoor": {"n": 4, "clip": 1.0},
     "eggroll": {"n": 2},
     "helene": {"anneal": 3.0, "refresh": 2, "batch": 4},
@@ -44,12 +45,12 @@ SIZES: dict[str, dict[str, Any]] = {
 GATES: dict[str, dict[str, list[Any]]] = {
     "adamezo": {"horizon": [1, 3], "betas": [(0.7, 0.9), (0.7, 0.0)], "adam_eps": [0.0, 1e-2]},
     "adamw": {"dropout": [True, False]},
-    "fzoo": {"sides": ["one", "two"], "baseline": ["l0", "others"], "running": [0.0, 0.5]},
+    "fzoo_ablation": {"sides": ["one", "two"], "baseline": ["l0", "others"], "running": [0.0, 0.5]},
     "fzoor": {"reuse": ["spread", "directions"]},
     "helene": {"clip": ["layer", "constant"]},
     "hizoo": {"alpha": [0.0, 0.1], "smooth": ["constant", "drop", "linear", "cosine"]},
     "hizool": {"alpha": [0.0, 0.1], "smooth": ["constant", "drop", "linear", "cosine"]},
-    "mezo": {"momentum": [0.0, 0.5], "horizon": [1, 3]},
+    "mezo_momentum": {"momentum": [0.0, 0.5], "horizon": [1, 3]},
     "mezoswitch": {"lr": [0.0, 1e-2], "record": [None, "RECORD"]},
     "radazo": {"sides": ["one", "two"]},
     "sgd": {"momentum": [0.0, 0.5], "dropout": [True, False]},
@@ -214,8 +215,8 @@ def test_what_is_settled_has_the_bits_of_what_was_written(name, records):
 
 
 def test_momentum_over_one_step_is_none_and_then_its_horizon_says_nothing_either():
-    mezo = {"_target_": "zo.optimizers.MeZO", "momentum": 0.9, "horizon": 1}
-    assert settled(mezo) == {"_target_": "zo.optimizers.MeZO", "momentum": 0.0, "horizon": 10}
+    mezo = {"_target_": "zo.optimizers.MeZOMomentum", "momentum": 0.9, "horizon": 1}
+    assert settled(mezo) == {"_target_": "zo.optimizers.MeZOMomentum", "momentum": 0.0, "horizon": 10}
     assert set(idle(mezo)) == {"momentum"}
 
 

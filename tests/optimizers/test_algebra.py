@@ -163,7 +163,7 @@ def test_closed_form_at_the_papers_n():
 def test_fzoo_by_hand():
     """l₀ = 1, lᵢ = 1, 2, 3, 6: σ² = 14/3; θ = −lr Σ (lᵢ − l₀) / (N σ) uᵢ."""
     for ddof, variance in ((1, 14 / 3), (0, 14 / 4)):
-        optimizer = FZOO(vector([0.0] * 20), lr=0.5, n=4, ddof=ddof)
+        optimizer = FZOO(vector([0.0] * 20), lr=0.5, n=4, ddof=ddof)  # pyright: ignore[reportArgumentType]
         seen = optimizer.tell(0, [1.0, 1.0, 2.0, 3.0, 6.0])
         assert seen["loss"] == 1.0
         assert seen["sigma"] == pytest.approx(math.sqrt(variance), rel=1e-15)

@@ -19,6 +19,7 @@ from zo import (
     HiZOO,
     Linear,
     MeZO,
+    MeZOMomentum,
     Weights,
     ZOAdaMU,
 )
@@ -39,7 +40,7 @@ def module():
         (lambda: MeZO(module(), directions="spheres"), "rademacher, gaussian"),
         (lambda: MeZO(module(), n=2.5), r"optimizer\.n = 2\.5 must be a whole"),  # type: ignore[arg-type]
         (lambda: MeZO(module(), n=True), r"optimizer\.n = True must be a whole number"),
-        (lambda: MeZO(module(), momentum=0.5, horizon=2.5), r"optimizer\.horizon = 2\.5"),  # type: ignore[arg-type]
+        (lambda: MeZOMomentum(module(), momentum=0.5, horizon=2.5), r"optimizer\.horizon = 2\.5"),  # type: ignore[arg-type]
         (lambda: MeZO(module(), directions={"kind": ["a"]}), r"directions = \['a'\] is none of rademacher"),
         (lambda: MeZO(module(), directions={"kind": "lowrank", "rank": 1.5}), r"rank = 1\.5 must be a whole"),
         (
@@ -64,8 +65,8 @@ def module():
         (lambda: FZOO(module(), n=1), r"optimizer\.n = 1.*at least 2"),
         (lambda: FZOO(module(), n=0), r"optimizer\.n = 0"),
         (lambda: FZOO(module(), n=-3), r"optimizer\.n = -3"),
-        (lambda: FZOO(module(), ddof=2), r"optimizer\.ddof = 2"),
-        (lambda: FZOO(module(), ddof=-1), r"optimizer\.ddof"),
+        (lambda: FZOO(module(), ddof=2), r"optimizer\.ddof = 2"),  # pyright: ignore[reportArgumentType]
+        (lambda: FZOO(module(), ddof=-1), r"optimizer\.ddof"),  # pyright: ignore[reportArgumentType]
         (lambda: FZOO(module(), floor=-1e-9), r"optimizer\.floor"),
         (lambda: FZOO(module(), floor=math.nan), r"optimizer\.floor"),
         (lambda: FZOO(module(), clip=0.0), r"optimizer\.clip"),

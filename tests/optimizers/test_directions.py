@@ -8,7 +8,20 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from tests.optimizers.test_battery import YAMLS, make
-from zo import FZOO, FZOOR, ConfigError, InPlace, Key, LeZO, MeZO, ModuleLook, Probe, SparseMeZO, Weights
+from zo import (
+    FZOO,
+    FZOOR,
+    ConfigError,
+    InPlace,
+    Key,
+    LeZO,
+    MeZO,
+    MeZOMomentum,
+    ModuleLook,
+    Probe,
+    SparseMeZO,
+    Weights,
+)
 from zo.directions import KINDS, Layers, LowRank, Projected, Subspace, directions
 from zo.directions.lowrank import is_matrix
 from zo.kernels import eager
@@ -226,7 +239,8 @@ def test_sparse_probes_and_moves_the_small_weights_alone():
     optimizer = SparseMeZO(model, lr=0.1, eps=1e-2, sparsity=0.6)
     before = {name: tensor.detach().clone() for name, tensor in optimizer.weights.tensors.items()}
     probed = {
-        n: optimizer.weights.at(n, optimizer.ask(0)[0], optimizer.directions) != before[n] for n in before
+        n: optimizer.weights.at(n, optimizer.ask(0)[0], optimizer.directions) != before[n]  # pyright: ignore[reportArgumentType]
+        for n in before  # pyright: ignore[reportArgumentType]
     }
     optimizer.tell(0, [1.5, 1.0])
     for name, tensor in optimizer.weights.tensors.items():
@@ -262,7 +276,7 @@ def test_a_matrix_that_begins_at_zero_is_not_masked():
         before = model.head.weight.detach().clone()
         optimizer.tell(t, [1.5, 1.0])
         assert (model.head.weight != before).all()
-    assert optimizer.directions.norm2(optimizer.weights) < 0.6  # the others are masked as ever
+    assert optimizer.directions.norm2(optimizer.weights) < 0.6  # the others are masked as ever  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_layer_is_named_by_what_comes_up_to_the_first_number():
@@ -295,8 +309,8 @@ def test_layers_are_left_out_whole_and_each_as_often():
     weights, seen = optimizer.weights, {0: 0, 1: 0}
     for t in range(200):
         plus, _ = optimizer.ask(t)
-        touched = {n for n in weights.ids if weights.at(n, plus, optimizer.directions) is not weights.source(n)
-                   and not torch.equal(weights.at(n, plus, optimizer.directions), weights.source(n))}  # fmt: skip
+        touched = {n for n in weights.ids if weights.at(n, plus, optimizer.directions) is not weights.source(n)  # pyright: ignore[reportArgumentType]
+                   and not torch.equal(weights.at(n, plus, optimizer.directions), weights.source(n))}  # fmt: skip  # pyright: ignore[reportArgumentType]
         (layer,) = {int(name.split(".")[1]) for name in touched if name.startswith("layers")}
         seen[layer] += 1
         assert touched == {n for n in weights.ids if not n.startswith(f"layers.{1 - layer}.")}
@@ -378,7 +392,7 @@ def test_what_is_probed_is_what_is_moved_along(spec, dtype):
 
 
 @pytest.mark.parametrize(
-    "make_one", [lambda: MeZO(Small(), momentum=0.9, directions="sparse"),
+    "make_one", [lambda: MeZOMomentum(Small(), momentum=0.9, directions="sparse"),
                  lambda: FZOOR(Small(), reuse="directions", directions="sparse")], ids=["mezo", "fzoor"]
 )  # fmt: skip
 def test_a_kind_that_follows_the_weights_is_refused_where_old_directions_are_made_again(make_one):

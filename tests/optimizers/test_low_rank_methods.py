@@ -38,7 +38,7 @@ def test_lozo_moves_along_u_v_over_root_r(rank):
     slopes = [0.25 * 2**9, -0.5 * 2**9]
     expected = -0.5 / 2 * (slopes[0] * u[0] + slopes[1] * u[1]) @ v.T / math.sqrt(rank)
     assert torch.allclose(step["w"], expected, rtol=1e-5, atol=1e-4)  # fp32 sums of numbers near 100
-    dense = [optimizer.weights.direction("b", Key(0, 7, i), optimizer.directions).double() for i in (0, 1)]
+    dense = [optimizer.weights.direction("b", Key(0, 7, i), optimizer.directions).double() for i in (0, 1)]  # pyright: ignore[reportArgumentType]
     expected = -0.5 / 2 * (slopes[0] * dense[0] + slopes[1] * dense[1])
     assert torch.allclose(step["b"], expected, rtol=1e-5, atol=1e-4)
 
@@ -143,7 +143,8 @@ def test_resumes_over_a_refresh_to_the_same_bits(method):
 def test_subzero_moves_by_the_slope_times_its_direction():
     optimizer = SubZero(matrix(9, 8), lr=0.25, eps=0.5, rank=4, refresh=10)
     z = {
-        name: optimizer.weights.direction(name, Key(0, 3, 0), optimizer.directions).double() for name in "wb"
+        name: optimizer.weights.direction(name, Key(0, 3, 0), optimizer.directions).double()  # pyright: ignore[reportArgumentType]
+        for name in "wb"  # pyright: ignore[reportArgumentType]
     }
     assert torch.linalg.matrix_rank(z["w"], rtol=1e-5) == 4  # fp32 numbers
     step = moved(optimizer, (3, [1.0, 0.25]))

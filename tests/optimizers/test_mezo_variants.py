@@ -14,6 +14,7 @@ from zo import (
     Journal,
     JournalError,
     MeZO,
+    MeZOMomentum,
     MeZOSwitch,
     ModuleLook,
     Weights,
@@ -52,7 +53,7 @@ def flat(optimizer):
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_momentum_over_all_steps_is_the_one_that_is_kept(n):
-    one = MeZO(model(), lr=1e-5, eps=EPS, n=n, momentum=0.8, horizon=20)
+    one = MeZOMomentum(model(), lr=1e-5, eps=EPS, n=n, momentum=0.8, horizon=20)
     kept = ZOMomentum(model(), lr=1e-5, eps=EPS, n=n, momentum=0.8)
     start = flat(one).clone()
     for t in range(10):
@@ -65,7 +66,7 @@ def test_a_momentum_over_all_steps_is_the_one_that_is_kept(n):
 
 def test_the_momentum_reaches_back_so_many_steps():
     """A step whose slopes are 0 moves by the older ones, until they are out of the window."""
-    one = MeZO(model(), lr=1e-3, eps=EPS, momentum=0.5, horizon=3)
+    one = MeZOMomentum(model(), lr=1e-3, eps=EPS, momentum=0.5, horizon=3)
     places = [flat(one).clone()]
     for t in range(4):
         one.tell(t, [1.5, 1.0] if t == 0 else [1.0, 1.0])
@@ -77,7 +78,7 @@ def test_the_momentum_reaches_back_so_many_steps():
 
 
 def test_the_window_of_the_momentum_is_in_snapshots():
-    whole, first, second = (MeZO(model(), lr=1e-5, eps=EPS, momentum=0.5) for _ in range(3))
+    whole, first, second = (MeZOMomentum(model(), lr=1e-5, eps=EPS, momentum=0.5) for _ in range(3))
     for t in range(6):
         whole.tell(t, told(t, 1))
         (first if t < 3 else second).tell(t, told(t, 1))
@@ -192,8 +193,8 @@ def test_lengths_do_not_depend_on_the_number_of_threads():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda path: MeZO(model(), momentum=1.0), "momentum = 1.0"),
-        (lambda path: MeZO(model(), horizon=0), "horizon = 0"),
+        (lambda path: MeZOMomentum(model(), momentum=1.0), "momentum = 1.0"),
+        (lambda path: MeZOMomentum(model(), horizon=0), "horizon = 0"),
         (lambda path: MeZOSwitch(model(), factor=0.5), "factor = 0.5"),
         (lambda path: MeZOSwitch(model(), record="nowhere.json"), r"record = 'nowhere.json' cannot be read"),
         (lambda path: MeZOSwitch(model(), record=str(path)), "list of lengths"),

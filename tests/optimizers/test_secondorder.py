@@ -14,7 +14,7 @@ from tests.optimizers.test_zobench import EPS, close, parameters, told, values
 from zo import AdaMeZO, ConfigError, HiZOO, HiZOOL, Key, MeZO, ModuleLook, Weights, ZOAdaMU
 from zo.directions import Directions, Gaussian
 from zo.kernels.adam_window import f32
-from zo.optimizers.hizoo import SCHEDULES, smoothing, squares
+from zo.optimizers.hizoo import SCHEDULES, smoothing, squares  # pyright: ignore[reportAttributeAccessIssue]
 from zo.optimizers.hizool import mean, pieces
 
 HIZOOS: list[Any] = [HiZOO, HiZOOL]

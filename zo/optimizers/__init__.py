@@ -5,6 +5,7 @@ from zo.optimizers.eggroll import EGGROLL
 from zo.optimizers.firstorder import SGD, AdamW
 from zo.optimizers.forwardgradient import ForwardGradient
 from zo.optimizers.fzoo import FZOO
+from zo.optimizers.fzoo_ablation import FZOOAblation
 from zo.optimizers.fzoor import FZOOR
 from zo.optimizers.helene import HELENE
 from zo.optimizers.hizoo import HiZOO
@@ -13,6 +14,7 @@ from zo.optimizers.lezo import LeZO
 from zo.optimizers.lozo import LOZO, LOZOM
 from zo.optimizers.meazo import MEAZO
 from zo.optimizers.mezo import MeZO
+from zo.optimizers.mezo_momentum import MeZOMomentum
 from zo.optimizers.mezoswitch import MeZOSwitch
 from zo.optimizers.optimizer import Optimizer, Probing
 from zo.optimizers.radazo import RAdaZO
@@ -38,11 +40,13 @@ __all__ = [
     "ZOSGD",
     "AdaMeZO",
     "AdamW",
+    "FZOOAblation",
     "ForwardGradient",
     "HiZOO",
     "HiZOOL",
     "LeZO",
     "MeZO",
+    "MeZOMomentum",
     "MeZOSwitch",
     "Optimizer",
     "Probing",

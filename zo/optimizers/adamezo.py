@@ -19,22 +19,22 @@ step's directions, not the sum of squares. With one Rademacher direction a step 
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, final
 
 from torch import Tensor
 
-from zo.checks import check_int, two_betas
-from zo.directions import Key, Spec
-from zo.errors import ConfigError
+from zo.directions import Key
+from zo.fields import LONGEST, MOST, NonNegative, Positive, Range, Share
 from zo.kernels.adam_window import Moments
-from zo.names import Parameters
-from zo.optimizers.optimizer import Rate
+from zo.optimizers.optimizer import DirectionKind, Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.optimizers.window import Window
-from zo.weights import Weights
+from zo.optimizers.window import Window, refuse_stateful
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class AdaMeZO(TwoPoint):
     """MeZO's probes, Adam's move over a window.
 
@@ -50,54 +50,32 @@ class AdaMeZO(TwoPoint):
         "eps_inside": "horizon > 1 and adam_eps != 0",
     }
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-7,
-        eps: float = 1e-3,
-        n: int = 1,
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        horizon: int = 10,
-        betas: tuple[float, float] = (0.7, 0.9),
-        warmup: int | None = None,
-        update_scale: float = 100.0,
-        adam_eps: float = 1e-5,
-        eps_inside: bool = False,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
-        self._check(horizon, warmup, update_scale, adam_eps)
-        self.horizon = horizon
-        self.betas = two_betas(betas)
-        self.warmup = horizon + 1 if warmup is None else warmup
-        self.update_scale = update_scale
-        self.adam_eps = adam_eps
-        self.eps_inside = eps_inside
-        self.rule = "direction" if betas[1] == 0.0 else "element"
-        self.window = Window(horizon, n)
-        self.settled = 0 if horizon < 2 else self.warmup  # steps of the warm-up are a hundred times smaller
+    lr: Rate = 1e-7
+    directions: DirectionKind = DirectionKind("gaussian")
+    horizon: Annotated[int, Range(ge=0, le=MOST, of="steps; below 2 it is MeZO")] = 10
+    betas: tuple[Share, Share] = (0.7, 0.9)
+    warmup: Annotated[int, Range(ge=0, le=LONGEST, of="steps")] | None = None
+    update_scale: Positive = 100.0
+    adam_eps: NonNegative = 1e-5
+    eps_inside: bool = False
 
-    def _check(self, horizon: int, warmup: int | None, update_scale: float, adam_eps: float) -> None:
-        if self.directions.stateful:
-            raise ConfigError(
-                f"AdaMeZO makes the directions of its last {horizon} steps again, and those of directions = "
-                f"{self.directions.name!r} depend on what they were made from then. Use gaussian or rademacher."
-            )
-        check_int("optimizer.horizon", horizon, 0, "steps (below 2 it is MeZO)")
-        if warmup is not None:
-            check_int("optimizer.warmup", warmup, 0, "steps, or null for horizon + 1")
-        if not (math.isfinite(update_scale) and update_scale > 0):
-            raise ConfigError(f"optimizer.update_scale = {update_scale} must be a finite number above 0.")
-        if not (math.isfinite(adam_eps) and adam_eps >= 0):
-            raise ConfigError(f"optimizer.adam_eps = {adam_eps} must be a finite number of at least 0.")
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        yield from refuse_stateful("AdaMeZO", self.directions, self.horizon)
+
+    def begin(self) -> None:
+        super().begin()
+        self.window = Window(self.horizon, self.n)
+        self.rule = "direction" if self.betas[1] == 0.0 else "element"
+        self.starts = self.horizon + 1 if self.warmup is None else self.warmup
+        self.settled = (
+            0 if self.horizon < 2 else self.starts
+        )  # steps of the warm-up are a hundred times smaller
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
         self.window.push(t, tuple(slopes))
-        if self.horizon < 2 or t < self.warmup:
+        if self.horizon < 2 or t < self.starts:
             self.apply(t, self.terms(t, slopes, -lr), lr)
         elif self.betas[1] == 0.0:
             self._move_by_momentum(t, lr)

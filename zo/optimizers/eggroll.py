@@ -15,52 +15,46 @@ evaluated in one stacked forward as x Wᵀ + σ/√r (x B) Aᵀ. No state.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 from zo.directions import Probe
-from zo.directions import directions as kind
-from zo.errors import ConfigError
 from zo.estimators import deviation
-from zo.names import Parameters
-from zo.optimizers.optimizer import Probing, Rate
-from zo.weights import Weights
+from zo.fields import Count, NonNegative
+from zo.optimizers.optimizer import Probing, Radius, Rate
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class EGGROLL(Probing):
     """n antithetic pairs of low-rank members, fitness normalised over all of them.
 
     eps: σ. n: pairs. rank: r. floor: smallest deviation of the losses that is taken for a signal.
     """
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-5,
-        eps: float = 1e-3,
-        n: int = 8,
-        rank: int = 1,
-        weight_decay: float = 0.0,
-        floor: float = 1e-8,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        if not (math.isfinite(floor) and floor >= 0):
-            raise ConfigError(f"optimizer.floor = {floor} must be a finite number of at least 0.")
-        spec = {"kind": "lowrank", "rank": rank}
-        super().__init__(params, lr, eps, n, kind(spec), weight_decay, seed, on_nan)
-        self.floor = floor
-        self.losses_per_step = self.forward_passes = 2 * n
+    lr: Rate = 1e-5
+    eps: Radius = 1e-3
+    n: Count = 8
+    rank: Count = 1
+    floor: NonNegative = 1e-8
+
+    def begin(self) -> None:
+        self.directions = {"kind": "lowrank", "rank": self.rank}
+        super().begin()
+
+    @property
+    def losses_per_step(self) -> int:
+        return 2 * self.n
 
     def ask(self, t: int) -> list[Probe]:
         return [Probe(((key, scale),)) for key in self.keys(t) for scale in (self.eps, -self.eps)]
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         sigma = deviation(losses, 0)
-        seen = {"loss": math.fsum(losses) / len(losses), "sigma": sigma}
+        loss = math.fsum(losses) / len(losses)
         if sigma <= self.floor:
-            self.idle += 1
-            return seen
+            return self.no_move(loss=loss, sigma=sigma)
         pairs = zip(self.keys(t), losses[0::2], losses[1::2], strict=True)
         scale = lr / math.sqrt(2 * self.n)  # η √N / N
         self.apply(t, [(key, -scale * (plus - minus) / sigma) for key, plus, minus in pairs], lr)
-        return seen
+        return {"loss": loss, "sigma": sigma}

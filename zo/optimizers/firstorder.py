@@ -14,22 +14,23 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, final
 
 import torch
 from torch import Tensor
 
 from zo.backward import Backward
-from zo.checks import two_betas
 from zo.directions import Probe
 from zo.errors import ConfigError, Diverged, JournalError
+from zo.fields import Positive, Range, Share
 from zo.kernels import eager
-from zo.names import Parameters
 from zo.noise import key_of
 from zo.optimizers.optimizer import NO_DECAY, Looker, Optimizer, Rate
-from zo.weights import Weights, as_weights
+from zo.weights import Weights
 
 BACKWARD_COST = 3
+TINY = 1.1754943508222875e-38  # the smallest normal number of fp32
 _SCALE = "scale"  # the name of the loss scale in a snapshot
 
 
@@ -59,6 +60,7 @@ class LossScale:
             self.value, self.steps = self.value * 2, 0
 
 
+@dataclass(eq=False, kw_only=True)
 class FirstOrder(Optimizer):
     """One backward pass a step, then torch's update.
 
@@ -72,30 +74,20 @@ class FirstOrder(Optimizer):
     """
 
     replays_from = "checkpoint"
-    losses_per_step = 1
-    forward_passes = 1
     backward_passes = 1
-    update_copies: tuple[int, int] = (0, 0)
+    update_copies = (0, 0)
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate,
-        weight_decay: float,
-        dropout: bool,
-        clip: float | None,
-        gradient_checkpointing: bool,
-        seed: int,
-        on_nan: str,
-    ):
-        super().__init__(
-            _with_masters(as_weights(params), type(self).__name__), lr, weight_decay, seed, on_nan
-        )
-        if clip is not None and not clip > 0:
-            raise ConfigError(f"optimizer.clip = {clip} must be above 0, or null for no bound.")
-        self.dropout = dropout
-        self.clip = clip
-        self.gradient_checkpointing = gradient_checkpointing
+    dropout: bool = True
+    clip: Positive | None = None
+    gradient_checkpointing: bool = False
+
+    @property
+    def losses_per_step(self) -> int:
+        return 1
+
+    def begin(self) -> None:
+        super().begin()
+        self.weights = _with_masters(self.weights, type(self).__name__)
         self.loss_scale = LossScale() if self.weights.half else None
         self._torch: torch.optim.Optimizer | None = None
 
@@ -255,62 +247,36 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class AdamW(FirstOrder):
     """Loshchilov & Hutter, "Decoupled weight decay regularization" (ICLR 2019)."""
 
     state_copies = 2.0  # m and v
     update_copies = (1, 2)  # √v; on a CPU what is divided by it too
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-5,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        dropout: bool = True,
-        clip: float | None = None,
-        gradient_checkpointing: bool = False,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        super().__init__(params, lr, weight_decay, dropout, clip, gradient_checkpointing, seed, on_nan)
-        self.betas = two_betas(betas)
-        smallest = torch.finfo(torch.float32).tiny
-        if not (math.isfinite(eps) and eps >= smallest):
-            raise ConfigError(
-                f"optimizer.eps = {eps} must be at least {smallest:.4g}: below it fp32 holds 0, and a weight whose "
-                "gradient is 0 would become NaN."
-            )
-        self.eps = eps
+    lr: Rate = 1e-5
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Annotated[
+        float, Range(ge=TINY, of="below it fp32 holds 0, and a weight without gradient becomes NaN")
+    ] = 1e-8
 
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps)
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class SGD(FirstOrder):
     """Stochastic gradient descent, with momentum if asked; weight decay is torch's, a part of the gradient."""
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-3,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        dropout: bool = True,
-        clip: float | None = None,
-        gradient_checkpointing: bool = False,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        super().__init__(params, lr, weight_decay, dropout, clip, gradient_checkpointing, seed, on_nan)
-        if not 0.0 <= momentum < 1.0:
-            raise ConfigError(f"optimizer.momentum = {momentum} must lie in [0, 1).")
-        self.momentum = momentum
-        self.state_copies = 1.0 if momentum else 0.0
-        self.update_copies = (1, 1) if weight_decay else (0, 0)  # the gradient with decay
+    lr: Rate = 1e-3
+    momentum: Share = 0.0
+
+    def begin(self) -> None:
+        super().begin()
+        self.state_copies = 1.0 if self.momentum else 0.0
+        self.update_copies = (1, 1) if self.weight_decay else (0, 0)  # the gradient with decay
 
     def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=0.0, momentum=self.momentum)

@@ -14,32 +14,32 @@ derivatives. What is told and journaled is the loss at θ and the slopes, so rep
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
-from zo.directions import Probe, Spec
-from zo.directions import directions as kind
-from zo.names import Parameters
-from zo.optimizers.optimizer import Looker, Probing, Rate
-from zo.weights import Weights
+from zo.directions import Probe
+from zo.fields import Count
+from zo.optimizers.optimizer import DirectionKind, Looker, Probing, Rate
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class ForwardGradient(Probing):
     """SGD along n directions with exact slopes."""
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        n: int = 1,
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        # ε is of no account: the tangent is z itself.
-        super().__init__(params, lr, 1.0, n, kind(directions), weight_decay, seed, on_nan)
-        self.losses_per_step, self.forward_passes = n + 1, n
+    tells_slopes = True
+
+    lr: Rate = 1e-6
+    n: Count = 1
+    directions: DirectionKind = DirectionKind("gaussian")
+
+    @property
+    def losses_per_step(self) -> int:
+        return self.n + 1
+
+    @property
+    def forward_passes(self) -> int:
+        return self.n
 
     def ask(self, t: int) -> list[Probe]:
         return [Probe()]

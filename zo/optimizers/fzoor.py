@@ -15,63 +15,57 @@ step before also contributes its old x along its old directions, made again from
 own N/2 losses alone. A skipped step leaves what is kept as it is. Kept are N/2 numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, final
 
 from torch import Tensor
 
-from zo.directions import Key, Probe, Spec
-from zo.directions import directions as kind
-from zo.errors import ConfigError
-from zo.estimators import deviation
-from zo.names import Parameters
-from zo.optimizers.fzoo import check_spread, clipped
-from zo.optimizers.optimizer import Probing, Rate
+from zo.directions import Key, Probe
+from zo.estimators import clipped, deviation
+from zo.fields import MOST, NonNegative, Positive, Range
+from zo.optimizers.fzoo import Ddof
+from zo.optimizers.optimizer import DirectionKind, Probing, Radius, Rate
 from zo.optimizers.window import Window
-from zo.weights import Weights
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class FZOOR(Probing):
     """N/2 one-sided directions a step, normalised by the spread of N losses.
 
     n: N, even and at least 4. reuse: "spread" or "directions". ddof, floor, clip: as in FZOO.
     """
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-4,
-        eps: float = 1e-3,
-        n: int = 8,
-        directions: Spec = "rademacher",
-        weight_decay: float = 0.0,
-        reuse: str = "spread",
-        ddof: int = 1,
-        floor: float = 1e-8,
-        clip: float | None = None,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        check_spread(n, ddof, floor, clip)
-        if n < 4 or n % 2:
-            raise ConfigError(
-                f"optimizer.n = {n}: half of FZOO-R's n losses are new in each step, and the first step has no others, "
-                "so n must be even and at least 4 (8 in the paper)."
-            )
-        if reuse not in ("spread", "directions"):
-            raise ConfigError(f"optimizer.reuse = {reuse!r} must be 'spread' or 'directions'.")
-        super().__init__(params, lr, eps, n // 2, kind(directions), weight_decay, seed, on_nan)
-        if reuse == "directions" and self.directions.stateful:
-            raise ConfigError(
+    lr: Rate = 1e-4
+    eps: Radius = 1e-3
+    n: Annotated[
+        int, Range(ge=4, le=MOST, multiple_of=2, of="half of the losses are new in each step; 8 in the paper")
+    ] = 8
+    directions: DirectionKind = DirectionKind("rademacher")
+    reuse: Literal["spread", "directions"] = "spread"
+    ddof: Ddof = 1
+    floor: NonNegative = 1e-8
+    clip: Positive | None = None
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.reuse == "directions" and self.directions.stateful:
+            yield (
                 f"reuse = 'directions' makes those of the step before again, and directions = {self.directions.name!r} "
                 "depend on what they were made from then. Use reuse = 'spread'."
             )
-        self.reuse = reuse
-        self.ddof = ddof
-        self.floor = floor
-        self.clip = clip
-        self._before = Window(1, n // 2)
-        self.losses_per_step = self.forward_passes = n // 2 + 1
+
+    def begin(self) -> None:
+        super().begin()
+        self._before = Window(1, self.n // 2)
+
+    @property
+    def losses_per_step(self) -> int:
+        return self.n // 2 + 1
+
+    def keys(self, t: int) -> list[Key]:
+        return [Key(self.seed, t, i) for i in range(self.n // 2)]
 
     def ask(self, t: int) -> list[Probe]:
         return [Probe(), *(Probe(((key, self.eps),)) for key in self.keys(t))]
@@ -81,19 +75,17 @@ class FZOOR(Probing):
         steps = [*self._before.steps, (t, new)]
         self._before.push(t, new)
         sigma = deviation([x for _, values in steps for x in values], self.ddof)
-        seen = {"loss": losses[0], "sigma": sigma}
         if sigma <= self.floor:
-            self.idle += 1
-            return seen
+            return self.no_move(loss=losses[0], sigma=sigma)
         moved = steps if self.reuse == "directions" else steps[-1:]
         terms: list[tuple[Key, float]] = []
         for step, values in moved:
             coefficients = clipped([x / sigma for x in values], self.clip)
             terms += zip(
-                self.keys(step), (-lr * c / (self.n * len(moved)) for c in coefficients), strict=True
+                self.keys(step), (-lr * c / (len(new) * len(moved)) for c in coefficients), strict=True
             )
         self.apply(t, terms, lr)
-        return seen
+        return {"loss": losses[0], "sigma": sigma}
 
     def state(self) -> dict[str, Tensor]:
         """What the directions keep, and the step before."""

@@ -21,17 +21,17 @@ the first gradients their full weight. State: m and h, two fp32 copies.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, final
 
-from zo.checks import check_int, two_betas
-from zo.directions import Spec
-from zo.errors import ConfigError
+from zo.fields import Positive, Range, Share, Steps
 from zo.kernels.formulas import Elements, Formula, Value, within
-from zo.names import Parameters
-from zo.optimizers.optimizer import Rate
+from zo.optimizers.optimizer import DirectionKind, Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class HELENE(TwoPoint):
     """Annealed momentum over a clipped Gauss-Newton diagonal.
 
@@ -42,41 +42,21 @@ class HELENE(TwoPoint):
     rule = "element"
     state_copies = 2.0  # m and h
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        n: int = 1,
-        betas: tuple[float, float] = (0.9, 0.99),
-        anneal: float = 1000.0,
-        refresh: int = 1,
-        batch: int = 16,
-        gamma: float = 1.0,
-        radius: float = 1.0,
-        clip: str = "layer",
-        delta: float = 1e-8,
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        self.betas = two_betas(betas)
-        above = {"anneal": anneal, "gamma": gamma, "radius": radius, "delta": delta}
-        for name, value in above.items():
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"optimizer.{name} = {value} must be a finite number above 0.")
-        for name, value in {"refresh": refresh, "batch": batch}.items():
-            check_int(f"optimizer.{name}", value, 1)
-        if clip not in ("layer", "constant"):
-            raise ConfigError(
-                f"optimizer.clip = {clip!r} must be 'layer' (a bound for each tensor) or 'constant'."
-            )
-        super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
-        self.anneal, self.refresh, self.batch, self.gamma, self.delta = anneal, refresh, batch, gamma, delta
+    lr: Rate = 1e-6
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    anneal: Positive = 1000.0
+    refresh: Steps = 1
+    batch: Annotated[int, Range(ge=1)] = 16
+    gamma: Positive = 1.0
+    radius: Positive = 1.0
+    clip: Literal["layer", "constant"] = "layer"
+    delta: Positive = 1e-8
+    directions: DirectionKind = DirectionKind("gaussian")
+
+    def begin(self) -> None:
+        super().begin()
         self.bounds = {
-            name: radius if clip == "constant" else radius / (2 * math.sqrt(max(1, tensor.numel())))
+            name: self.radius / (1 if self.clip == "constant" else 2 * math.sqrt(max(1, tensor.numel())))
             for name, tensor in self.weights.tensors.items()
         }
         self.state_tensors |= {"m": self.weights.zeros(), "h": self.weights.zeros()}

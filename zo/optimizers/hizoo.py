@@ -22,28 +22,27 @@ held in [1e-12, 1e12], which the paper does not do.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, final
 
-from zo.checks import check_int
 from zo.directions import Gaussian, Probe
 from zo.directions.scaled import Scaled
-from zo.errors import ConfigError
 from zo.estimators import central_difference, second_difference
+from zo.fields import Share, Steps
 from zo.kernels.formulas import Elements, Formula, Value, root, within
 from zo.kernels.transforms import DivideBySqrt, DivideBySqrtOuter
-from zo.names import Parameters
-from zo.optimizers.optimizer import Probing, Rate
-from zo.weights import Weights
+from zo.optimizers.optimizer import Probing, Radius, Rate
 
-SCHEDULES = ("constant", "drop", "linear", "cosine")
 LEAST, MOST = 1e-12, 1e12  # bounds of H
 
 
-class HiZOO(Probing):
-    """SGD along directions that a diagonal Hessian has scaled.
+@dataclass(eq=False, kw_only=True)
+class HessianScaled(Probing):
+    """SGD along directions that an estimate of the Hessian's diagonal has scaled.
 
-    alpha: α, in [0, 1). smooth, smooth_steps: α's schedule. estimator: "paper" or "code".
+    alpha: α; the authors use 1e-8. smooth, smooth_steps: α's schedule. estimator: "paper" or "code".
     """
 
     acts_when: ClassVar[Mapping[str, str]] = {
@@ -52,39 +51,29 @@ class HiZOO(Probing):
         "estimator": "alpha != 0",
     }
 
-    rule = "element"
-    state_copies = 1.0  # H
+    lr: Rate = 1e-6
+    eps: Radius = 1e-3
+    alpha: Share = 1e-8
+    smooth: Literal["constant", "drop", "linear", "cosine"] = "constant"
+    smooth_steps: Steps = 9800
+    estimator: Literal["paper", "code"] = "paper"
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        alpha: float = 1e-8,
-        smooth: str = "constant",
-        smooth_steps: int = 9800,
-        estimator: str = "paper",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        check_smoothing(alpha, smooth, smooth_steps, estimator)
+    def begin(self) -> None:
         self.normal = Gaussian()
-        super().__init__(params, lr, eps, 1, Scaled(self.normal, self.hessian), weight_decay, seed, on_nan)
-        self.alpha, self.smooth, self.smooth_steps, self.estimator = alpha, smooth, smooth_steps, estimator
-        self.losses_per_step = self.forward_passes = 3
-        self._begin()
+        self.directions = Scaled(self.normal, self.hessian)
+        super().begin()
 
-    def _begin(self) -> None:
-        """H = 1."""
-        self.state_tensors["H"] = self.weights.zeros()
-        for tensor in self.state_tensors["H"].values():
-            tensor.fill_(1.0)
+    @property
+    def losses_per_step(self) -> int:
+        return 3
 
+    @abstractmethod
     def hessian(self, name: str) -> DivideBySqrt | DivideBySqrtOuter:
         """H of a tensor, as the probes and the move divide by its root."""
-        return DivideBySqrt(self.state_tensors["H"][name])
+
+    @abstractmethod
+    def _take(self, t: int, slope: float, curvature: float, alpha: float, lr: float) -> None:
+        """H and θ take their step. curvature: |L₊ + L₋ − 2 L₀| / 2ε²."""
 
     def ask(self, t: int) -> list[Probe]:
         (key,) = self.keys(t)
@@ -99,8 +88,26 @@ class HiZOO(Probing):
         self._take(t, slope, curvature, alpha, lr)
         return {"loss": base, "projected_gradient": abs(slope), "curvature": curvature, "alpha": alpha}
 
+
+@final
+@dataclass(eq=False, kw_only=True)
+class HiZOO(HessianScaled):
+    """A whole diagonal: one number a weight."""
+
+    rule = "element"
+    state_copies = 1.0  # H
+
+    def begin(self) -> None:
+        super().begin()
+        self.state_tensors["H"] = self.weights.zeros()
+        for tensor in self.state_tensors["H"].values():
+            tensor.fill_(1.0)
+
+    def hessian(self, name: str) -> DivideBySqrt:
+        return DivideBySqrt(self.state_tensors["H"][name])
+
     def _take(self, t: int, slope: float, curvature: float, alpha: float, lr: float) -> None:
-        """H and θ take their step, in one pass. curvature: |L₊ + L₋ − 2 L₀| / 2ε²."""
+        """In one pass."""
 
         def step(at: Elements) -> Value:
             (z,), H = at.noise, at.state["H"]
@@ -128,14 +135,3 @@ def smoothing(t: int, alpha: float, smooth: str, steps: int) -> float:
     if smooth == "cosine":
         return alpha * (1.0 + math.cos(math.pi * done)) / 2
     return alpha
-
-
-def check_smoothing(alpha: float, smooth: str, steps: int, estimator: str) -> None:
-    """Raises ConfigError for values out of range."""
-    if not 0.0 <= alpha < 1.0:
-        raise ConfigError(f"optimizer.alpha = {alpha} must lie in [0, 1); the authors use 1e-8.")
-    if smooth not in SCHEDULES:
-        raise ConfigError(f"optimizer.smooth = {smooth!r} is none of {', '.join(SCHEDULES)}.")
-    check_int("optimizer.smooth_steps", steps, 1, "step")
-    if estimator not in ("paper", "code"):
-        raise ConfigError(f"optimizer.estimator = {estimator!r} must be 'paper' or 'code'.")

@@ -18,22 +18,27 @@ over fixed pieces in fixed order. At α = 0 this is MeZO, bit for bit. State: (m
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
 from zo.directions import Key
 from zo.kernels.transforms import DivideBySqrtOuter
-from zo.optimizers.hizoo import LEAST, MOST, HiZOO, squares
+from zo.optimizers.hizoo import LEAST, MOST, HessianScaled, squares
 from zo.weights import BLOCK
 
 
-class HiZOOL(HiZOO):
-    """SGD along directions that a diagonal Hessian of rank one a matrix has scaled; arguments as HiZOO's."""
+@final
+@dataclass(eq=False, kw_only=True)
+class HiZOOL(HessianScaled):
+    """A diagonal of rank one a matrix: m + n numbers."""
 
-    state_copies = 0.0  # beside R and C
+    rule = "element"
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        super().begin()
         self.rows: dict[str, Tensor] = {}
         self.columns: dict[str, Tensor] = {}
         for name, tensor in self.weights.tensors.items():

@@ -9,29 +9,31 @@ the layers (embeddings, the last norm, a head) are in every step. The released r
 our choice. E‖z‖²/d is about 1 − ρ; nothing is rescaled.
 """
 
-from zo.names import Parameters
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from zo.fields import Share
 from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class LeZO(TwoPoint):
     """MeZO on some layers a step.
 
     drop: ρ, share of the layers that a step leaves out.
     """
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        n: int = 1,
-        drop: float = 0.75,
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        spec = {"kind": "layers", "drop": drop}
-        super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
+    moves_all = False
+
+    lr: Rate = 1e-6
+    drop: Share = 0.75
+
+    def begin(self) -> None:
+        self.directions = {"kind": "layers", "drop": self.drop}
+        super().begin()
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        return self.descend(t, losses, lr)

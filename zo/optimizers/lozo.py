@@ -15,43 +15,41 @@ by name.
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
 from zo.directions import Explicit, Key, LowRank
 from zo.directions.lowrank import is_matrix, matrix_shape
-from zo.errors import ConfigError
-from zo.names import Parameters
+from zo.fields import Count, Share, Steps
 from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class LOZO(TwoPoint):
     """MeZO along U Vᵀ/√r.
 
     rank: r. nu: ν, steps for which V stays.
     """
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-7,
-        eps: float = 1e-3,
-        n: int = 1,
-        rank: int = 1,
-        nu: int = 100,
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        spec = {"kind": "lowrank", "rank": rank, "every": nu, "vectors": "rank"}
-        super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
+    lr: Rate = 1e-7
+    rank: Count = 1
+    nu: Steps = 100
+
+    def begin(self) -> None:
+        self.directions = {"kind": "lowrank", "rank": self.rank, "every": self.nu, "vectors": "rank"}
+        super().begin()
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        return self.descend(t, losses, lr)
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class LOZOM(TwoPoint):
     """LOZO-M, LOZO with momentum on the thin factor.
 
@@ -66,27 +64,15 @@ class LOZOM(TwoPoint):
 
     rule = "matrix"
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 4e-6,
-        eps: float = 1e-3,
-        n: int = 1,
-        rank: int = 4,
-        nu: int = 50,
-        beta: float = 0.9,
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        if not 0.0 <= beta < 1.0:
-            raise ConfigError(f"optimizer.beta = {beta} must lie in [0, 1).")
-        spec = {"kind": "lowrank", "rank": rank, "every": nu, "vectors": "rank"}
-        super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
-        self.beta = beta
-        self.nu = nu
-        self.kind = cast(LowRank, self.directions)
+    lr: Rate = 4e-6
+    rank: Count = 4
+    nu: Steps = 50
+    beta: Share = 0.9
+
+    def begin(self) -> None:
+        self.kind = LowRank(self.rank, self.nu, "rank")
+        self.directions = self.kind
+        super().begin()
         self.state_tensors["momentum"] = {name: self._zeros(name) for name in self.weights.tensors}
         self.state_tensors["window"] = {
             "": torch.full((1,), -1.0, dtype=torch.float32, device="cpu")

@@ -12,44 +12,31 @@ multiplying all losses by a constant changes nothing. Where v̂ is 0 nothing is 
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 import torch
 
-from zo.directions import Spec
-from zo.errors import ConfigError
-from zo.names import Parameters
-from zo.optimizers.optimizer import Rate
+from zo.fields import NonNegative, Share
+from zo.optimizers.optimizer import DirectionKind, Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class MEAZO(TwoPoint):
     """n two-sided directions over a running scale of the slope.
 
     beta: β. zeta: ζ, in units of the slope.
     """
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-5,
-        eps: float = 1e-3,
-        n: int = 1,
-        beta: float = 0.99,
-        zeta: float = 0.0,
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        if not 0.0 <= beta < 1.0:
-            raise ConfigError(f"optimizer.beta = {beta} must lie in [0, 1).")
-        if not (math.isfinite(zeta) and zeta >= 0.0):
-            raise ConfigError(f"optimizer.zeta = {zeta} must be a finite number of at least 0.")
-        super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
-        self.beta = beta
-        self.zeta = zeta
+    lr: Rate = 1e-5
+    beta: Share = 0.99
+    zeta: NonNegative = 0.0
+    directions: DirectionKind = DirectionKind("gaussian")
+
+    def begin(self) -> None:
+        super().begin()
         self.scale = torch.zeros(2, dtype=torch.float64, device="cpu")  # v, k
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -64,7 +51,6 @@ class MEAZO(TwoPoint):
         root = math.sqrt(v / (1.0 - self.beta**k)) + self.zeta
         seen = self.metrics(losses, slopes) | {"root_v": root}
         if root == 0.0:
-            self.idle += 1
-            return seen
+            return self.no_move(**seen)
         self.apply(t, self.terms(t, slopes, -lr / root), lr)
         return seen

@@ -20,20 +20,23 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, final
 
 from torch import Tensor
 
-from zo.directions import Directions, Key, Spec
+from zo.directions import Directions, Key
 from zo.errors import ConfigError
+from zo.fields import Range
 from zo.kernels.adam_window import f32
 from zo.kernels.sums import squares
-from zo.names import Parameters
-from zo.optimizers.optimizer import Looker, Rate
+from zo.optimizers.optimizer import DirectionKind, Looker, Rate
 from zo.optimizers.twopoint import TwoPoint
 from zo.weights import BLOCK, Weights
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class MeZOSwitch(TwoPoint):
     """MeZO with a raised rate.
 
@@ -42,37 +45,33 @@ class MeZOSwitch(TwoPoint):
 
     acts_when: ClassVar[Mapping[str, str]] = {"factor": "lr != 0"}
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-7,
-        eps: float = 1e-3,
-        n: int = 1,
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        factor: float = 1.7,
-        record: str | None = None,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        super().__init__(params, lr, eps, n, "two", directions, weight_decay, seed, on_nan)
-        if not (math.isfinite(factor) and factor >= 1):
-            raise ConfigError(f"optimizer.factor = {factor} must be at least 1: the rate is raised.")
-        self.factor = factor
-        self.record = None if record is None else lengths(record)
-        self.losses_per_step = 2 * n + (record is not None)
+    lr: Rate = 1e-7
+    directions: DirectionKind = DirectionKind("gaussian")
+    factor: Annotated[float, Range(ge=1, of="the rate is raised")] = 1.7
+    record: str | None = None
+
+    def begin(self) -> None:
+        super().begin()
+        self.lengths = None if self.record is None else lengths(self.record)
+
+    @property
+    def losses_per_step(self) -> int:
+        return super().losses_per_step + (self.record is not None)
+
+    @property
+    def forward_passes(self) -> int:
+        return super().losses_per_step
 
     def step(self, t: int, batch: Any, look: Looker, lr: float | None = None) -> list[float]:
         losses = look(self.ask(t), batch)
-        if self.record is None:
+        if self.lengths is None:
             return losses
-        if t >= len(self.record):
+        if t >= len(self.lengths):
             raise ConfigError(
-                f"optimizer.record holds the lengths of {len(self.record)} steps and this is step {t}. Take as many "
+                f"optimizer.record holds the lengths of {len(self.lengths)} steps and this is step {t}. Take as many "
                 "steps as the run that was recorded, or fewer."
             )
-        return [*losses, self.record[t]]
+        return [*losses, self.lengths[t]]
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         losses, length = (losses, 0.0) if self.record is None else (losses[:-1], losses[-1])
@@ -81,8 +80,7 @@ class MeZOSwitch(TwoPoint):
         if length > 0.0:
             norm = length_of(self.weights, self.terms(t, slopes, 1.0), self.directions)
             if norm == 0.0:
-                self.idle += 1
-                return self.metrics(losses, slopes)
+                return self.no_move(**self.metrics(losses, slopes))
             rate = max(rate, length / norm)
         self.apply(t, self.terms(t, slopes, -rate), rate)
         return self.metrics(losses, slopes) | {"rate": rate}

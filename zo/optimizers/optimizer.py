@@ -10,24 +10,30 @@ losses rebuilds the weights.
 """
 
 import math
+import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, TypedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypedDict, overload
 
 from torch import Tensor
 
 from zo.backward import Backward
-from zo.checks import check_int
-from zo.directions import Directions, Key, Probe
+from zo.directions import Directions, Key, Probe, Spec
+from zo.directions import directions as kind
 from zo.errors import ConfigError, Diverged, Idle, JournalError, ZOWarning
+from zo.fields import NonNegative, Range, Seed, problems_of
 from zo.kernels.adam_window import Moments
 from zo.kernels.formulas import Formula
 from zo.names import Parameters
 from zo.precision import check_eps, check_move, unseen
 from zo.weights import Rule, Weights, as_weights
 
-Rate = float | Callable[[int], float]
+Rate = Annotated[float, Range(ge=0)] | Callable[[int], float]
+Radius = Annotated[
+    float, Range(gt=0, of="the distance between the points that are compared; 1e-3 suits most models")
+]
 NO_DECAY = ("bias", "layer_norm", "layernorm", "norm.weight", "LayerNorm")
 IDLE_STEPS = 20  # of the beginning; a metric over few examples (objective=metric) can be equal for some
 _ROUNDING = -1  # the index of the key that names a step's rounding bits; directions count from 0
@@ -51,11 +57,15 @@ class Looker(Protocol):
     def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]: ...
 
 
+@dataclass(eq=False, kw_only=True)
 class Optimizer(ABC):
-    """State and checks that all methods share.
+    """Holds the fields, the state and the checks that all methods share.
 
-    params: Weights, a module, or named parameters.
-    lr: learning rate, a number or a function of the step (zo.schedules).
+    A method is a dataclass: its options are fields, whose closed sets and ranges stand in the annotations
+    (zo/fields.py). What it keeps is made in `begin`, its update is `_move`. A class is either abstract or final.
+
+    params: weights, a module, or named parameters.
+    lr: learning rate, a number or a function of the step (Schedule.over).
     weight_decay: λ; tensors whose name contains one of NO_DECAY are spared. The first three of them are those of
         MeZO's code for decoders; the others are the norms of Llama and RoBERTa, which its names miss.
     seed: names all random numbers together with step and index.
@@ -65,46 +75,69 @@ class Optimizer(ABC):
         of a coordinate together (Weights.elementwise); "matrix" all of a matrix together.
     state_tensors: fp32 tensors like θ that the method keeps, by its own name for them; part of every snapshot.
     replays_from: "losses" when the told losses determine the weights, "checkpoint" when they do not.
-    losses_per_step: how many floats `tell` takes. forward_passes, backward_passes: cost of a step.
     state_copies: numbers of 4 bytes kept between steps for each trained weight (2: two moments). State whose size is no
         multiple of the weights is added by `state_bytes`.
     skipped, idle: steps without a move because of such losses or gradients, or because the losses said nothing.
-    acts_when: arguments that have an effect under some values of the others alone, each with that condition, such as
+    acts_when: options that have an effect under some values of the others alone, each with that condition, such as
         {"horizon": "momentum != 0"}; all others always have one. Read from the source, so a literal.
+
+    Facts that the battery of tests asks every method for (tests/optimizers/test_battery.py):
+    one_sided: the loss at θ is one of the points of each slope, so that one that differs from the others is a slope.
+    looks_twice: what is evaluated second depends on the first losses, so `ask` names the first points alone.
+    tells_slopes: `tell` takes exact slopes behind the loss at θ, so a constant added to all means something.
+    moves_all: a step moves every trained tensor.
+    small_problem: options with which it descends a problem of a dozen weights, where its defaults are for millions.
     """
 
     acts_when: ClassVar[Mapping[str, str]] = {}
-    rule: Literal["direction", "element", "matrix"] = "direction"
+    small_problem: ClassVar[Mapping[str, Any]] = {}
+    rule = "direction"
     replays_from = "losses"
-    losses_per_step: int
-    forward_passes: int
     backward_passes = 0
-    state_copies: float = 0.0
+    state_copies = 0.0
+    one_sided = False
+    looks_twice = False
+    tells_slopes = False
+    moves_all = True
 
-    def __init__(self, params: Weights | Parameters, lr: Rate, weight_decay: float, seed: int, on_nan: str):
-        if not callable(lr) and not (math.isfinite(lr) and lr >= 0):
-            raise ConfigError(f"optimizer.lr = {lr} must be a finite number of at least 0.")
-        if not (math.isfinite(weight_decay) and weight_decay >= 0):
-            raise ConfigError(
-                f"optimizer.weight_decay = {weight_decay} must be a finite number of at least 0."
-            )
-        if not callable(lr) and lr * weight_decay > 1.0:
-            raise ConfigError(
-                f"optimizer.lr = {lr} times optimizer.weight_decay = {weight_decay} is the part of a weight that a "
-                "step takes away, and above 1, more than there is. Lower one of them."
-            )
-        check_int("seed", seed, -(1 << 63), most=(1 << 63) - 1)
-        if on_nan not in ("stop", "skip"):
-            raise ConfigError(f"on_nan = {on_nan!r} must be 'stop' or 'skip'.")
+    params: InitVar[Weights | Parameters] = field(kw_only=False)
+    lr: Rate = 1e-6
+    weight_decay: NonNegative = 0.0
+    # kw_only on the field itself: these are passed by the program, and no YAML of conf/optimizer names them.
+    seed: Seed = field(default=0, kw_only=True)
+    on_nan: Literal["stop", "skip"] = field(default="stop", kw_only=True)
+
+    def __post_init__(self, params: Weights | Parameters) -> None:
+        problems = list(problems_of(self, "optimizer.", outside=("seed", "on_nan"))) or list(self.problems())
+        if problems:
+            raise ConfigError("\n".join(problems))
         self.weights = as_weights(params)
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.seed = seed
-        self.on_nan = on_nan
         self.state_tensors: dict[str, dict[str, Tensor]] = {}
         self.skipped = 0
         self.idle = 0
         self._silent = 0  # steps from the first on whose losses said nothing
+        self.begin()
+
+    def problems(self) -> Iterator[str]:
+        """Yields a sentence for each combination of options that does not work; every option alone is in range."""
+        if not callable(self.lr) and self.lr * self.weight_decay > 1.0:
+            yield (
+                f"optimizer.lr = {self.lr} times optimizer.weight_decay = {self.weight_decay} is the part of a weight "
+                "that a step takes away, and above 1, more than there is. Lower one of them."
+            )
+
+    def begin(self) -> None:  # noqa: B027  most methods keep nothing
+        """Makes what the method keeps between steps; self.weights and all options are there."""
+
+    @property
+    @abstractmethod
+    def losses_per_step(self) -> int:
+        """The number of floats that `tell` takes."""
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes of a step."""
+        return self.losses_per_step
 
     def rate(self, t: int) -> float:
         """The learning rate of step t."""
@@ -152,12 +185,17 @@ class Optimizer(ABC):
             "or float32), or the data hold an example without a token to predict."
         )
 
+    def no_move(self, **seen: float) -> dict[str, float]:
+        """Counts a step whose losses say nothing, and returns what it saw."""
+        self.idle += 1
+        return seen
+
     def skipped_because(self) -> str:
         """The reason for the last skipped step, as a clause."""
         return "a loss is no finite number"
 
     def required_losses(self, losses: Sequence[float]) -> Sequence[float]:
-        """Those losses without which there is no move: all, but in methods that can leave a point be."""
+        """Returns the losses that must be finite for this step; by default all of them."""
         return losses
 
     @abstractmethod
@@ -193,38 +231,50 @@ class Optimizer(ABC):
             tensor.copy_(state[name])
 
 
+class DirectionKind:
+    """A field that takes a kind of direction by name, as a mapping with options or as an object, and holds the object.
+
+    What no kind can be made of is held as the ConfigError that says why, until all fields are checked together.
+    """
+
+    def __init__(self, default: Spec = "gaussian"):
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = "_" + name
+
+    @overload
+    def __get__(self, optimizer: None, owner: type) -> Spec: ...
+    @overload
+    def __get__(self, optimizer: object, owner: type) -> Directions: ...
+    def __get__(self, optimizer: object | None, owner: type) -> Spec | Directions:
+        return self.default if optimizer is None else vars(optimizer)[self.name]
+
+    def __set__(self, optimizer: object, value: Spec | Directions) -> None:
+        try:
+            vars(optimizer)[self.name] = value if isinstance(value, Directions) else kind(value)
+        except ConfigError as error:
+            vars(optimizer)[self.name] = error
+
+
+@dataclass(eq=False, kw_only=True)
 class Probing(Optimizer):
     """An optimizer that moves along sums of the directions of its own step.
 
-    eps: perturbation radius ε. n: number of directions a step.
+    eps: perturbation radius ε. n: number of directions a step. directions: their kind. Each is a field where it is an
+        option; a method with one kind of its own sets it in `begin`.
     settled: the first step of the size that most steps have, at which the size is judged; later than 0 after a warm-up.
     """
 
     settled = 0
+    eps = 1.0
+    n = 1
+    directions = DirectionKind()
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate,
-        eps: float,
-        n: int,
-        directions: Directions,
-        weight_decay: float,
-        seed: int,
-        on_nan: str,
-    ):
-        super().__init__(params, lr, weight_decay, seed, on_nan)
-        if not (math.isfinite(eps) and eps > 0):
-            raise ConfigError(
-                f"optimizer.eps = {eps} must be a finite number above 0: it is the distance between the points "
-                "that are compared. 1e-3 suits most models."
-            )
-        check_int("optimizer.n", n, 1, "direction a step")
-        self.eps = eps
-        self.n = n
-        self.directions = directions
-        self.state_tensors.update(directions.bind(self.weights))
-        check_eps(self.weights, eps)
+    def begin(self) -> None:
+        super().begin()
+        self.state_tensors.update(self.directions.bind(self.weights))
+        check_eps(self.weights, self.eps)
         self._moved = False
 
     def keys(self, t: int) -> list[Key]:
@@ -273,5 +323,8 @@ class Probing(Optimizer):
 
 
 def warn(message: str) -> None:
-    """A warning that points at whoever constructs the optimizer."""
-    warnings.warn(message, ZOWarning, stacklevel=3)
+    """Gives a warning that points at whoever constructs the optimizer."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("zo."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ZOWarning, stacklevel=level)

@@ -16,20 +16,19 @@ steps are these (ratios of 1.0000 to 1.0001 in 30 steps on one tensor), with los
 to 0.80 (t = 29) of theirs, for ζ then counts here and not there.
 """
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
-from zo.checks import two_betas
-from zo.directions import Spec
-from zo.errors import ConfigError
+from zo.fields import Count, Positive, Share
 from zo.kernels.formulas import Elements, Formula, Value, root
-from zo.names import Parameters
-from zo.optimizers.optimizer import Rate
-from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
+from zo.optimizers.optimizer import DirectionKind, Rate
+from zo.optimizers.twopoint import EitherSide, Sides
 
 
-class RAdaZO(TwoPoint):
+@final
+@dataclass(eq=False, kw_only=True)
+class RAdaZO(EitherSide):
     """Adam whose second moment is that of the momentum.
 
     n: K. zeta: ζ, inside the root. sides: "one" as in the paper, or "two".
@@ -38,26 +37,15 @@ class RAdaZO(TwoPoint):
     rule = "element"
     state_copies = 2.0  # m and v
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        n: int = 2,
-        betas: tuple[float, float] = (0.9, 0.999),
-        zeta: float = 1e-8,
-        sides: str = "one",
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        self.betas = two_betas(betas)
-        if not (math.isfinite(zeta) and zeta > 0):
-            raise ConfigError(f"optimizer.zeta = {zeta} must be above 0.")
-        super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
-        self.zeta = zeta
+    lr: Rate = 1e-6
+    n: Count = 2
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    zeta: Positive = 1e-8
+    sides: Sides = "one"
+    directions: DirectionKind = DirectionKind("gaussian")
+
+    def begin(self) -> None:
+        super().begin()
         self.state_tensors |= {"m": self.weights.zeros(), "v": self.weights.zeros()}
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:

@@ -11,29 +11,33 @@ move. s = 0.75 is quoted for the paper; we could not check it against its text. 
 rescaled.
 """
 
-from zo.names import Parameters
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+from zo.fields import Share
 from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class SparseMeZO(TwoPoint):
     """MeZO on the small weights.
 
     sparsity: s, share of every matrix that stays.
     """
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        n: int = 1,
-        sparsity: float = 0.75,
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        spec = {"kind": "sparse", "sparsity": sparsity}
-        super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
+    small_problem: ClassVar[Mapping[str, Any]] = {
+        "sparsity": 0.0
+    }  # else most of a small matrix stays where it is
+
+    lr: Rate = 1e-6
+    sparsity: Share = 0.75
+
+    def begin(self) -> None:
+        self.directions = {"kind": "sparse", "sparsity": self.sparsity}
+        super().begin()
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        return self.descend(t, losses, lr)

@@ -12,30 +12,30 @@ matrix are kept while they serve. Their code has r = 8, T0 = 2000, their README 
 The sign of QR is fixed (the diagonal of R is positive), so the subspace is one and Haar-distributed.
 """
 
-from zo.names import Parameters
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from zo.fields import Count, Steps
 from zo.optimizers.optimizer import Rate
 from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class SubZero(TwoPoint):
     """MeZO inside a subspace of every matrix.
 
     rank: r. refresh: T0, steps for which U and V stay.
     """
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        n: int = 1,
-        rank: int = 24,
-        refresh: int = 1000,
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        spec = {"kind": "subspace", "rank": rank, "every": refresh}
-        super().__init__(params, lr, eps, n, "two", spec, weight_decay, seed, on_nan)
+    lr: Rate = 1e-6
+    rank: Count = 24
+    refresh: Steps = 1000
+
+    def begin(self) -> None:
+        self.directions = {"kind": "subspace", "rank": self.rank, "every": self.refresh}
+        super().begin()
+
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        return self.descend(t, losses, lr)

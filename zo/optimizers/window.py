@@ -1,10 +1,12 @@
 """The last H steps of a run: what is needed to make their directions and gradients again."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from zo.directions import Directions
 from zo.errors import JournalError
 
 
@@ -42,3 +44,12 @@ class Window:
             )
         slopes = [tuple(row) for row in state["window:slopes"].tolist()]
         self.steps = list(zip(state["window:steps"].tolist(), slopes, strict=True))
+
+
+def refuse_stateful(method: str, directions: Directions, steps: int) -> Iterator[str]:
+    """Yields why a method cannot make the directions of its last steps again, where it cannot."""
+    if directions.stateful:
+        yield (
+            f"{method} makes the directions of its last {steps} steps again, and those of directions = "
+            f"{directions.name!r} depend on what they were made from then. Use gaussian or rademacher."
+        )

@@ -10,49 +10,36 @@ two fp32 copies of the trained weights. Steps that are skipped for their losses 
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
-from zo.checks import two_betas
-from zo.directions import Spec
-from zo.errors import ConfigError
+from zo.fields import Positive, Share
 from zo.kernels.formulas import Elements, Formula, Value, root
-from zo.names import Parameters
-from zo.optimizers.optimizer import Rate
-from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
+from zo.optimizers.optimizer import DirectionKind, Rate
+from zo.optimizers.twopoint import EitherSide
 
 
-class ZOAdam(TwoPoint):
+@final
+@dataclass(eq=False, kw_only=True)
+class ZOAdam(EitherSide):
     """Adam on the two-point estimate.
 
-    sides: "two" or "one". adam_eps: ε̂, beside √v̂; `eps` is the radius of the probes.
+    adam_eps: ε̂, beside √v̂; `eps` is the radius of the probes.
     """
 
     rule = "element"
     state_copies = 2.0  # m and v
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-5,
-        eps: float = 1e-3,
-        n: int = 1,
-        betas: tuple[float, float] = (0.9, 0.999),
-        adam_eps: float = 1e-8,
-        sides: str = "two",
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        self.betas = two_betas(betas)
-        if not (math.isfinite(adam_eps) and adam_eps > 0):
-            raise ConfigError(f"optimizer.adam_eps = {adam_eps} must be above 0.")
-        super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
-        self.adam_eps = adam_eps
+    lr: Rate = 1e-5
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    adam_eps: Positive = 1e-8
+    directions: DirectionKind = DirectionKind("gaussian")
+
+    def begin(self) -> None:
+        super().begin()
         self.moves = torch.zeros((), dtype=torch.int64, device="cpu")
         self.state_tensors |= {"m": self.weights.zeros(), "v": self.weights.zeros()}
 

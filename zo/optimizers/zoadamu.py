@@ -18,22 +18,22 @@ ends, at 20,000 steps, near α 0.01, β1 0.13 and β2 0.01, from step 1024 to 16
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, final
 
-from torch import Tensor
-
-from zo.checks import check_int
 from zo.directions import Gaussian, Probe
 from zo.directions.mixed import Mixed, beside
-from zo.errors import ConfigError
 from zo.estimators import central_difference
+from zo.fields import LONGEST, Positive, Range, Steps
 from zo.kernels.formulas import Elements, Formula, Value, root
-from zo.names import Parameters
-from zo.optimizers.optimizer import Probing, Rate
-from zo.weights import Weights
+from zo.optimizers.optimizer import Probing, Radius, Rate
+
+Remembered = Annotated[float, Range(gt=0, le=1, of="1 remembers nothing")]
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class ZOAdaMU(Probing):
     """SGD along directions that remember, divided by the size of their parts.
 
@@ -50,39 +50,33 @@ class ZOAdaMU(Probing):
     rule = "element"
     state_copies = 1.0  # m
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        alpha: float = 0.01,
-        beta1: float = 0.13,
-        beta2: float = 0.01,
-        warmup: int = 1024,
-        annealed: int = 16000,
-        sigma: float = 1e-8,
-        signed: bool = False,
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        for name, value in {"alpha": alpha, "beta1": beta1, "beta2": beta2}.items():
-            if not 0.0 < value <= 1.0:
-                raise ConfigError(f"optimizer.{name} = {value} must lie in (0, 1]; 1 remembers nothing.")
-        check_int("optimizer.warmup", warmup, 0, "steps")
-        began = f"steps: annealing ends after it began, at optimizer.warmup = {warmup}"
-        check_int("optimizer.annealed", annealed, warmup + 1, began)
-        if not (math.isfinite(sigma) and sigma > 0):
-            raise ConfigError(f"optimizer.sigma = {sigma} must be a finite number above 0.")
-        self.alpha, self.beta1, self.beta2 = alpha, beta1, beta2
-        self.warmup, self.annealed, self.sigma, self.signed = warmup, annealed, sigma, signed
+    lr: Rate = 1e-6
+    eps: Radius = 1e-3
+    alpha: Remembered = 0.01
+    beta1: Remembered = 0.13
+    beta2: Remembered = 0.01
+    warmup: Annotated[int, Range(ge=0, le=LONGEST, of="steps")] = 1024
+    annealed: Steps = 16000
+    sigma: Positive = 1e-8
+    signed: bool = False
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if self.annealed <= self.warmup:
+            yield (
+                f"optimizer.annealed = {self.annealed} must be a whole number of at least {self.warmup + 1} steps: "
+                f"annealing ends after it began, at optimizer.warmup = {self.warmup}."
+            )
+
+    def begin(self) -> None:
         self.normal = Gaussian()
-        m: dict[str, Tensor] = {}
-        super().__init__(params, lr, eps, 1, Mixed(self.normal, self._mix, m), weight_decay, seed, on_nan)
-        m.update(self.weights.zeros())
-        self.state_tensors["m"] = m
-        self.losses_per_step = self.forward_passes = 2
+        self.state_tensors["m"] = self.weights.zeros()
+        self.directions = Mixed(self.normal, self._mix, self.state_tensors["m"])
+        super().begin()
+
+    @property
+    def losses_per_step(self) -> int:
+        return 2
 
     def anneal(self, t: int, end: float) -> float:
         """1, then a half cosine, then `end`."""

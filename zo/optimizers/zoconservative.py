@@ -17,37 +17,32 @@ moves where the losses are equal (stays at θ here).
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
-from zo.directions import Probe, Spec
-from zo.names import Parameters
-from zo.optimizers.optimizer import Looker, Rate
-from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
+from zo.directions import Probe
+from zo.optimizers.optimizer import DirectionKind, Looker, Rate
+from zo.optimizers.twopoint import EitherSide
 
 
-class ZOConservative(TwoPoint):
-    """A step of ZO-SGD, a step the other way or none, whichever has the least loss.
+@final
+@dataclass(eq=False, kw_only=True)
+class ZOConservative(EitherSide):
+    """A step of ZO-SGD, a step the other way or none, whichever has the least loss."""
 
-    sides: "two" or "one".
-    """
+    looks_twice = True
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        n: int = 1,
-        sides: str = "two",
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
-        self.first_look = self.forward_passes
-        self.losses_per_step = self.forward_passes = self.first_look + (2 if sides == "one" else 3)
+    lr: Rate = 1e-6
+    directions: DirectionKind = DirectionKind("gaussian")
+
+    @property
+    def first_look(self) -> int:
+        """Losses at the points of `ask`."""
+        return super().losses_per_step
+
+    @property
+    def losses_per_step(self) -> int:
+        return self.first_look + (2 if self.one_sided else 3)
 
     def step(self, t: int, batch: Any, look: Looker, lr: float | None = None) -> list[float]:
         lr = self.rate(t) if lr is None else lr
@@ -59,7 +54,7 @@ class ZOConservative(TwoPoint):
             ]  # no slope, no second look
         slopes = self.slopes(first)
         points = [Probe(self.terms(t, slopes, scale)) for scale in (-lr, lr)]
-        return first + look(points if self.sides == "one" else [Probe(), *points], batch)
+        return first + look(points if self.one_sided else [Probe(), *points], batch)
 
     def required_losses(self, losses: Sequence[float]) -> Sequence[float]:
         """Those of ĝ and at θ; of the two candidates one that is no number is not taken."""
@@ -67,7 +62,7 @@ class ZOConservative(TwoPoint):
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         first, second = losses[: self.first_look], losses[self.first_look :]
-        here, *candidates = second if self.sides == "two" else (first[0], *second)
+        here, *candidates = (first[0], *second) if self.one_sided else second
         there, back = (loss if math.isfinite(loss) else math.inf for loss in candidates)
         slopes = self.slopes(first)
         best, way = min((here, 0.0), (there, -1.0), (back, 1.0), key=lambda point: point[0])

@@ -9,43 +9,29 @@ through m).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
-from zo.directions import Spec
-from zo.errors import ConfigError
+from zo.fields import Share
 from zo.kernels.formulas import Elements, Formula, Value
-from zo.names import Parameters
-from zo.optimizers.optimizer import Rate
-from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
+from zo.optimizers.optimizer import DirectionKind, Rate
+from zo.optimizers.twopoint import EitherSide
 
 
-class ZOMomentum(TwoPoint):
-    """SGD with momentum β on the two-point estimate.
-
-    sides: "two" or "one".
-    """
+@final
+@dataclass(eq=False, kw_only=True)
+class ZOMomentum(EitherSide):
+    """SGD with momentum β on the two-point estimate."""
 
     rule = "element"
     state_copies = 1.0  # m
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-7,
-        eps: float = 1e-3,
-        n: int = 1,
-        momentum: float = 0.9,
-        sides: str = "two",
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        if not 0.0 <= momentum < 1.0:
-            raise ConfigError(f"optimizer.momentum = {momentum} must lie in [0, 1).")
-        super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
-        self.momentum = momentum
+    lr: Rate = 1e-7
+    momentum: Share = 0.9
+    directions: DirectionKind = DirectionKind("gaussian")
+
+    def begin(self) -> None:
+        super().begin()
         self.state_tensors["m"] = self.weights.zeros()
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:

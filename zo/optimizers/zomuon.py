@@ -15,23 +15,24 @@ every direction and moves along the last; here all directions of a step share it
 """
 
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from zo.directions import Explicit, Key, Projected
 from zo.directions.lowrank import is_matrix, matrix_shape
-from zo.errors import ConfigError
 from zo.estimators import forward_difference
-from zo.names import Parameters
-from zo.optimizers.optimizer import Probe, Probing, Rate
-from zo.weights import Weights
+from zo.fields import Count, NonNegative, Steps
+from zo.optimizers.optimizer import Probe, Probing, Radius, Rate
 
 _STEP = (3.4445, -4.7750, 2.0315)  # Muon's quintic (Jordan et al., 2024)
 
 
+@final
+@dataclass(eq=False, kw_only=True)
 class ZOMuon(Probing):
     """N one-sided directions in a subspace, orthogonalised matrix by matrix.
 
@@ -40,29 +41,27 @@ class ZOMuon(Probing):
 
     rule = "matrix"
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-2,
-        eps: float = 1e-3,
-        n: int = 4,
-        rank: int = 64,
-        nu: int = 100,
-        vectors: float = 1e-5,
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        if not (math.isfinite(vectors) and vectors >= 0.0):
-            raise ConfigError(f"optimizer.vectors = {vectors} must be a finite number of at least 0.")
-        super().__init__(params, lr, eps, n, Projected(rank, nu), weight_decay, seed, on_nan)
-        self.kind = cast(Projected, self.directions)
-        self.vectors = vectors
+    one_sided = True
+    small_problem: ClassVar[Mapping[str, Any]] = {"vectors": 1.0}  # else the vectors hardly move
+
+    lr: Rate = 1e-2
+    eps: Radius = 1e-3
+    n: Count = 4
+    rank: Count = 64
+    nu: Steps = 100
+    vectors: NonNegative = 1e-5
+
+    def begin(self) -> None:
+        self.kind = Projected(self.rank, self.nu)
+        self.directions = self.kind
+        super().begin()
         shapes = [matrix_shape(t) for t in self.weights.tensors.values() if is_matrix(t)]
         # The root mean square entry of P msign(ĝ), where it is largest: ‖P msign(ĝ)‖² is about the rank.
-        self._entry = max((math.sqrt(min(rank, m, n) / (m * n)) for m, n in shapes), default=0.0)
-        self.losses_per_step = self.forward_passes = n + 1
+        self._entry = max((math.sqrt(min(self.rank, m, n) / (m * n)) for m, n in shapes), default=0.0)
+
+    @property
+    def losses_per_step(self) -> int:
+        return self.n + 1
 
     def ask(self, t: int) -> list[Probe]:
         return [Probe(), *(Probe(((key, self.eps),)) for key in self.keys(t))]
@@ -71,8 +70,7 @@ class ZOMuon(Probing):
         slopes = [forward_difference(loss, losses[0], self.eps) for loss in losses[1:]]
         seen = {"loss": losses[0], "projected_gradient": math.sqrt(math.fsum(p * p for p in slopes) / self.n)}
         if not any(slopes):
-            self.idle += 1
-            return seen
+            return self.no_move(**seen)
         terms = [(key, p / self.n) for key, p in zip(self.keys(t), slopes, strict=True)]
 
         def direction(name: str) -> Tensor | tuple[Tensor, Tensor]:

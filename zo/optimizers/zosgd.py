@@ -7,30 +7,21 @@ With two sides this is MeZO, bit for bit. With one side the loss at θ serves al
 instead of 2n, and an error of order ε instead of ε². No state. The authors' code has both, two sides by default.
 """
 
-from zo.directions import Spec
-from zo.names import Parameters
-from zo.optimizers.optimizer import Rate
-from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from zo.optimizers.optimizer import DirectionKind, Rate
+from zo.optimizers.twopoint import EitherSide
 
 
-class ZOSGD(TwoPoint):
-    """Plain SGD on the two-point estimate.
+@final
+@dataclass(eq=False, kw_only=True)
+class ZOSGD(EitherSide):
+    """Plain SGD on the two-point estimate."""
 
-    sides: "two" or "one".
-    """
+    lr: Rate = 1e-6
+    directions: DirectionKind = DirectionKind("gaussian")
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        n: int = 1,
-        sides: str = "two",
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
+    def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
+        return self.descend(t, losses, lr)

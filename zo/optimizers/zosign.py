@@ -10,48 +10,33 @@ n + 1 forward passes. An ĝ of 0 has the sign 0.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
 
-from zo.directions import Spec
-from zo.errors import ConfigError
 from zo.kernels.formulas import Elements, Formula, Value, sign
-from zo.names import Parameters
-from zo.optimizers.optimizer import Rate
-from zo.optimizers.twopoint import TwoPoint
-from zo.weights import Weights
+from zo.optimizers.optimizer import DirectionKind, Rate
+from zo.optimizers.twopoint import EitherSide
 
 
-class ZOSign(TwoPoint):
+@final
+@dataclass(eq=False, kw_only=True)
+class ZOSign(EitherSide):
     """The sign of the two-point estimate.
 
-    sign: "element" as in the paper, "scalar" as in the authors' code. sides: "two" or "one".
+    sign: "element" as in the paper, "scalar" as in the authors' code.
     """
 
     acts_when: ClassVar[Mapping[str, str]] = {
         "sign": "n > 1 or directions not in ('rademacher', {'kind': 'rademacher'})"
     }
 
-    def __init__(
-        self,
-        params: Weights | Parameters,
-        lr: Rate = 1e-6,
-        eps: float = 1e-3,
-        n: int = 1,
-        sign: str = "element",
-        sides: str = "two",
-        directions: Spec = "gaussian",
-        weight_decay: float = 0.0,
-        *,
-        seed: int = 0,
-        on_nan: str = "stop",
-    ):
-        if sign not in ("element", "scalar"):
-            raise ConfigError(
-                f"optimizer.sign = {sign!r} must be 'element' (the paper) or 'scalar' (the authors' code)."
-            )
-        super().__init__(params, lr, eps, n, sides, directions, weight_decay, seed, on_nan)
-        self.sign = sign
-        self.rule: Literal["direction", "element", "matrix"] = "element" if sign == "element" else "direction"
+    lr: Rate = 1e-6
+    sign: Literal["element", "scalar"] = "element"
+    directions: DirectionKind = DirectionKind("gaussian")
+
+    def begin(self) -> None:
+        super().begin()
+        self.rule = "element" if self.sign == "element" else "direction"
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)
