@@ -27,7 +27,7 @@ ALONE = "mezo + a."
 @final
 @dataclass(eq=False, kw_only=True)
 class NoiseAlone(TwoPoint):
-    """MeZO that creates the directions of its last `window` steps at each step, as AdaMeZO does, and uses one."""
+    """MeZO that creates the directions of its last `remembered` steps at each step, as AdaMeZO does, and uses one."""
 
     directions: DirectionKind = DirectionKind("gaussian")
     remembered: Count = 10

@@ -27,33 +27,31 @@ ROOT = Path(__file__).parents[1]
 SHOWN = 40  # tries that are listed by name
 
 HEAD = """\
-# What runs survive
+# Reliability
 
 Made by `python -m benchmarks.reliability --seed {seed}{every} --out docs/reliability.md` on {date}: {tries:,} tries,
-of which {wrong} came out otherwise than they must, in {seconds:.0f} seconds of one core ({wall:.0f} by the clock;
+of which {wrong} failed, in {seconds:.0f} seconds of one core ({wall:.0f} by the clock;
 {machine}, torch {torch}).
 
-A try disturbs a run of four steps and then gives the same command again. It counts as right only if `result.json`,
-every row of `metrics.jsonl` and the names of all files are those of a run that nobody disturbed, apart from times and
-memory. Commands that only read must answer with an exit code and a sentence, tell of the other run beside the damaged
-one, and change nothing.
+A try disturbs a run of four steps and then reruns the same command. It passes only if `result.json`, every row of
+`metrics.jsonl` and the names of all files equal those of an undisturbed run, apart from times and memory. Commands that
+only read must answer with an exit code and a sentence, still report the other, undamaged run, and change nothing.
 
 | what was done | tries | wrong |
 |---|--:|--:|
 """
 TAIL = """
-- **Crash, I/O error**: the process is killed before, within or behind its n-th file operation below the run's folder,
-  or that operation raises ENOSPC or EIO; n runs through every operation (with `--every N` through each N-th), for each
-  kind of `replays_from`.
-- **Two futures**: a journal is cut after each record and goes on at another learning rate, as a budget of time makes
-  it; then the run is resumed with and without the snapshots that the first future left.
+- **Crash, I/O error**: the process is killed before, during or after its n-th file operation below the run's folder, or
+  that operation raises ENOSPC or EIO. n takes every value (with `--every N` each N-th), for each kind of `replays_from`.
+- **Two futures**: a journal is cut after each record and continued at another learning rate, as a budget of time may do.
+  Then the run is resumed with and without the snapshots of the first continuation.
 - **Damaged file**: config.yaml, journal, metrics.jsonl, result.json, status.json, provenance.json and lock, each empty,
   half, `[]`, `{}`, `null`, not UTF-8, with a bad line in the middle, and with one bit flipped.
-- **Small disk**: a tmpfs of so many KiB, which is enlarged before the same command is given again.
-- **Fuzzed**: overrides and rows of data that are nonsense must be refused with exit code 2, or run.
-- **torch's default dtype, load_state_dict**: every method of conf/optimizer, against the bits of the usual order.
+- **Small disk**: a tmpfs of that many KiB, which is enlarged before the same command is rerun.
+- **Fuzzed**: nonsense overrides and rows of data must be refused with exit code 2, or run.
+- **torch's default dtype, load_state_dict**: every method of conf/optimizer, compared with the bits of the usual order.
 
-Not tried: a power cut (files are synced before they take their name; nobody pulled a plug), NFS, a GPU.
+Not tried: a power cut (files are synced before they are renamed, but nobody pulled a plug), NFS, a GPU.
 """
 
 

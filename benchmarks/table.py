@@ -13,17 +13,18 @@ _HEAD = """# Benchmarks
 
 Written by `make bench` from `benchmarks/results/*.json`; do not edit.
 
-A step of zo over as many plain forwards, with the same positions and loss head, as the step has: 1.00 is the price
-of the forwards alone. Medians of interleaved rounds; where a bracket follows, the quartiles. Random-weight OPT, all
-weights trained, loss over all positions. On one CPU thread the times are the process's own CPU seconds, which other
-programs disturb least, but not little: they share caches and memory. Targets are those of the project's plan; recipe is
-the same step as published (`benchmarks/recipe.py`: weights walked in place, torch's generator, a pass a direction).
+The numbers compare the time of a step of zo with the time of its forward passes alone (same positions, same loss
+head): 1.00 means that the rest of the step is free. They are medians of interleaved rounds, with the quartiles in
+brackets. The model is OPT with random weights; all weights are trained, and the loss is over all positions. On one CPU
+thread the times are the process's own CPU seconds. Other programs disturb these least, but they share caches and memory.
+Targets are those of the project's plan. "Recipe" is the same step as the papers' code takes it (`benchmarks/recipe.py`:
+weights walked in place, torch's generator, one pass for each direction).
 
 """
 _NO_GPU = """## GPU
 
-Not run: none was at hand. Ready to run. What can be tried without one was: the commands on a CPU, the kernels' numbers
-in Triton's interpreter, and their compilation for an H100.
+No GPU was available, so nothing here has run on one. Tested without one: the commands on a CPU, the kernels' numbers in
+Triton's interpreter, and their compilation for an H100. To run them on a GPU:
 
     python -m benchmarks.run --device cuda --sizes 1.3b 13b --tokens 16x64 16x300 --dtypes bfloat16 \\
         --only fzoo mezo --pairs 7
@@ -99,8 +100,9 @@ def _memory(rows: Rows) -> str:
     if not rows:
         return ""
     text = (
-        "Peak memory of a step over that of a forward, weights and what the method keeps between steps included, one"
-        " probe after another.\nA star: the step needs more beside these than the forward and the largest tensor.\n\n"
+        "Peak memory of a step over that of a forward pass. Both include the weights; the step includes the method's"
+        " state.\nProbes are evaluated one by one. A star marks a step that needs more than the forward pass, the"
+        " state and the largest tensor.\n\n"
     )
     return text + _pivot(rows, ("method", "noise"), lambda row: (row["method"], _noise(row)), _peak)
 
@@ -138,7 +140,7 @@ def _adamezo(rows: Rows) -> str:
         if "peak_memory_over_forward" in row and "peak_memory_over_forward" in other:
             line += f", memory {row['peak_memory_over_forward'] / other['peak_memory_over_forward']:.3f}"
         lines.append(line + "\n")
-    head = "AdaMeZO's step over MeZO's with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
+    head = "Time of AdaMeZO's step over that of MeZO's, with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
     return head + "".join(lines) if lines else ""
 
 

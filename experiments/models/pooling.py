@@ -18,7 +18,7 @@ class MeanPooled(nn.Module):
     """An encoder and a linear head on the mean of its last hidden states over the attention mask.
 
     A new head is zero: it knows nothing, and while it is small the losses of probes differ by the head's part
-    of a direction alone, not by the encoder's (LOG.md, 2026-11-22).
+    of a direction alone, not by the encoder's (docs/findings.md, 2026-11-22).
     """
 
     def __init__(self, encoder: PreTrainedModel, classes: int) -> None:
