@@ -6,30 +6,35 @@ That row separates the two prices of AdaMeZO's moments: making the directions of
 import gc
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import final
 
 import torch
 
 from benchmarks import cases
 from benchmarks.cases import Case
 from benchmarks.measure import clock
+from zo.fields import Count
 from zo.look import ModuleLook
-from zo.optimizers import MeZO, Optimizer
+from zo.optimizers import Optimizer
+from zo.optimizers.optimizer import DirectionKind
+from zo.optimizers.twopoint import TwoPoint
 from zo.weights import Weights
 
 ALONE = "mezo + a."
 
 
-class NoiseAlone(MeZO):
-    """MeZO that makes the directions of its last `window` steps at each step, as AdaMeZO does, and uses one."""
+@final
+@dataclass(eq=False, kw_only=True)
+class NoiseAlone(TwoPoint):
+    """MeZO that makes the directions of its last `remembered` steps at each step, as AdaMeZO does, and uses one."""
 
-    def __init__(self, params: Any, window: int, **more: Any):
-        super().__init__(params, **more)
-        self.remembered = window
+    directions: DirectionKind = DirectionKind("gaussian")
+    remembered: Count = 10
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        values = super()._move(t, losses, lr)
-        # MeZO's own move has made the newest step's.
+        values = self.descend(t, losses, lr)
+        # The move has made the newest step's.
         for name in self.weights.tensors:
             for step in range(max(0, t - self.remembered + 1), t):
                 for key in self.keys(step):
@@ -63,4 +68,4 @@ def seconds_of(
 def _optimizer(name: str, case: Case, network: torch.nn.Module, window: int) -> Optimizer:
     if name != ALONE:
         return cases.optimizer(case, network, "auto")
-    return NoiseAlone(Weights(network, kernels="auto"), window, lr=cases.LR, eps=cases.EPS)
+    return NoiseAlone(Weights(network, kernels="auto"), remembered=window, lr=cases.LR, eps=cases.EPS)

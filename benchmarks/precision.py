@@ -50,7 +50,7 @@ def measure(overrides: list[str], update: str, steps: int, every: int) -> dict[s
     return {
         "method": session.method,
         "update": update,
-        "lr": composed.config["optimizer"]["lr"],
+        "lr": composed.config.optimizer.lr,
         "steps": steps,
         "cosine": round(statistics.median(cosines), 4),
         "length_ratio": round(statistics.median(ratios), 4),
@@ -80,9 +80,9 @@ def compare(change: dict[str, Tensor], meant: dict[str, Tensor]) -> tuple[float,
 def _meant(session: Session, before: dict[str, Tensor], t: int, told: list[float]) -> dict[str, Tensor]:
     """The change of the same method, stateless between steps, told the same on fp32 weights."""
     copies = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in before.items()}
-    arguments = {k: v for k, v in session.config["optimizer"].items() if k not in ("_target_", "lr")}
+    arguments = {k: v for k, v in session.config.optimizer.options.items() if k != "lr"}
     twin: Optimizer = type(session.optimizer)(  # pyright: ignore  # concrete methods take these
-        Weights(list(copies.items())), lr=session.optimizer.rate(t), seed=session.config["seed"], **arguments
+        Weights(list(copies.items())), lr=session.optimizer.rate(t), seed=session.config.seed, **arguments
     )
     twin.tell(t, told)
     return _difference({name: copy.detach() for name, copy in copies.items()}, before)

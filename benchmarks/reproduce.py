@@ -20,11 +20,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from experiments.commands.expected import expected
 from experiments.config.compose import compose
 from experiments.config.problems import did_you_mean, listing
+from experiments.config.run_config import RunConfig
 from experiments.papers import Published
 from experiments.report.cells import cells_of
 from experiments.report.published import Beside, compare
@@ -151,7 +151,7 @@ def reproduce(name: str, overrides: Sequence[str], runs: Path, minutes: float) -
         return code
     if (code := launch([*row.overrides, *_own(runs), *overrides])) != 0:
         return 2 if code == 2 else 1
-    ran = [run for run in read_runs([runs]) if run.setting == setting_key(config)]
+    ran = [run for run in read_runs([runs]) if run.setting == setting_key(config.recorded())]
     (beside,) = compare(cells_of(ran), [number])
     _write(runs / "verdict.json", name, row, beside, ran)
     print(sentence(row, beside))
@@ -162,7 +162,7 @@ def _own(runs: Path) -> list[str]:
     return [f"paths.runs={runs}", "save=false"]
 
 
-def _config(row: Row, overrides: Sequence[str], runs: Path) -> dict[str, Any]:
+def _config(row: Row, overrides: Sequence[str], runs: Path) -> RunConfig:
     """The checked configuration. Raises ConfigError with all that is wrong."""
     composed = compose([*row.overrides, *_own(runs), *overrides])
     if composed.problems or composed.config is None:
@@ -170,7 +170,7 @@ def _config(row: Row, overrides: Sequence[str], runs: Path) -> dict[str, Any]:
     return composed.config
 
 
-def _published(row: Row, config: Mapping[str, Any]) -> Published:
+def _published(row: Row, config: RunConfig) -> Published:
     """The row's number. Raises ConfigError where overrides have made another run of it."""
     numbers = [n for n in expected(config) if (n.paper, n.table) == (row.paper, row.table)]
     if not numbers:
@@ -181,11 +181,11 @@ def _published(row: Row, config: Mapping[str, Any]) -> Published:
     return numbers[0]
 
 
-def _check_device(config: Mapping[str, Any]) -> None:
+def _check_device(config: RunConfig) -> None:
     """Raises ConfigError where a model that wants a GPU would run on a CPU by oversight."""
     import torch
 
-    wants = config["model"]["resources"]["gpus"] > 0 and config["model"]["device"] == "auto"
+    wants = config.model.resources.gpus > 0 and config.model.device == "auto"
     if wants and not torch.cuda.is_available():
         raise ConfigError(
             "No GPU is here, on which this row would take minutes; on a CPU it takes days. Run it where there is one, "

@@ -16,7 +16,7 @@ Written by `make bench` from `benchmarks/results/*.json`; do not edit.
 The numbers compare the time of a step of zo with the time of its forward passes alone (same positions, same loss
 head): 1.00 means that the rest of the step is free. They are medians of interleaved rounds, with the quartiles in
 brackets. The model is OPT with random weights; all weights are trained, and the loss is over all positions. On one CPU
-thread the times are the process's own CPU seconds. Other programs disturb these least, but they share caches and memory.
+thread the times are the process's own CPU seconds. Other programs disturb these least, but share caches and memory.
 Targets are those of the project's plan. "Recipe" is the same step as the papers' code takes it (`benchmarks/recipe.py`:
 weights walked in place, torch's generator, one pass for each direction).
 
@@ -84,8 +84,9 @@ def _target(row: Row) -> str:
 
 def _methods(rows: Rows) -> str:
     """Every method's step over its forwards: a line a method, a column a model, batch and dtype."""
-    return "Time of a step over its forward passes, for every method with its own directions and defaults:\n\n" + _pivot(
-        rows, ("method", "noise", "passes"), _method, lambda row: f"{row['step_over_forwards']:.2f}"
+    return (
+        "Time of a step over its forward passes, every method with its own directions and defaults:\n\n"
+        + _pivot(rows, ("method", "noise", "passes"), _method, lambda row: f"{row['step_over_forwards']:.2f}")
     )
 
 
@@ -140,7 +141,9 @@ def _adamezo(rows: Rows) -> str:
         if "peak_memory_over_forward" in row and "peak_memory_over_forward" in other:
             line += f", memory {row['peak_memory_over_forward'] / other['peak_memory_over_forward']:.3f}"
         lines.append(line + "\n")
-    head = "Time of AdaMeZO's step over that of MeZO's, with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
+    head = (
+        "AdaMeZO's step over MeZO's, time with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
+    )
     return head + "".join(lines) if lines else ""
 
 

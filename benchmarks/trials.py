@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from experiments.__main__ import main as beside
 from experiments.commands.launch import _run as command
 from experiments.commands.launch import main as launch
 from experiments.config.compose import compose
+from experiments.config.run_config import RunConfig
 
 SMALL = (
     "task.train=8", "task.dev=4", "task.test=4", "batch.size=2", "budget.steps=4", "stop.every=2", "save=false",
@@ -47,14 +48,14 @@ class Try:
     problem: str | None = None
 
 
-def configuration(runs: Path, *overrides: str) -> dict[str, Any]:
+def configuration(runs: Path, *overrides: str) -> RunConfig:
     """A run's configuration below a folder of its own, with the paths of a launcher left out."""
-    config = dict(_composed(overrides))
-    return {**config, "paths": {**config["paths"], "runs": str(runs)}}
+    config = _composed(overrides)
+    return replace(config, paths=replace(config.paths, runs=str(runs)))
 
 
 @functools.cache
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+def _composed(overrides: tuple[str, ...]) -> RunConfig:
     composed = compose([*SMALL, *overrides])
     assert composed.config is not None, composed.problems
     return composed.config
@@ -222,7 +223,7 @@ class Trials:
         """Two finished runs."""
         runs = self.runs()
         for seed in (0, 1):
-            config: dict[str, object] = {**configuration(runs, *SETTINGS["losses"]), "seed": seed}
+            config = configuration(runs, *SETTINGS["losses"]).with_seed(seed)
             assert child(functools.partial(command, config, False)).code == 0
         return runs
 
@@ -284,7 +285,7 @@ class Trials:
         draw = random.Random(self.seed)
         keys = [
             key
-            for key in _flat(_composed(()))
+            for key in _flat(_composed(()).recorded())
             if not key.startswith(("launcher", "cluster", "tracker", "paths"))
         ]
         for number in range(60):
@@ -301,7 +302,7 @@ class Trials:
             yield Try("fuzzed rows", f"seed {self.seed}, data {number}", complaint(outcome, (0, 2)))
 
 
-COMMANDS: dict[str, Callable[[Path, Path, dict[str, Any]], int]] = {
+COMMANDS: dict[str, Callable[[Path, Path, RunConfig], int]] = {
     "status": lambda runs, folder, config: beside(["status", str(runs)]),
     "watch": lambda runs, folder, config: beside(["watch", str(runs), "--once"]),
     "report": lambda runs, folder, config: beside(["report", str(runs)]),

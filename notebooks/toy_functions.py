@@ -116,11 +116,11 @@ class Published(TwoPoint):
         super().apply_rule(t, seen, keys, lr)
 
 
-class PublishedMeZO(Published, MeZO):
+class PublishedMeZO(Published, MeZO):  # pyright: ignore[reportGeneralTypeIssues]  # the authors' rounding, for one figure
     """MeZO in that arithmetic."""
 
 
-class PublishedAdaMeZO(Published, AdaMeZO):
+class PublishedAdaMeZO(Published, AdaMeZO):  # pyright: ignore[reportGeneralTypeIssues]
     """AdaMeZO in that arithmetic: the moments in fp32, newest step first, each product from left to right."""
 
     def _move_by_ratio(self, t: int, lr: float) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.config.run_id import trains
+from experiments.config.run_id import Config, as_mapping, trains
 from experiments.display.sparkline import Curve
 from experiments.rundir.metric_rows import AXES, rank_key, selected_by
 
@@ -36,14 +36,15 @@ class Goal:
     select_by: str = "metric"
 
 
-def goal_of(config: Mapping[str, Any]) -> Goal:
+def goal_of(config: Config) -> Goal:
     """The budget of a configuration."""
     if not trains(config):
         return Goal()
-    budget = config["budget"]
+    values = as_mapping(config)
+    budget = values["budget"]
     minutes = budget["minutes"]
     seconds = None if minutes is None else 60 * minutes
-    return Goal(budget["steps"], budget["forward_passes"], seconds, selected_by(config))
+    return Goal(budget["steps"], budget["forward_passes"], seconds, selected_by(values))
 
 
 class Pace:

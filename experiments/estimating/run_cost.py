@@ -8,16 +8,14 @@ To the weights come the optimizer's own state (`Optimizer.state_bytes`), the fp3
 Two things are assumed: how long a row is, unless it is said, and how fast a GPU computes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
-from experiments.config.task_config import TaskConfig
+from experiments.config.peft_config import Mode, Prefix, Prompt
+from experiments.config.run_config import RunConfig
 from experiments.estimating.memory import Run, weight_bytes
 from experiments.models.refusals import check_model
 from experiments.models.shapes import skeleton
@@ -89,30 +87,30 @@ class Estimate:
     inference: int
 
 
-def estimate(config: Mapping[str, Any], *, tokens: int | None = None) -> Estimate:
+def estimate(config: RunConfig, *, tokens: int | None = None) -> Estimate:
     """What the run of a checked configuration needs.
 
     tokens: of the longest row; None takes the task's from a table. Raises ConfigError for a hub model that is
     neither here nor in the table of shapes, and for what `build` would refuse without data or weights.
     """
-    choice = read(ModelConfig, config["model"], "model")
-    task = read(TaskConfig, config["task"], "task")
-    check_model(choice, config["peft"]["name"], Path(config["paths"]["models"]))
+    choice = config.model
+    task = config.task
+    check_model(choice, config.peft.name, Path(config.paths.models))
     optimizer = trial_optimizer(config)
     loaded = attach(
-        skeleton(choice, class_count(task), Path(config["paths"]["models"])), _without_data(config["peft"])
+        skeleton(choice, class_count(task), Path(config.paths.models)), _without_data(config.peft)
     )
     longest, options, span = SIZES.get(task.name, OTHERS)
     length = min(tokens or task.max_length or longest, loaded.context)
     options = len(task.options) if task.options else options
     run = Run(loaded, task, optimizer, length, options, span)
-    sizes = config["batch"]["size"], config["batch"]["micro"], config["evaluate"]["batch"]
+    sizes = config.batch.size, config.batch.micro, config.evaluate.batch
     rows = min(sizes[0], sizes[1] or sizes[0])
     cpu = _on_cpu(choice)
-    probes = run.probes(config["probes_per_forward"], rows, cpu)
+    probes = run.probes(config.probes_per_forward, rows, cpu)
     weights, masters, moments = (
         weight_bytes(loaded, choice.quantization),
-        run.masters(config["update"]),
+        run.masters(config.update),
         run.moments(),
     )
     step = run.training(rows, probes, cpu)
@@ -140,9 +138,9 @@ def estimate(config: Mapping[str, Any], *, tokens: int | None = None) -> Estimat
     )
 
 
-def _without_data(peft: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_data(peft: Mode) -> Mode:
     """Virtual tokens take their first values from the model's numbers, which are not there."""
-    return {**peft, "init": "random"} if "init" in peft else peft
+    return replace(peft, init="random") if isinstance(peft, Prefix | Prompt) else peft
 
 
 def _on_cpu(choice: ModelConfig) -> bool:
@@ -150,10 +148,10 @@ def _on_cpu(choice: ModelConfig) -> bool:
     return choice.device == "cpu" or (choice.device == "auto" and choice.resources.gpus == 0)
 
 
-def _hours(config: Mapping[str, Any], run: Run, size: int) -> float:
+def _hours(config: RunConfig, run: Run, size: int) -> float:
     """GPU-hours of training and evaluation by RATES and BANDWIDTH; a budget of minutes is what it says."""
-    if config["budget"]["minutes"] is not None:
-        return config["budget"]["minutes"] / 60
+    if config.budget.minutes is not None:
+        return config.budget.minutes / 60
     optimizer, task = run.optimizer, run.task
     parameters = list(run.loaded.model.parameters())
     numbers, size_bytes = sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters)
@@ -166,7 +164,7 @@ def _hours(config: Mapping[str, Any], run: Run, size: int) -> float:
     steps = budgeted_steps(config, optimizer)
     cost = optimizer.forward_passes + BACKWARD_COST * optimizer.backward_passes
     training = seconds(size * (1 if run.answer else each), 1) * cost * steps
-    looks = steps // config["stop"]["every"] if config["stop"]["every"] else LOOKS
+    looks = steps // config.stop.every if config.stop.every else LOOKS
     examples = looks * task.dev + 2 * task.test
     new = task.max_new_tokens if task.generated else 1
-    return (training + seconds(examples * each, examples / config["evaluate"]["batch"] * new)) / 3600
+    return (training + seconds(examples * each, examples / config.evaluate.batch * new)) / 3600

@@ -10,9 +10,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.config.combinations import missing_packages
 from experiments.config.compose import compose
 from experiments.config.expand import expand, replaced
 from experiments.config.problems import Problem
+from experiments.config.run_config import RunConfig
 from experiments.launching.search_space import Space, read_space
 from experiments.launching.sweep_file import read_sweep
 
@@ -48,7 +50,7 @@ class Checked:
     """
 
     name: str
-    runs: list[tuple[list[str], dict[str, Any]]] = field(default_factory=list)
+    runs: list[tuple[list[str], RunConfig]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     space: Space | None = None
 
@@ -61,13 +63,13 @@ def check(asked: Asked) -> Checked:
     wrong = Tally(len(sweep))
     for overrides in sweep:
         composed = compose(overrides, trees)
-        for problem in composed.problems:
+        for problem in [*composed.problems, *missing_packages(composed.parts)]:
             wrong.note(problem.where, problem.what)
         if composed.config is not None:
             result.runs.append((overrides, composed.config))
     configs = [config for _, config in result.runs]
     for key in SHARED:
-        if any(config.get(key) != configs[0].get(key) for config in configs):
+        if any(getattr(config, key) != getattr(configs[0], key) for config in configs):
             what = (
                 f"All runs of a sweep have the same {key}, and these differ. Launch them one after the other."
             )
@@ -78,23 +80,23 @@ def check(asked: Asked) -> Checked:
     return result
 
 
-def _site_problems(configs: Sequence[Mapping[str, Any]], dry: bool) -> list[Problem]:
+def _site_problems(configs: Sequence[RunConfig], dry: bool) -> list[Problem]:
     """Returns what keeps a sweep from SLURM: programs that are missing, and several tasks on one device."""
-    if configs[0]["launcher"]["name"] != "slurm":
+    if configs[0].launcher.name != "slurm":
         return []
     problems = []
     if not dry and (missing := missing_programs()):
         problems.append(Problem("launcher=slurm", missing))
-    tasks = configs[0]["cluster"]["tasks"]
+    tasks = configs[0].cluster.tasks
     for config in configs if tasks > 1 else ():
-        model = config["model"]
-        named = next((key for key in ("device", "device_map") if one_device(model[key])), None)
+        model = config.model
+        named = next((key for key in ("device", "device_map") if one_device(getattr(model, key))), None)
         if named is not None:
             what = (
                 f"It names devices, and cluster.tasks={tasks} processes of a node would all take the same. Take "
                 f"model.{named}={'auto' if named == 'device' else 'balanced'}, with which each has its own."
             )
-            problems.append(Problem(f"model.{named}={model[named]}", what))
+            problems.append(Problem(f"model.{named}={getattr(model, named)}", what))
     return list(dict.fromkeys(problems))
 
 

@@ -129,7 +129,7 @@ class Pool:
 
     def _one(self, folder: Path, number: int, of: int) -> Outcome | None:
         title = f"[{number}/{of}] {self._names.get(folder) or title_of(folder)}"
-        wanted = min(load_config(folder)["model"]["resources"]["gpus"], len(self._all))
+        wanted = min(load_config(folder).model.resources.gpus, len(self._all))
         devices = self._devices.take(wanted)
         began = time.monotonic()
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.launcher_config import Cluster
+from experiments.config.run_config import RunConfig
 from experiments.launching.check import missing_programs
 from experiments.launching.job import job
 from experiments.launching.states import with_jobs
@@ -50,11 +51,13 @@ class Submitted:
     elsewhere: list[Path] = field(default_factory=list)
 
 
-def resources_of(config: Mapping[str, Any], cluster: Cluster) -> Resources:
+def resources_of(config: RunConfig, cluster: Cluster) -> Resources:
     """The site's word, else the model's."""
-    model = config["model"]["resources"]
+    model = config.model.resources
     values = {name: getattr(cluster, name) for name in ("gpus", "mem", "minutes")}
-    return Resources(**{name: model[name] if value is None else value for name, value in values.items()})
+    return Resources(
+        **{name: getattr(model, name) if value is None else value for name, value in values.items()}
+    )
 
 
 def arrays(
@@ -178,9 +181,7 @@ def _python(cluster: Cluster) -> str:
     return f"$WAITING {cluster.python or shlex.quote(sys.executable)}"
 
 
-def described(
-    configs: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], name: str, runs: Path
-) -> list[str]:
+def described(configs: Sequence[RunConfig], settings: Mapping[str, Any], name: str, runs: Path) -> list[str]:
     """What would be submitted for these runs, in words and as the scripts that sbatch would get."""
     cluster = Cluster(**settings)
     asked = [resources_of(config, cluster) for config in configs]

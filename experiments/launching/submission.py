@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.config.run_config import RunConfig
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.json_files import read_json
 from experiments.rundir.lock import this_process
@@ -32,7 +33,7 @@ class Pending:
     """A run that is to be started: its folder, its configuration, and what writes both into the folder."""
 
     folder: Path
-    config: Mapping[str, Any]
+    config: RunConfig
     freeze: Callable[[], None]
 
 
@@ -48,7 +49,7 @@ def freeze_run(
         if rerun:
             folder.clear()
         folder.forget_stop()  # of a cancel while the run waited
-        folder.write_config(run.config)
+        folder.write_config(run.config.recorded())
         folder.write(NAME, {"code": str(code), "cwd": os.getcwd(), "pythonpath": users_paths(),
                             "overrides": list(run.overrides), "command": ["python", *sys.argv],
                             "by": this_process(), "launch": launch, "cluster": cluster,

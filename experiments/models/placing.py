@@ -17,10 +17,10 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from experiments.config.model_config import ModelConfig
+from experiments.config.peft_config import ADAPTERS
 from zo.errors import ConfigError
 from zo.rank_env import RankInfo, devices_of, rank_info
 
-ADAPTERS = ("lora", "ia3", "prefix", "prompt")  # modes that train parameters of their own beside the model's
 _ROWS, _BLOCK = 32, 64  # of 4-bit weights on a CPU: rows that are packed together, numbers that share a scale
 HEADS = ["lm_head", "cls", "embed_out", "classifier", "score"]  # kept in model.dtype: logits are sensitive
 

@@ -5,8 +5,8 @@ whose number is printed can be run. `python -m experiments expected` says so bes
 """
 
 from collections.abc import Mapping
-from typing import Any
 
+from experiments.config.run_config import RunConfig
 from experiments.config.run_id import method_of
 from experiments.papers import papers
 
@@ -23,13 +23,13 @@ UNPUBLISHED: Mapping[tuple[str, str], tuple[str, ...]] = {
 PRINTED = {("fzoo", "none"): (("opt-13b", "wsc"), ("opt-125m", "sst2"))}
 
 
-def unpublished(config: Mapping[str, Any]) -> str | None:
+def unpublished(config: RunConfig) -> str | None:
     """A sentence on the keys of a preset's run that no paper prints a value for; None where there are none."""
-    preset = config["experiment"]
+    preset = config.experiment
     paper, _, model = preset.partition("/")
-    method, mode = method_of(config), config["peft"]["name"]
+    method, mode = method_of(config), config.peft.name
     keys = UNPUBLISHED.get((method, mode), ())
-    if (model, config["task"]["name"]) in PRINTED.get((method, mode), ()):
+    if (model, config.task.name) in PRINTED.get((method, mode), ()):
         return None
     if paper not in papers() or not keys:
         return None

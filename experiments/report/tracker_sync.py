@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import tracker_config
+from experiments.config.run_config import RunConfig, plain
 from experiments.config.saved import load_config
 from experiments.rundir.folder import RunFolder, title_of
 from experiments.rundir.json_files import read_json
@@ -63,10 +64,10 @@ def sync(
     return int(failed > 0)
 
 
-def own_tracker(config: dict[str, Any]) -> dict[str, Any]:
+def own_tracker(config: RunConfig) -> dict[str, Any]:
     """The tracker that a run was given; W&B where it had none."""
-    section = config.get("tracker") or {"name": "none"}
-    return {"name": "wandb"} if section["name"] == "none" else section
+    own = config.tracker
+    return {"name": "wandb"} if own.name == "none" else plain(own)
 
 
 def _tracker(name: str, mode: Mode, project: str, entity: str | None) -> Tracker:
@@ -77,7 +78,7 @@ def _tracker(name: str, mode: Mode, project: str, entity: str | None) -> Tracker
     return Wandb(mode, project, entity, timeout_seconds=START, finish_seconds=UPLOAD, own=False, strict=True)
 
 
-def _copy(folder: Path, config: dict[str, Any], tracker: Tracker) -> str:
+def _copy(folder: Path, config: RunConfig, tracker: Tracker) -> str:
     """Gives a tracker all of a run; returns what is to be said. Raises whatever the tracker raises."""
     if holder_of(folder / "lock"):
         return "it is running, and its tracker with it; sync it when it has ended."

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.config.run_config import RunConfig
 from experiments.config.saved import load_config
 from experiments.report.chart_data import column_label
 from experiments.report.colours import styles
@@ -109,7 +110,7 @@ def dashboard(
     return 0
 
 
-def _readable(folders: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+def _readable(folders: Sequence[Path]) -> dict[Path, RunConfig]:
     """Returns the configurations of runs by folder; one that cannot be read is named on stderr and left out.
 
     Raises ConfigError where none can be read.
@@ -145,11 +146,11 @@ def columns_of(made: Comparison, all_settings: bool) -> list[Column]:
         ]
         if not abouts:
             continue
-        config = abouts[0].config
+        about = abouts[0].config
         filters = {
-            "run.model": config["run"]["model"],
-            "task.name": config["task"]["name"],
-            "peft.name": config["peft"]["name"],
+            "run.model": about["run"]["model"],
+            "task.name": about["task"]["name"],
+            "peft.name": about["peft"]["name"],
         }
         undecided = tuple(cell.method for cell in cells if cell.chosen is None)
         columns.append(

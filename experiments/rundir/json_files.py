@@ -143,7 +143,7 @@ def read_configuration(folder: Path) -> tuple[dict[str, Any], str | None]:
     if wrong:
         kept = {name: value for name, value in config.items() if name not in wrong}
         return kept, f"{path.name} is damaged: it has no section {', '.join(wrong)}"
-    if not isinstance(config["optimizer"].get("_target_"), str):
+    if not isinstance(config.get("optimizer", {}).get("_target_"), str):
         return config, f"{path.name} is damaged: it has no optimizer._target_"
     body, mark, digest = text.rpartition(_DIGEST)
     if mark and digest.strip() != _digest(body):

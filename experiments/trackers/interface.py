@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from experiments.config.run_config import RunConfig
 from experiments.config.run_id import Config, method_of
 from experiments.rundir.metric_rows import AXES
 
@@ -57,13 +58,14 @@ class Tracker(Protocol):
 
 def about(config: Config, folder: Path, provenance: Mapping[str, Any], sweeps: Sequence[str]) -> About:
     """folder: .../<model>-<task>-<optimizer>-<peft>/<hash8>/seed<k>, resolved. sweeps: that list the run."""
+    values = config.recorded() if isinstance(config, RunConfig) else config
     name, hash8, seed = folder.parts[-3:]
-    method, task, peft = method_of(config), config["task"]["name"], config["peft"]["name"]
+    method, task, peft = method_of(values), values["task"]["name"], values["peft"]["name"]
     model = name.removesuffix(f"-{task}-{method}-{peft}".replace("/", "_"))
     group = f"{name[:_LONGEST]}-{hash8}"
     tags = (method, task, model, peft, *sweeps)
     made = {key: value for key, value in provenance.items() if key not in ("diff", "time")}
-    kept = {key: value for key, value in config.items() if key != "tracker"}
+    kept = {key: value for key, value in values.items() if key != "tracker"}
     return About(
         id=f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:_ID]}-{hash8}-{seed}",
         name=f"{group}-{seed}",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.config import tracker_config
+from experiments.config.run_config import RunConfig
 from experiments.config.run_id import Config
 from experiments.rundir.json_files import read_json
 from experiments.trackers.interface import About, Tracker, about
@@ -13,16 +14,16 @@ from experiments.trackers.trackio import Trackio
 from experiments.trackers.wandb import Wandb
 
 
-def sink_of(config: Config, folder: Path, rows: Sequence[Row], say: Callable[[str], None]) -> Sink | None:
+def sink_of(config: RunConfig, folder: Path, rows: Sequence[Row], say: Callable[[str], None]) -> Sink | None:
     """What takes the rows of a run that begins or goes on, in a folder with its provenance; None for no tracker.
 
     rows: those that are there already.
     """
-    tracker = _tracker(tracker_config.choice_of(config), resumed=bool(rows))
+    tracker = _tracker(config.tracker, resumed=bool(rows))
     return None if tracker is None else Sink(tracker, about_run(config, folder), rows, say)
 
 
-def _tracker(chosen: tracker_config.Choice, resumed: bool) -> Tracker | None:
+def _tracker(chosen: tracker_config.Tracking, resumed: bool) -> Tracker | None:
     match chosen:
         case tracker_config.Wandb(_, mode, project, entity, seconds):
             return Wandb(mode, project, entity, seconds, resumed=resumed)

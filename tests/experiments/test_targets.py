@@ -23,7 +23,7 @@ def given(tmp_path):
         config = compose([]).config
         assert config is not None
         folder = RunFolder(tmp_path / "given")
-        folder.write_config(config | sections)
+        folder.write_config(config.recorded() | sections)
         return folder.path
 
     return make

@@ -69,7 +69,7 @@ def submitted(path: Path, state: str, *, job: str | None = "10", **more) -> Path
     folder = RunFolder(path)
     config = compose([]).config
     assert config is not None
-    folder.write_config({key: value for key, value in config.items() if key not in ("launcher", "cluster")})
+    folder.write_config(config.recorded())
     command = ["python", "launch.py", "-m", "seed=0,1"]
     launch = {"name": "slurm", "wait": False, "requeues": 1}
     code = code_snapshot.freeze(path.parents[1])  # retry runs only a whole snapshot beside the runs

@@ -74,7 +74,7 @@ def test_ranges_and_data_are_refused_before_anything_starts(small, tmp_path, cap
 
 def test_equal_runs_are_one_and_sweeps_share_them(small, tmp_path):
     runs = planned(small("probes_per_forward=1,2", "seed=0,1"))
-    assert [run.config["seed"] for run in runs] == [0, 1]
+    assert [run.config.seed for run in runs] == [0, 1]
     more = planned(small("seed=0,1,2"))
     assert {run.folder for run in runs} < {run.folder for run in more}
     folder = write_sweep(tmp_path / "runs", "s", more, ["x"])

@@ -113,7 +113,7 @@ def test_smoke_takes_one_step_and_keeps_model_and_batch():
     checked = check(Asked(["optimizer=mezo,fzoo", "batch.size=7"], smoke=True))
     assert checked.problems == []
     (_, config), *_ = checked.runs
-    assert config["budget"]["steps"] == 1 and config["batch"]["size"] == 7 and config["experiment"] == "smoke"
+    assert config.budget.steps == 1 and config.batch.size == 7 and config.experiment == "smoke"
 
 
 def test_trials_of_a_smoke_take_one_step_too():
