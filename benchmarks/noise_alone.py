@@ -1,4 +1,4 @@
-"""Seconds of a step of the methods of AdaMeZO's Table 7, with MeZO plus the noise of a window alone.
+"""Times the steps of AdaMeZO's Table 7 methods, and of MeZO plus the noise of a window alone.
 
 That row separates the two prices of AdaMeZO's moments: making the directions of H steps again, and summing them.
 """
@@ -27,7 +27,7 @@ ALONE = "mezo + a."
 @final
 @dataclass(eq=False, kw_only=True)
 class NoiseAlone(TwoPoint):
-    """MeZO that makes the directions of its last `remembered` steps at each step, as AdaMeZO does, and uses one."""
+    """MeZO that creates the directions of its last `remembered` steps at each step, as AdaMeZO does, and uses one."""
 
     directions: DirectionKind = DirectionKind("gaussian")
     remembered: Count = 10
@@ -45,7 +45,7 @@ class NoiseAlone(TwoPoint):
 def seconds_of(
     name: str, size: str, tokens: str, dtype: str, device: torch.device, rounds: int, window: int
 ) -> float:
-    """Median seconds of a step, past the warm-up of AdaMeZO and past the code that a first step loads."""
+    """Returns the median seconds of a step, after AdaMeZO's warm-up and after a first step has loaded its code."""
     gc.collect()
     case = Case(
         "mezo" if name == ALONE else name, None if name == "adamw" else "gaussian", size, tokens, dtype

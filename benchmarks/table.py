@@ -1,4 +1,4 @@
-"""docs/benchmarks.md from the JSON rows."""
+"""Writes docs/benchmarks.md from the JSON rows."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def write(results: Path, page: Path) -> None:
 
 
 def _targets(rows: Rows) -> str:
-    """The rows that have a target, or the published recipe beside them."""
+    """Lists the rows that have a target, or the published recipe beside them."""
     aimed = [row for row in rows if _target(row) or "baseline_over_forwards" in row]
     lines = _head("method", "noise", "model", "tokens", "dtype", "forward", "zo", "target", "recipe")
     for row in sorted(aimed, key=_order):
@@ -83,7 +83,7 @@ def _target(row: Row) -> str:
 
 
 def _methods(rows: Rows) -> str:
-    """Every method's step over its forwards: a line a method, a column a model, batch and dtype."""
+    """Tabulates every method's step over its forwards: a line per method, a column per model, batch and dtype."""
     return (
         "Time of a step over its forward passes, every method with its own directions and defaults:\n\n"
         + _pivot(rows, ("method", "noise", "passes"), _method, lambda row: f"{row['step_over_forwards']:.2f}")
@@ -96,7 +96,7 @@ def _method(row: Row) -> tuple[str, ...]:
 
 
 def _memory(rows: Rows) -> str:
-    """Peaks of memory over a forward's."""
+    """Tabulates peak memory over a forward's."""
     rows = [row for row in rows if "step_peak_bytes" in row]
     if not rows:
         return ""
@@ -130,7 +130,7 @@ def _pivot(
 
 
 def _adamezo(rows: Rows) -> str:
-    """AdaMeZO's step beside MeZO's: both cost two forwards."""
+    """Lists AdaMeZO's step over MeZO's: both cost two forwards."""
     mezo = {_where(row): row for row in rows if (row["method"], row["directions"]) == ("mezo", "gaussian")}
     lines = []
     for row in sorted(rows, key=_order):
@@ -148,7 +148,7 @@ def _adamezo(rows: Rows) -> str:
 
 
 def _made(rows: Rows) -> str:
-    """How the rows were made, and what a journal takes."""
+    """States how the rows were measured, and the bytes of a journal."""
     journal = ", ".join(sorted({f"{row['method']} {row['journal_bytes_per_step']}" for row in rows}))
     kernels = {f"{row['kernels']} kernels, {row['threads']} thread(s), torch {row['torch']}" for row in rows}
     dates = sorted({row["date"] for row in rows})
@@ -161,7 +161,7 @@ def _made(rows: Rows) -> str:
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    """By size of the model, then the larger batch, then fp32 first, then method and noise."""
+    """Sorts by model size, then the larger batch, then fp32 first, then method and noise."""
     size = row["model"].removeprefix("opt-")
     number = float(size[:-1]) * (1000 if size.endswith("b") else 1)
     tokens = -int(row["tokens"].partition("x")[0]), row["tokens"]

@@ -1,4 +1,4 @@
-"""The toy functions of the AdaMeZO paper (Cai, Chen, Zhu, ICML 2026, Table 10), as they were run there.
+"""Runs the toy functions of the AdaMeZO paper (Cai, Chen, Zhu, ICML 2026, Table 10) as the authors did.
 
 Three functions of two numbers, MeZO, Adam and AdaMeZO from the same start. Directions come from torch's generator,
 seeded with 0 and 1 in turn; the weights are walked in place in fp32 (zo.look.InPlace); AdaMeZO has H = 20 and no
@@ -62,7 +62,7 @@ METHODS = ("mezo", "adam", "adamezo")
 
 
 class Generator(Directions):
-    """z from torch's own generator on the CPU, seeded with the step modulo `seeds`."""
+    """Draws z from torch's own generator on the CPU, seeded with the step modulo `seeds`."""
 
     name = "generator"
 
@@ -82,7 +82,7 @@ class Generator(Directions):
 
 
 class Point(nn.Module):
-    """Two numbers, and a function of them as the loss of the one example there is."""
+    """Two numbers, with a function of them as the loss of a single example."""
 
     def __init__(self, toy: Toy):
         super().__init__()
@@ -148,7 +148,7 @@ class Path:
 
 
 def run(method: str, toy: Toy) -> Path:
-    """One of METHODS on one of TOYS."""
+    """Runs one of METHODS on one of TOYS."""
     point = Point(toy)
     moves: list[float] = []
     take = _first_order(point, toy) if method == "adam" else _zeroth_order(point, toy, method, moves)
@@ -195,7 +195,7 @@ Paths = Mapping[str, Mapping[str, Path]]
 
 
 def table(paths: Paths) -> str:
-    """Lines of function, method, length, published length, loss."""
+    """Returns lines of function, method, length, published length, loss."""
     lines = [f"{'':4} {'method':8} {'length':>10} {'published':>10} {'loss':>9}"]
     for name, by_method in paths.items():
         for (method, path), published in zip(by_method.items(), PUBLISHED[name], strict=True):
@@ -204,7 +204,7 @@ def table(paths: Paths) -> str:
 
 
 def figure(paths: Paths) -> Any:
-    """A matplotlib figure: one panel a function, one line a method."""
+    """Draws a matplotlib figure: one panel per function, one line per method."""
     from matplotlib import pyplot  # of the extra `report`
 
     figure, (panels,) = pyplot.subplots(1, len(paths), figsize=(4 * len(paths), 3.6), squeeze=False)

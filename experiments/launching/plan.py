@@ -1,4 +1,4 @@
-"""What a sweep will do, worked out before anything is started: every run named, every problem told, nothing run.
+"""Plans a sweep before anything starts: names every run, lists every problem, runs nothing.
 
 A run's name is a hash of what decides its result, contents of model and data included. Neither needs the weights
 in memory: model files are digested once a sweep, examples drawn and tokenised once for each model, task and split.
@@ -32,7 +32,7 @@ from zo.optimizers.firstorder import BACKWARD_COST
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its overrides, its complete configuration, its folder and data.
+    """A run of a sweep: its overrides, its configuration (without launcher and cluster), its folder and data.
 
     drawn: which parts it draws (experiments.launching.seeds).
     """
@@ -49,12 +49,12 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether its result is there."""
+        """Returns True if its result is there."""
         return read_result(self.folder)[0] is not None
 
 
 class Planner:
-    """Names runs; what several of them share is read once."""
+    """Names runs; reads what several of them share once."""
 
     def __init__(self) -> None:
         self._models: dict[str, Loaded | ConfigError | DataError] = {}
@@ -62,8 +62,9 @@ class Planner:
         self._dropouts: dict[str, float] = {}
 
     def name(self, config: RunConfig, overrides: Sequence[str]) -> Run:
-        """The run of a complete configuration. Raises ConfigError and DataError for what `build` would refuse
-        without the weights.
+        """Returns the run of a complete configuration.
+
+        Raises ConfigError and DataError for what `build` would refuse without the weights.
         """
         steps = _checked_steps(config)
         model = json.dumps(plain(config.model), sort_keys=True)
@@ -108,7 +109,7 @@ def _checked_steps(config: RunConfig) -> int:
 
 
 def _passes(config: RunConfig, steps: int) -> int | None:
-    """Forward passes of so many steps, a backward pass counted as budgets count it."""
+    """Returns the forward passes of this many steps; backward passes count as in budgets."""
     if not trains(config) or config.trains_until_clock:
         return None
     with warnings.catch_warnings():
@@ -118,7 +119,7 @@ def _passes(config: RunConfig, steps: int) -> int | None:
 
 
 def unequal(runs: Sequence[Run]) -> str | None:
-    """A sentence where the methods of a sweep do not get the same forward passes, and so are not yet comparable."""
+    """Returns a sentence if a sweep's methods do not get the same forward passes, so are not comparable; else None."""
     by_method: dict[str, set[int]] = {}
     for run in runs:
         if run.passes is not None:
@@ -136,7 +137,7 @@ def unequal(runs: Sequence[Run]) -> str | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs, each once, and the settings they share. notes: sentences to be read before they are started."""
+    """The runs, each once, and the settings they share. notes: sentences to read before starting."""
 
     runs: list[Run]
     launcher: Mapping[str, Any]
@@ -146,7 +147,7 @@ class Plan:
 
 
 def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
-    """Every run of a sweep once, or every problem that only models and data show."""
+    """Returns every run of a sweep once, or every problem that only models and data reveal."""
     planner, wrong = Planner(), Tally(len(checked.runs))
     sweep = [overrides for overrides, _ in checked.runs]
     runs: dict[Path, Run] = {}
@@ -166,12 +167,12 @@ def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
 
 
 def short(run: Run, runs: Sequence[Run]) -> str:
-    """The same for a planned run, keys and values alone."""
+    """Returns the keys and values in which a planned run differs."""
     return " ".join(varied(run.overrides, [other.overrides for other in runs])) or title_of(run.folder)
 
 
 def state_of(run: Run) -> str:
-    """new, or what its folder says."""
+    """Returns "new", or the state in the run's folder."""
     if not run.folder.is_dir():
         return "new"
     status = RunFolder(run.folder).status()

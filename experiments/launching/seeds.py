@@ -1,4 +1,4 @@
-"""Sweeps over seeds that change nothing, told before they start: all of their runs would be one."""
+"""Finds sweeps over seeds that change nothing before they start: all of their runs would be identical."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,10 @@ Drawn = Mapping[str, bool]  # each of `seeds`, and whether this run uses what it
 
 
 def drawn(config: RunConfig, steps: int, family: str, dropout: float) -> Drawn:
-    """Which parts a run draws at all, whatever their seed. dropout: largest probability that the model's config has."""
+    """Returns the parts that a run draws, whatever their seed.
+
+    dropout: the largest probability in the model's configuration.
+    """
     reads_train = steps > 0 or method_of(config) == "linearprobe"
     noise = noise_of(config.optimizer.options)
     dropped = (
@@ -30,8 +33,9 @@ def drawn(config: RunConfig, steps: int, family: str, dropout: float) -> Drawn:
 
 
 def copies(runs: Iterable[tuple[RunConfig, Path, Drawn]]) -> list[str]:
-    """A sentence for each setting of several seeds, of which none changes a thing. Of runs: configuration, folder, and
-    what they draw.
+    """Returns a sentence for each setting whose seeds change nothing.
+
+    A run is given as configuration, folder and what it draws.
     """
     settings: dict[Path, list[tuple[RunConfig, Drawn]]] = {}
     for config, folder, parts in runs:

@@ -173,5 +173,5 @@ def _are(several: list[int]) -> str:
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """Whether a value of JSON is of a type; true and false are no numbers."""
+    """Returns True if a JSON value is of a type; true and false are not numbers."""
     return isinstance(value, kind) and not isinstance(value, bool)

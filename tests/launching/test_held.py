@@ -207,7 +207,7 @@ def test_a_dry_run_shows_what_sbatch_would_get(small, tmp_path, capsys):
 
 def test_several_tasks_on_one_named_device_are_refused(small, capsys):
     assert main([*small("launcher=slurm", "cluster.tasks=2", "model.device=cuda:0"), "--dry-run"]) == 2
-    assert "cluster.tasks=2 processes of a node would all take the same" in capsys.readouterr().err
+    assert "so all cluster.tasks=2 processes of a node would use the same ones" in capsys.readouterr().err
 
 
 def test_what_nobody_will_start_waits_and_its_command_is_said(tmp_path, capsys):

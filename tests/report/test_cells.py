@@ -169,7 +169,7 @@ def test_runs_of_several_commits_are_told(tmp_path):
         folder = run(tmp_path, seed=seed)
         (folder / "provenance.json").write_text(json.dumps({"commit": commit, "dirty": dirty}))
     notes = comparison(read_runs([tmp_path])).notes
-    assert "The runs shown are of 2 commits of zo: aaaaaaa (2), bbbbbbb+ (1)." in notes
+    assert "The runs come from 2 commits of zo: aaaaaaa (2), bbbbbbb+ (1)." in notes
 
 
 def test_other_examples_and_other_precision_are_other_columns(tmp_path):
