@@ -42,10 +42,10 @@ only read must answer with an exit code and a sentence, still report the other, 
 """
 TAIL = """
 - **Crash, I/O error**: the process is killed before, during or after its n-th file operation below the run's folder,
-  or that operation raises ENOSPC or EIO. n takes every value (with `--every N` each N-th), for each
-  kind of `replays_from`.
-- **Two futures**: a journal is cut after each record and continued at another learning rate, as a budget of time
-  may do. Then the run is resumed with and without the snapshots of the first continuation.
+  or that operation raises ENOSPC or EIO. n takes every value (with `--every N` each N-th), for each kind of
+  `replays_from`.
+- **Two futures**: a journal is cut after each record and continued at another learning rate, as a budget of time may
+  do. Then the run is resumed with and without the snapshots of the first continuation.
 - **Damaged file**: config.yaml, journal, metrics.jsonl, result.json, status.json, provenance.json and lock, each empty,
   half, `[]`, `{}`, `null`, not UTF-8, with a bad line in the middle, and with one bit flipped.
 - **Small disk**: a tmpfs of that many KiB, which is enlarged before the same command is rerun.

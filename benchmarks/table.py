@@ -84,8 +84,9 @@ def _target(row: Row) -> str:
 
 def _methods(rows: Rows) -> str:
     """Tabulates every method's step over its forwards: a line per method, a column per model, batch and dtype."""
-    return "Every method with its own directions and defaults:\n\n" + _pivot(
-        rows, ("method", "noise", "passes"), _method, lambda row: f"{row['step_over_forwards']:.2f}"
+    return (
+        "Time of a step over its forward passes, every method with its own directions and defaults:\n\n"
+        + _pivot(rows, ("method", "noise", "passes"), _method, lambda row: f"{row['step_over_forwards']:.2f}")
     )
 
 
@@ -140,7 +141,9 @@ def _adamezo(rows: Rows) -> str:
         if "peak_memory_over_forward" in row and "peak_memory_over_forward" in other:
             line += f", memory {row['peak_memory_over_forward'] / other['peak_memory_over_forward']:.3f}"
         lines.append(line + "\n")
-    head = "Time of AdaMeZO's step over MeZO's, with Gaussian directions (targets at 16x64: 1.15; memory 1.01):\n\n"
+    head = (
+        "AdaMeZO's step over MeZO's, time with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
+    )
     return head + "".join(lines) if lines else ""
 
 
