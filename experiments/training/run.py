@@ -150,12 +150,13 @@ class _Run:
         self.folder.write_config(self.config.recorded())
         if note := note_of(self.session.loaded.model, self.config.model.attention):
             self._say(f"Note: {note}")
+        # Writes provenance.json, which the tracker takes its commit and command from.
+        self.warnings.begin(self.session.optimizer.weights, len(self.journal))
         if self.team.leads:
             self.recorder.sink = sink_of(self.config, self.folder.path, self._earlier.rows, self._say)
         summary = self.session.task.summary
         for words in (summary.line(), *(f"Note: {warning}" for warning in summary.warnings)):
             self._say(words)
-        self.warnings.begin(self.session.optimizer.weights, len(self.journal))
         peak_memory.reset_peak(self.session.loaded.device)
         status = "finished"
         with self.shown as self.recorder.shown:

@@ -162,13 +162,13 @@ def test_libraries_print_no_line_of_their_own(tmp_path):
 def test_what_a_checkpoint_is_refused_for_is_told_at_once_wherever_it_is_asked_about(
     tmp_path, capsys, command
 ):
-    """Quantised already, quantised again, another family than the model has, no package: four problems, one list."""
+    """Quantised already, another family than the model has, no package: three problems, one list."""
     choice = saved(tmp_path / "m", "bloom")
     path = tmp_path / "m" / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     path.write_text(json.dumps(config), encoding="utf-8")
-    words = ["model=hub", f"model.path={choice['path']}", "model.family=masked", "model.quantization=nf4",
+    words = ["model=hub", f"model.path={choice['path']}", "model.family=masked",
              "model.device=cpu", "model.dtype=bfloat16", "model.attention=flash_attention_2", "task=sentiment",
              f"paths.runs={tmp_path / 'runs'}"]  # fmt: skip
     if command == "estimate":
@@ -179,7 +179,6 @@ def test_what_a_checkpoint_is_refused_for_is_told_at_once_wherever_it_is_asked_a
     said = capsys.readouterr().err
     for part in (
         "quantised already (gptq)",
-        "peft=none trains weights",
         "the package flash-attn",
         "has no masked model for",
     ):

@@ -68,7 +68,7 @@ def masked(name: str, **fields: str) -> tuple[int, ...]:
     """The row of a shipped task's masked template."""
     template = conf("task", name)["templates"]["masked"]
     prompts = MaskedPrompts(
-        bpe(True), Template(template["text"], "t"), ("go", "ba"), 64, template["limits"] or {}
+        bpe(True), Template(template["text"], "t"), ("go", "ba"), 64, template.get("limits") or {}
     )
     (example,) = prompts.encode([Record(0, fields, (0,), (), "")])
     (row,) = example.rows

@@ -222,7 +222,7 @@ def test_generated_answers(clm, tmp_path, name):
 OPTION_TASKS = [
     path.stem
     for path in sorted((CONF / "task").glob("*.yaml"))
-    if conf("task", path.stem)["options"] is not None
+    if conf("task", path.stem).get("options") is not None
 ]
 
 
@@ -289,7 +289,7 @@ def test_rows_without_a_gold_label_are_left_out(clm, tmp_path, name):
 
 
 def test_lm_bffs_limit_of_the_first_sentence(worded, tmp_path):
-    assert {name: conf("task", name)["templates"]["masked"]["limits"] for name in MASKED} == {
+    assert {name: conf("task", name)["templates"]["masked"].get("limits") for name in MASKED} == {
         "sst2": None,
         "sst5": {"text": 110},
         "rte": {"premise": 240},

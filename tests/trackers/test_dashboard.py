@@ -97,7 +97,7 @@ def sweep(tmp_path_factory):
     base, folder = compose([]).config, tmp_path_factory.mktemp("sweep")
     assert base is not None
     for model, task, method, seed, lr in product(MODELS, TASKS, METHODS, range(3), (1e-4, 1e-3)):
-        config = json.loads(json.dumps(base)) | {"seed": seed}
+        config = json.loads(json.dumps(base.recorded())) | {"seed": seed}
         config["model"]["name"], config["task"]["name"] = model, task
         config["optimizer"] = {"_target_": f"zo.optimizers.{method}", "lr": lr, "eps": 1e-3}
         name, good = METHODS[method], lr == 1e-4

@@ -140,7 +140,7 @@ def test_a_missing_package_is_refused_before_anything_is_written(run, monkeypatc
     monkeypatch.setattr("importlib.util.find_spec", lambda wanted: None if wanted == name else there(wanted))
     run(f"tracker={name}", code=2)
     said = capsys.readouterr().err
-    assert f"tracker={name} needs the package {name}" in said and "pip install" in said
+    assert f"tracker={name}\n" in said and f"needs the package {name}" in said and "pip install" in said
     assert not (tmp_path / "runs").exists()
     run("-m", f"tracker={name}", "seed=0,1", code=2)
     assert f"needs the package {name}" in capsys.readouterr().err
