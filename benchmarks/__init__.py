@@ -1,1 +1,1 @@
-"""What a step costs beside its own forward passes. `python -m benchmarks.run --help`."""
+"""Measures what a step costs beyond its own forward passes. `python -m benchmarks.run --help`."""

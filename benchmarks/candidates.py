@@ -1,4 +1,4 @@
-"""What it saves to score an example's options together, and to encode their shared prompt once.
+"""Measures the gain of scoring an example's options together and of encoding their shared prompt once.
 
   ZO_SHARED=FOLDER python -m benchmarks.candidates [--examples 60] [--repeats 3] [--out docs/results/candidates.json]
 
@@ -33,8 +33,8 @@ TASKS = ("sst2", "multirc", "copa", "record", "record, whole")
 
 
 def one_at_a_time(task: Task, loaded: Loaded) -> list[int]:
-    """The best options, from one model call an option."""
-    said = []
+    """Returns the best options, from one model call per option."""
+    predictions = []
     with torch.no_grad():
         for example in task.test:
             scores = []
@@ -42,20 +42,20 @@ def one_at_a_time(task: Task, loaded: Loaded) -> list[int]:
                 batch = batches.row_batch([row], loaded.pad, len(row.ids))
                 sums, counts = span_logprobs(loaded.model, batch)
                 scores.append(float(sums / counts))
-            said.append(max(range(len(scores)), key=scores.__getitem__))
-    return said
+            predictions.append(max(range(len(scores)), key=scores.__getitem__))
+    return predictions
 
 
 def measure(name: str, shared: Path, examples: int, repeats: int) -> dict[str, Any]:
-    """Seconds of each way, and how many predictions are those of one option at a time."""
+    """Returns the seconds of each way, and how many predictions equal those of one option at a time."""
     model = {**yaml.safe_load((CONF / "model" / "hub.yaml").read_text(encoding="utf-8")), "device": "cpu"}
     loaded = load({**model, "path": str(shared / "models" / "stories260K")})
-    name, _, whole = name.partition(", ")
+    name, _, subset = name.partition(", ")
     choice = yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text(encoding="utf-8"))
-    test = 1000 if whole else examples
+    test = 1000 if subset else examples
     choice |= {"data_dir": str(shared / "data" / name), "train": 8, "dev": 0, "test": test}
     task = load_task(choice, loaded)
-    if whole:
+    if subset:
         task = replace(task, test=tuple(e for e in task.test if worth_sharing(e.rows))[:examples])
     ways: dict[str, Callable[[], list[int]]] = {
         "one": lambda: one_at_a_time(task, loaded),
@@ -63,21 +63,24 @@ def measure(name: str, shared: Path, examples: int, repeats: int) -> dict[str, A
         "shared": lambda: list(evaluate(task, loaded, task.test).predictions),  # type: ignore[arg-type]
     }
     seconds = {way: float("inf") for way in ways}
-    said: dict[str, list[int]] = {}
+    predictions: dict[str, list[int]] = {}
     for _ in range(repeats):
         for way, score in ways.items():
             began = time.perf_counter()
-            said[way] = score()
+            predictions[way] = score()
             seconds[way] = min(seconds[way], time.perf_counter() - began)
     lengths = [len(row.ids) for example in task.test for row in example.rows]
     return {
-        "task": f"{name}, {whole}" if whole else name,
+        "task": f"{name}, {subset}" if subset else name,
         "examples": len(task.test),
         "options": len(lengths),
         "tokens_a_row": round(sum(lengths) / len(lengths), 1),
         "sharing": sum(worth_sharing(example.rows) for example in task.test),
-        **{f"seconds_{way}": round(taken, 3) for way, taken in seconds.items()},
-        **{f"equal_{way}": sum(map(int.__eq__, said[way], said["one"])) for way in ("batch", "shared")},
+        **{f"seconds_{way}": round(elapsed, 3) for way, elapsed in seconds.items()},
+        **{
+            f"equal_{way}": sum(map(int.__eq__, predictions[way], predictions["one"]))
+            for way in ("batch", "shared")
+        },
     }
 
 

@@ -1,4 +1,4 @@
-"""The models, batches and loss that everything here is measured on: OPT with random weights.
+"""Defines the models, batches and loss of all measurements: OPT with random weights.
 
 A case is a method of conf/optimizer with its defaults, but for what the case changes, on one
 shape of model and batch.
@@ -32,14 +32,15 @@ SIZES = {
         "66b": (9216, 64, 36864, 72, 50272),
     }.items()
 }
-RECIPES = ("mezo", "fzoo")  # of which benchmarks/recipe.py has the published form
+RECIPES = ("mezo", "fzoo")  # benchmarks/recipe.py has their published form
 LR, EPS = 1e-6, 1e-3
 
 
 @dataclass(frozen=True)
 class Case:
-    """One setting. tokens: rows x length. directions: rademacher, gaussian …, or None where the method has
-    kinds of its own.
+    """A benchmark case.
+
+    tokens: rows x length. directions: rademacher, gaussian …, or None if the method has its own kinds.
     """
 
     method: str
@@ -68,25 +69,25 @@ TARGETS = {
 
 @cache
 def methods() -> dict[str, type[Optimizer]]:
-    """Every method of conf/optimizer by its name; a YAML's values are its constructor's own defaults."""
+    """Returns every method of conf/optimizer by name; a YAML's values are its constructor's defaults."""
     import yaml  # transformers brings it
 
-    found = {}
+    classes = {}
     for path in sorted(METHODS.glob("*.yaml")):
         module, _, kind = yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"].rpartition(".")
-        if module.startswith("zo."):  # the others take no steps that could be measured
-            found[path.stem] = getattr(importlib.import_module(module), kind)
-    return found
+        if module.startswith("zo."):  # the others take no steps
+            classes[path.stem] = getattr(importlib.import_module(module), kind)
+    return classes
 
 
 def arguments_of(method: str) -> dict[str, Any]:
-    """The constructor's arguments with their defaults."""
+    """Returns the constructor's arguments with their defaults."""
     parameters = inspect.signature(methods()[method]).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def cases(size: str, tokens: Iterable[str] = ("16x64", "4x32"), dtypes: Iterable[str] = DTYPES) -> list[Case]:
-    """Every method with its own directions, and those that have a target, on every batch and dtype."""
+    """Returns every method with its own directions, and those that have a target, on every batch and dtype."""
     kinds: list[tuple[str, str | None]] = [(method, directions) for method, directions, *_ in TARGETS]
     kinds += [(method, arguments_of(method).get("directions")) for method in methods()]
     return [
@@ -98,7 +99,7 @@ def cases(size: str, tokens: Iterable[str] = ("16x64", "4x32"), dtypes: Iterable
 
 
 def optimizer(case: Case, network: nn.Module, kernels: str) -> Optimizer:
-    """The method of a case as a user gets it, on all weights of the model."""
+    """Returns the method of a case as a user gets it, on all weights of the model."""
     arguments: dict[str, Any] = {"lr": LR} | (
         {} if case.directions is None else {"directions": case.directions}
     )
@@ -107,7 +108,7 @@ def optimizer(case: Case, network: nn.Module, kernels: str) -> Optimizer:
 
 
 def model(case: Case, device: torch.device) -> nn.Module:
-    """OPT in eval mode; N(0, 0.02) weights from a fixed seed, made where they are to be."""
+    """Returns OPT in eval mode with N(0, 0.02) weights from a fixed seed, created on the device."""
     from transformers import OPTConfig, OPTForCausalLM  # two seconds that --help need not wait for
 
     shape: dict[str, Any] = {**SIZES[case.size]}
@@ -136,14 +137,14 @@ def model(case: Case, device: torch.device) -> nn.Module:
 
 
 def batch(case: Case, device: torch.device) -> dict[str, Tensor]:
-    """Random tokens without padding."""
+    """Returns random tokens without padding."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(5, SIZES[case.size]["vocab_size"], case.shape, generator=generator)
     return {"input_ids": ids.to(device)}
 
 
 def objective(network: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """Mean next-token loss of each row over all positions, the softmax in fp32."""
+    """Returns each row's mean next-token loss over all positions, with the softmax in fp32."""
     ids = inputs["input_ids"]
     hidden = network.model(input_ids=ids, use_cache=False).last_hidden_state
     logits = network.lm_head(hidden[:, :-1]).float()
@@ -152,6 +153,6 @@ def objective(network: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def plain_forward(network: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """One evaluation of the loss at the weights as they are: what a step is measured against."""
+    """Evaluates the loss once at the current weights: what a step is measured against."""
     with torch.no_grad():
         return objective(network, inputs).double().mean().item()

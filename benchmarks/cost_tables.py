@@ -1,4 +1,4 @@
-"""Tables of the AdaMeZO paper that are of memory, forward passes and time, each by one command.
+"""Builds the AdaMeZO paper's tables of memory, forward passes and time, each by one command.
 
     python -m benchmarks.cost_tables adamezo-1              memory and passes of methods, in units of the weights
     python -m benchmarks.cost_tables adamezo-4              peak memory and its ratio to MeZO's (experiments estimate)
@@ -53,7 +53,7 @@ Rows = list[dict[str, Any]]
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 done, 2 wrong input."""
+    """Returns 0 when done, 2 for wrong input."""
     options = _options(argv)
     try:
         if options.table == "adamezo-7":
@@ -95,16 +95,16 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def table_1(model: str, length: int | None) -> tuple[Table, Rows]:
-    """Memory in copies of the weights, and passes of a step, as `experiments estimate` reckons them."""
+    """Builds memory in copies of the weights, and passes of a step, as `experiments estimate` computes them."""
     rows = []
     for method, (memory, passes) in TABLE_1.items():
-        made, optimizer = _estimated(model, method, "sst2", length)
+        estimate, optimizer = _estimated(model, method, "sst2", length)
         rows.append(
             {
                 "method": method,
                 "published memory": memory,
-                "weights and state / P": (made.weights + made.state) / made.weights,
-                "of a step / P": made.training / made.weights,
+                "weights and state / P": (estimate.weights + estimate.state) / estimate.weights,
+                "of a step / P": estimate.training / estimate.weights,
                 "published passes": passes,
                 "forward passes": optimizer.forward_passes,
                 "backward passes": optimizer.backward_passes,
@@ -123,7 +123,7 @@ def table_1(model: str, length: int | None) -> tuple[Table, Rows]:
 
 
 def table_4(model: str, length: int | None) -> tuple[Table, Rows]:
-    """Peak memory, and the ratio to MeZO's over the three tasks."""
+    """Builds peak memory, and the ratio to MeZO's over the three tasks."""
     peaks = {
         method: [_estimated(model, method, task, length)[0].peak for task in TASKS] for method in TABLE_4
     }
@@ -136,17 +136,17 @@ def table_4(model: str, length: int | None) -> tuple[Table, Rows]:
             {
                 "method": method,
                 "task": task,
-                "published": there,
-                "peak": here,
+                "published": theirs,
+                "peak": ours,
                 "published ratio": printed,
                 "ratio": ratio,
             }
-            for task, there, here in zip(TASKS, published, megabytes, strict=True)
+            for task, theirs, ours in zip(TASKS, published, megabytes, strict=True)
         ]
         lines.append(
             [
                 method,
-                *(f"{there} / {here:.0f}" for there, here in zip(published, megabytes, strict=True)),
+                *(f"{theirs} / {ours:.0f}" for theirs, ours in zip(published, megabytes, strict=True)),
                 f"{printed:.2f} / {ratio:.2f}",
             ]
         )
@@ -160,7 +160,7 @@ def table_4(model: str, length: int | None) -> tuple[Table, Rows]:
 
 
 def _estimated(model: str, method: str, task: str, length: int | None) -> tuple[Any, Any]:
-    """The estimate of a run, and its optimizer."""
+    """Returns the estimate of a run, and its optimizer."""
     from experiments.config.compose import compose
     from experiments.config.problems import listing
     from experiments.estimating import estimate
@@ -173,16 +173,16 @@ def _estimated(model: str, method: str, task: str, length: int | None) -> tuple[
 
 
 def table_7(device: str, size: str, dtype: str, rounds: int, tokens: str | None) -> tuple[Table, Rows]:
-    """Median seconds of a step, one method after another; of the process's own time and one thread on a CPU."""
+    """Measures median seconds per step, one method after another; CPU seconds of one thread on a CPU."""
     import torch
 
     from benchmarks.noise_alone import seconds_of
 
     if rounds < 1:
-        raise ConfigError(f"--rounds {rounds}: it is a number of steps, at least 1.")
+        raise ConfigError(f"--rounds {rounds}: give a number of steps, at least 1.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(
-            f"--device {device}: no GPU is here. --device cpu --size 10m shows the ratios on a CPU."
+            f"--device {device}: no GPU was found. --device cpu --size 10m shows the ratios on a CPU."
         )
     place = torch.device(device)
     if place.type == "cpu":
@@ -198,13 +198,13 @@ def table_7(device: str, size: str, dtype: str, rounds: int, tokens: str | None)
             "method": name,
             "task": task,
             "tokens": batches[task],
-            "published": there,
+            "published": theirs,
             "seconds": measured[batches[task]][name],
-            "published ratio": there / TABLE_7["mezo"][n],
+            "published ratio": theirs / TABLE_7["mezo"][n],
             "ratio": measured[batches[task]][name] / measured[batches[task]]["mezo"],
         }
         for name, published in TABLE_7.items()
-        for n, (task, there) in enumerate(zip(TASKS, published, strict=True))
+        for n, (task, theirs) in enumerate(zip(TASKS, published, strict=True))
     ]
     lines = [[name, *(_seconds(row) for row in rows if row["method"] == name)] for name in TABLE_7]
     shapes = ", ".join(f"{task} {batch}" for task, batch in batches.items())

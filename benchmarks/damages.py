@@ -1,4 +1,4 @@
-"""Nonsense that files, overrides and rows of data are made of."""
+"""Provides nonsense for files, overrides and rows of data."""
 
 import json
 import random
@@ -26,15 +26,15 @@ VALUES = (
 
 
 def line(draw: random.Random, split: str) -> bytes:
-    """A row: mostly right, now and then not."""
-    whole = {"sentence": f"{split} {draw.random()}", "label": draw.randint(0, 1)}
+    """Returns a row of data: mostly valid, sometimes not."""
+    row = {"sentence": f"{split} {draw.random()}", "label": draw.randint(0, 1)}
     odd: list[Any] = [None, "", 3, [], {"a": 1}, True, "\ud83d", "x" * 3000, float("nan"), "\x00", " "]
     kind = draw.random()
     if kind < 0.03:
-        whole[draw.choice(["sentence", "label"])] = draw.choice(odd)
+        row[draw.choice(["sentence", "label"])] = draw.choice(odd)
     elif kind < 0.05:
-        del whole[draw.choice(["sentence", "label"])]
-    text = json.dumps(whole).encode()
+        del row[draw.choice(["sentence", "label"])]
+    text = json.dumps(row).encode()
     if kind > 0.985:
         text = text[: draw.randint(0, len(text))] + b"\xff"
     return text + b"\n"

@@ -1,4 +1,4 @@
-"""Every task from end to end on real text: a few steps of FZOO, evaluated before and after, on one thread.
+"""Runs every task end to end on real text: a few steps of FZOO, evaluated before and after, on one thread.
 
   ZO_SHARED=FOLDER python -m benchmarks.every_task [--steps 3] [--out docs/results/tasks.json]
 
@@ -31,7 +31,7 @@ KEPT = ("model", "task", "method", "metric", "before", "after", "ci95", "majorit
 
 
 def commands(shared: Path, steps: int) -> Iterator[list[str]]:
-    """The arguments of launch.py, one run each."""
+    """Yields the arguments of launch.py, one run each."""
     sizes = [
         "optimizer=fzoo",
         "optimizer.lr=1e-3",
@@ -44,15 +44,15 @@ def commands(shared: Path, steps: int) -> Iterator[list[str]]:
     stories = ["model=hub", f"model.path={shared}/models/stories260K"]
     for model, tasks in ((stories, STORIES), (["model=tiny-mlm"], MASKED), (["model=minilm"], ENCODER)):
         for task in tasks:
-            more = [f"task={task}", f"task.data_dir={shared}/data/{ROWS.get(task, task)}"]
+            overrides = [f"task={task}", f"task.data_dir={shared}/data/{ROWS.get(task, task)}"]
             if task == "sst5":
-                more.append("task.columns={text: sentence, label: label}")
+                overrides.append("task.columns={text: sentence, label: label}")
             if model == ["model=tiny-mlm"] and task in WORDS:
-                more.append(WORDS[task])
+                overrides.append(WORDS[task])
             if task in ("squad", "drop"):
-                more.append("task.max_new_tokens=8")
+                overrides.append("task.max_new_tokens=8")
             fewer = ["task.test=12", "task.dev=4"] if task in LONG else []
-            yield [*model, *more, *sizes, *fewer]
+            yield [*model, *overrides, *sizes, *fewer]
 
 
 def main() -> None:
@@ -71,8 +71,10 @@ def main() -> None:
             if code:
                 raise SystemExit(f"{' '.join(arguments)} ended with exit code {code}.")
             result = json.loads(next(Path(folder).rglob("result.json")).read_text(encoding="utf-8"))
-        said = [a.replace(str(shared), "$ZO_SHARED") for a in arguments]
-        rows.append({key: result[key] for key in KEPT} | {"command": "python launch.py " + " ".join(said)})
+        shown_arguments = [a.replace(str(shared), "$ZO_SHARED") for a in arguments]
+        rows.append(
+            {key: result[key] for key in KEPT} | {"command": "python launch.py " + " ".join(shown_arguments)}
+        )
         if request.out is not None:  # what was measured stays, whatever comes next
             request.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

@@ -36,7 +36,7 @@ TRACEBACK = 70  # exit code of a child that ended by an exception
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a child ended: its exit code (minus the signal), what it wrote to stdout and stderr, the seconds it took."""
+    """A child's end: its exit code (minus the signal), its output on stdout and stderr, its seconds."""
 
     code: int
     text: str
@@ -53,7 +53,7 @@ class Faults:
         self.count = 0
 
     def install(self) -> None:
-        """Stands between this process and its operations from now on; there is no way back, for children only."""
+        """Intercepts this process's operations from now on; it cannot be undone, so use it in children only."""
         for name in DESCRIPTORS:
             self._patch(os, name, self._of_descriptor)
         for name in PATHS:
@@ -108,7 +108,7 @@ class Faults:
 
 
 def child(task: Callable[[], int | None], seconds: float = 120.0) -> Outcome:
-    """Runs a task in a child, whose exit code it returns; one that takes longer than `seconds` is killed: a hang."""
+    """Runs a task in a child and returns its outcome; after `seconds` the child is killed as hanging."""
     out = os.memfd_create("out")
     began = time.monotonic()
     pid = os.fork()
@@ -116,8 +116,8 @@ def child(task: Callable[[], int | None], seconds: float = 120.0) -> Outcome:
         _run(task, out)
     code: int | None = None
     while code is None:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
+        ended_pid, status = os.waitpid(pid, os.WNOHANG)
+        if ended_pid:
             code = os.waitstatus_to_exitcode(status)
         elif time.monotonic() - began > seconds:
             os.kill(pid, signal.SIGKILL)
@@ -131,7 +131,7 @@ def child(task: Callable[[], int | None], seconds: float = 120.0) -> Outcome:
 
 
 def start(task: Callable[[], int | None]) -> int:
-    """Runs a task in a child that nobody waits for yet; returns its process id."""
+    """Runs a task in a child without waiting for it; returns its process id."""
     pid = os.fork()
     if pid == 0:
         _run(task, os.open(os.devnull, os.O_WRONLY))
@@ -139,7 +139,7 @@ def start(task: Callable[[], int | None]) -> int:
 
 
 def _run(task: Callable[[], int | None], out: int) -> None:
-    """The child's life; it never returns."""
+    """Runs the child's task; never returns."""
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # for the child's whole life

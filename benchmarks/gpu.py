@@ -1,4 +1,4 @@
-"""What can only be measured on a GPU.
+"""Measures what only a GPU can show.
 
 python -m benchmarks.gpu bits       signs made on the GPU are those of the CPU, bit for bit
 python -m benchmarks.gpu split      a model split over CPU and GPU has the directions of one on the CPU
@@ -28,7 +28,7 @@ from zo.weights import Weights
 
 
 def peaks(case: Case, device: torch.device) -> dict[str, Any]:
-    """Bytes the allocator held at most in a plain forward and in a step, probes one after another."""
+    """Returns the allocator's peak bytes in a plain forward and in a step, probes one after another."""
     before = torch.cuda.memory_allocated(device)
     network, inputs = cases.model(case, device), cases.batch(case, device)
     sizes = [p.numel() * p.element_size() for p in network.parameters()]
@@ -58,7 +58,7 @@ def peaks(case: Case, device: torch.device) -> dict[str, Any]:
 
 
 def bits(device: torch.device) -> dict[str, Any]:
-    """Whether perturbed weights are the CPU's, in every dtype; and how far Gaussians are apart."""
+    """Compares perturbed weights with the CPU's in every dtype, and measures how far Gaussians differ."""
     row: dict[str, Any] = {}
     probe = Probe(((Key(0, 7, 0), 1e-3), (Key(0, 7, 1), -2e-3)))
     for name, dtype in cases.DTYPES.items():
@@ -67,48 +67,52 @@ def bits(device: torch.device) -> dict[str, Any]:
             pair = [
                 Weights([("w", nn.Parameter(w.clone().to(place)))]) for place in (torch.device("cpu"), device)
             ]
-            here, there = (weights.at("w", probe, directions(kind)).cpu() for weights in pair)
+            ours, device_weights = (weights.at("w", probe, directions(kind)).cpu() for weights in pair)
             for weights in pair:
                 weights.move(probe.terms, directions(kind), decay=1e-3)
-            moved, other = (weights.tensors["w"].detach().cpu() for weights in pair)
-            row[f"{kind}_{name}_equal"] = torch.equal(here, there) and torch.equal(moved, other)
-            row[f"{kind}_{name}_largest_difference"] = (here.float() - there.float()).abs().max().item()
+            moved, device_moved = (weights.tensors["w"].detach().cpu() for weights in pair)
+            row[f"{kind}_{name}_equal"] = torch.equal(ours, device_weights) and torch.equal(
+                moved, device_moved
+            )
+            row[f"{kind}_{name}_largest_difference"] = (
+                (ours.float() - device_weights.float()).abs().max().item()
+            )
     row["holds"] = all(row[f"rademacher_{name}_equal"] for name in cases.DTYPES)
     return row
 
 
 def split(device: torch.device) -> dict[str, Any]:
-    """Whether half a model on the device and half on the CPU gets the perturbed weights of one on the CPU."""
+    """Compares the perturbed weights of a model split over device and CPU with those of one on the CPU."""
     from experiments.models.placing import bring
 
     case = Case("fzoo", "rademacher", "10m", "4x32", "float32")
-    whole, halves = (cases.model(case, torch.device("cpu")) for _ in range(2))
+    unsplit, halves = (cases.model(case, torch.device("cpu")) for _ in range(2))
     layers = len(halves.get_submodule("model.decoder.layers")._modules)
     above = [f"model.decoder.layers.{i}" for i in range(layers // 2, layers)]
     below = [f"model.decoder.layers.{i}" for i in range(layers // 2)]
     for part in above:
         halves.get_submodule(part).to(device)
     bring(halves, [*below, *above, "model.decoder.final_layer_norm", "lm_head"])
-    one, two = (cases.optimizer(case, network, "auto") for network in (whole, halves))
-    probe = one.ask(0)[1]
+    first, two = (cases.optimizer(case, network, "auto") for network in (unsplit, halves))
+    probe = first.ask(0)[1]
     equal = all(
         torch.equal(
-            one.weights.at(name, probe, directions("rademacher")),
+            first.weights.at(name, probe, directions("rademacher")),
             two.weights.at(name, probe, directions("rademacher")).cpu(),
         )
-        for name in one.weights.tensors
+        for name in first.weights.tensors
     )
     inputs = cases.batch(case, torch.device("cpu"))
     losses = [
         m.step(0, inputs, ModuleLook(network, cases.objective, m))
-        for m, network in ((one, whole), (two, halves))
+        for m, network in ((first, unsplit), (two, halves))
     ]
     gap = max(abs(a - b) for a, b in zip(*losses, strict=True))
     return {"directions_equal": equal, "largest_loss_difference": gap, "holds": equal}
 
 
 def stacked(device: torch.device, size: str = "1.3b", tokens: str = "16x64") -> dict[str, Any]:
-    """By how much of σ the differences l_i − l_0 of FZOO move when probes share a forward: at most 1 %."""
+    """Measures how far stacking probes moves FZOO's differences l_i − l_0, in units of σ: at most 1 %."""
     case = Case("fzoo", "rademacher", size, tokens, "bfloat16")
     network, inputs = cases.model(case, device), cases.batch(case, device)
     optimizer = cases.optimizer(case, network, "auto")
@@ -118,14 +122,14 @@ def stacked(device: torch.device, size: str = "1.3b", tokens: str = "16x64") -> 
         base, *losses = look(optimizer.ask(0), inputs)
         return [loss - base for loss in losses]
 
-    alone, together = differences(1), differences("all")
-    sigma = deviation(alone, 1)
-    apart = max(abs(a - b) for a, b in zip(alone, together, strict=True)) / sigma
+    separate, together = differences(1), differences("all")
+    sigma = deviation(separate, 1)
+    apart = max(abs(a - b) for a, b in zip(separate, together, strict=True)) / sigma
     return {"sigma": sigma, "largest_difference_over_sigma": apart, "holds": apart <= 0.01}
 
 
 def large(device: torch.device, size: str = "66b", tokens: str = "16x64") -> dict[str, Any]:
-    """One full-parameter step of FZOO and of MeZO, probes one after another, if the weights fit."""
+    """Takes one full-parameter step of FZOO and of MeZO, probes one after another, if the weights fit."""
     row: dict[str, Any] = {"model": f"opt-{size}", "tokens": tokens, "dtype": "bfloat16"}
     case = Case("fzoo", "rademacher", size, tokens, "bfloat16")
     try:
@@ -169,7 +173,7 @@ def _peak(device: torch.device) -> int | None:
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     whats = {"bits": bits, "split": split, "stacked": stacked, "large": large}
     if len(sys.argv) != 2 or sys.argv[1] not in whats:
         sys.exit(__doc__)

@@ -1,4 +1,4 @@
-"""Tries of the library alone: journals that are cut, damaged and go on another way; ranks that die; dtypes."""
+"""Tests the library alone: journals cut, damaged or continued differently; ranks that die; dtypes."""
 
 import importlib
 import os
@@ -43,7 +43,7 @@ def _losses(model: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _train(folder: Path, rate: float, every: float = 0.0, snapshots: bool = True, steps: int = STEPS) -> str:
-    """Trains FZOO at a rate that the journal holds, as under a budget of time; the digest of its weights."""
+    """Trains FZOO at a rate recorded in the journal, as under a budget of time; returns its weights' digest."""
     optimizer = zo.FZOO(model := _model(), lr=1e-2)
     with Journal(folder / "journal", {}, optimizer.losses_per_step, with_lr=True) as journal:
         zo.train(
@@ -54,7 +54,7 @@ def _train(folder: Path, rate: float, every: float = 0.0, snapshots: bool = True
 
 
 def futures(folder: Path) -> Iterator[Try]:
-    """A journal cut after each of its records goes on at another rate, dies, and goes on once more."""
+    """Cuts a journal after each record, continues at another rate, dies, and continues once more."""
     for kept in range(STEPS):
         for every in (0.0, 1e9):
             runs = folder / f"future-{kept}-{every:g}"
@@ -69,7 +69,7 @@ def futures(folder: Path) -> Iterator[Try]:
 
 
 def journals(folder: Path) -> Iterator[Try]:
-    """A journal cut at every third byte, or with a bit of it flipped: the same weights, or a sentence and no change."""
+    """Cuts a journal at every third byte or flips a bit: it must give the same weights, or an error and no change."""
     folder = folder / "journals"
     folder.mkdir()
     whole = _train(folder, 1e-2, snapshots=False)
@@ -91,7 +91,7 @@ def _flipped(content: bytes, at: int) -> bytes:
 
 
 def ranks(folder: Path) -> Iterator[Try]:
-    """Two processes share a run; one is killed, the other ends; one process goes on to the bits of one alone."""
+    """Runs two processes on one run and kills one: the other stops, and one process resumes to the same bits."""
     alone = folder / "alone"
     alone.mkdir()
     solo = _shared(alone, None)()
@@ -119,7 +119,7 @@ def ranks(folder: Path) -> Iterator[Try]:
 
 
 def _shared(folder: Path, rank: tuple[int, int] | None) -> Callable[[], int]:
-    """A process of a run: alone, or one of two."""
+    """Runs a process of a run: alone, or one of two."""
 
     def task() -> int:
         if rank is None:
@@ -164,7 +164,7 @@ def _port() -> int:
 
 
 def dtypes() -> Iterator[Try]:
-    """Every method under torch's default dtype float64 against float32, and after load_state_dict in bfloat16."""
+    """Compares every method under torch's default dtype float64 with float32, and after load_state_dict in bfloat16."""
     for path in YAMLS:
         arguments = yaml.safe_load(path.read_text(encoding="utf-8"))
         module, _, name = arguments.pop("_target_").rpartition(".")
@@ -180,7 +180,7 @@ def dtypes() -> Iterator[Try]:
 
 
 def _is_number(value: Any) -> bool:
-    """YAML 1.1 reads 1e-3 as a text."""
+    """Returns True for numbers, also as text: YAML 1.1 reads 1e-3 as a string."""
     return isinstance(value, str) and value[:1].isdigit()
 
 
@@ -202,7 +202,7 @@ def _default_dtype(kind: Any, arguments: dict[str, Any]) -> str | None:
 
 
 def _loaded_later(kind: Any, arguments: dict[str, Any]) -> str | None:
-    """The usual order of torch: construct, load, train; against load, construct, train."""
+    """Compares torch's usual order (construct, load, train) with load, construct, train."""
     digests = []
     for late in (False, True):
         model, other = _model(1).bfloat16(), _model(2).bfloat16()

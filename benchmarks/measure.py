@@ -1,4 +1,4 @@
-"""Times: a step of zo, the same step by the recipe, and as many plain forwards, in turn."""
+"""Times a step of zo, the same step by the recipe, and as many plain forwards, in turn."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ from zo.optimizers.firstorder import BACKWARD_COST
 
 
 def clock(device: torch.device, threads: int) -> Callable[[], float]:
-    """Seconds: of this process on one CPU thread, which other programs disturb least; else of the wall."""
+    """Returns a clock in seconds: the process's own on one CPU thread (least disturbed), else the wall's."""
     if device.type == "cuda":
 
         def wait() -> float:
@@ -30,7 +30,7 @@ def clock(device: torch.device, threads: int) -> Callable[[], float]:
 def times(
     case: Case, *, pairs: int, device: torch.device, kernels: str, probes_per_forward: int | str
 ) -> dict[str, Any]:
-    """Ratios of interleaved rounds: medians and quartiles of step, recipe (where there is one) and looks."""
+    """Returns ratios of interleaved rounds: medians and quartiles of step, recipe (if there is one) and looks."""
     now = clock(device, torch.get_num_threads())
     inputs = cases.batch(case, device)
     network = cases.model(case, device)
@@ -87,12 +87,12 @@ def times(
 
 
 def warm_up(method: Optimizer) -> int:
-    """Steps before a method does what it does from then on: AdaMeZO's window, and one for caches and code."""
+    """Returns the steps before a method reaches its steady state: AdaMeZO's window, and one for caches and code."""
     return 1 + getattr(method, "horizon", 0)
 
 
 def ratio(name: str, above: list[float], below: list[float]) -> dict[str, Any]:
-    """Median and quartiles of the ratios of pairs."""
+    """Returns median and quartiles of the ratios of pairs."""
     ratios = [a / b for a, b in zip(above, below, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return {name: round(middle, 4), f"{name}_quartiles": [round(low, 4), round(high, 4)]}

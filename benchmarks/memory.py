@@ -1,4 +1,4 @@
-"""Peak memory of one plain forward, or of one sequential step, in a process of its own.
+"""Measures peak memory of one plain forward, or of one sequential step, in a process of its own.
 
     python -m benchmarks.memory '{"method": "fzoo", …}' forward|step
 
@@ -24,7 +24,7 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "6553
 
 
 def peaks(case: Case) -> dict[str, Any]:
-    """Bytes above weights and state of a forward and of a step, and the ratio of the whole peaks.
+    """Returns bytes above weights and state of a forward and of a step, and the ratio of the whole peaks.
 
     A forward needs no state, so the ratio is what a method takes over inference.
     """
@@ -52,7 +52,7 @@ def _alone(case: Case, what: str) -> dict[str, int]:
 
 
 def measure(case: Case, what: str) -> dict[str, int]:
-    """In this process: bytes by which resident memory rises at most; of all weights, the state and the largest."""
+    """Measures in this process the rise of resident memory, and the bytes of weights, state and largest tensor."""
     import torch
 
     from benchmarks import cases
@@ -82,7 +82,7 @@ def measure(case: Case, what: str) -> dict[str, int]:
 
 
 def _settled() -> int:
-    """Resident bytes now, with the high-water mark set down to it."""
+    """Returns the resident bytes, after resetting the high-water mark to them."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Seconds of a step of the methods of AdaMeZO's Table 7, with MeZO plus the noise of a window alone.
+"""Times the steps of AdaMeZO's Table 7 methods, and of MeZO plus the noise of a window alone.
 
 That row separates the two prices of AdaMeZO's moments: making the directions of H steps again, and summing them.
 """
@@ -6,30 +6,35 @@ That row separates the two prices of AdaMeZO's moments: making the directions of
 import gc
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import final
 
 import torch
 
 from benchmarks import cases
 from benchmarks.cases import Case
 from benchmarks.measure import clock
+from zo.fields import Count
 from zo.look import ModuleLook
-from zo.optimizers import MeZO, Optimizer
+from zo.optimizers import Optimizer
+from zo.optimizers.optimizer import DirectionKind
+from zo.optimizers.twopoint import TwoPoint
 from zo.weights import Weights
 
 ALONE = "mezo + a."
 
 
-class NoiseAlone(MeZO):
-    """MeZO that makes the directions of its last `window` steps at each step, as AdaMeZO does, and uses one."""
+@final
+@dataclass(eq=False, kw_only=True)
+class NoiseAlone(TwoPoint):
+    """MeZO that creates the directions of its last `remembered` steps at each step, as AdaMeZO does, and uses one."""
 
-    def __init__(self, params: Any, window: int, **more: Any):
-        super().__init__(params, **more)
-        self.remembered = window
+    directions: DirectionKind = DirectionKind("gaussian")
+    remembered: Count = 10
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
-        values = super()._move(t, losses, lr)
-        # MeZO's own move has made the newest step's.
+        values = self.descend(t, losses, lr)
+        # The move has made the newest step's.
         for name in self.weights.tensors:
             for step in range(max(0, t - self.remembered + 1), t):
                 for key in self.keys(step):
@@ -40,7 +45,7 @@ class NoiseAlone(MeZO):
 def seconds_of(
     name: str, size: str, tokens: str, dtype: str, device: torch.device, rounds: int, window: int
 ) -> float:
-    """Median seconds of a step, past the warm-up of AdaMeZO and past the code that a first step loads."""
+    """Returns the median seconds of a step, after AdaMeZO's warm-up and after a first step has loaded its code."""
     gc.collect()
     case = Case(
         "mezo" if name == ALONE else name, None if name == "adamw" else "gaussian", size, tokens, dtype
@@ -63,4 +68,4 @@ def seconds_of(
 def _optimizer(name: str, case: Case, network: torch.nn.Module, window: int) -> Optimizer:
     if name != ALONE:
         return cases.optimizer(case, network, "auto")
-    return NoiseAlone(Weights(network, kernels="auto"), window, lr=cases.LR, eps=cases.EPS)
+    return NoiseAlone(Weights(network, kernels="auto"), remembered=window, lr=cases.LR, eps=cases.EPS)

@@ -1,4 +1,4 @@
-"""How much of a move 16-bit weights take: the cosine and the length of what they do beside what was meant.
+"""Measures how much of a move 16-bit weights take: cosine and length of the change against the intended move.
 
 python -m benchmarks.precision [--steps 60] [--every 6] [--out FILE] OVERRIDE…
 
@@ -28,29 +28,29 @@ UPDATES = ("nearest", "stochastic", "master")
 
 
 def measure(overrides: list[str], update: str, steps: int, every: int) -> dict[str, Any]:
-    """One run: median cosine of the change with the move meant and ratio of their lengths; losses at the ends."""
+    """Runs once: median cosine and length ratio of change and intended move, and the losses at the ends."""
     composed = compose([*overrides, f"update={update}", f"budget.steps={steps}"])
     if composed.config is None:
         sys.exit("\n".join(f"{problem.where}: {problem.what}" for problem in composed.problems))
     session = build(composed.config)
     cosines, ratios, sizes, losses = [], [], [], []
     for t in range(steps):
-        told = session.optimizer.step(t, session.batch(t), session.look)
-        losses.append(math.fsum(told) / len(told))
-        before = values(session.optimizer.weights)
-        meant = _meant(session, before, t, told) if t % every == 0 else None
-        session.optimizer.tell(t, told)
-        if meant is not None:
-            change = _difference(values(session.optimizer.weights), before)
-            cosine, ratio = compare(change, meant)
+        step_losses = session.optimizer.step(t, session.batch(t), session.look)
+        losses.append(math.fsum(step_losses) / len(step_losses))
+        old_values = values(session.optimizer.weights)
+        intended = _intended_move(session, old_values, t, step_losses) if t % every == 0 else None
+        session.optimizer.tell(t, step_losses)
+        if intended is not None:
+            change = _difference(values(session.optimizer.weights), old_values)
+            cosine, ratio = compare(change, intended)
             cosines.append(cosine)
             ratios.append(ratio)
-            sizes.append(math.sqrt(_dot(meant, meant) / session.optimizer.weights.numel))
+            sizes.append(math.sqrt(_dot(intended, intended) / session.optimizer.weights.numel))
     third = max(1, steps // 3)
     return {
         "method": session.method,
         "update": update,
-        "lr": composed.config["optimizer"]["lr"],
+        "lr": composed.config.optimizer.lr,
         "steps": steps,
         "cosine": round(statistics.median(cosines), 4),
         "length_ratio": round(statistics.median(ratios), 4),
@@ -61,43 +61,45 @@ def measure(overrides: list[str], update: str, steps: int, every: int) -> dict[s
 
 
 def values(weights: Weights) -> dict[str, Tensor]:
-    """The trained weights as fp32, with their low halves where these are kept."""
-    found = {}
+    """Returns the trained weights as fp32, with their low halves if these are stored."""
+    tensors = {}
     for name in weights.tensors:
         source, low = weights.source(name), weights.low.get(name)
-        found[name] = source.float().clone() if low is None else rounding.join(source, low)
-    return found
+        tensors[name] = source.float().clone() if low is None else rounding.join(source, low)
+    return tensors
 
 
-def compare(change: dict[str, Tensor], meant: dict[str, Tensor]) -> tuple[float, float]:
-    """(cosine, ‖change‖ / ‖meant‖); NaN where nothing was meant, cosine 0 where nothing changed."""
-    lengths = math.sqrt(_dot(change, change)), math.sqrt(_dot(meant, meant))
+def compare(change: dict[str, Tensor], intended: dict[str, Tensor]) -> tuple[float, float]:
+    """Returns (cosine, ‖change‖ / ‖intended‖); NaN if no move was intended, cosine 0 if nothing changed."""
+    lengths = math.sqrt(_dot(change, change)), math.sqrt(_dot(intended, intended))
     if lengths[1] == 0.0:
         return math.nan, math.nan
-    return _dot(change, meant) / (lengths[0] * lengths[1]) if lengths[0] else 0.0, lengths[0] / lengths[1]
+    return _dot(change, intended) / (lengths[0] * lengths[1]) if lengths[0] else 0.0, lengths[0] / lengths[1]
 
 
-def _meant(session: Session, before: dict[str, Tensor], t: int, told: list[float]) -> dict[str, Tensor]:
-    """The change of the same method, stateless between steps, told the same on fp32 weights."""
-    copies = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in before.items()}
-    arguments = {k: v for k, v in session.config["optimizer"].items() if k not in ("_target_", "lr")}
+def _intended_move(
+    session: Session, old_values: dict[str, Tensor], t: int, losses: list[float]
+) -> dict[str, Tensor]:
+    """Returns the intended move: that of the same method, stateless between steps, on fp32 weights."""
+    copies = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in old_values.items()}
+    arguments = {k: v for k, v in session.config.optimizer.options.items() if k != "lr"}
     twin: Optimizer = type(session.optimizer)(  # pyright: ignore  # concrete methods take these
-        Weights(list(copies.items())), lr=session.optimizer.rate(t), seed=session.config["seed"], **arguments
+        Weights(list(copies.items())), lr=session.optimizer.rate(t), seed=session.config.seed, **arguments
     )
-    twin.tell(t, told)
-    return _difference({name: copy.detach() for name, copy in copies.items()}, before)
+    twin.tell(t, losses)
+    return _difference({name: copy.detach() for name, copy in copies.items()}, old_values)
 
 
 def _difference(new: dict[str, Tensor], old: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: new[name].double() - tensor.double() for name, tensor in old.items()}
 
 
-def _dot(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    return math.fsum(float((tensor * other[name]).sum()) for name, tensor in one.items())
+def _dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    return math.fsum(float((tensor * b[name]).sum()) for name, tensor in a.items())
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What a training step evaluates on real tasks, and what it costs beside one row an example.
+"""Measures what a training step evaluates on real tasks, and its cost beside one row per example.
 
   ZO_SHARED=FOLDER python -m benchmarks.real_tasks MODEL [--tasks sst2 cb trec] [--dtype bfloat16] [--repeats 3]
       [--out FILE]
@@ -42,7 +42,7 @@ SIZE = 16
 
 
 def whole_rows(examples: tuple[Example, ...], pad: int, limit: int) -> Batch:
-    """The batch of every option's whole row, its last token too."""
+    """Returns the batch of every option's whole row, including its last token."""
     rows = [row for example in examples for row in example.rows]
     options = len(rows) // len(examples)
     ids, mask = padded([row.ids for row in rows], pad, limit)
@@ -57,7 +57,7 @@ def whole_rows(examples: tuple[Example, ...], pad: int, limit: int) -> Batch:
 
 
 def measure(model: str, name: str, dtype: str, repeats: int, shared: Path) -> dict[str, Any]:
-    """Counts and seconds of each form on one task."""
+    """Returns counts and seconds of each form on one task."""
     hub = yaml.safe_load((CONF / "model" / "hub.yaml").read_text(encoding="utf-8"))
     loaded = load({**hub, "path": model, "device": "cpu", "dtype": dtype})
     choice = yaml.safe_load((CONF / "task" / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -92,7 +92,7 @@ def measure(model: str, name: str, dtype: str, repeats: int, shared: Path) -> di
 
 
 def _counts(task: Task, some: tuple[Example, ...], given: dict[str, Any]) -> dict[str, Any]:
-    """Rows, positions and needed positions of a forward pass."""
+    """Returns rows, positions and needed positions of a forward pass."""
     needed = sum(task.tokens(example) for example in some)
     found: dict[str, Any] = {"needed": needed}
     for form in ("whole", "now"):

@@ -1,11 +1,12 @@
-"""The published recipe, straightforwardly: weights walked in place, one tensor after another, noise of torch's
-generator made again from a seed for every pass, one update pass a direction.
+"""Implements the published recipe plainly, as the baseline of the benchmarks and a check on zo.
+
+Weights are walked in place, one tensor after another; noise of torch's generator is made again from a seed for every
+pass; each direction has its own update pass.
 
     MeZO (Algorithm 1)    + ε z, loss; − 2 ε z, loss; + ε z; then θ ← θ − η p z
     FZOO (Algorithm 1)    loss; for each i: + ε u_i, loss, − ε u_i; then for each i: θ ← θ − η c_i u_i
 
-This is the baseline of the benchmarks and a check on zo: with zo's named noise in place of torch's its
-update is the same up to rounding.
+With zo's named noise in place of torch's, its update equals zo's up to rounding.
 """
 
 import math
@@ -20,7 +21,7 @@ Draw = Callable[
 
 
 class Recipe:
-    """One method on one model.
+    """A published method on a model.
 
     method: mezo or fzoo. n: directions a step. directions: gaussian or rademacher.
     draw: noise by name; None draws from torch's generator, seeded for every pass as the authors do.
@@ -43,7 +44,7 @@ class Recipe:
         self.tensors = [(name, p.data) for name, p in model.named_parameters() if p.requires_grad]
 
     def step(self, seed: int, loss: Callable[[], float]) -> list[float]:
-        """One step; returns the losses it saw."""
+        """Takes one step; returns the losses it evaluated."""
         return self._mezo(seed, loss) if self.method == "mezo" else self._fzoo(seed, loss)
 
     def _mezo(self, seed: int, loss: Callable[[], float]) -> list[float]:
@@ -73,7 +74,7 @@ class Recipe:
         return [base, *perturbed]
 
     def _add(self, seed: int, i: int, scale: float) -> None:
-        """θ ← θ + scale z_i, in place."""
+        """Adds in place: θ ← θ + scale z_i."""
         if self.draw is None:
             torch.manual_seed(seed * 1000 + i)
         for name, w in self.tensors:

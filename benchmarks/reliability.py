@@ -1,4 +1,4 @@
-"""python -m benchmarks.reliability [--seed N] [--out docs/reliability.md]: what runs survive, tried and written down.
+"""Tests what runs survive and writes the results down: python -m benchmarks.reliability [--out docs/reliability.md].
 
 Every try is checked against an undisturbed run. The process imports once and forks a child for each try.
 """
@@ -27,49 +27,48 @@ ROOT = Path(__file__).parents[1]
 SHOWN = 40  # tries that are listed by name
 
 HEAD = """\
-# What runs survive
+# Reliability
 
 Made by `python -m benchmarks.reliability --seed {seed}{every} --out docs/reliability.md` on {date}: {tries:,} tries,
-of which {wrong} came out otherwise than they must, in {seconds:.0f} seconds of one core ({wall:.0f} by the clock;
+of which {wrong} failed, in {seconds:.0f} seconds of one core ({wall:.0f} by the clock;
 {machine}, torch {torch}).
 
-A try disturbs a run of four steps and then gives the same command again. It counts as right only if `result.json`,
-every row of `metrics.jsonl` and the names of all files are those of a run that nobody disturbed, apart from times and
-memory. Commands that only read must answer with an exit code and a sentence, tell of the other run beside the damaged
-one, and change nothing.
+A try disturbs a run of four steps and then reruns the same command. It passes only if `result.json`, every row of
+`metrics.jsonl` and the names of all files equal those of an undisturbed run, apart from times and memory. Commands that
+only read must answer with an exit code and a sentence, still report the other, undamaged run, and change nothing.
 
 | what was done | tries | wrong |
 |---|--:|--:|
 """
 TAIL = """
-- **Crash, I/O error**: the process is killed before, within or behind its n-th file operation below the run's folder,
-  or that operation raises ENOSPC or EIO; n runs through every operation (with `--every N` through each N-th), for each
-  kind of `replays_from`.
-- **Two futures**: a journal is cut after each record and goes on at another learning rate, as a budget of time makes
-  it; then the run is resumed with and without the snapshots that the first future left.
+- **Crash, I/O error**: the process is killed before, during or after its n-th file operation below the run's folder,
+  or that operation raises ENOSPC or EIO. n takes every value (with `--every N` each N-th), for each kind of
+  `replays_from`.
+- **Two futures**: a journal is cut after each record and continued at another learning rate, as a budget of time may
+  do. Then the run is resumed with and without the snapshots of the first continuation.
 - **Damaged file**: config.yaml, journal, metrics.jsonl, result.json, status.json, provenance.json and lock, each empty,
   half, `[]`, `{}`, `null`, not UTF-8, with a bad line in the middle, and with one bit flipped.
-- **Small disk**: a tmpfs of so many KiB, which is enlarged before the same command is given again.
-- **Fuzzed**: overrides and rows of data that are nonsense must be refused with exit code 2, or run.
-- **torch's default dtype, load_state_dict**: every method of conf/optimizer, against the bits of the usual order.
+- **Small disk**: a tmpfs of that many KiB, which is enlarged before the same command is rerun.
+- **Fuzzed**: nonsense overrides and rows of data must be refused with exit code 2, or run.
+- **torch's default dtype, load_state_dict**: every method of conf/optimizer, compared with the bits of the usual order.
 
-Not tried: a power cut (files are synced before they take their name; nobody pulled a plug), NFS, a GPU.
+Not tried: a power cut (files are synced before they are renamed, but nobody pulled a plug), NFS, a GPU.
 """
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 every try came out as it must, 1 some did not."""
+    """Returns 0 if every try came out as it must, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reliability", description="Disturb runs and compare."
     )
     parser.add_argument("--seed", type=int, default=0, help="decides what is drawn; printed and written down")
     parser.add_argument(
-        "--every", type=int, default=1, help="try every so manieth file operation; default: each"
+        "--every", type=int, default=1, help="try only every N-th file operation; default: all"
     )
     parser.add_argument(
-        "--only", nargs="+", default=[], help="some kinds of tries: crashes damages disks ..."
+        "--only", nargs="+", default=[], help="run only these kinds of tries: crashes damages disks ..."
     )
-    parser.add_argument("--out", type=Path, help="the page to write; default: the table is printed")
+    parser.add_argument("--out", type=Path, help="write the page to this file; default: print the table")
     request = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # steps that 16 bits swallow are no matter here
@@ -77,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="zo-reliability-") as folder:
         began, before = time.monotonic(), _cpu()
         tries = list(
-            _tried(_kinds(Trials(Path(folder), request.seed, request.every), Path(folder)), request.only)
+            _run_tries(_kinds(Trials(Path(folder), request.seed, request.every), Path(folder)), request.only)
         )
         text = page(tries, request, _cpu() - before, time.monotonic() - began)
     if request.out is None:
@@ -101,22 +100,22 @@ def _kinds(trials: Trials, folder: Path) -> Mapping[str, Callable[[], Iterable[T
     }
 
 
-def _tried(kinds: Mapping[str, Callable[[], Iterable[Try]]], only: Sequence[str]) -> Iterator[Try]:
-    """Every try; those that came out wrong are told at once."""
+def _run_tries(kinds: Mapping[str, Callable[[], Iterable[Try]]], only: Sequence[str]) -> Iterator[Try]:
+    """Yields every try; reports failed ones at once."""
     for name, kind in kinds.items():
         if only and name not in only:
             continue
         began, number = time.monotonic(), 0
-        for each in kind():
+        for attempt in kind():
             number += 1
-            if each.problem is not None:
-                sys.stderr.write(f"{each.kind}; {each.what}: {each.problem}\n")
-            yield each
+            if attempt.problem is not None:
+                sys.stderr.write(f"{attempt.kind}; {attempt.what}: {attempt.problem}\n")
+            yield attempt
         sys.stderr.write(f"{name}: {number} tries, {time.monotonic() - began:.0f} s\n")
 
 
 def page(tries: Sequence[Try], request: argparse.Namespace, seconds: float, wall: float) -> str:
-    """The page as Markdown."""
+    """Returns the page as Markdown."""
     every = "" if request.every == 1 else f" --every {request.every}"
     every += f" --only {' '.join(request.only)}" if request.only else ""
     counts, wrong = Counter(each.kind for each in tries), Counter(each.kind for each in tries if each.problem)

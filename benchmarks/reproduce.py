@@ -1,4 +1,4 @@
-"""One row of a paper, from nothing to a verdict: download, check, run, compare.
+"""Reproduces one row of a paper, from nothing to a verdict: download, check, run, compare.
 
     python -m benchmarks.reproduce --list
     python -m benchmarks.reproduce roberta-large-sst2
@@ -20,14 +20,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from experiments.commands.expected import expected
 from experiments.config.compose import compose
 from experiments.config.problems import did_you_mean, listing
+from experiments.config.run_config import RunConfig
 from experiments.papers import Published
 from experiments.report.cells import cells_of
-from experiments.report.published import Beside, compare
+from experiments.report.published import PublishedPair, compare
 from experiments.report.runs import Run, read_runs
 from experiments.report.setting_key import setting_key
 from zo.errors import ConfigError, DataError
@@ -80,7 +80,7 @@ ROWS: Mapping[str, Row] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 reproduced, 1 not reproduced or the run failed, 2 wrong input."""
+    """Returns 0 if reproduced, 1 if not or if the run failed, 2 for wrong input."""
     options = _options(argv)
     if options.list:
         print("\n".join(_listed()))
@@ -106,23 +106,21 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/reproduce"), help="the folder above the row's"
     )
-    parser.add_argument(
-        "--minutes", type=float, default=MINUTES, help="the most that the run may be reckoned to take"
-    )
-    options = parser.parse_intermixed_args(argv)  # overrides may stand behind a flag
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="the longest estimated time to allow")
+    options = parser.parse_intermixed_args(argv)  # overrides may follow a flag
     if options.row is None and not options.list:
-        parser.error("name a row, or ask for --list")
+        parser.error("name a row, or use --list")
     return options
 
 
 def _listed() -> list[str]:
-    """A line a row: its name, minutes, published number and command."""
+    """Returns a line per row: its name, minutes, published number and command."""
     lines = []
     for name, row in ROWS.items():
         config = _config(row, (), Path("runs"))
         number = _published(row, config)
-        what = f"{row.minutes:5.1f} min  {number.value:.1f} within {number.tolerance:.1f}"
-        lines.append(f"{name:28} {what}  {row.paper}, Table {row.table}: {' '.join(row.overrides)}")
+        expectation = f"{row.minutes:5.1f} min  {number.value:.1f} within {number.tolerance:.1f}"
+        lines.append(f"{name:28} {expectation}  {row.paper}, Table {row.table}: {' '.join(row.overrides)}")
     return lines
 
 
@@ -138,8 +136,8 @@ def reproduce(name: str, overrides: Sequence[str], runs: Path, minutes: float) -
     _check_device(config)
     if row.minutes > minutes:
         raise ConfigError(
-            f"{name} is reckoned to take {row.minutes:.0f} minutes of half an A100, and --minutes allows {minutes:g}. "
-            f"Allow more (--minutes {row.minutes * 1.2:.0f}), or take another row (--list)."
+            f"{name} takes an estimated {row.minutes:.0f} minutes of half an A100, but --minutes allows {minutes:g}. "
+            f"Allow more (--minutes {row.minutes * 1.2:.0f}), or choose another row (--list)."
         )
     print(
         f"{name}: {row.paper}, Table {row.table}, prints {number.value:.1f}. About {row.minutes:g} minutes of a GPU."
@@ -151,7 +149,7 @@ def reproduce(name: str, overrides: Sequence[str], runs: Path, minutes: float) -
         return code
     if (code := launch([*row.overrides, *_own(runs), *overrides])) != 0:
         return 2 if code == 2 else 1
-    ran = [run for run in read_runs([runs]) if run.setting == setting_key(config)]
+    ran = [run for run in read_runs([runs]) if run.setting == setting_key(config.recorded())]
     (beside,) = compare(cells_of(ran), [number])
     _write(runs / "verdict.json", name, row, beside, ran)
     print(sentence(row, beside))
@@ -162,16 +160,16 @@ def _own(runs: Path) -> list[str]:
     return [f"paths.runs={runs}", "save=false"]
 
 
-def _config(row: Row, overrides: Sequence[str], runs: Path) -> dict[str, Any]:
-    """The checked configuration. Raises ConfigError with all that is wrong."""
+def _config(row: Row, overrides: Sequence[str], runs: Path) -> RunConfig:
+    """Returns the checked configuration. Raises ConfigError with all problems."""
     composed = compose([*row.overrides, *_own(runs), *overrides])
     if composed.problems or composed.config is None:
         raise ConfigError(listing(composed.problems))
     return composed.config
 
 
-def _published(row: Row, config: Mapping[str, Any]) -> Published:
-    """The row's number. Raises ConfigError where overrides have made another run of it."""
+def _published(row: Row, config: RunConfig) -> Published:
+    """Returns the row's number. Raises ConfigError if overrides have turned it into another run."""
     numbers = [n for n in expected(config) if (n.paper, n.table) == (row.paper, row.table)]
     if not numbers:
         raise ConfigError(
@@ -181,35 +179,35 @@ def _published(row: Row, config: Mapping[str, Any]) -> Published:
     return numbers[0]
 
 
-def _check_device(config: Mapping[str, Any]) -> None:
-    """Raises ConfigError where a model that wants a GPU would run on a CPU by oversight."""
+def _check_device(config: RunConfig) -> None:
+    """Raises ConfigError if a model that needs a GPU would run on a CPU by mistake."""
     import torch
 
-    wants = config["model"]["resources"]["gpus"] > 0 and config["model"]["device"] == "auto"
+    wants = config.model.resources.gpus > 0 and config.model.device == "auto"
     if wants and not torch.cuda.is_available():
         raise ConfigError(
-            "No GPU is here, on which this row would take minutes; on a CPU it takes days. Run it where there is one, "
+            "No GPU was found. This row takes minutes on a GPU and days on a CPU. Run it on a machine with a GPU, "
             "or set model.device=cpu if the model is a small stand-in."
         )
 
 
-def sentence(row: Row, beside: Beside) -> str:
-    """The verdict in words, with what the means are over."""
-    number = beside.published
+def sentence(row: Row, pair: PublishedPair) -> str:
+    """Returns the verdict in words, with what the means are over."""
+    number = pair.published
     basis = "two published deviations" if number.deviation else "the paper prints no deviation"
-    if beside.ours is None:
+    if pair.ours is None:
         return f"Not run: no result of {number.method} on {number.task} is there."
     theirs = f"the mean of {row.seeds} seeds" if row.seeds else "over seeds that the paper does not say"
-    ours = f"{beside.ours:.1f} over {beside.n} seed{'s' if beside.n > 1 else ''}"
+    ours = f"{pair.ours:.1f} over {pair.n} seed{'s' if pair.n > 1 else ''}"
     text = (
-        f"{beside.verdict.capitalize()}: {ours}; published {number.value:.1f}, {theirs}; "
+        f"{pair.verdict.capitalize()}: {ours}; published {number.value:.1f}, {theirs}; "
         f"within {number.tolerance:.1f} ({basis}) counts as reproduced."
     )
     return f"{text} {row.note[0].upper()}{row.note[1:]}." if row.note else text
 
 
-def _write(path: Path, name: str, row: Row, beside: Beside, runs: Sequence[Run]) -> None:
-    """Everything that the verdict rests on."""
+def _write(path: Path, name: str, row: Row, pair: PublishedPair, runs: Sequence[Run]) -> None:
+    """Writes everything that the verdict rests on."""
     results = [
         {"seed": run.seed, "status": run.status, "folder": str(run.folder), "commit": run.commit}
         | {
@@ -218,13 +216,13 @@ def _write(path: Path, name: str, row: Row, beside: Beside, runs: Sequence[Run])
         }
         for run in runs
     ]
-    published = asdict(beside.published) | {"within": beside.published.tolerance, "seeds": row.seeds}
+    published = asdict(pair.published) | {"within": pair.published.tolerance, "seeds": row.seeds}
     content = {
         "row": name,
-        "verdict": beside.verdict,
-        "ours": beside.ours,
-        "deviation": beside.deviation,
-        "n": beside.n,
+        "verdict": pair.verdict,
+        "ours": pair.ours,
+        "deviation": pair.deviation,
+        "n": pair.n,
         "published": published,
         "overrides": list(row.overrides),
         "note": row.note,

@@ -1,4 +1,4 @@
-"""Measure and write benchmarks/results/<device>-<model>.json and docs/benchmarks.md.
+"""Measures and writes benchmarks/results/<device>-<model>.json and docs/benchmarks.md.
 
 python -m benchmarks.run [--quick] [--sizes 10m 125m] [--threads 1] [--only fzoo mezo] [--missing]
 
@@ -23,7 +23,7 @@ _SIGN = {"times": "step_over_forwards", "memory": "step_peak_bytes"}  # what a r
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     options = _options()
     import torch
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _rows(path: Path) -> dict[str, dict[str, Any]]:
-    """What the file has, by what it is of."""
+    """Returns the file's rows by case."""
     return {_name(row): row for row in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
 
 
@@ -69,7 +69,7 @@ def _name(case: dict[str, Any]) -> str:
 
 
 def _row(case: Any, device: Any, options: argparse.Namespace, wanted: list[str]) -> dict[str, Any]:
-    """What is wanted of one case: times, memory or both."""
+    """Measures one case: times, memory or both."""
     import torch
 
     from benchmarks import cases, gpu, measure, memory
@@ -132,7 +132,7 @@ def _options() -> argparse.Namespace:
 
 
 def _device_name(device: Any) -> str:
-    """'cpu <model name>' or 'cuda <card>'."""
+    """Returns 'cpu <model name>' or 'cuda <card>'."""
     import torch
 
     if device.type == "cuda":
@@ -145,7 +145,7 @@ def _device_name(device: Any) -> str:
 
 
 def _journal_bytes(losses: int) -> int:
-    """What one step adds to a journal file."""
+    """Returns the bytes that one step adds to a journal file."""
     from zo.journal import Journal
 
     with tempfile.TemporaryDirectory() as folder:

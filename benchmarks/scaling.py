@@ -1,4 +1,4 @@
-"""Measure how a step gets faster when two processes share its probes; writes docs/results/scaling.json.
+"""Measures the speed-up of a step when two processes share its probes; writes docs/results/scaling.json.
 
 python -m benchmarks.scaling [--size 10m] [--tokens 16x64 4x32] [--methods fzoo mezo] [--rounds 7]
 
@@ -22,7 +22,7 @@ OUT = ROOT / "docs" / "results" / "scaling.json"
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure(method: str, size: str, tokens: str, rounds: int) -> dict[str, Any]:
-    """One row: medians over the rounds, with quartiles of the speed-up."""
+    """Returns one row: medians over the rounds, with quartiles of the speed-up."""
     context = multiprocessing.get_context("spawn")
     port = _free_port()
     answers = context.SimpleQueue()
@@ -113,13 +113,13 @@ def _row(
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def _timed(take: Callable[[int], object], t: int) -> tuple[float, float]:
-    """Seconds of the clock and of this process's processor."""
+    """Returns seconds of the clock and of this process's processor."""
     wall, processor = time.perf_counter(), time.process_time()
     take(t)
     return time.perf_counter() - wall, time.process_time() - processor

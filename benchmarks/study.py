@@ -1,4 +1,4 @@
-"""The rows and tables of docs/study.md from the folders of its runs.
+"""Builds the rows and tables of docs/study.md from the folders of its runs.
 
 python -m benchmarks.study RUNS… --out docs/results/study-trec.json [--task trec]
 
@@ -28,7 +28,7 @@ SAME = ("task", "model", "method", "options", "dtype", "update", "schedule", "lr
 
 
 def row_of(run: Run) -> Row:
-    """What the study keeps of a run with a result; dev: [forward passes, metric, loss] of each look."""
+    """Returns what the study stores of a finished run; dev: [forward passes, metric, loss] per evaluation."""
     assert run.result is not None
     optimizer = run.config["optimizer"]
     return {
@@ -45,7 +45,7 @@ def row_of(run: Run) -> Row:
 
 
 def options_of(optimizer: Mapping[str, Any]) -> Row:
-    """The arguments of a method, its rate apart, that are not the constructor's defaults."""
+    """Returns a method's arguments, except its rate, that differ from the constructor's defaults."""
     usual = {each.name: each.default for each in arguments(optimizer["_target_"]) if each.name != "lr"}
     return {
         key: value
@@ -55,13 +55,13 @@ def options_of(optimizer: Mapping[str, Any]) -> Row:
 
 
 def merged(old: Iterable[Row], new: Iterable[Row]) -> Rows:
-    """Rows by what they are of, those of `new` in place of equal ones."""
+    """Merges rows by case; a row of `new` replaces an equal one."""
     rows = {_named(row, SAME): row for row in [*old, *new]}
     return [row for _, row in sorted(rows.items())]
 
 
 def chosen(rows: Rows) -> dict[str, tuple[int, Rows]]:
-    """For each method the number of its tries, and the rows, by seed, of the one that was best on dev on seed 0."""
+    """Returns for each method the number of tries, and the rows by seed of the best on dev on seed 0."""
     tries: dict[str, dict[tuple[str, float], Rows]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if not row["options"] and row["dtype"] == "float32":
@@ -77,7 +77,7 @@ def chosen(rows: Rows) -> dict[str, tuple[int, Rows]]:
 
 
 def tables(rows: Rows) -> str:
-    """Markdown: the chosen settings, all settings, and the curves of the chosen ones."""
+    """Returns Markdown: the chosen settings, all settings, and the curves of the chosen ones."""
     best = chosen(rows)
     order = sorted(best, key=lambda method: -fmean(row["after"] for row in best[method][1]))
     lines = _head("method", "tries", "learning rate, schedule", "dev", "test", "seeds", "peak memory")
@@ -105,7 +105,7 @@ def tables(rows: Rows) -> str:
 
 
 def _loss(row: Row) -> float:
-    """On dev at the best look."""
+    """Returns the dev loss at the best evaluation."""
     return min(loss for _, value, loss in row["dev"] if value == row["best_dev"])
 
 
@@ -126,7 +126,7 @@ def _spread(values: list[float]) -> str:
 
 
 def _curve(runs: Rows, passes: list[int]) -> list[str]:
-    """Mean over seeds of the metric on dev at the look nearest to so many forward passes, in per cent."""
+    """Returns the mean dev metric over seeds at the evaluation nearest to each pass count, in per cent."""
     nearest = [
         [min(row["dev"], key=lambda look: abs(look[0] - wanted))[1] for row in runs] for wanted in passes
     ]
@@ -142,7 +142,7 @@ def _line(*cells: Any) -> str:
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

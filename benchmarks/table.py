@@ -1,4 +1,4 @@
-"""docs/benchmarks.md from the JSON rows."""
+"""Writes docs/benchmarks.md from the JSON rows."""
 
 import json
 from collections.abc import Callable
@@ -13,17 +13,18 @@ _HEAD = """# Benchmarks
 
 Written by `make bench` from `benchmarks/results/*.json`; do not edit.
 
-A step of zo over as many plain forwards, with the same positions and loss head, as the step has: 1.00 is the price
-of the forwards alone. Medians of interleaved rounds; where a bracket follows, the quartiles. Random-weight OPT, all
-weights trained, loss over all positions. On one CPU thread the times are the process's own CPU seconds, which other
-programs disturb least, but not little: they share caches and memory. Targets are those of the project's plan; recipe is
-the same step as published (`benchmarks/recipe.py`: weights walked in place, torch's generator, a pass a direction).
+The numbers compare the time of a step of zo with the time of its forward passes alone (same positions, same loss
+head): 1.00 means that the rest of the step is free. They are medians of interleaved rounds, with the quartiles in
+brackets. The model is OPT with random weights; all weights are trained, and the loss is over all positions. On one CPU
+thread the times are the process's own CPU seconds. Other programs disturb these least, but share caches and memory.
+Targets are those of the project's plan. "Recipe" is the same step as the papers' code takes it (`benchmarks/recipe.py`:
+weights walked in place, torch's generator, one pass for each direction).
 
 """
 _NO_GPU = """## GPU
 
-Not run: none was at hand. Ready to run. What can be tried without one was: the commands on a CPU, the kernels' numbers
-in Triton's interpreter, and their compilation for an H100.
+No GPU was available, so nothing here has run on one. Tested without one: the commands on a CPU, the kernels' numbers in
+Triton's interpreter, and their compilation for an H100. To run them on a GPU:
 
     python -m benchmarks.run --device cuda --sizes 1.3b 13b --tokens 16x64 16x300 --dtypes bfloat16 \\
         --only fzoo mezo --pairs 7
@@ -53,7 +54,7 @@ def write(results: Path, page: Path) -> None:
 
 
 def _targets(rows: Rows) -> str:
-    """The rows that have a target, or the published recipe beside them."""
+    """Lists the rows that have a target, or the published recipe beside them."""
     aimed = [row for row in rows if _target(row) or "baseline_over_forwards" in row]
     lines = _head("method", "noise", "model", "tokens", "dtype", "forward", "zo", "target", "recipe")
     for row in sorted(aimed, key=_order):
@@ -82,9 +83,10 @@ def _target(row: Row) -> str:
 
 
 def _methods(rows: Rows) -> str:
-    """Every method's step over its forwards: a line a method, a column a model, batch and dtype."""
-    return "Every method with its own directions and defaults:\n\n" + _pivot(
-        rows, ("method", "noise", "passes"), _method, lambda row: f"{row['step_over_forwards']:.2f}"
+    """Tabulates every method's step over its forwards: a line per method, a column per model, batch and dtype."""
+    return (
+        "Time of a step over its forward passes, every method with its own directions and defaults:\n\n"
+        + _pivot(rows, ("method", "noise", "passes"), _method, lambda row: f"{row['step_over_forwards']:.2f}")
     )
 
 
@@ -94,13 +96,14 @@ def _method(row: Row) -> tuple[str, ...]:
 
 
 def _memory(rows: Rows) -> str:
-    """Peaks of memory over a forward's."""
+    """Tabulates peak memory over a forward's."""
     rows = [row for row in rows if "step_peak_bytes" in row]
     if not rows:
         return ""
     text = (
-        "Peak memory of a step over that of a forward, weights and what the method keeps between steps included, one"
-        " probe after another.\nA star: the step needs more beside these than the forward and the largest tensor.\n\n"
+        "Peak memory of a step over that of a forward pass. Both include the weights; the step includes the method's"
+        " state.\nProbes are evaluated one by one. A star marks a step that needs more than the forward pass, the"
+        " state and the largest tensor.\n\n"
     )
     return text + _pivot(rows, ("method", "noise"), lambda row: (row["method"], _noise(row)), _peak)
 
@@ -127,7 +130,7 @@ def _pivot(
 
 
 def _adamezo(rows: Rows) -> str:
-    """AdaMeZO's step beside MeZO's: both cost two forwards."""
+    """Lists AdaMeZO's step over MeZO's: both cost two forwards."""
     mezo = {_where(row): row for row in rows if (row["method"], row["directions"]) == ("mezo", "gaussian")}
     lines = []
     for row in sorted(rows, key=_order):
@@ -138,12 +141,14 @@ def _adamezo(rows: Rows) -> str:
         if "peak_memory_over_forward" in row and "peak_memory_over_forward" in other:
             line += f", memory {row['peak_memory_over_forward'] / other['peak_memory_over_forward']:.3f}"
         lines.append(line + "\n")
-    head = "AdaMeZO's step over MeZO's with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
+    head = (
+        "AdaMeZO's step over MeZO's, time with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
+    )
     return head + "".join(lines) if lines else ""
 
 
 def _made(rows: Rows) -> str:
-    """How the rows were made, and what a journal takes."""
+    """States how the rows were measured, and the bytes of a journal."""
     journal = ", ".join(sorted({f"{row['method']} {row['journal_bytes_per_step']}" for row in rows}))
     kernels = {f"{row['kernels']} kernels, {row['threads']} thread(s), torch {row['torch']}" for row in rows}
     dates = sorted({row["date"] for row in rows})
@@ -156,7 +161,7 @@ def _made(rows: Rows) -> str:
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    """By size of the model, then the larger batch, then fp32 first, then method and noise."""
+    """Sorts by model size, then the larger batch, then fp32 first, then method and noise."""
     size = row["model"].removeprefix("opt-")
     number = float(size[:-1]) * (1000 if size.endswith("b") else 1)
     tokens = -int(row["tokens"].partition("x")[0]), row["tokens"]

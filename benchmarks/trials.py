@@ -1,4 +1,4 @@
-"""What is done to runs, and what must come out: the classes of tries of benchmarks/reliability.py.
+"""Disturbs runs and checks what comes out: the classes of tries of benchmarks/reliability.py.
 
 Each try ends with the state of an undisturbed run (result.json, rows, files), or with one sentence and an exit code.
 """
@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from experiments.__main__ import main as beside
 from experiments.commands.launch import _run as command
 from experiments.commands.launch import main as launch
 from experiments.config.compose import compose
+from experiments.config.run_config import RunConfig
 
 SMALL = (
     "task.train=8", "task.dev=4", "task.test=4", "batch.size=2", "budget.steps=4", "stop.every=2", "save=false",
@@ -40,28 +41,28 @@ VOLATILE = ("seconds", "gpu_hours", "peak_memory_bytes", "check_forward_passes")
 
 @dataclass(frozen=True)
 class Try:
-    """One try. what: enough to do it again. problem: what came out otherwise than it must; None where nothing did."""
+    """A try. what: enough to repeat it. problem: what differs from what must come out; None if nothing does."""
 
     kind: str
     what: str
     problem: str | None = None
 
 
-def configuration(runs: Path, *overrides: str) -> dict[str, Any]:
-    """A run's configuration below a folder of its own, with the paths of a launcher left out."""
-    config = dict(_composed(overrides))
-    return {**config, "paths": {**config["paths"], "runs": str(runs)}}
+def configuration(runs: Path, *overrides: str) -> RunConfig:
+    """Returns a run's configuration below a folder of its own, without the paths of a launcher."""
+    config = _composed(overrides)
+    return replace(config, paths=replace(config.paths, runs=str(runs)))
 
 
 @functools.cache
-def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
+def _composed(overrides: tuple[str, ...]) -> RunConfig:
     composed = compose([*SMALL, *overrides])
     assert composed.config is not None, composed.problems
     return composed.config
 
 
 def state(runs: Path) -> dict[str, Any]:
-    """What a run has left, but for times and memory: its result, its rows, the names of its files."""
+    """Returns what a run has left, without times and memory: its result, its rows, the names of its files."""
     (folder,) = {path.parent for path in runs.rglob("config.yaml")}
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -78,7 +79,7 @@ def _steady(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(runs: Path, expected: Mapping[str, Any]) -> str | None:
-    """In what a run differs from the undisturbed one; None where in nothing."""
+    """Returns how a run differs from the undisturbed one; None if it does not."""
     try:
         reached = state(runs)
     except (OSError, ValueError, KeyError) as error:
@@ -104,7 +105,7 @@ def _first(expected: Any, reached: Any) -> str:
 
 
 def complaint(outcome: Outcome, codes: Sequence[int]) -> str | None:
-    """What is wrong with how a command ended: a traceback, a hang, another exit code."""
+    """Returns what is wrong with a command's end: a traceback, a hang, another exit code."""
     if outcome.code == TRACEBACK or "Traceback (most recent call last)" in outcome.text:
         return f"traceback: {outcome.text.strip().splitlines()[-1][:200] if outcome.text.strip() else ''}"
     if outcome.code == -signal.SIGALRM:
@@ -115,7 +116,7 @@ def complaint(outcome: Outcome, codes: Sequence[int]) -> str | None:
 
 
 class Trials:
-    """All classes of tries, below one folder. seed: decides what is drawn. pick: every so manieth call is tried."""
+    """All classes of tries, below one folder. seed: decides what is drawn. every: only each n-th call is tried."""
 
     def __init__(self, folder: Path, seed: int, every: int = 1):
         self.folder = folder
@@ -130,7 +131,7 @@ class Trials:
                 assert command(configuration(self.runs(), *setting), False) == 0
 
     def runs(self) -> Path:
-        """A folder for the runs of one try."""
+        """Creates a folder for the runs of one try."""
         self._number += 1
         path = self.folder / str(self._number)
         path.mkdir()
@@ -138,7 +139,7 @@ class Trials:
 
     @functools.cache  # noqa: B019  # one object a process
     def undisturbed(self, setting: str) -> tuple[dict[str, Any], int]:
-        """The state of the undisturbed run of a setting, and how many operations it makes."""
+        """Returns the state of a setting's undisturbed run, and how many operations it makes."""
         runs, count = self.runs(), self.folder / f"count-{setting.replace(' ', '_')}"
         config = configuration(runs, *SETTINGS[setting])
 
@@ -154,7 +155,7 @@ class Trials:
         return state(runs), int(count.read_text(encoding="utf-8"))
 
     def crashes(self) -> Iterator[Try]:
-        """A crash, and an I/O error, at every operation; then the same command again, undisturbed."""
+        """Crashes, or fails with an I/O error, at every operation; then reruns the command undisturbed."""
         for setting in SETTINGS:
             expected, count = self.undisturbed(setting)
             for n in range(1 + self.seed % self.every, count + 1, self.every):
@@ -180,7 +181,7 @@ class Trials:
         return Try(name, what, complaint(again, (0,)) or difference(runs, expected))
 
     def damages(self) -> Iterator[Try]:
-        """Every file of a run, damaged in every way, under every command; another run beside it is still told of."""
+        """Damages every file of a run in every way, under every command; another run must still be reported."""
         expected, _ = self.undisturbed("losses")
         for file in FILES:
             for damage in DAMAGES:
@@ -219,15 +220,15 @@ class Trials:
 
     @functools.cache  # noqa: B019
     def _pair(self) -> Path:
-        """Two finished runs."""
+        """Creates two finished runs."""
         runs = self.runs()
         for seed in (0, 1):
-            config: dict[str, object] = {**configuration(runs, *SETTINGS["losses"]), "seed": seed}
+            config = configuration(runs, *SETTINGS["losses"]).with_seed(seed)
             assert child(functools.partial(command, config, False)).code == 0
         return runs
 
     def disks(self) -> Iterator[Try]:
-        """Disks that are too small: one sentence and exit code 1; with more room the same command ends undisturbed."""
+        """Fills disks that are too small: one sentence and exit code 1; with more room the command resumes."""
         for setting in ("losses", "checkpoint"):
             expected, _ = self.undisturbed(setting)
             for kib in (4, 8, 12, 16, 24, 40, 100, 500, 1500, 3000, 6000):
@@ -251,7 +252,7 @@ class Trials:
             subprocess.run(["umount", "-l", str(disk)], check=True)
 
     def processes(self) -> Iterator[Try]:
-        """Two processes on one run: one runs, the other says so; and both are killed at random moments."""
+        """Starts two processes on one run: one runs, the other says so; and kills processes at random moments."""
         draw = random.Random(self.seed)
         for setting in SETTINGS:
             expected, _ = self.undisturbed(setting)
@@ -280,11 +281,11 @@ class Trials:
         )
 
     def fuzz(self) -> Iterator[Try]:
-        """Overrides and rows that are nonsense: a sentence and exit code 2, or a run, never a traceback."""
+        """Tries nonsense overrides and rows: a sentence and exit code 2, or a run, never a traceback."""
         draw = random.Random(self.seed)
         keys = [
             key
-            for key in _flat(_composed(()))
+            for key in _flat(_composed(()).recorded())
             if not key.startswith(("launcher", "cluster", "tracker", "paths"))
         ]
         for number in range(60):
@@ -301,7 +302,7 @@ class Trials:
             yield Try("fuzzed rows", f"seed {self.seed}, data {number}", complaint(outcome, (0, 2)))
 
 
-COMMANDS: dict[str, Callable[[Path, Path, dict[str, Any]], int]] = {
+COMMANDS: dict[str, Callable[[Path, Path, RunConfig], int]] = {
     "status": lambda runs, folder, config: beside(["status", str(runs)]),
     "watch": lambda runs, folder, config: beside(["watch", str(runs), "--once"]),
     "report": lambda runs, folder, config: beside(["report", str(runs)]),

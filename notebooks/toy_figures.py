@@ -1,4 +1,4 @@
-"""The toy functions of the AdaMeZO paper as files: Table 10, Figure 3 (paths) and Figure 5 (3-D views).
+"""Writes the AdaMeZO paper's toy functions: Table 10, Figure 3 (paths) and Figure 5 (3-D views).
 
     python -m notebooks.toy_figures --out toy
     python -m notebooks.toy_figures --out toy --functions TF3
@@ -31,7 +31,7 @@ STRIDE = 2  # of them, drawn
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 done, 2 wrong input."""
+    """Returns 0 when done, 2 for wrong input."""
     parser = argparse.ArgumentParser(
         prog="python -m notebooks.toy_figures",
         description="Table 10 and Figures 3 and 5 of the AdaMeZO paper.",
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def rows(paths: Paths) -> list[dict[str, Any]]:
-    """Table 10's lines: the length of each path, the published one, and the loss at the end."""
+    """Returns Table 10's lines: each path's length, the published one, and the loss at the end."""
     return [
         {
             "function": name,
@@ -70,7 +70,7 @@ def rows(paths: Paths) -> list[dict[str, Any]]:
 
 
 def table_10(paths: Paths) -> Table:
-    """Its lengths with six decimals, beside the published ones."""
+    """Builds the table of lengths with six decimals, beside the published ones."""
     lines = [
         (
             row["function"],
@@ -135,7 +135,7 @@ def views(paths: Paths) -> Any:
 
 
 def surface(toy: Toy, by_method: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """x, y and log(1 + f) on a grid that holds every path, [GRID, GRID] each."""
+    """Returns x, y and log(1 + f) on a grid that holds every path, [GRID, GRID] each."""
     points = torch.cat([path.points for path in by_method.values()])
     low, high = points.amin(0) - 0.3, points.amax(0) + 0.3
     sides = [torch.linspace(float(a), float(b), GRID) for a, b in zip(low, high, strict=True)]
@@ -144,7 +144,7 @@ def surface(toy: Toy, by_method: Mapping[str, Any]) -> tuple[torch.Tensor, torch
 
 
 def lifted(toy: Toy, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """log(1 + f): the functions span six decades, of which a view in f itself would show one."""
+    """Returns log(1 + f): the functions span six decades, of which a view in f would show one."""
     return toy.function(x, y).log1p()
 
 

@@ -1,4 +1,4 @@
-"""The toy functions of the AdaMeZO paper (Cai, Chen, Zhu, ICML 2026, Table 10), as they were run there.
+"""Runs the toy functions of the AdaMeZO paper (Cai, Chen, Zhu, ICML 2026, Table 10) as the authors did.
 
 Three functions of two numbers, MeZO, Adam and AdaMeZO from the same start. Directions come from torch's generator,
 seeded with 0 and 1 in turn; the weights are walked in place in fp32 (zo.look.InPlace); AdaMeZO has H = 20 and no
@@ -62,7 +62,7 @@ METHODS = ("mezo", "adam", "adamezo")
 
 
 class Generator(Directions):
-    """z from torch's own generator on the CPU, seeded with the step modulo `seeds`."""
+    """Draws z from torch's own generator on the CPU, seeded with the step modulo `seeds`."""
 
     name = "generator"
 
@@ -82,7 +82,7 @@ class Generator(Directions):
 
 
 class Point(nn.Module):
-    """Two numbers, and a function of them as the loss of the one example there is."""
+    """Two numbers, with a function of them as the loss of a single example."""
 
     def __init__(self, toy: Toy):
         super().__init__()
@@ -116,11 +116,11 @@ class Published(TwoPoint):
         super().apply_rule(t, seen, keys, lr)
 
 
-class PublishedMeZO(Published, MeZO):
+class PublishedMeZO(Published, MeZO):  # pyright: ignore[reportGeneralTypeIssues]  # the authors' rounding, for one figure
     """MeZO in that arithmetic."""
 
 
-class PublishedAdaMeZO(Published, AdaMeZO):
+class PublishedAdaMeZO(Published, AdaMeZO):  # pyright: ignore[reportGeneralTypeIssues]
     """AdaMeZO in that arithmetic: the moments in fp32, newest step first, each product from left to right."""
 
     def _move_by_ratio(self, t: int, lr: float) -> None:
@@ -148,7 +148,7 @@ class Path:
 
 
 def run(method: str, toy: Toy) -> Path:
-    """One of METHODS on one of TOYS."""
+    """Runs one of METHODS on one of TOYS."""
     point = Point(toy)
     moves: list[float] = []
     take = _first_order(point, toy) if method == "adam" else _zeroth_order(point, toy, method, moves)
@@ -195,7 +195,7 @@ Paths = Mapping[str, Mapping[str, Path]]
 
 
 def table(paths: Paths) -> str:
-    """Lines of function, method, length, published length, loss."""
+    """Returns lines of function, method, length, published length, loss."""
     lines = [f"{'':4} {'method':8} {'length':>10} {'published':>10} {'loss':>9}"]
     for name, by_method in paths.items():
         for (method, path), published in zip(by_method.items(), PUBLISHED[name], strict=True):
@@ -204,7 +204,7 @@ def table(paths: Paths) -> str:
 
 
 def figure(paths: Paths) -> Any:
-    """A matplotlib figure: one panel a function, one line a method."""
+    """Draws a matplotlib figure: one panel per function, one line per method."""
     from matplotlib import pyplot  # of the extra `report`
 
     figure, (panels,) = pyplot.subplots(1, len(paths), figsize=(4 * len(paths), 3.6), squeeze=False)

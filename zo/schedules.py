@@ -7,8 +7,12 @@ of minutes. `over` binds it to a learning rate and a number of steps.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 from zo.errors import ConfigError
+from zo.fields import Range, Share
+
+Factor = Annotated[float, Range(ge=0, le=1)]
 
 
 class Schedule(ABC):
@@ -58,7 +62,7 @@ class Scheduled:
 class Constant(Schedule):
     """1 after the warm-up; what the MeZO and FZOO papers use."""
 
-    def __init__(self, warmup: float = 0.0):
+    def __init__(self, warmup: Share = 0.0):
         super().__init__(warmup, 1.0)
 
     def _after(self, x: float) -> float:
@@ -68,7 +72,7 @@ class Constant(Schedule):
 class Linear(Schedule):
     """1 − (1 − end) x."""
 
-    def __init__(self, warmup: float = 0.0, end: float = 0.0):
+    def __init__(self, warmup: Share = 0.0, end: Factor = 0.0):
         super().__init__(warmup, end)
 
     def _after(self, x: float) -> float:
@@ -78,7 +82,7 @@ class Linear(Schedule):
 class Cosine(Schedule):
     """end + (1 − end) (1 + cos πx) / 2; Loshchilov & Hutter, "SGDR" (ICLR 2017), without restarts."""
 
-    def __init__(self, warmup: float = 0.0, end: float = 0.0):
+    def __init__(self, warmup: Share = 0.0, end: Factor = 0.0):
         super().__init__(warmup, end)
 
     def _after(self, x: float) -> float:

@@ -5,12 +5,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
+from experiments.config.run_config import RunConfig
 from experiments.display.console import new_console
 from experiments.estimating.run_cost import BANDWIDTH, PROGRAM, RATES, Estimate, estimate
 from experiments.models.refusals import refusals
@@ -31,15 +29,15 @@ COLUMNS = (
 )
 
 
-def show(configs: Sequence[dict[str, Any]], tokens: int | None, as_json: bool) -> int:
+def show(configs: Sequence[RunConfig], tokens: int | None, as_json: bool) -> int:
     """Prints an estimate for each configuration; 0. Raises ConfigError with all that models are refused for."""
     problems = [
         problem
         for config in configs
         for problem in refusals(
-            read(ModelConfig, config["model"], "model"),
-            config["peft"]["name"],
-            Path(config["paths"]["models"]),
+            config.model,
+            config.peft.name,
+            Path(config.paths.models),
         )
     ]
     if problems:
@@ -59,7 +57,7 @@ def show(configs: Sequence[dict[str, Any]], tokens: int | None, as_json: bool) -
     source = "as said" if tokens else "the longest of the task, by a table (--tokens says another)"
     console.print(NOTE.format(source=source))
     for config, e in made:
-        asked = config["model"]["resources"]["gpus"]
+        asked = config.model.resources.gpus
         if e.gpus > max(asked, 1):
             console.print(
                 f"{e.model}: {e.gpus} GPUs of 80 GiB are needed, model.resources.gpus asks for {asked}. Set it, and "
@@ -68,13 +66,12 @@ def show(configs: Sequence[dict[str, Any]], tokens: int | None, as_json: bool) -
     return 0
 
 
-def _choices(config: dict[str, Any]) -> dict[str, str]:
-
+def _choices(config: RunConfig) -> dict[str, str]:
     return {
-        "model": model_name(read(ModelConfig, config["model"], "model")),
-        "task": config["task"]["name"],
-        "optimizer": config["optimizer"]["_target_"].rpartition(".")[2].lower(),
-        "peft": config["peft"]["name"],
+        "model": model_name(config.model),
+        "task": config.task.name,
+        "optimizer": config.optimizer.target.rpartition(".")[2].lower(),
+        "peft": config.peft.name,
     }
 
 

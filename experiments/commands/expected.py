@@ -1,13 +1,11 @@
 """python -m experiments expected: what the papers print for the runs that launch.py would start."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
 
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
+from experiments.config.run_config import RunConfig, plain
 from experiments.config.run_id import method_of
 from experiments.display.console import new_console
 from experiments.models.source import model_name
@@ -20,28 +18,28 @@ NOTE = (
 )
 
 
-def expected(config: Mapping[str, Any]) -> list[Published]:
+def expected(config: RunConfig) -> list[Published]:
     """The published numbers of its model, task, method, peft, objective and demonstrations, and of its k where
     they say one.
     """
-    task = config["task"]
+    task, values = config.task, config.as_dict()
     wanted = (
-        model_name(read(ModelConfig, config["model"], "model")),
-        task["name"],
+        model_name(config.model),
+        task.name,
         method_of(config),
-        config["peft"]["name"],
+        config.peft.name,
     )
     return [
         number
         for number in published()
         if (number.model, number.task, number.method, number.peft) == wanted
-        and number.k in (None, task["k"])
-        and number.fits(task)
-        and number.has_settings(config)
+        and number.k in (None, task.k)
+        and number.fits(plain(task))
+        and number.has_settings(values)
     ]
 
 
-def show(configs: Sequence[Mapping[str, Any]]) -> int:
+def show(configs: Sequence[RunConfig]) -> int:
     """Prints them, and how many configurations have none; 0."""
     numbers = list(dict.fromkeys(number for config in configs for number in expected(config)))
     console = new_console(width=None if sys.stdout.isatty() else 160)

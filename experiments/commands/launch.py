@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.config.combinations import missing_packages
 from experiments.config.compose import compose, groups
-from experiments.config.problems import Problem, did_you_mean, listing
+from experiments.config.describe import described
+from experiments.config.problems import Problem, did_you_mean, listing, split
+from experiments.config.run_config import RunConfig
 from experiments.display.console import new_console, outliving_output
 from experiments.display.warned import spoken_warnings
 
@@ -24,6 +27,7 @@ FLAGS = (
     "--trials",
     "--multirun",
 )
+VALUED = ("--cfg", "--package", "--name", "--trials")  # flags that take a value
 SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun"}
 
 HELP = """\
@@ -46,7 +50,7 @@ zo {version}: fine-tune a language model with forward passes.
 Groups, one file of conf/ each:
 {groups}
 
-Keys, with their values for these choices:
+Keys, with their values for these choices, and what they take:
 
 {config}
 README.md shows first runs, docs/architecture.md how it works, and each file of conf/ says what its keys mean.
@@ -75,9 +79,11 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in request.flags and composed.tree is not None:
         _say(_help(composed.tree))
         return _refuse(problems) if problems else 0
+    if not request.flags & {"--cfg", "--help"}:
+        problems += missing_packages(composed.parts)
     if problems or composed.tree is None or composed.config is None:
         return _refuse(problems)
-    if composed.config["launcher"]["name"] != "local" and "--cfg" not in request.flags:
+    if composed.config.launcher.name != "local" and "--cfg" not in request.flags:
         return _sweep(request)
     if "--cfg" in request.flags:
         return _show(request, composed.tree, composed.config)
@@ -97,8 +103,13 @@ def _read(argv: Sequence[str]) -> Request:
         name = SHORT.get(name, name)
         if name not in FLAGS:
             flags = [*FLAGS[:-1], *SHORT]
+            if not value and rest and _is_value(rest[0]):
+                word = f"{word} {rest.pop(0)}"  # of the flag that there is not
             request.problems.append(Problem(word, f"There is no such flag.{did_you_mean(name, flags)}"))
-        elif name in ("--cfg", "--package", "--name", "--trials"):
+            continue
+        if value and name not in VALUED:
+            request.problems.append(Problem(word, f"{name} takes no value."))
+        elif name in VALUED:
             value = value or (rest.pop(0) if rest else "")
             request.values[name] = value
             if name == "--cfg" and value != "job":
@@ -109,6 +120,11 @@ def _read(argv: Sequence[str]) -> Request:
     if request.flags & {"--resolve", "--package"} and "--cfg" not in request.flags:
         request.problems.append(Problem("--resolve, --package", "These say how --cfg job prints; add it."))
     return request
+
+
+def _is_value(word: str) -> bool:
+    """Whether a word can only be the value of the flag before it."""
+    return "=" not in word and not word.startswith(("-", "+", "~")) and not _is_file(word)
 
 
 def _many(request: Request) -> bool:
@@ -159,16 +175,13 @@ def _is_file(text: str) -> bool:
     return "=" not in text and text.endswith((".yaml", ".yml"))
 
 
-def _run(config: dict[str, object], rerun: bool) -> int:
+def _run(config: RunConfig, rerun: bool) -> int:
     """Runs, or shows the result that is there."""
     from experiments.commands import preflight
-    from zo.errors import ConfigError
-
-    config = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
 
     def launch() -> int:
         if problems := preflight.missing(config):
-            raise ConfigError("\n".join(problems))
+            return _refuse([Problem(*split(line)) for line in problems])
         if not rerun and (found := preflight.ended(config)) is not None:
             from experiments.display.progress import show_ended
 
@@ -194,16 +207,15 @@ def _answered(launch: Callable[[], int]) -> int:
     try:
         return launch()
     except (ConfigError, DataError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        return _refuse([Problem(*split(line)) for line in str(error).splitlines()])
     except ZOError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
 
 
-def _show(request: Request, tree: DictConfig, config: dict[str, object]) -> int:
+def _show(request: Request, tree: DictConfig, config: RunConfig) -> int:
     """--cfg job: as composed, or with --resolve as the run sees it."""
-    shown = OmegaConf.create(config) if "--resolve" in request.flags else tree
+    shown = OmegaConf.create(config.as_dict()) if "--resolve" in request.flags else tree
     package = request.values.get("--package")
     if package:
         part = OmegaConf.select(shown, package)
@@ -216,7 +228,7 @@ def _show(request: Request, tree: DictConfig, config: dict[str, object]) -> int:
 def _help(tree: DictConfig) -> str:
     width = max(len(name) for name in groups())
     lines = [f"  {name:<{width}}  {' '.join(options)}" for name, options in groups().items() if options]
-    return HELP.format(version=_version(), groups="\n".join(lines), config=OmegaConf.to_yaml(tree))
+    return HELP.format(version=_version(), groups="\n".join(lines), config=described(tree))
 
 
 def _version() -> str:

@@ -5,26 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
-from experiments.config.task_config import TaskConfig
+from experiments.config.run_config import RunConfig
 from experiments.models.source import prefetch as prefetch_model
 from experiments.tasks.data import read_split
 from zo.errors import ConfigError, DataError
 
 
-def prefetch(configs: Sequence[dict[str, Any]]) -> int:
+def prefetch(configs: Sequence[RunConfig]) -> int:
     """Fetches what is not here; says what was done, or every reason why not: 0, or 2."""
     problems: dict[str, None] = {}
-    for models, choice in _distinct(
-        [(c["paths"]["models"], read(ModelConfig, c["model"], "model")) for c in configs]
-    ):
+    for models, choice in _distinct([(config.paths.models, config.model) for config in configs]):
         try:
             folder, done = prefetch_model(choice, Path(models))
             _say(f"model {choice.path}: {done} ({folder})")
         except ConfigError as error:
             problems[str(error)] = None
-    for choice in _distinct([read(TaskConfig, c["task"], "task") for c in configs]):
+    for choice in _distinct([config.task for config in configs]):
         if choice.source.world is not None:
             _say(f"task {choice.name}: part of the program")
             continue

@@ -12,10 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
-from experiments.config.run_id import FILES, Config, folder_of, hash_of, name_of, trains
-from experiments.config.task_config import TaskConfig
+from experiments.config.run_config import RunConfig
+from experiments.config.run_id import FILES, folder_of, hash_of, name_of, trains
 from experiments.models.source import check_here, fingerprint, here, model_name
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.json_files import read_configuration, read_result
@@ -25,15 +23,15 @@ from zo.errors import ConfigError, DataError, JournalError
 from zo.rank_env import rank_info
 
 
-def missing(config: Config) -> list[str]:
+def missing(config: RunConfig) -> list[str]:
     """A sentence for each file of the configuration that is not there."""
-    task = read(TaskConfig, config["task"], "task")
-    models = Path(config["paths"]["models"])
-    checks = [lambda: check_here(read(ModelConfig, config["model"], "model"), models)]
+    task = config.task
+    models = Path(config.paths.models)
+    checks = [lambda: check_here(config.model, models)]
     if task.data_dir is not None:
         names = [[task.source.train], [] if task.test_share else task.source.tests]
         checks += [functools.partial(split_files, task, some) for some in names if some]
-    checks += [functools.partial(_check_file, key, config["optimizer"].get(key)) for key in FILES]
+    checks += [functools.partial(_check_file, key, config.optimizer.options.get(key)) for key in FILES]
     problems: list[str] = []
     for check in checks:
         try:
@@ -53,19 +51,18 @@ def _check_file(key: str, path: str | None) -> None:
         ) from error
 
 
-def ended(config: Config) -> tuple[dict[str, Any], Path] | None:
+def ended(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
     """The result and the folder of this very run, where it has ended; None also where that takes more to say."""
     if rank_info(os.environ).size > 1:
         return None
-    model = read(ModelConfig, config["model"], "model")
-    name = name_of(config, model_name(model))
+    name = name_of(config, model_name(config.model))
     steps = int(trains(config))  # whether there are any
     above = folder_of(config, name, "").parents[0]
     own = hash_of(config, [], steps)
-    for result in sorted(above.glob(f"*/seed{config['seed']}/result.json")):
+    for result in sorted(above.glob(f"*/seed{config.seed}/result.json")):
         # Reading a large model twice would cost more than is saved, so the configurations are compared first.
         if _hash_without_contents(result.with_name("config.yaml"), steps) == own:
-            contents = _contents(config, model)
+            contents = _contents(config)
             if contents is None:
                 return None
             folder = folder_of(config, name, hash_of(config, contents, steps))
@@ -76,14 +73,14 @@ def ended(config: Config) -> tuple[dict[str, Any], Path] | None:
     return None
 
 
-def tidy(config: Config, path: Path) -> None:
+def tidy(config: RunConfig, path: Path) -> None:
     """Finishes what a process that was killed after it wrote the result could not, where this user may write."""
     with suppress(JournalError, OSError):
         folder = RunFolder(path)
         if not folder.is_tidy() or (path / "lock").exists():
             with folder.locked():  # a lock file that was left behind goes with the context
                 if not folder.is_tidy():
-                    folder.tidy(config)
+                    folder.tidy(config.recorded())
 
 
 def _hash_without_contents(path: Path, steps: int) -> str | None:
@@ -93,13 +90,13 @@ def _hash_without_contents(path: Path, steps: int) -> str | None:
         return None
 
 
-def _contents(config: Config, model: ModelConfig) -> list[str] | None:
+def _contents(config: RunConfig) -> list[str] | None:
     """Fingerprints of the model and of the data's sources, as the session's; None for the hub's."""
-    task = read(TaskConfig, config["task"], "task")
+    model, task = config.model, config.task
     if task.data_dir is None and task.source.world is None:
         return None
     try:
-        models = Path(config["paths"]["models"])
+        models = Path(config.paths.models)
         check_here(model, models)
         folder = here(model, models)
         if folder is None:

@@ -17,7 +17,7 @@ from experiments.papers import papers, published
 from experiments.report.comparison import Comparison, comparison
 from experiments.report.exported_rows import records
 from experiments.report.figures import write_figures
-from experiments.report.filters import where
+from experiments.report.filters import select_runs
 from experiments.report.headline import headlines
 from experiments.report.page import write_page
 from experiments.report.passes import parse_target
@@ -66,7 +66,7 @@ def perform(request: argparse.Namespace) -> int:
     """0 done; wrong input as ConfigError, before anything is written."""
     _check(request)
     numbers = [number for paper in dict.fromkeys(request.beside) for number in published(paper)]
-    runs = where(read_runs(request.runs), request.where)
+    runs = select_runs(read_runs(request.runs), request.where)
     title = request.title or " ".join([*(path.resolve().name for path in request.runs), *request.where])
     smoke = any(text.startswith("experiment=") for text in request.where)  # then they are asked for, or not
     target, target_by = (None, "metric") if request.passes_to is None else parse_target(request.passes_to)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from experiments.config.compose import compose
 from experiments.config.problems import listing
+from experiments.config.run_config import RunConfig
 from experiments.display.console import new_console
 from experiments.estimating.run_cost import Estimate, estimate
 from experiments.launching import code_snapshot
@@ -86,8 +87,8 @@ def _data_of(made: Plan) -> list[str]:
     """What each task of a sweep draws, and what is to be noted of it; the same for several runs once."""
     lines = []
     for run in made.runs:
-        lines.append(f"{run.config['task']['name']}: {run.data.line()}")
-        lines += [f"{run.config['task']['name']}: Note: {warning}" for warning in run.data.warnings]
+        lines.append(f"{run.config.task.name}: {run.data.line()}")
+        lines += [f"{run.config.task.name}: Note: {warning}" for warning in run.data.warnings]
     return list(dict.fromkeys(lines))
 
 
@@ -150,7 +151,7 @@ def _trial_name(run: Run, fixed: Sequence[str]) -> str:
     return " ".join(text for text in run.overrides if text not in fixed) or title_of(run.folder)
 
 
-def _config(overrides: Sequence[str]) -> dict[str, Any]:
+def _config(overrides: Sequence[str]) -> RunConfig:
     composed = compose(overrides)
     if composed.config is None:
         raise ConfigError(listing(composed.problems))
@@ -205,10 +206,16 @@ class Needs:
         self._made: dict[str, Estimate | None] = {}
         self.failed: list[str] = []
 
-    def of(self, config: Mapping[str, Any]) -> Estimate | None:
+    def of(self, config: RunConfig) -> Estimate | None:
         """What a run of this configuration needs, as far as that can be told."""
-        optimizer = {key: value for key, value in config["optimizer"].items() if key not in ("lr", "eps")}
-        parts = {key: config[key] for key in config if key not in ("seed", "seeds", "schedule", "experiment")}
+        values = config.recorded()
+        optimizer = {
+            key: value for key, value in config.optimizer.options.items() if key not in ("lr", "eps")
+        }
+        optimizer["_target_"] = config.optimizer.target
+        parts = {
+            key: v for key, v in values.items() if key not in ("seed", "seeds", "schedule", "experiment")
+        }
         key = str(parts | {"optimizer": optimizer})
         if key not in self._made:
             try:

@@ -4,7 +4,7 @@ Every override is looked at by itself, so that one message lists everything that
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,19 +22,17 @@ from yaml import YAMLError
 
 from experiments.config import resolvers as resolvers  # for ${by:...}
 from experiments.config.acting import conditions, idle
-from experiments.config.parsing import read
+from experiments.config.combinations import combinations
 from experiments.config.problems import Problem, did_you_mean, key_meant, one_of
+from experiments.config.run_config import CALLS, KINDS, RunConfig, parse_section, plain
 from experiments.config.schema import (
-    CHOICES,
-    KINDS,
-    TARGETS,
     Anything,
     Section,
     allowed,
+    choices_of,
     field_at,
     from_constructor,
     keys,
-    plain,
     schema,
     section_in,
 )
@@ -56,8 +54,9 @@ class Composed:
     """A composed configuration (None when nothing could be composed), complete once it is valid, and the problems."""
 
     tree: DictConfig | None = None
-    config: dict[str, Any] | None = None
+    config: RunConfig | None = None
     problems: list[Problem] = field(default_factory=list)
+    parts: dict[str, Any] = field(default_factory=dict)  # the sections that are right, typed
 
 
 def groups() -> dict[str, list[str]]:
@@ -91,7 +90,7 @@ def compose(overrides: Sequence[str], trees: dict[tuple[str, ...], DictConfig] |
     good = [o for o in values if _key_exists(o, model, result.problems)]
     _set(tree, good, result.problems)
     result.tree = tree
-    config = _validate(tree, model, good, result.problems)
+    config = _validate(tree, model, good, result)
     result.config = None if result.problems else config
     return result
 
@@ -105,10 +104,8 @@ def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Overr
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except HydraException as error:
-            reason = str(error).splitlines()[0]
-            problems.append(Problem(text, f"{reason}. Write key=value; a value with blanks or brackets is quoted "
-                                          f"twice: 'key=\"a value\"'."))  # fmt: skip
+        except HydraException:
+            problems.append(Problem(text, unread(text, options)))
             continue
         key = override.key_or_group
         wrong = _form(override)
@@ -123,6 +120,21 @@ def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Overr
         else:
             values.append(override)
     return choices, values
+
+
+def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
+    """What is wrong with a text that is no override, in words of ours: the parser's speak of tokens."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        near = did_you_mean(key, groups_of_conf)
+        hint = f" Is it {key}=OPTION?" if key in groups_of_conf else near
+        return f"It sets nothing: there is no equals sign.{hint} Write key=value, or group=option."
+    if not key or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
+        return "There is no key before the equals sign. Write key=value, or group=option."
+    return (
+        f"The value {value} cannot be read. Write key=value; one with blanks, brackets or quotation marks is "
+        "quoted twice: 'key=\"a value\"'."
+    )
 
 
 def _form(override: Override) -> str | None:
@@ -171,7 +183,7 @@ def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]
     config: Any = OmegaConf.to_container(tree)
     written = {o.key_or_group: o for o in values}
     sections: dict[str, type[Section]] = {}
-    for name in TARGETS:
+    for name in CALLS:
         override = written.get(f"{name}._target_")
         target = str(override.value() if override else config[name].get("_target_"))
         try:
@@ -215,40 +227,56 @@ def _set(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) 
 
 
 def _validate(
-    tree: DictConfig, model: type[Section], values: Sequence[Override], problems: list[Problem]
-) -> dict[str, Any] | None:
+    tree: DictConfig, model: type[Section], values: Sequence[Override], result: Composed
+) -> RunConfig | None:
     """The complete configuration with every default filled in, or None and the problems."""
     written = {o.key_or_group: str(o.input_line) for o in values}
+
+    def place(key: str, otherwise: str) -> str:
+        """What the user wrote of a key: its own override, or the first one below it."""
+        below = next((text for other, text in written.items() if other.startswith(key + ".")), otherwise)
+        return written.get(key, below)
+
     try:
         content: Any = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
         key = str(error.full_key or "conf/")
-        said = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
-        problems.append(Problem(written.get(key, key), said.splitlines()[0]))
+        words = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
+        result.problems.append(Problem(written.get(key, key), words.splitlines()[0]))
         return None
-    wrong = len(problems)
+    found: list[Problem] = []
+    bad: set[str] = set()  # sections that the schema refuses
     try:
-        content = plain(model.model_validate(content).model_dump(by_alias=True))
+        content = model.model_validate(content).model_dump(by_alias=True)
     except ValidationError as error:
         items = {".".join(_path(model, item["loc"])): item for item in reversed(error.errors())}
         for key, item in reversed(items.items()):
+            bad.add(key.partition(".")[0])
             has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
             where = f"{key}={item['input']}" if has_value else key
-            below = next((text for other, text in written.items() if other.startswith(key + ".")), where)
-            problems.append(Problem(written.get(key, below), _sentence(model, key, item)))
-    bad = {re.split("[.=]", problem.where)[0] for problem in problems[wrong:]}
-    problems += [
-        p for name in (*CHOICES, *KINDS) if name not in bad for p in _combinations(name, content[name])
-    ]
-    if len(problems) == wrong:
-        problems += _without_effect(content, values)
-    return content if len(problems) == wrong else None
+            found.append(Problem(place(key, where), _sentence(model, key, item)))
+    parts = result.parts
+    for name in model.model_fields:
+        try:
+            if name not in bad and name in content:  # where something is refused, no default is filled in
+                parts[name] = parse_section(name, content[name])
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                where, _, what = line.partition(": ")
+                found.append(Problem(place(where, where), what))
+    optimizer = content.get("optimizer")
+    options = optimizer if isinstance(optimizer, dict) else {}
+    found += combinations(parts, options.get("directions"), place)
+    if not found:
+        found += _without_effect(plain(content), values)
+    result.problems += found
+    return None if found else RunConfig(**parts)
 
 
 def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[Problem]:
     """Options given by hand that have no effect beside the others: a sweep over one would train the same run twice."""
     found = []
-    for group in TARGETS:
+    for group in CALLS:
         if not isinstance(config[group]["_target_"], str):
             continue  # listed already
         for name, condition in idle(config[group]).items():
@@ -261,16 +289,6 @@ def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[
                 if override.key_or_group == f"{group}.{name}" or (isinstance(value, dict) and name in value):
                     found.append(Problem(str(override.input_line), what))
     return found
-
-
-def _combinations(name: str, values: dict[str, Any]) -> list[Problem]:
-    """What a section's dataclass says of its ranges, and of keys that do not go together."""
-    kind = CHOICES[name] if name in CHOICES else KINDS[name][values["name"]]
-    try:
-        read(kind, values, name)
-    except ConfigError as error:
-        return [Problem(*line.partition(": ")[::2]) for line in str(error).splitlines()]
-    return []
 
 
 def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
@@ -296,4 +314,5 @@ def _sentence(model: type[Section], key: str, item: Any) -> str:
         return (
             f"It takes {allowed(target)}. YAML reads yes and no without quotes as true and false: quote them."
         )
-    return f"It takes {allowed(target)}."
+    near = did_you_mean(str(item["input"]), choices_of(target.annotation))
+    return f"It takes {allowed(target)}.{near}"

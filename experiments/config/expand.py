@@ -32,9 +32,9 @@ def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
         for text in overrides:
             try:
                 (override,) = reading.parse_overrides([text])
-            except HydraException as error:
+            except HydraException:
                 problems.append(
-                    Problem(text, f"{str(error).splitlines()[0]}. Write key=value, or key=a,b,c.")
+                    Problem(text, f"{compose.unread(text, compose.groups())} Several: key=a,b,c.")
                 )
                 continue
             if override.is_sweep_override() and not override.is_discrete_sweep():

@@ -5,9 +5,10 @@ The YAML files in conf/model hold these fields and no others.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from experiments.config.parsing import check, check_literals
+from experiments.config.key import MANY, UNHASHED, key
+from experiments.config.parsing import check_values
 from zo.errors import ConfigError
 
 Family = Literal["causal", "masked", "classifier"]
@@ -15,47 +16,61 @@ Family = Literal["causal", "masked", "classifier"]
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run of a model asks a scheduler for: GPUs, GiB of host memory, minutes of wall clock.
+    """What a run of a model asks a scheduler for."""
 
-    gpus: 0 runs on the CPU; more than one needs model.device_map. Outside a run's hash.
-    """
-
-    gpus: int = 1
-    mem: int = 32
-    minutes: int = 60
+    gpus: Annotated[
+        int, key("GPUs; 0 runs on the CPU, more than one needs model.device_map.", ge=0, le=4096)
+    ] = 1
+    mem: Annotated[int, key("GiB of host memory.", ge=1, le=MANY)] = 32
+    minutes: Annotated[int, key("Minutes of wall clock.", ge=1, le=MANY)] = 60
 
     def __post_init__(self) -> None:
-        check(self.gpus >= 0, f"model.resources.gpus={self.gpus}: it is at least 0.")
-        check(self.mem >= 1, f"model.resources.mem={self.mem}: it is at least 1 GiB.")
-        check(self.minutes >= 1, f"model.resources.minutes={self.minutes}: it is at least 1.")
+        check_values(self, "model.resources")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model and how it is loaded. `path`: a folder, a hub id, or package:<package>/<folder>.
+    """A model and how it is loaded."""
 
-    device_map: how the layers are spread over several GPUs (auto, balanced, sequential), or a mapping from
-    modules to devices; null: all on `device`. quantization: of the frozen weights, for adapters alone.
-    first_token: the token that begins the rows of a causal model; null: the tokenizer's own. untie: the output matrix
-    is trained apart from the embeddings that it is tied to.
-    """
-
-    path: str | None
-    name: str | None = None
-    family: Family | None = None
-    revision: str | None = None
-    head: Literal["mean", "own"] | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "auto"
-    device_map: Literal["auto", "balanced", "sequential"] | Mapping[str, str | int] | None = None
-    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
-    quantization: Literal["int8", "nf4", "fp4"] | None = None
-    first_token: str | None = None
-    untie: bool = False
-    resources: Resources = field(default_factory=Resources)
+    path: Annotated[
+        str | None,
+        key("A folder, a hub id, or package:<package>/<folder>; its contents enter the hash."),
+        UNHASHED,
+    ]
+    name: Annotated[
+        str | None, key("The model's name in folders and tables; null: from the path."), UNHASHED
+    ] = None
+    family: Annotated[Family | None, key("How a task is put to it; null: by its architecture.")] = None
+    revision: Annotated[str | None, key("A commit, tag or branch of the hub; null: the newest.")] = None
+    head: Annotated[
+        Literal["mean", "own"] | None,
+        key("A classifier's head: over the mean of the outputs, or the model's own."),
+    ] = None
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], key("The type of the weights.")] = "float32"
+    device: Annotated[str, key("The device; auto: a GPU where there is one."), UNHASHED] = "auto"
+    device_map: Annotated[
+        Literal["auto", "balanced", "sequential"] | Mapping[str, str | int] | None,
+        key("Spreads layers over several GPUs, or maps modules to devices; null: all on `device`."),
+        UNHASHED,
+    ] = None
+    attention: Annotated[
+        Literal["eager", "sdpa", "flash_attention_2"], key("The code that computes attention.")
+    ] = "sdpa"
+    quantization: Annotated[
+        Literal["int8", "nf4", "fp4"] | None, key("Fewer bits for the frozen weights, for adapters alone.")
+    ] = None
+    first_token: Annotated[
+        str | None, key("The token that begins the rows of a causal model; null: the tokenizer's own.")
+    ] = None
+    untie: Annotated[bool, key("Train the output matrix apart from the embeddings that it is tied to.")] = (
+        False
+    )
+    resources: Annotated[Resources, key("What a run asks a scheduler for."), UNHASHED] = field(
+        default_factory=Resources
+    )
 
     def __post_init__(self) -> None:
-        check_literals(self, "model")
+        check_values(self, "model")
         if self.head is not None and self.family in ("causal", "masked"):
             raise ConfigError(
                 f"model.head={self.head} is for classifiers, but model.family={self.family}. "

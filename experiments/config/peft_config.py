@@ -6,9 +6,10 @@ The YAML files in conf/peft hold these fields and no others.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from experiments.config.parsing import check, check_literals, read
+from experiments.config.key import key
+from experiments.config.parsing import check, check_values, read
 from zo.errors import ConfigError
 
 
@@ -16,76 +17,83 @@ from zo.errors import ConfigError
 class Full:
     """Every weight is trained."""
 
-    name: Literal["none"]
+    name: Annotated[Literal["none"], key("The mode.")]
 
 
 @dataclass(frozen=True)
 class Lora:
     """Low-rank adapters (Hu et al. 2021): W + alpha / r · B A. targets: names of linear layers, or the library's."""
 
-    name: Literal["lora"]
-    r: int = 8
-    alpha: float = 16.0
-    targets: Sequence[str] | None = None
+    name: Annotated[Literal["lora"], key("The mode.")]
+    r: Annotated[int, key("The rank.", ge=1, le=65_536)] = 8
+    alpha: Annotated[float, key("The product BA is scaled by alpha / r.")] = 16.0
+    targets: Annotated[
+        Sequence[str] | None, key("Names of linear layers; null: the library's choice for the model.")
+    ] = None
 
     def __post_init__(self) -> None:
-        check(self.r >= 1, f"peft.r={self.r}: a rank is at least 1.")
+        check_values(self, "peft")
 
 
 @dataclass(frozen=True)
 class Prefix:
     """Keys and values of virtual tokens before every layer's own (Li and Liang 2021), without reparametrisation."""
 
-    name: Literal["prefix"]
-    tokens: int = 5
-    init: Literal["activations", "random"] = "activations"
+    name: Annotated[Literal["prefix"], key("The mode.")]
+    tokens: Annotated[int, key("Virtual tokens.", ge=1, le=65_536)] = 5
+    init: Annotated[
+        Literal["activations", "random"], key("First values: those of real tokens, or random numbers.")
+    ] = "activations"
 
     def __post_init__(self) -> None:
-        check_literals(self, "peft")
-        check(self.tokens >= 1, f"peft.tokens={self.tokens}: a prefix has at least 1 token.")
+        check_values(self, "peft")
 
 
 @dataclass(frozen=True)
 class Prompt:
     """Embeddings of virtual tokens before the text's (Lester et al. 2021)."""
 
-    name: Literal["prompt"]
-    tokens: int = 20
-    init: Literal["vocabulary", "random"] = "vocabulary"
+    name: Annotated[Literal["prompt"], key("The mode.")]
+    tokens: Annotated[int, key("Virtual tokens.", ge=1, le=65_536)] = 20
+    init: Annotated[
+        Literal["vocabulary", "random"], key("First values: embeddings of the vocabulary, or random numbers.")
+    ] = "vocabulary"
 
     def __post_init__(self) -> None:
-        check_literals(self, "peft")
-        check(self.tokens >= 1, f"peft.tokens={self.tokens}: a prompt has at least 1 token.")
+        check_values(self, "peft")
 
 
 @dataclass(frozen=True)
 class IA3:
-    """Factors on keys, values and what enters the second feed-forward layer (Liu et al. 2022).
+    """Factors on keys, values and what enters the second feed-forward layer (Liu et al. 2022)."""
 
-    targets: layers whose outputs are scaled; feedforward: layers whose inputs are; null: by the architecture.
-    """
-
-    name: Literal["ia3"]
-    targets: Sequence[str] | None = None
-    feedforward: Sequence[str] | None = None
+    name: Annotated[Literal["ia3"], key("The mode.")]
+    targets: Annotated[
+        Sequence[str] | None, key("Layers whose outputs are scaled; null: by the architecture.")
+    ] = None
+    feedforward: Annotated[
+        Sequence[str] | None, key("Layers whose inputs are scaled; null: by the architecture.")
+    ] = None
 
 
 @dataclass(frozen=True)
 class BitFit:
     """The biases (Ben Zaken et al. 2022)."""
 
-    name: Literal["bitfit"]
+    name: Annotated[Literal["bitfit"], key("The mode.")]
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Whole transformer blocks.
+    """Whole transformer blocks."""
 
-    blocks: last:2, first:2, a range such as 0-3, a number, or a list of numbers; they start at 0, -1 is the last.
-    """
-
-    name: Literal["layers"]
-    blocks: str | int | Sequence[int] = "last:2"
+    name: Annotated[Literal["layers"], key("The mode.")]
+    blocks: Annotated[
+        str | int | Sequence[int],
+        key(
+            "last:2, first:2, a range such as 0-3, a number, or a list of numbers; 0 is the first, -1 the last."
+        ),
+    ] = "last:2"
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str):
@@ -109,7 +117,7 @@ class Layers:
 class Head:
     """The head alone; one that is tied to the input embeddings becomes a copy of its own."""
 
-    name: Literal["head"]
+    name: Annotated[Literal["head"], key("The mode.")]
 
 
 Mode = Full | Lora | Prefix | Prompt | IA3 | BitFit | Layers | Head
@@ -123,6 +131,8 @@ MODES: dict[str, type[Mode]] = {
     "layers": Layers,
     "head": Head,
 }
+
+ADAPTERS = ("lora", "ia3", "prefix", "prompt")  # modes that train parameters of their own beside the model's
 
 
 def mode(values: Mapping[str, Any] | Mode) -> Mode:

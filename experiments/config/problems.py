@@ -35,6 +35,12 @@ def key_meant(key: str, known: Sequence[str]) -> str:
     return "" if section and neighbours else did_you_mean(key, known)
 
 
+def split(line: str) -> tuple[str, str]:
+    """A refusal of the program as a place and a sentence; the place is empty where the line names none."""
+    where, colon, what = line.partition(": ")
+    return (where, what) if colon and "=" in where and " " not in where else ("", line)
+
+
 def one_of(names: Iterable[str]) -> str:
     """The names as a sentence lists them."""
     return ", ".join(names) or "none"
@@ -45,5 +51,8 @@ def listing(problems: Sequence[Problem]) -> str:
     head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = [f"{head} with the configuration; nothing was run.", ""]
     for problem in problems:
-        lines += [f"  {problem.where}", *(f"      {line}" for line in problem.what.splitlines())]
+        lines += [
+            *([f"  {problem.where}"] if problem.where else []),
+            *(f"      {line}" for line in problem.what.splitlines()),
+        ]
     return "\n".join([*lines, "", HELP])

@@ -10,30 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.acting import MEMORY_ONLY, NOISE, noise_of, settled
-from zo.errors import ConfigError
+from experiments.config.key import unhashed
+from experiments.config.model_config import ModelConfig
+from experiments.config.run_config import RunConfig
+from experiments.config.task_config import TaskConfig
 
-Config = Mapping[str, Any]
+Config = RunConfig | Mapping[str, Any]  # mappings: what folders of any version hold, which the report reads
 
-# What does not change the weights a run ends with, or enters by content (paths of models and data).
-OUTSIDE_HASH = {
-    "seed",
-    "paths",
-    "probes_per_forward",
-    "evaluate",
-    "checkpoint",
-    "save",
-    "experiment",
-    "kernels",
-    "threads",
-    "ranks",
-    "launcher",
-    "cluster",
-    "tracker",
-}
+# What does not change the weights a run ends with, or enters by content (paths of models and data), is declared so.
+OUTSIDE_HASH = unhashed(RunConfig)
 OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select", "select_by"}  # of training alone
 DRAWING = 1  # the rule by which rows are drawn (experiments.tasks.splits); one that changes makes other runs
 FIRST_ORDER = ("zo.optimizers.AdamW", "zo.optimizers.SGD")
-LOCAL = {"model": {"path", "device", "device_map", "name", "resources"}, "task": {"data_dir", "source"}}
+LOCAL = {"model": unhashed(ModelConfig), "task": unhashed(TaskConfig)}
 # Classes that have moved: the `_target_` in config.yaml of older runs -> today's.
 MOVED_TARGETS = {
     "experiments.ways.LinearProbe": "experiments.baselines.LinearProbe",
@@ -70,6 +59,7 @@ def decisive(config: Config, steps: int) -> dict[str, Any]:
     An option of the optimizer that has no effect beside the others is at its default, and seeds of what is not drawn
     are left out, so that runs of equal bits are one.
     """
+    config = as_mapping(config)
     outside = OUTSIDE_HASH | (set() if steps else OF_STEPS)
     kept = {
         group: {k: v for k, v in value.items() if k not in LOCAL.get(group, ())}
@@ -94,6 +84,7 @@ def decisive(config: Config, steps: int) -> dict[str, Any]:
 
 def update_of(config: Config) -> str:
     """How 16-bit weights take moves: what `update: auto` comes to with this optimizer."""
+    config = as_mapping(config)
     if config["update"] != "auto":
         return config["update"]
     return "master" if config["optimizer"]["_target_"] in FIRST_ORDER else "nearest"
@@ -131,6 +122,7 @@ def _whole(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def method_of(config: Config) -> str:
     """The optimizer's name in tables, lower case; zeroshot or icl where nothing is trained."""
+    config = as_mapping(config)
     target = current_target(config["optimizer"]["_target_"])
     if target == "experiments.baselines.ZeroShot":
         return "icl" if config["task"]["demonstrations"] else "zeroshot"
@@ -140,27 +132,28 @@ def method_of(config: Config) -> str:
 
 def trains(config: Config) -> bool:
     """Returns whether the optimizer makes steps; the baselines of experiments.baselines make none."""
-    return not current_target(config["optimizer"]["_target_"]).startswith("experiments.baselines.")
+    target = config.optimizer.target if isinstance(config, RunConfig) else config["optimizer"]["_target_"]
+    return not current_target(target).startswith("experiments.baselines.")
 
 
 def name_of(config: Config, model: str) -> str:
     """<model>-<task>-<optimizer>-<peft>."""
+    config = as_mapping(config)
     parts = (model, config["task"]["name"], method_of(config), config["peft"]["name"])
     return "-".join(part.replace("/", "_") for part in parts)
 
 
-def folder_of(config: Config, name: str, decides: str) -> Path:
+def folder_of(config: RunConfig, name: str, decides: str) -> Path:
     """The run's folder; `decides` is its hash."""
-    runs = Path(config["paths"]["runs"])
-    return runs / config["experiment"] / name / decides[:8] / f"seed{config['seed']}"
+    return Path(config.paths.runs) / config.experiment / name / decides[:8] / f"seed{config.seed}"
 
 
-def seed_of(config: Config, kind: str) -> int:
-    """One of `seeds`; null follows `seed`. Raises ConfigError for a configuration of an older version."""
-    if kind not in config["seeds"]:
-        raise ConfigError(
-            f"This configuration has no seeds.{kind}: another version of zo wrote it. Take the commit that "
-            "provenance.json beside it names."
-        )
-    given = config["seeds"][kind]
-    return config["seed"] if given is None else given
+def seed_of(config: RunConfig, kind: str) -> int:
+    """Returns the seed of one of `seeds`; null follows `seed`."""
+    seed = getattr(config.seeds, kind)
+    return config.seed if seed is None else seed
+
+
+def as_mapping(config: Config) -> Mapping[str, Any]:
+    """Returns a configuration as nested mappings."""
+    return config.as_dict() if isinstance(config, RunConfig) else config

@@ -1,41 +1,18 @@
-"""What a configuration may hold: the fixed sections as models, the groups with `_target_` from their constructors."""
+"""Builds the models that check a configuration: of declared sections, and of constructors that `_target_` names."""
 
 import functools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import GenericAlias, NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 
-from experiments.config.launcher_config import LAUNCHERS, Cluster
-from experiments.config.model_config import ModelConfig
-from experiments.config.peft_config import MODES
+from experiments.config.key import dataclass_in, help_of, hints
+from experiments.config.run_config import KINDS, RunConfig
 from experiments.config.signatures import REQUIRED, arguments
-from experiments.config.task_config import TaskConfig
-from experiments.config.tracker_config import TRACKERS
-
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Positive = Annotated[float, Field(gt=0)]
-
-CHOICES = {"model": ModelConfig, "task": TaskConfig, "cluster": Cluster}  # groups that a dataclass describes
-KINDS: dict[str, dict[str, Any]] = {
-    "peft": MODES,
-    "launcher": LAUNCHERS,
-    "tracker": TRACKERS,
-}  # groups with a dataclass for each name
-TARGETS = ("optimizer", "schedule")  # groups whose YAML is a constructor call
 
 
 class Section(BaseModel):
@@ -63,136 +40,45 @@ class Anything(Section):
     model_config = ConfigDict(extra="allow")
 
 
-class Seeds(Section):
-    """What a run draws, each part under a number of its own; null follows `seed`."""
-
-    split: Seed | None = None
-    test: Seed | None = 0
-    order: Seed | None = None
-    init: Seed | None = None
-    directions: Seed | None = None
-    dropout: Seed | None = None
-
-
-class Budget(Section):
-    """How long to train; exactly one is set."""
-
-    steps: Count | None = None
-    forward_passes: Count | None = None
-    minutes: Positive | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "Budget":
-        given = [name for name, value in self if value is not None]
-        if len(given) != 1:
-            said = f"{' and '.join(given)} are set" if given else "none is set"
-            raise ValueError(
-                f"exactly one of steps, forward_passes and minutes is set, the others are null; {said}."
-            )
-        return self
-
-
-class Batch(Section):
-    """Examples a step, and how many of them go through the model at once."""
-
-    size: Count = 16
-    micro: Count | None = None
-
-
-class Evaluate(Section):
-    """Evaluation on dev and test."""
-
-    batch: Count = 64
-
-
-class Stop(Section):
-    """When dev is looked at, and when training ends early."""
-
-    every: Count | None = None
-    patience: Count | None = None
-    by: Literal["metric", "loss"] = "metric"
-    on_nan: Literal["stop", "skip"] = "stop"
-
-
-class Checkpoint(Section):
-    """Snapshots beside the journal."""
-
-    max_replay_minutes: Positive = 10.0
-    accept: list[str] = []
-
-
-class Ranks(Section):
-    """How several processes share a run; null: each is a run of its own."""
-
-    share: Literal["probes", "batch", "both"] | None = "probes"
-    check_every: Count = 100
-    backend: Literal["auto", "gloo", "nccl"] = "auto"
-    timeout_seconds: Positive = 600.0
-
-
-class Paths(Section):
-    """Where things go."""
-
-    runs: str = "runs"
-    models: str = "models"
-
-
-class Fixed(Section):
-    """The sections that are the same for every choice of groups."""
-
-    seed: Seed = 0
-    seeds: Seeds
-    budget: Budget
-    batch: Batch
-    probes_per_forward: Literal["auto", "all"] | Count = "auto"
-    update: Literal["auto", "nearest", "stochastic", "master"] = "auto"
-    kernels: Literal["auto", "eager", "native", "triton"] = "auto"
-    evaluate: Evaluate
-    stop: Stop
-    select: Literal["last", "best"] = "last"
-    select_by: Literal["metric", "loss"] = "metric"
-    checkpoint: Checkpoint
-    ranks: Ranks
-    threads: Count | None = None
-    paths: Paths
-    save: bool = True
-    experiment: str = "default"
-
-
 def schema(names: dict[str, str], targets: dict[str, type[Section]]) -> type[Section]:
-    """The model of a whole configuration: the fixed sections and those of the chosen files.
+    """The model of a whole configuration: the keys of RunConfig, of the chosen files.
 
-    names: of the files chosen in the groups of KINDS.
+    names: of the files chosen in the groups of KINDS. targets: the sections of CALLS.
     """
-    choices = CHOICES | {
-        group: kinds.get(names[group], next(iter(kinds.values()))) for group, kinds in KINDS.items()
-    }
-    sections: dict[str, type[Section]] = {name: from_dataclass(choice) for name, choice in choices.items()}
-    fields: dict[str, Any] = {name: (section, ...) for name, section in (sections | targets).items()}
-    return create_model("Config", __base__=Fixed, **fields)
+    kinds = {group: kinds.get(names[group], next(iter(kinds.values()))) for group, kinds in KINDS.items()}
+    sections = targets | {name: from_dataclass(kind) for name, kind in kinds.items()}
+    return _model_of(RunConfig, sections)
 
 
 def from_dataclass(choice: Any) -> type[Section]:
-    """The keys of a section that a dataclass describes, with its types and defaults."""
-    hints = get_type_hints(choice)
-    made: dict[str, Any] = {}
+    """The keys of a section that a dataclass describes, with its types, ranges and defaults."""
+    return _model_of(choice, {})
+
+
+def _model_of(choice: Any, sections: Mapping[str, type[Section]]) -> type[Section]:
+    declared = hints(choice)
+    content: dict[str, Any] = {}
     for spec in fields(choice):
+        if spec.name in sections:
+            content[spec.name] = (sections[spec.name], Field(..., description=help_of(declared[spec.name])))
+            continue
         default: Any = ...
         if spec.default is not MISSING:
             default = spec.default
         elif spec.default_factory is not MISSING:
-            hint = hints[spec.name]
-            default = Field(
-                default_factory=from_dataclass(hint) if is_dataclass(hint) else spec.default_factory
-            )
-        made[spec.name] = (_sections_for(hints[spec.name]), default)
-    return create_model(choice.__name__, __base__=Section, **made)
+            inner = dataclass_in(declared[spec.name])
+            default = Field(default_factory=from_dataclass(inner) if inner else spec.default_factory)
+        content[spec.name] = (_sections_for(declared[spec.name]), default)
+    return create_model(choice.__name__, __base__=Section, **content)
 
 
 def _sections_for(hint: Any) -> Any:
     """The annotation with a Section in place of each dataclass."""
     if get_origin(hint) in (Union, UnionType):
         return functools.reduce(operator.or_, (_sections_for(kind) for kind in get_args(hint)))
+    if get_origin(hint) is Annotated:
+        kind, *extras = get_args(hint)
+        return Annotated[(_sections_for(kind), *extras)]  # type: ignore[misc]
     return from_dataclass(hint) if is_dataclass(hint) else hint
 
 
@@ -200,8 +86,38 @@ def from_constructor(target: str) -> type[Section]:
     """The keys of a YAML with `_target_`: the constructor's arguments, with its types and defaults."""
     made: dict[str, Any] = {"target": (Literal[target], Field(alias="_target_"))}
     for argument in arguments(target):
-        made[argument.name] = (argument.type, ... if argument.default is REQUIRED else argument.default)
+        default = ... if argument.default is REQUIRED else argument.default
+        made[argument.name] = (_bounded(argument.type), default)
     return create_model(target, __base__=Section, **made)
+
+
+def _bounded(hint: Any) -> Any:
+    """The annotation with pydantic's bounds in place of zo's ranges, which hold ge, gt, le, lt and multiple_of."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        limits = {
+            name: value
+            for extra in inner[1:]
+            for name in ("ge", "gt", "le", "lt", "multiple_of")
+            if (value := getattr(extra, name, None)) is not None
+        }
+        kind = _bounded(inner[0])
+        return Annotated[kind, Field(**limits)] if limits else kind
+    if origin in (Union, UnionType):
+        return functools.reduce(operator.or_, map(_bounded, inner))
+    if origin in (list, tuple, dict):
+        return GenericAlias(origin, tuple(item if item is ... else _bounded(item) for item in inner))
+    return hint
+
+
+def choices_of(annotation: Any) -> list[str]:
+    """The texts that an annotation's closed sets allow."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return [value for value in inner if isinstance(value, str)]
+    if origin in (Union, UnionType) or origin is Annotated:
+        return [text for member in inner for text in choices_of(member)]
+    return []
 
 
 def plain_kinds(annotation: Any) -> set[Any]:
@@ -214,13 +130,6 @@ def plain_kinds(annotation: Any) -> set[Any]:
     if origin is Literal:
         return {type(value) for value in get_args(annotation)}
     return {origin or annotation}
-
-
-def plain(value: Any) -> Any:
-    """The same tree with lists where pydantic made tuples, as YAML and JSON know them."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def keys(model: type[Section], prefix: str = "") -> Iterator[str]:
@@ -278,10 +187,17 @@ def _words(annotation: Any, limits: list[Any]) -> str:
         )
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null",
              list: "a list", dict: "a mapping", Mapping: "a mapping"}  # fmt: skip
+    name = names.get(origin or annotation, "a value")
+    if annotation not in (int, float):
+        return name
     bounds = [
-        f"{word} {getattr(limit, name)}" for limit in limits for name, word in BOUNDS if hasattr(limit, name)
+        f"{word} {getattr(limit, bound)}"
+        for bound, word in BOUNDS
+        for limit in limits
+        if hasattr(limit, bound)
     ]
-    return " ".join([names.get(origin or annotation, "a value"), *([" and ".join(bounds)] if bounds else [])])
+    text = " and ".join(bounds)
+    return " ".join([name, *([f"of {text}" if text.startswith("at") else text] if bounds else [])])
 
 
-BOUNDS = (("ge", "of at least"), ("gt", "above"), ("le", "of at most"), ("lt", "below"))
+BOUNDS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))

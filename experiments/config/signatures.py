@@ -78,6 +78,17 @@ def _attribute(source: "_Source", node: ast.ClassDef | ast.FunctionDef, name: st
     return None
 
 
+def listed(module: str, name: str) -> list[str]:
+    """The names in the value that a module gives a constant, such as the classes of a table, in their order."""
+    source, node = _lookup(_parse(module), name)
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    if value is None:
+        raise Unreadable(f"{source.module}.{name} has no value")
+    names = [each for each in ast.walk(value) if isinstance(each, ast.Name)]
+    names.sort(key=lambda each: (each.lineno, each.col_offset))
+    return list(dict.fromkeys(each.id for each in names))
+
+
 @dataclass(frozen=True)
 class _Source:
     """A parsed module."""

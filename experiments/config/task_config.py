@@ -5,26 +5,27 @@ The YAML files in conf/task hold these fields and no others; problems_of lists w
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from experiments.config.parsing import check, check_literals
+from experiments.config.key import LARGE, UNHASHED, key, wrong_values
+from experiments.config.parsing import check, check_values
 from experiments.config.row_functions import FUNCTIONS
 from experiments.config.template import Template
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where examples come from: a task of the built-in world, or two splits of a data set of the hub.
+    """Where examples come from: a task of the built-in world, or two splits of a data set of the hub."""
 
-    test: the split's name, or names that folders give it: the first that is there.
-    """
-
-    world: str | None = None
-    hub: str | None = None
-    subset: str | None = None
-    revision: str | None = None
-    train: str = "train"
-    test: str | Sequence[str] = "validation"
+    world: Annotated[str | None, key("A task of the built-in world.")] = None
+    hub: Annotated[str | None, key("A data set of the hub.")] = None
+    subset: Annotated[str | None, key("A subset of the hub's data set.")] = None
+    revision: Annotated[str | None, key("A commit, tag or branch of the hub; null: the newest.")] = None
+    train: Annotated[str, key("The split that train and dev are of.")] = "train"
+    test: Annotated[
+        str | Sequence[str],
+        key("The split that test is of, or names that folders give it: the first there is."),
+    ] = "validation"
 
     @property
     def tests(self) -> tuple[str, ...]:
@@ -34,87 +35,112 @@ class Source:
 
 @dataclass(frozen=True)
 class Causal:
-    """Text before an option or answer, the text that option or answer adds, and the prompt without an input
-    that `calibrate` compares with (null: the task cannot be calibrated).
-    """
+    """Text before an option or answer, and the text that it adds."""
 
-    prompt: str
-    answer: str
-    sfc: str | None = None
+    prompt: Annotated[str, key("The text before an option or answer.")]
+    answer: Annotated[str, key("The text that an option or answer adds.")]
+    sfc: Annotated[str | None, key("The prompt without an input, which task.calibrate compares with.")] = None
 
 
 @dataclass(frozen=True)
 class Masked:
-    """Text with {mask} where the option stands. limits: tokens a field may have; max_length: of the whole."""
+    """Text with {mask} where the option stands."""
 
-    text: str
-    limits: Mapping[str, int] | None = None
-    max_length: int | None = None
+    text: Annotated[str, key("The text, with {mask} where the option stands.")]
+    limits: Annotated[Mapping[str, int] | None, key("Tokens that a field may have.")] = None
+    max_length: Annotated[int | None, key("Tokens of the whole; null: the model's.", ge=2, le=LARGE)] = None
+
+    def __post_init__(self) -> None:
+        check_values(self, "task.templates.masked")
 
 
 @dataclass(frozen=True)
 class Classified:
     """A sentence, or a pair of sentences."""
 
-    text: str
-    pair: str | None = None
+    text: Annotated[str, key("The sentence.")]
+    pair: Annotated[str | None, key("The second sentence of a pair.")] = None
 
 
 @dataclass(frozen=True)
 class Templates:
     """One template a model family; null where the task cannot be put to that family."""
 
-    causal: Causal | None = None
-    masked: Masked | None = None
-    classifier: Classified | None = None
+    causal: Annotated[Causal | None, key("For causal models.")] = None
+    masked: Annotated[Masked | None, key("For masked models.")] = None
+    classifier: Annotated[Classified | None, key("For classifiers.")] = None
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """A task in strings. Without options or candidates, the answer is generated.
+    """A task in strings. Without options or candidates, the answer is generated."""
 
-    labels: values of the label column in the order of options, or such a list for each column it may be.
-    candidates: the field with each row's own options; the label is then a number, a text, or a list of them.
-    drop: labels whose rows are left out. function: what makes more fields, see experiments.config.row_functions.
-    test_share: this share of the train split's rows, the first of their permutation under 42 whatever the seed, is
-    where test examples come from; null: source.test.
-    k: so many examples of each option for train and again for dev, instead of `train` and `dev`.
-    scarce: what happens when an option has fewer than 2 k rows.
-    demonstrations: so many of train stand answered before each prompt of dev and test. demonstrations_per: run, the
-    same ones before all of them, or example, others drawn from the train split for each.
-    calibrate: the options' log-probabilities less those after templates.causal.sfc, alone or after the
-    demonstrations.
-    """
-
-    name: str
-    columns: Mapping[str, str | Sequence[str]]
-    templates: Templates
-    source: Source = field(default_factory=Source)
-    data_dir: str | None = None
-    labels: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None
-    options: Sequence[str] | None = None
-    candidates: str | None = None
-    drop: Sequence[Any] = ()
-    function: str | None = None
-    metric: Literal["accuracy", "f1", "exact_match"] = "accuracy"
-    objective: Literal["options", "answer", "metric"] = "options"
-    average: Literal["token", "example"] = "token"
-    train: int = 1000
-    dev: int = 500
-    test: int = 1000
-    dev_share: float = 0.4
-    test_share: float | None = None
-    k: int | None = None
-    scarce: Literal["refuse", "take"] = "refuse"
-    demonstrations: int = 0
-    demonstrations_per: Literal["run", "example"] = "run"
-    calibrate: Literal["sfc", "icl_sfc"] | None = None
-    max_length: int | None = None
-    max_new_tokens: int = 50
+    name: Annotated[str, key("The task's name in folders and tables.")]
+    columns: Annotated[Mapping[str, str | Sequence[str]], key("Fields, and the columns that hold them.")]
+    templates: Annotated[Templates, key("One template a model family.")]
+    source: Annotated[Source, key("Where examples come from; its rows enter the hash."), UNHASHED] = field(
+        default_factory=Source
+    )
+    data_dir: Annotated[str | None, key("A folder with your own data, instead of the source."), UNHASHED] = (
+        None
+    )
+    labels: Annotated[
+        Sequence[Any] | Mapping[str, Sequence[Any]] | None,
+        key("Values of the label column in the order of options, or such a list for each column it may be."),
+    ] = None
+    options: Annotated[Sequence[str] | None, key("The texts of the options.")] = None
+    candidates: Annotated[str | None, key("The field with each row's own options.")] = None
+    drop: Annotated[Sequence[Any], key("Labels whose rows are left out.")] = ()
+    function: Annotated[
+        str | None, key("A function of experiments.config.row_functions that makes more fields.")
+    ] = None
+    metric: Annotated[Literal["accuracy", "f1", "exact_match"], key("The metric on dev and test.")] = (
+        "accuracy"
+    )
+    objective: Annotated[
+        Literal["options", "answer", "metric"],
+        key("What is trained: cross-entropy over options or of the answer, or minus the metric."),
+    ] = "options"
+    average: Annotated[
+        Literal["token", "example"], key("What an answer's loss is averaged over in a batch.")
+    ] = "token"
+    train: Annotated[int, key("Training examples; at least 1 is needed.", ge=1, le=LARGE)] = 1000
+    dev: Annotated[int, key("Examples of dev.", ge=0, le=LARGE)] = 500
+    test: Annotated[int, key("Examples of test; at least 1 is needed.", ge=1, le=LARGE)] = 1000
+    dev_share: Annotated[
+        float, key("Dev's share of the rows at least, where there are too few for train and dev.", ge=0, le=1)
+    ] = 0.4
+    test_share: Annotated[
+        float | None,
+        key(
+            "The share of the train split that test is of, whatever the seed; null: source.test.", gt=0, lt=1
+        ),
+    ] = None
+    k: Annotated[
+        int | None,
+        key("Examples of each option for train and again for dev, instead of both.", ge=1, le=LARGE),
+    ] = None
+    scarce: Annotated[
+        Literal["refuse", "take"], key("What happens when an option has fewer than 2 k rows.")
+    ] = "refuse"
+    demonstrations: Annotated[
+        int, key("Answered examples of train before each prompt of dev and test.", ge=0, le=LARGE)
+    ] = 0
+    demonstrations_per: Annotated[
+        Literal["run", "example"],
+        key("The same demonstrations for the whole run, or others for each example."),
+    ] = "run"
+    calibrate: Annotated[
+        Literal["sfc", "icl_sfc"] | None,
+        key(
+            "Compare log-probabilities with those after templates.causal.sfc, alone or after demonstrations."
+        ),
+    ] = None
+    max_length: Annotated[int | None, key("Tokens of a row; null: the model's.", ge=2, le=LARGE)] = None
+    max_new_tokens: Annotated[int, key("Tokens of a generated answer at most.", ge=1, le=LARGE)] = 50
 
     def __post_init__(self) -> None:
-        check_literals(self, "task")
-        problems = list(problems_of(self))
+        problems = [*wrong_values(self, "task"), *problems_of(self)]
         check(not problems, "\n".join(problems))
 
     @property
@@ -125,7 +151,7 @@ class TaskConfig:
 
 def problems_of(choice: "TaskConfig") -> Iterator[str]:
     """A sentence for each problem."""
-    yield from _numbers(choice)
+    yield from _limits(choice)
     source = choice.source
     if choice.data_dir is None and (source.world is None) == (source.hub is None):
         yield "task.source: exactly one of world and hub is set, unless task.data_dir is."
@@ -139,27 +165,11 @@ def problems_of(choice: "TaskConfig") -> Iterator[str]:
         yield from _options(choice)
 
 
-def _numbers(choice: "TaskConfig") -> Iterator[str]:
-    counts = {"train": choice.train, "test": choice.test, "max_new_tokens": choice.max_new_tokens}
-    counts |= {} if choice.k is None else {"k": choice.k}
-    yield from (f"task.{key}={n}: at least 1 is needed." for key, n in counts.items() if n < 1)
-    for key, n in {"dev": choice.dev, "demonstrations": choice.demonstrations}.items():
-        if n < 0:
-            yield f"task.{key}={n}: a number of examples, 0 or more."
-    if not 0.0 <= choice.dev_share <= 1.0:
-        yield f"task.dev_share={choice.dev_share}: a share between 0 and 1."
-    if choice.test_share is not None and not 0.0 < choice.test_share < 1.0:
-        yield f"task.test_share={choice.test_share}: a share above 0 and below 1, or null."
+def _limits(choice: "TaskConfig") -> Iterator[str]:
     masked = choice.templates.masked
-    lengths = {"max_length": choice.max_length}
-    if masked is not None:
-        lengths["templates.masked.max_length"] = masked.max_length
-        for name, limit in (masked.limits or {}).items():
-            if limit < 1:
-                yield f"task.templates.masked.limits.{name}={limit}: at least 1 token."
-    for key, length in lengths.items():
-        if length is not None and length < 2:
-            yield f"task.{key}={length}: at least 2 tokens, or null."
+    for name, limit in ((masked and masked.limits) or {}).items():
+        if limit < 1:
+            yield f"task.templates.masked.limits.{name}={limit}: at least 1 token."
 
 
 def _function(choice: "TaskConfig") -> Iterator[str]:

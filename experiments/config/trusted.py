@@ -9,23 +9,22 @@ of the group "zo" in its pyproject.toml,
 Any other module must be named on the command line. Nothing is imported to find that out.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from importlib.metadata import entry_points
-from typing import Any
 
+from experiments.config.run_config import CALLS, RunConfig
 from zo.errors import ConfigError
 
 OWN = ("zo", "experiments")
 GROUP = "zo"
-SECTIONS = ("optimizer", "schedule")  # of a configuration, whose `_target_` is called
 
 
-def check_targets(config: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
+def check_targets(config: RunConfig, allowed: Collection[str] = ()) -> None:
     """Raises ConfigError that lists every `_target_` whose module this user has not installed for zo, or allowed."""
     problems = []
     offered = {*allowed, *(point.value.partition(":")[0] for point in entry_points(group=GROUP))}
-    for section in SECTIONS:
-        target = str((config.get(section) or {}).get("_target_"))
+    for section in CALLS:
+        target = getattr(config, section).target
         module = target.rpartition(".")[0]
         if module and module.partition(".")[0] not in OWN and module not in offered:
             problems.append(

@@ -1,1 +1,1 @@
-"""The terminal: the console, the panel and progress lines of a run."""
+"""Shows a run on the terminal: console, panel and progress lines."""

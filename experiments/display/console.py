@@ -1,4 +1,4 @@
-"""The console that the program speaks through, and streams that outlive whoever read them.
+"""Provides the console that the program prints to, and streams that survive a closed pipe.
 
 The console prints what it is given: a task's prompt, an error or a list of overrides may hold square brackets, which
 rich would take for its markup.
@@ -15,12 +15,12 @@ from rich.console import Console
 
 
 def new_console(**more: Any) -> Console:
-    """Rich's console without markup, smileys and highlighting. more: its other arguments."""
+    """Returns a rich Console with markup, emoji and highlighting disabled; keyword arguments are passed on."""
     return Console(markup=False, emoji=False, highlight=False, **more)
 
 
 class Outlet(io.TextIOBase):
-    """A text stream that never fails: what cannot be written is lost, and so is all that comes after it.
+    """A text stream that never fails: what cannot be written is lost, with all that follows.
 
     A pipe whose reader has gone (`| head`), a terminal that was closed and a full disk are no reason to end a run.
     """
@@ -45,7 +45,7 @@ class Outlet(io.TextIOBase):
             self._lose()
 
     def _lose(self) -> None:
-        """From now on the stream leads nowhere: its buffer, and Python's own flush at the end, would fail again."""
+        """Redirects the stream to nowhere: flushing its buffer, also at exit, would fail again."""
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
@@ -72,7 +72,7 @@ class Outlet(io.TextIOBase):
 
 @contextmanager
 def outliving_output() -> Iterator[None]:
-    """A context in which neither stdout nor stderr can end the program."""
+    """Keeps failures of stdout and stderr from ending the program."""
     ours: dict[str, Outlet] = {}
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -1,4 +1,4 @@
-"""The first word of the commands, before anything is imported that takes time: torch and transformers need seconds.
+"""Prints the first line of the commands before slow imports: torch and transformers need seconds.
 
 It goes to stderr, for it is no answer, and only where a person sits: not for --help and its kin, and not where output
 is piped.
@@ -22,13 +22,13 @@ LOADS = {
 
 
 def first_word_of_command(arguments: Sequence[str]) -> None:
-    """Says the same of `python -m experiments <command>`, which without a command only prints its usage."""
+    """Does the same for `python -m experiments <command>`, which without a command only prints its usage."""
     if arguments:
         first_word(arguments, LOADS.get(arguments[0], READS))
 
 
 def first_word(arguments: Sequence[str], words: str = WORDS) -> None:
-    """Says that the program works, unless the answer comes at once or nobody is there to read it."""
+    """Announces that the program works, unless the answer comes at once or nobody reads it."""
     if any(word.partition("=")[0] in ANSWERS for word in arguments) or os.environ.get("RANK", "0") != "0":
         return
     streams = (sys.stdout, sys.stderr)

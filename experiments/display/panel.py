@@ -1,4 +1,4 @@
-"""The view of one run on its terminal: a panel that is drawn again twice a second, below the lines that are said.
+"""Shows one run on its terminal: a panel redrawn twice a second, below permanent lines.
 
 A thread draws it, so that the clock goes on during long steps and a resized terminal is filled anew. It is four
 columns narrower than the terminal, because the terminal itself writes ^C behind it, and a line that is full would
@@ -49,7 +49,7 @@ class Panel:
         self._live.stop()
 
     def recall(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows of earlier processes."""
+        """Takes rows of earlier processes."""
         for row in rows:
             self.track.take(row, live=False)
         self._seconds_at = time.monotonic()
@@ -91,7 +91,7 @@ class Panel:
 
 
 def _lines(track: Track, width: int, since: float, *, plain: bool) -> list[Text]:
-    """The panel's inside, line by line, for so many columns."""
+    """Returns the panel's inside line by line, for this many columns."""
     lines = [_bar(track, width, since, plain)]
     curves: list[tuple[str, Curve, str, str]] = [
         ("train loss", track.train, number(track.loss), "cyan"),
@@ -117,7 +117,7 @@ def _lines(track: Track, width: int, since: float, *, plain: bool) -> list[Text]
 
 
 def _bar(track: Track, width: int, since: float, plain: bool) -> Text:
-    """A bar and what it means; the bar has the room that the words leave."""
+    """Returns a bar and its label; the bar gets the room that the words leave."""
     share, total = track.share, track.total
     words = [] if share is None else [f"{100 * share:.0f} %"]
     words.append(f"{track.forwards:,}{'' if total is None else f'/{total:,}'} forwards")
@@ -132,7 +132,7 @@ def _bar(track: Track, width: int, since: float, plain: bool) -> Text:
 
 
 def _facts(track: Track, plain: bool) -> list[str]:
-    """Numbers without a curve."""
+    """Returns the numbers without a curve."""
     facts = [f"{_name(name, plain)} {number(value)}" for name, value in list(track.seen.items())[1:]]
     if track.lr is not None:
         facts.append(f"lr {number(track.lr)}")
@@ -146,7 +146,7 @@ def _facts(track: Track, plain: bool) -> list[str]:
 
 
 def packed(items: Sequence[str], width: int) -> list[Text]:
-    """The items in lines of at most `width` columns, none broken."""
+    """Packs the items into lines of at most `width` columns without breaking any."""
     lines: list[str] = []
     for item in items:
         if lines and cell_len(lines[-1]) + 3 + cell_len(item) <= width:

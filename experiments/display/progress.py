@@ -1,4 +1,4 @@
-"""What a run shows: a panel on a terminal (experiments.display.panel), plain lines elsewhere, a closing table."""
+"""Shows a run: a panel on a terminal (experiments.display.panel), plain lines elsewhere, a closing table."""
 
 import math
 import time
@@ -18,7 +18,7 @@ _LINES = 20  # at most so many plain lines a run, apart from evaluations
 
 
 class View(Protocol):
-    """Shows a run. It is given rows as metrics.jsonl has them, every step's too.
+    """Shows a run from the rows of metrics.jsonl, including every step's.
 
     farewell: bytes that the terminal needs when the process ends without leaving the view.
     """
@@ -30,26 +30,26 @@ class View(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
     def recall(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows of earlier processes."""
+        """Takes rows of earlier processes."""
 
     def take(self, row: Mapping[str, Any], replayed: bool = False) -> None:
-        """A row of this one. replayed: of a step that was taken again from the journal."""
+        """Takes a row of this process. replayed: of a step repeated from the journal."""
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a permanent line."""
 
     def doing(self, words: str) -> AbstractContextManager[None]:
-        """Something that takes time and makes no rows."""
+        """Shows an activity that takes time and makes no rows."""
         ...
 
 
 def view(console: Console, title: str, goal: Goal) -> View:
-    """The view that suits the console: a terminal that can move its cursor gets a panel."""
+    """Returns the view that suits the console: a panel if the terminal can move its cursor."""
     return (Panel if console.is_interactive and console.file.isatty() else Lines)(console, title, goal)
 
 
 class Lines:
-    """A line now and then, for logs."""
+    """Prints a line now and then, for logs."""
 
     farewell = b""
 
@@ -96,13 +96,13 @@ class Lines:
 
 
 def show_ended(console: Console, result: dict[str, Any], folder: Path) -> None:
-    """What the same command says again."""
+    """Prints what repeating a finished command shows."""
     console.print(f"This run has ended already; --rerun runs it again. {folder}", highlight=False)
     console.print(closing_table(result, str(folder)))
 
 
 def closing_table(result: dict[str, Any], folder: str) -> Table:
-    """The result as a person reads it."""
+    """Returns the result as a table for people."""
     table = Table(title=f"{result['method']} on {result['task']} with {result['model']}: {result['status']}",
                   show_header=False, title_justify="left")  # fmt: skip
     metric, n = result["metric"], result["n_test"]
@@ -138,7 +138,7 @@ def closing_table(result: dict[str, Any], folder: str) -> Table:
 
 
 def _scored(fraction: float | None, n: int) -> str:
-    """In points, with the interval of n held-out examples."""
+    """Returns a score in points, with the interval of n held-out examples."""
     if fraction is None or math.isnan(fraction):
         return "-"
     low, high = wilson(fraction, n)

@@ -1,4 +1,4 @@
-"""A curve in one line of text."""
+"""Draws a curve in one line of text."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ PLAIN = "_.-=+*%#"  # where the terminal's encoding has no blocks
 
 
 class Curve:
-    """A curve of any length in bounded memory: at most `points` means, each of `each` values in a row.
+    """A curve of any length in bounded memory: at most `points` means, each of `each` consecutive values.
 
     When they would be more, neighbours become one: the mean of two means of equally many values is the mean of
     all of them.
@@ -22,7 +22,7 @@ class Curve:
         self.each = 1
 
     def add(self, value: float | None) -> None:
-        """The next value; what is no finite number is left out."""
+        """Adds the next value; a value that is not finite is left out."""
         if value is None or not math.isfinite(value):
             return
         self._open.append(value)
@@ -37,13 +37,13 @@ class Curve:
 
     @property
     def values(self) -> list[float]:
-        """The means, the last one of what has come so far."""
+        """Returns the means, the last one over an incomplete group."""
         rest = list(self._open)  # another thread may be adding
         return self._means + ([math.fsum(rest) / len(rest)] if rest else [])
 
 
 def sparkline(values: Sequence[float], width: int, *, plain: bool = False) -> str:
-    """At most `width` characters: means over equal parts of the values, the lowest ▁ and the highest █.
+    """Draws at most `width` characters: means over equal parts of the values, the lowest ▁ and the highest █.
 
     Equal values are all in the middle. plain: characters that every terminal has.
     """
@@ -59,14 +59,14 @@ def sparkline(values: Sequence[float], width: int, *, plain: bool = False) -> st
 
 
 def bar(share: float, width: int, *, plain: bool = False) -> tuple[str, str]:
-    """The full and the empty part of a bar, together `width` characters."""
+    """Returns the full and the empty part of a bar, together `width` characters."""
     full, empty = "#." if plain else "━╌"
     done = round(width * min(1.0, max(0.0, share)))
     return full * done, empty * (width - done)
 
 
 def _parts(values: Sequence[float], width: int) -> list[float]:
-    """The values themselves, or where there are more than `width` the means of that many neighbouring parts."""
+    """Returns the values, or the means of `width` neighbouring parts if there are more values."""
     count = len(values)
     if count <= width:
         return list(values)

@@ -1,4 +1,4 @@
-"""Where a run is, from the rows of its metrics.jsonl: progress, ETA, curves, best on dev.
+"""Tracks a run's progress from the rows of its metrics.jsonl: ETA, curves, best on dev.
 
 ETA. With marks (s_i, f_i), seconds and forward passes after a step, and F forward passes to do in all,
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.config.run_id import trains
+from experiments.config.run_id import Config, as_mapping, trains
 from experiments.display.sparkline import Curve
 from experiments.rundir.metric_rows import AXES, rank_key, selected_by
 
@@ -25,7 +25,7 @@ _KNOWN = ("kind", "loss", "lr", *AXES)  # of a train row, shown in places of the
 
 @dataclass(frozen=True)
 class Goal:
-    """What ends a run: steps, forward passes or seconds; none of them where nothing is trained.
+    """The budget of a run: steps, forward passes or seconds; none of them if nothing is trained.
 
     select_by: what makes an evaluation on dev the best, metric or loss.
     """
@@ -36,18 +36,19 @@ class Goal:
     select_by: str = "metric"
 
 
-def goal_of(config: Mapping[str, Any]) -> Goal:
-    """The budget of a configuration."""
+def goal_of(config: Config) -> Goal:
+    """Returns the budget of a configuration."""
     if not trains(config):
         return Goal()
-    budget = config["budget"]
+    values = as_mapping(config)
+    budget = values["budget"]
     minutes = budget["minutes"]
     seconds = None if minutes is None else 60 * minutes
-    return Goal(budget["steps"], budget["forward_passes"], seconds, selected_by(config))
+    return Goal(budget["steps"], budget["forward_passes"], seconds, selected_by(values))
 
 
 class Pace:
-    """Forward passes a second: in the mean of the process that is at the run, and of late."""
+    """Forward passes per second: the mean of the process that runs it, and a recent value."""
 
     def __init__(self) -> None:
         self._first: tuple[float, int] | None = None
@@ -55,7 +56,7 @@ class Pace:
         self._recent: deque[tuple[float, int]] = deque()
 
     def mark(self, seconds: float, forwards: int) -> None:
-        """So many forward passes were done after so many seconds."""
+        """Records the forward passes done after this many seconds."""
         self._last = (seconds, forwards)
         self._first = self._first or self._last
         if not self._recent or seconds - self._recent[-1][0] >= _APART:
@@ -65,12 +66,12 @@ class Pace:
 
     @property
     def mean(self) -> float | None:
-        """Since the first mark; None before there are two."""
+        """Returns the pace since the first mark; None before there are two."""
         return _per_second(self._first, self._last)
 
     @property
     def now(self) -> float | None:
-        """Over the last seconds."""
+        """Returns the pace over the last seconds."""
         return _per_second(self._recent[0] if self._recent else None, self._last)
 
 
@@ -81,7 +82,7 @@ def _per_second(first: tuple[float, int] | None, last: tuple[float, int] | None)
 
 
 class Track:
-    """What the rows so far say. Numbers are None until a row has told them.
+    """The state of a run by its rows so far. Numbers are None until a row contains them.
 
     seen: what the method noted of its last step beside the loss (σ, projected gradient, ...).
     train, dev_losses, dev_values, noted: curves; the last of the first quantity in `seen`.
@@ -107,7 +108,7 @@ class Track:
         self.train, self.dev_losses, self.dev_values, self.noted = Curve(), Curve(), Curve(), Curve()
 
     def take(self, row: Mapping[str, Any], *, live: bool = True) -> None:
-        """The next row. live: of the process that is at the run, and not taken again from the journal."""
+        """Takes the next row. live: from the running process, and not repeated from the journal."""
         self.steps = max(self.steps, row["steps"])
         self.forwards = max(self.forwards, row["forward_passes"])
         self.seconds = max(self.seconds, row["seconds"])
@@ -139,7 +140,7 @@ class Track:
 
     @property
     def total(self) -> int | None:
-        """Forward passes of the whole run; None while a step's cost is not known, or when time is the budget."""
+        """Returns the forward passes of the whole run; None if unknown, as with a budget of time."""
         if not self.steps:
             return self.goal.forwards
         cost = self.forwards // self.steps
@@ -149,7 +150,7 @@ class Track:
 
     @property
     def share(self) -> float | None:
-        """How much of the budget is used, 0 to 1."""
+        """Returns the fraction of the budget used, 0 to 1."""
         if self.goal.seconds is not None:
             return min(1.0, self.seconds / self.goal.seconds)
         if self.goal.steps is not None:
@@ -158,7 +159,7 @@ class Track:
         return min(1.0, self.forwards / total) if total else None
 
     def eta(self, since: float = 0.0) -> float | None:
-        """Seconds to go, `since` seconds after the last row; None while that cannot be said."""
+        """Returns the seconds to go, `since` seconds after the last row; None if unknown."""
         if self.goal.seconds is not None:
             return max(0.0, self.goal.seconds - self.seconds - since)
         total, pace = self.total, self.pace.mean
@@ -168,7 +169,7 @@ class Track:
 
 
 def clock(seconds: float | None) -> str:
-    """0:07, 12:34, 1:02:03, 2 d 03:04; '-' where it is not known."""
+    """Formats a duration: 0:07, 12:34, 1:02:03, 2 d 03:04; '-' if unknown."""
     if seconds is None:
         return "-"
     minutes, second = divmod(round(seconds), 60)
@@ -179,17 +180,17 @@ def clock(seconds: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four digits; '-' where there is none."""
+    """Formats four digits; '-' for None."""
     return "-" if value is None else f"{value:.4g}"
 
 
 def percent(fraction: float | None) -> str:
-    """In points, one digit behind the dot."""
+    """Formats a fraction in points with one decimal."""
     return "-" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def mebibytes(size: int | None) -> str:
-    """MiB, and from ten GiB on those."""
+    """Formats MiB, from ten GiB on GiB."""
     if size is None:
         return "-"
     return f"{size / 2**20:,.0f} MiB" if size < 10 * 2**30 else f"{size / 2**30:,.1f} GiB"

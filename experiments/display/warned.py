@@ -1,4 +1,4 @@
-"""Warnings as the program's own sentences: once each, on stderr, without the path and the source line of Python's."""
+"""Shows warnings as the program's own sentences: once each, on stderr, without Python's path and source line."""
 
 import re
 import sys
@@ -20,7 +20,7 @@ _NOISE = ((FutureWarning, ("peft", "transformers", "torch", "huggingface_hub")),
 
 @contextmanager
 def spoken_warnings(*, aloud: bool = True) -> Iterator[list[str]]:
-    """A context in which each warning becomes one sentence of the list that it gives, and a line on stderr.
+    """Turns each warning into one sentence of the list it yields, and a line on stderr.
 
     Sentences of zo are kept as they are; those of other packages begin with the package's name. aloud: whether they
     are written to stderr too.
@@ -44,7 +44,7 @@ def spoken_warnings(*, aloud: bool = True) -> Iterator[list[str]]:
 
 
 def _speaker() -> str:
-    """The package whose code warns. The file that Python names is the caller's, as far up as a stacklevel says."""
+    """Returns the package whose code warns; Python names the caller's file, as far up as a stacklevel says."""
     frame = sys._getframe(1)
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
@@ -59,7 +59,7 @@ def _is_noise(category: type[Warning], speaker: str) -> bool:
 
 
 def _sentence(message: Warning | str, category: type[Warning], speaker: str) -> str:
-    """The message in one line, with a full stop."""
+    """Returns the message in one line, with a full stop."""
     words = str(message)
     plain = " ".join(_TRIGGERED.sub("", words).split()) or category.__name__
     plain = plain if plain[-1] in ".!?" else f"{plain}."

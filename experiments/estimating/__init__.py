@@ -1,4 +1,4 @@
-"""What a run will need: bytes and GPU-hours, before it is launched."""
+"""Estimates what a run will need, bytes and GPU-hours, before it is launched."""
 
 from experiments.estimating.run_cost import Estimate, estimate
 

@@ -1,4 +1,4 @@
-"""What a run holds, traced on a model without numbers: its steps, its evaluations, what it keeps between them."""
+"""Estimates a run's memory on a model without data: its steps, its evaluations, its state between steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,11 +32,11 @@ from zo.optimizers.firstorder import FirstOrder, masters_of
 
 @dataclass(frozen=True)
 class Step:
-    """The most that a step holds beside what is kept between steps, in bytes.
+    """The peak memory of a step, in bytes, beyond what is kept between steps.
 
-    gradients: of all trained weights, in fp32. activations: that the forward pass holds at most, with what it keeps for
-    the backward pass; of zeroth-order methods, with the perturbed tensors. backward: activations and gradients at the
-    highest point of the backward pass. update: numbers that torch's update makes for a while, beside the gradients.
+    gradients: of all trained weights, in fp32. activations: peak of the forward pass, including what it keeps for the
+    backward pass; for zeroth-order methods, including the perturbed tensors. backward: activations and gradients at the
+    peak of the backward pass. update: temporary tensors of torch's update, beyond the gradients.
     """
 
     gradients: int
@@ -46,12 +46,12 @@ class Step:
 
     @property
     def peak(self) -> int:
-        """Bytes at the highest point of the step."""
+        """Returns the bytes at the peak of the step."""
         return max(self.activations, self.backward, self.gradients + self.update)
 
 
 class Run:
-    """A model without numbers, and what its looks and evaluations hold."""
+    """A model without data, and the memory of its forward passes and evaluations."""
 
     def __init__(
         self, loaded: Loaded, task: TaskConfig, optimizer: Optimizer, tokens: int, options: int, span: int
@@ -66,57 +66,57 @@ class Run:
 
     @property
     def answer(self) -> bool:
-        """Whether a row is a right answer alone, not one option of several."""
+        """Returns True if a row is a right answer alone, not one option of several."""
         return self.task.objective == "answer"
 
     @property
     def distinct(self) -> int:
-        """Token rows that score the options of an example: one where they have one token each."""
+        """Returns the token rows that score the options of an example: one if each option is one token."""
         return self.options if self.loaded.family == "causal" and self.span > 1 else 1
 
     def batch(self, rows: int, options: bool) -> dict[str, Tensor]:
-        """A batch of the task's shapes."""
-        several = self.loaded.family == "causal" and options
-        shape = (rows, self.distinct) if several else (rows,)
-        whole = {"dtype": torch.long, "device": "meta"}
-        made = {name: torch.ones(*shape, self.tokens, **whole) for name in ("input_ids", "attention_mask")}
+        """Returns a batch of the task's shapes."""
+        per_option = self.loaded.family == "causal" and options
+        shape = (rows, self.distinct) if per_option else (rows,)
+        ids = {"dtype": torch.long, "device": "meta"}
+        batch = {name: torch.ones(*shape, self.tokens, **ids) for name in ("input_ids", "attention_mask")}
         if self.loaded.family == "causal":
-            made["positions"] = torch.ones(*shape, self.span, **whole)
-            scored = (rows, self.options) if several else (rows,)
-            made |= {name: torch.ones(*scored, self.span, **whole) for name in ("places", "targets")}
+            batch["positions"] = torch.ones(*shape, self.span, **ids)
+            scored = (rows, self.options) if per_option else (rows,)
+            batch |= {name: torch.ones(*scored, self.span, **ids) for name in ("places", "targets")}
         if self.loaded.family == "masked":
-            made |= {
-                "positions": torch.ones(rows, 1, **whole),
-                "words": torch.ones(rows, self.options, **whole),
+            batch |= {
+                "positions": torch.ones(rows, 1, **ids),
+                "words": torch.ones(rows, self.options, **ids),
             }
         return (
-            made | {"labels": torch.ones(rows, **whole)}
-            if several or self.loaded.family != "causal"
-            else made
+            batch | {"labels": torch.ones(rows, **ids)}
+            if per_option or self.loaded.family != "causal"
+            else batch
         )
 
     def objective(self, options: bool) -> Objective:
-        """The loss of the batches of `batch`."""
+        """Returns the loss of the batches of `batch`."""
         scores = {"causal": mean_logprobs, "masked": word_logits, "classifier": class_logits}
         causal_answer = self.loaded.family == "causal" and not options
         return AnswerLoss("token") if causal_answer else OptionLoss(scores[self.loaded.family])
 
     def probes(self, setting: int | str, rows: int, cpu: bool) -> int:
-        """How many probes share a model call."""
-        wanted = len(self.optimizer.ask(0)) if isinstance(self.optimizer, Probing) else 1
+        """Returns the number of probes that share a model call."""
+        count = len(self.optimizer.ask(0)) if isinstance(self.optimizer, Probing) else 1
         numbers = max(leaf.numel() for leaf in self.batch(rows, not self.answer).values())
         size = sum(p.nbytes for p in self.loaded.model.parameters())
-        return min(wanted, stack_size(setting, wanted, numbers, size if cpu else 0))
+        return min(count, stack_size(setting, count, numbers, size if cpu else 0))
 
     def moments(self) -> int:
-        """Bytes of the optimizer's own state: moments, curvature, bases."""
-        kept = self.optimizer.state_bytes(list(self.trained.values()))
-        return kept - masters_of(list(self.trained.values())) if self.first_order else kept
+        """Returns the bytes of the optimizer's own state: moments, curvature, bases."""
+        state_bytes = self.optimizer.state_bytes(list(self.trained.values()))
+        return state_bytes - masters_of(list(self.trained.values())) if self.first_order else state_bytes
 
     def masters(self, update: str) -> int:
-        """Bytes kept beside 16-bit weights.
+        """Returns the bytes kept beside 16-bit weights.
 
-        First-order methods: fp32 masters. Others: fp32 copies of vectors, and what update = master keeps.
+        First-order methods keep fp32 masters; others fp32 copies of vectors, and the low halves of update = master.
         """
         if self.first_order:
             return masters_of(list(self.trained.values()))
@@ -127,11 +127,11 @@ class Run:
 
     @property
     def first_order(self) -> bool:
-        """Whether steps have a backward pass."""
+        """Returns True if steps have a backward pass."""
         return bool(self.optimizer.backward_passes)
 
     def training(self, rows: int, probes: int, cpu: bool) -> Step:
-        """The most that a step holds."""
+        """Returns the peak memory of a step."""
         if isinstance(self.optimizer, FirstOrder):
             return self._first_order(self.optimizer, rows, cpu)
         if not isinstance(self.optimizer, Probing):
@@ -141,7 +141,7 @@ class Run:
             return Step(0, buffers + self._peak(lambda: objective(self.loaded.model, batch), batch))
 
     def inference(self, rows: int) -> int:
-        """Bytes that one forward pass of a step's batch holds beside the weights: the inference level."""
+        """Returns the bytes of one forward pass of a step's batch beyond the weights: the inference level."""
         batch, objective = self.batch(rows, not self.answer), self.objective(not self.answer)
         with torch.no_grad():
             return self._peak(lambda: objective(self.loaded.model, batch), batch)
@@ -151,17 +151,17 @@ class Run:
         model, trained = self.loaded.model, list(self.trained.values())
         narrow = [t for t in trained if t.dtype != torch.float32]
         masters: dict[Tensor, Tensor] = {t: torch.empty_like(t.detach(), dtype=torch.float32) for t in narrow}
-        how = Backward(masters=masters, checkpointing=optimizer.gradient_checkpointing)
+        backward_pass = Backward(masters=masters, checkpointing=optimizer.gradient_checkpointing)
         model.train(optimizer.dropout)
 
         def forward() -> Tensor:
             lost = objective(model, batch)
             return (lost[0] if isinstance(lost, tuple) else lost).sum()
 
-        with how.around(model):
+        with backward_pass.around(model):
             activations = self._peak(forward, batch)
             backward = self._peak(lambda: forward().backward(), batch)
-        how.clear()
+        backward_pass.clear()
         model.zero_grad(set_to_none=True)
         model.eval()
         gradients = 4 * sum(t.numel() for t in trained)
@@ -170,14 +170,14 @@ class Run:
         return Step(gradients, activations, backward, update)
 
     def evaluation(self, rows: int) -> int:
-        """The most that an evaluation holds: the options of every example, or generation with its cache."""
+        """Returns the peak memory of an evaluation: all options of the examples, or generation with its cache."""
         batch, objective = self.batch(rows, not self.task.generated), self.objective(not self.task.generated)
         with torch.no_grad():
             highest = self._peak(lambda: objective(self.loaded.model, batch), batch)
         return highest + (self._cache(rows) if self.task.generated else 0)
 
     def _cache(self, rows: int) -> int:
-        """Keys and values of all layers while an answer is generated."""
+        """Returns the bytes of all layers' keys and values while answers are generated."""
         return cache_bytes(self.loaded) * rows * (self.tokens + self.task.max_new_tokens)
 
     def _peak(self, work: Any, batch: Mapping[str, Tensor]) -> int:
@@ -188,15 +188,17 @@ class Run:
 
     @contextmanager
     def _perturbed(self, probes: int) -> Iterator[int]:
-        """The executor's part: bytes of its buffers, and within it the tensors that modules make for a while."""
+        """Yields the bytes of the executor's buffers; within it, hooks allocate what modules need temporarily."""
         owner = cast(Any, SimpleNamespace(tensors=self.trained))
-        found = [site for site in sites.find(self.loaded.model, owner, frozen_linears=False) if site.slots]
+        perturbed = [
+            site for site in sites.find(self.loaded.model, owner, frozen_linears=False) if site.slots
+        ]
         alike = max(
             len(list(run)) for _, run in groupby(self.optimizer.ask(0), key=lambda p: [k for k, _ in p.terms])
         )
         buffers: dict[tuple[Any, str], int] = {}
         handles = []
-        for site in found:
+        for site in perturbed:
             tensors = [(slot, self.trained[name]) for _, slot, name in site.slots]
             for slot, tensor in tensors if site.kind in ("linear", "layer_norm") else ():
                 number = min(alike, probes) if tensor.numel() > 1 << 14 else probes
@@ -214,38 +216,41 @@ class Run:
 
 
 def _probed(tensor: Tensor) -> int:
-    """Bytes a number of a tensor as it is perturbed: vectors of 16 bits have fp32 copies."""
+    """Returns the bytes per number of a perturbed tensor: 16-bit vectors have fp32 copies."""
     return 4 if tensor.dim() <= 1 else tensor.element_size()
 
 
 def _held_within(module: nn.Module, tensors: Sequence[Tensor]) -> list[Any]:
-    """Hooks that hold a copy of each tensor while the module runs."""
-    held: list[Tensor] = []
+    """Registers hooks that hold a copy of each tensor while the module runs."""
+    copies: list[Tensor] = []
 
     def make(*_: Any) -> None:
-        held.extend(torch.empty_like(t, dtype=torch.float32 if t.dim() <= 1 else t.dtype) for t in tensors)
+        copies.extend(torch.empty_like(t, dtype=torch.float32 if t.dim() <= 1 else t.dtype) for t in tensors)
 
     def drop(*_: Any) -> None:
-        held.clear()
+        copies.clear()
 
     return [module.register_forward_pre_hook(make), module.register_forward_hook(drop)]
 
 
 def _joined(module: nn.Module, args: Any, output: Any) -> None:
-    """The groups' outputs are made one by one, then put together."""
+    """Allocates the joined output: the groups' outputs are computed one by one, then concatenated."""
     if isinstance(output, Tensor):
         torch.empty_like(output)
 
 
 def weight_bytes(loaded: Loaded, quantization: str | None) -> int:
-    """Bytes of all parameters and buffers; quantised linear layers in 8 or 4 bits, with a scale for every 64."""
-    kept = [*loaded.model.parameters(), *loaded.model.buffers()]
-    total = sum(t.nbytes for t in kept)
+    """Returns the bytes of all parameters and buffers.
+
+    Quantised linear layers take 8 or 4 bits per number, with a scale for every 64 in 4 bits.
+    """
+    tensors = [*loaded.model.parameters(), *loaded.model.buffers()]
+    total = sum(t.nbytes for t in tensors)
     if quantization is not None:
-        each = 1.0 if quantization == "int8" else 0.5 + 4 / 64
+        bytes_per_number = 1.0 if quantization == "int8" else 0.5 + 4 / 64
         for name, module in loaded.model.named_modules():
             frozen = isinstance(module, nn.Linear) and not module.weight.requires_grad
             if frozen and not set(HEADS) & set(name.split(".")):
                 weight = cast(nn.Linear, module).weight
-                total += int(each * weight.numel()) - weight.nbytes
+                total += int(bytes_per_number * weight.numel()) - weight.nbytes
     return total

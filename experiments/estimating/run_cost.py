@@ -1,23 +1,21 @@
-"""What a run will need, reckoned from its configuration on the meta device: no weights, no data, no GPU.
+"""Estimates what a run will need from its configuration, on the meta device: no weights, no data, no GPU.
 
-Memory is traced: the model is built without numbers, the trained parameters are attached as the run would, and the
-objective's forward (backward too for first-order methods) is run on shapes, every tensor counted while it lives.
-To the weights come the optimizer's own state (`Optimizer.state_bytes`), the fp32 masters, copies or remainders of
-16-bit weights, first-order gradients, and what the executor makes to perturb a layer.
+Memory is traced: the model is built without data, the trained parameters are attached as in the run, and the
+objective's forward pass (for first-order methods also its backward pass) runs on shapes, counting every tensor while it
+lives. Added to the weights are the optimizer's own state (`Optimizer.state_bytes`), fp32 masters, copies or remainders
+of 16-bit weights, first-order gradients, and the executor's buffers for perturbed layers.
 
-Two things are assumed: how long a row is, unless it is said, and how fast a GPU computes.
+Two things are assumed: the length of a row, unless given, and the speed of a GPU.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
-from experiments.config.task_config import TaskConfig
+from experiments.config.peft_config import Mode, Prefix, Prompt
+from experiments.config.run_config import RunConfig
 from experiments.estimating.memory import Run, weight_bytes
 from experiments.models.refusals import check_model
 from experiments.models.shapes import skeleton
@@ -26,8 +24,8 @@ from experiments.tasks.task import class_count
 from experiments.training.session import budgeted_steps, trial_optimizer
 from zo.optimizers.firstorder import BACKWARD_COST
 
-# The longest row of a task in tokens, its options, and the tokens of an option or answer: of up to 2,000 examples
-# of the public data, counted with BERT's pieces; boolq, mnli, wic and sst5 from a like task.
+# Longest row of a task in tokens, its options, and tokens of an option or answer: over up to 2,000 public examples,
+# tokenised for BERT; boolq, mnli, wic and sst5 are taken from a similar task.
 SIZES: dict[str, tuple[int, int, int]] = {
     "sst2": (58, 2, 1),
     "sst5": (64, 5, 1),
@@ -48,25 +46,25 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "entailment": (25, 3, 1),
     "question": (27, 1, 2),
 }
-OTHERS = (256, 2, 4)  # of a task of the user's own
-# An A100 at half of its peak: multiplications a second in 16 and in 32 bits, bytes a second from its memory.
+OTHERS = (256, 2, 4)  # assumed for a user's own task
+# An A100 at half of its peak: multiplications per second in 16 and 32 bits, memory bytes per second.
 RATES = {2: 150e12, 4: 10e12}
 BANDWIDTH = 1e12
 GPU_BYTES = 80 * 2**30
-PROGRAM = 450 * 2**20  # resident memory of Python, torch and transformers themselves, which a CPU run has too
-LOOKS = 10  # at dev in a run, unless stop.every says otherwise
+PROGRAM = 450 * 2**20  # resident memory of Python, torch and transformers, which counts on a CPU
+EVALUATIONS = 10  # on dev in a run, unless stop.every is set
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes, unless said otherwise.
+    """The needs of a run, in bytes unless stated otherwise.
 
-    parameters, trained: numbers of weights. tokens: of a row, assumed. probes: that share a model call.
-    state: what is kept between steps = masters (fp32 masters, copies or remainders of 16-bit weights) + moments (the
-    optimizer's own). training, evaluation: the most that a step or an evaluation holds beside these. Of a step:
-    gradients, activations of the forward pass, update (numbers that torch's update makes for a while, beside the
-    gradients). peak: of the device, over the run. inference: weights and one forward pass of a step's batch.
-    gpus: of 80 GiB that hold the peak. hours: of GPUs, by the assumed rates.
+    parameters, trained: numbers of weights. tokens: assumed length of a row. probes: number that share a model call.
+    state: kept between steps = masters (fp32 masters, copies or remainders of 16-bit weights) + moments (the
+    optimizer's own). training, evaluation: peaks of a step and of an evaluation beyond weights and state. Parts of a
+    step: gradients, activations of the forward pass, update (temporary tensors of torch's update). peak: of the device,
+    over the run. inference: weights and one forward pass of a step's batch. gpus: number of 80 GiB GPUs that hold the
+    peak. hours: GPU-hours at the assumed rates.
     """
 
     model: str
@@ -89,30 +87,30 @@ class Estimate:
     inference: int
 
 
-def estimate(config: Mapping[str, Any], *, tokens: int | None = None) -> Estimate:
-    """What the run of a checked configuration needs.
+def estimate(config: RunConfig, *, tokens: int | None = None) -> Estimate:
+    """Estimates the needs of the run of a checked configuration.
 
-    tokens: of the longest row; None takes the task's from a table. Raises ConfigError for a hub model that is
-    neither here nor in the table of shapes, and for what `build` would refuse without data or weights.
+    tokens: length of the longest row; None takes the task's from a table. Raises ConfigError for a hub model that is
+    neither stored here nor in the table of shapes, and for what `build` would refuse without data or weights.
     """
-    choice = read(ModelConfig, config["model"], "model")
-    task = read(TaskConfig, config["task"], "task")
-    check_model(choice, config["peft"]["name"], Path(config["paths"]["models"]))
+    choice = config.model
+    task = config.task
+    check_model(choice, config.peft.name, Path(config.paths.models))
     optimizer = trial_optimizer(config)
     loaded = attach(
-        skeleton(choice, class_count(task), Path(config["paths"]["models"])), _without_data(config["peft"])
+        skeleton(choice, class_count(task), Path(config.paths.models)), _without_data(config.peft)
     )
     longest, options, span = SIZES.get(task.name, OTHERS)
     length = min(tokens or task.max_length or longest, loaded.context)
     options = len(task.options) if task.options else options
     run = Run(loaded, task, optimizer, length, options, span)
-    sizes = config["batch"]["size"], config["batch"]["micro"], config["evaluate"]["batch"]
+    sizes = config.batch.size, config.batch.micro, config.evaluate.batch
     rows = min(sizes[0], sizes[1] or sizes[0])
     cpu = _on_cpu(choice)
-    probes = run.probes(config["probes_per_forward"], rows, cpu)
+    probes = run.probes(config.probes_per_forward, rows, cpu)
     weights, masters, moments = (
         weight_bytes(loaded, choice.quantization),
-        run.masters(config["update"]),
+        run.masters(config.update),
         run.moments(),
     )
     step = run.training(rows, probes, cpu)
@@ -140,20 +138,23 @@ def estimate(config: Mapping[str, Any], *, tokens: int | None = None) -> Estimat
     )
 
 
-def _without_data(peft: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Virtual tokens take their first values from the model's numbers, which are not there."""
-    return {**peft, "init": "random"} if "init" in peft else peft
+def _without_data(peft: Mode) -> Mode:
+    """Replaces virtual tokens' initial values, which come from model weights that are not loaded."""
+    return replace(peft, init="random") if isinstance(peft, Prefix | Prompt) else peft
 
 
 def _on_cpu(choice: ModelConfig) -> bool:
-    """Whether the run is meant for a CPU; what this machine has does not matter, it may be a login node."""
+    """Returns True if the run is meant for a CPU.
+
+    This machine does not decide: it may be a login node.
+    """
     return choice.device == "cpu" or (choice.device == "auto" and choice.resources.gpus == 0)
 
 
-def _hours(config: Mapping[str, Any], run: Run, size: int) -> float:
-    """GPU-hours of training and evaluation by RATES and BANDWIDTH; a budget of minutes is what it says."""
-    if config["budget"]["minutes"] is not None:
-        return config["budget"]["minutes"] / 60
+def _hours(config: RunConfig, run: Run, size: int) -> float:
+    """Returns the GPU-hours of training and evaluation by RATES and BANDWIDTH, or of a budget in minutes."""
+    if config.budget.minutes is not None:
+        return config.budget.minutes / 60
     optimizer, task = run.optimizer, run.task
     parameters = list(run.loaded.model.parameters())
     numbers, size_bytes = sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters)
@@ -162,11 +163,11 @@ def _hours(config: Mapping[str, Any], run: Run, size: int) -> float:
     def seconds(rows: int, calls: float) -> float:
         return max(2 * numbers * rows * run.tokens / rate, calls * size_bytes / BANDWIDTH)
 
-    each = run.distinct
+    rows_per_example = run.distinct
     steps = budgeted_steps(config, optimizer)
     cost = optimizer.forward_passes + BACKWARD_COST * optimizer.backward_passes
-    training = seconds(size * (1 if run.answer else each), 1) * cost * steps
-    looks = steps // config["stop"]["every"] if config["stop"]["every"] else LOOKS
-    examples = looks * task.dev + 2 * task.test
+    training = seconds(size * (1 if run.answer else rows_per_example), 1) * cost * steps
+    evaluations = steps // config.stop.every if config.stop.every else EVALUATIONS
+    examples = evaluations * task.dev + 2 * task.test
     new = task.max_new_tokens if task.generated else 1
-    return (training + seconds(examples * each, examples / config["evaluate"]["batch"] * new)) / 3600
+    return (training + seconds(examples * rows_per_example, examples / config.evaluate.batch * new)) / 3600

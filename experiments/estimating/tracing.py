@@ -1,8 +1,7 @@
-"""How many bytes a computation holds at its highest, reckoned on the meta device: shapes without numbers.
+"""Traces the peak memory of a computation on the meta device: shapes without data.
 
-Every tensor that an operation makes is counted from there until it is dropped, as the allocator would. Attention
-through the library's fused kernel is counted as its output alone, as that kernel needs no more on a GPU and, but
-for a few rows, on a CPU.
+Every tensor that an operation creates is counted until it is freed, as the allocator does. Attention through the
+library's fused kernel counts only its output: the kernel needs no more on a GPU and, except for a few rows, on a CPU.
 """
 
 import weakref
@@ -18,21 +17,21 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-def peak_bytes(run: Callable[[], object], held: Iterable[Tensor]) -> int:
-    """Bytes that `run` holds at most, beside the tensors `held` before."""
-    with _fused_attention(), _Asked(), _Counting(held) as counted:
+def peak_bytes(run: Callable[[], object], existing: Iterable[Tensor]) -> int:
+    """Returns the peak bytes of `run`, beyond the tensors `held` before."""
+    with _fused_attention(), _Answering(), _Counting(existing) as counted:
         run()
     return counted.peak
 
 
 class _Counting(TorchDispatchMode):
-    """Counts the memory of tensors from their making to their end. now, peak: bytes."""
+    """Counts the memory of tensors from creation to release. now, peak: bytes."""
 
-    def __init__(self, held: Iterable[Tensor]):
+    def __init__(self, existing: Iterable[Tensor]):
         super().__init__()
         self._held = [
-            tensor.untyped_storage() for tensor in held
-        ]  # alive, or their places would be given again
+            tensor.untyped_storage() for tensor in existing
+        ]  # kept alive: a freed storage's address would be reused
         self._known = {storage._cdata for storage in self._held}
         self.now = 0
         self.peak = 0
@@ -61,26 +60,29 @@ class _Counting(TorchDispatchMode):
 
 @contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Attention in one piece; by the name that models call, since a mode does not reach into the backward pass."""
-    whole = F.scaled_dot_product_attention
+    """Replaces attention by one fused operation.
+
+    It replaces the function models call, because a mode does not reach into the backward pass.
+    """
+    original = F.scaled_dot_product_attention
     F.scaled_dot_product_attention = lambda query, key, value, *_, **__: _Attention.apply(query, key, value)
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = whole
+        F.scaled_dot_product_attention = original
 
 
-class _Asked(TorchFunctionMode):
-    """An answer where a program asks a number of a tensor that has none."""
+class _Answering(TorchFunctionMode):
+    """Answers when a program asks for the value of a tensor that has none."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.__bool__:
-            return False  # asked whether a mask masks nothing: the costlier answer
+            return False  # models ask if a mask is all ones: the costlier answer
         return func(*args, **(kwargs or {}))
 
 
 class _Attention(torch.autograd.Function):
-    """What a fused kernel makes and keeps for its backward pass: query, key, value, output, a number a row."""
+    """Allocates what a fused kernel makes and keeps for its backward pass: query, key, value, output, row sums."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Many runs: expand a command line or a file of sweeps/, check all of it, freeze it, start it, look after it."""
+"""Launches many runs: expands a command line or a file of sweeps/, checks it, freezes it, starts it, follows it."""

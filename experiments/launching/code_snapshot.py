@@ -1,4 +1,4 @@
-"""The code a run was submitted with, kept: runs/code/<hash12>/, so that a queued run does not see later edits.
+"""Keeps the code a run was submitted with in runs/code/<hash12>/, so that a queued run does not see later edits.
 
 Of a git checkout, every file that git tracks or would add, as it is on disk; elsewhere the packages and conf/. Modules
 of one file beside launch.py belong to it: an optimizer's `_target_` may name one.
@@ -22,7 +22,7 @@ RECORD = "CODE.json"  # what experiments.rundir.provenance says of the checkout 
 
 
 def files(root: Path) -> list[Path]:
-    """What a snapshot holds, relative to `root`, sorted: of the parts that a run reads."""
+    """Returns the files of a snapshot, relative to `root`, sorted: those of the parts that a run reads."""
     command = [
         "git",
         "-C",
@@ -40,16 +40,16 @@ def files(root: Path) -> list[Path]:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split(
             "\0"
         )
-        found = {Path(name) for name in listed if name}
+        paths = {Path(name) for name in listed if name}
     except (OSError, subprocess.SubprocessError):
-        found = {path.relative_to(root) for part in PARTS for path in (root / part).rglob("*")}
-        found |= {Path(part) for part in PARTS} | {path.relative_to(root) for path in root.glob("*.py")}
-        found = {path for path in found if "__pycache__" not in path.parts}
-    return sorted(path for path in found if (root / path).is_file())
+        paths = {path.relative_to(root) for part in PARTS for path in (root / part).rglob("*")}
+        paths |= {Path(part) for part in PARTS} | {path.relative_to(root) for path in root.glob("*.py")}
+        paths = {path for path in paths if "__pycache__" not in path.parts}
+    return sorted(path for path in paths if (root / path).is_file())
 
 
 def freeze(runs: Path, root: Path = ROOT) -> Path:
-    """The snapshot's folder, made unless the same code is there already."""
+    """Returns the snapshot's folder, created unless the same code is there already."""
     names = files(root)
     target = (runs / "code" / _digest(root, names)).resolve()
     if target.is_dir():
@@ -69,7 +69,7 @@ def freeze(runs: Path, root: Path = ROOT) -> Path:
 
 
 def check_own(code: Path, run: Path, root: Path) -> None:
-    """Raises ConfigError unless `code` is a whole snapshot of the folder of runs `root`, as `freeze` makes them.
+    """Raises ConfigError unless `code` is a complete snapshot of the folder of runs `root`, as `freeze` makes them.
 
     A run's folder names its code, and may be another's: what it names is run only if the snapshot stands in code/ of
     `root`, a folder of runs that is the user's own or that the user trusts, and is called by the digest of what it

@@ -1,4 +1,4 @@
-"""A run as a SLURM job: signals, the end of its time, preemption.
+"""Runs a run as a SLURM job: signals, time limit, preemption.
 
 SLURM sends SIGUSR2 some time before the job's end. Our handlers replace submitit's: the run's own sets a flag, the
 step in flight ends, the journal is whole, and then `scontrol requeue` is called; the job that starts next goes on
@@ -26,7 +26,7 @@ SHARE = 0.6  # of the time between signal and end that a step may take
 
 
 def job(path: str) -> None:
-    """What submitit calls. The exit code is the run's, so that SLURM says FAILED of one that failed."""
+    """Runs the frozen run; submitit calls it. The exit code is the run's, so that SLURM marks failed runs FAILED."""
     folder = RunFolder(Path(path))
     asked: Any = submission(folder.path)
     lead = rank() == 0
@@ -45,7 +45,7 @@ def job(path: str) -> None:
 
 
 def _not_ours(folder: RunFolder, asked: Mapping[str, Any]) -> str:
-    """Returns why this job is not the one that should run this folder; '' where it is."""
+    """Returns why this job must not run this folder, or '' if it should."""
     noted = asked.get("job", job_id())  # it may have begun before its number was noted
     if noted != job_id():
         return f"This run was submitted again as job {noted}, so job {job_id()} ends: {folder.path}"
@@ -55,19 +55,19 @@ def _not_ours(folder: RunFolder, asked: Mapping[str, Any]) -> str:
 
 
 def rank() -> int:
-    """Which of the job's tasks this is."""
+    """Returns this process's rank among the job's tasks."""
     return int(os.environ.get("SLURM_PROCID", "0"))
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str:
-    """The job as scontrol names it, an array's element by the array and its index."""
+    """Returns the job as scontrol names it; an array element by the array and its index."""
     if "SLURM_ARRAY_JOB_ID" in environment:
         return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
     return environment["SLURM_JOB_ID"]
 
 
 class Requeue:
-    """Puts the job back into the queue, once, and says so in the run's status."""
+    """Requeues the job, once, and records it in the run's status."""
 
     def __init__(self, folder: RunFolder, signal_seconds: float, most: int, lead: bool):
         self._folder = folder
@@ -77,7 +77,7 @@ class Requeue:
         self._once = threading.Lock()
 
     def listen(self) -> None:
-        """Handlers until the run has its own, and a thread that looks after its patience."""
+        """Installs handlers until the run installs its own, and starts a thread that limits the waiting time."""
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, self._early)
         signal.signal(signal.SIGCONT, signal.SIG_IGN)
@@ -90,7 +90,7 @@ class Requeue:
         )  # which launching.slurm blocks until here
 
     def after(self, code: int) -> None:
-        """The run has returned."""
+        """Requeues, if asked to, once the run has returned."""
         status = self._folder.status() or {}
         if code == 0 and status.get("state") == "stopped":
             self._decide(status.get("reason"))
@@ -100,7 +100,7 @@ class Requeue:
             self.now(reason)
 
     def _early(self, number: int, _: FrameType | None) -> None:
-        """No step was begun, or all are over: nothing is lost by going at once."""
+        """Returns True if no step is in progress, so that requeueing at once loses nothing."""
         if number == signal.SIGTERM and self._lead:
             self._folder.write_status("stopped", reason="SIGTERM")
         self._decide(signal.Signals(number).name)
@@ -114,7 +114,7 @@ class Requeue:
         os._exit(0)
 
     def now(self, reason: str) -> None:
-        """Requeues, unless it was done or was done too often."""
+        """Requeues, unless it was done already or too often."""
         if not self._lead or not self._once.acquire(blocking=False):
             return
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
@@ -133,13 +133,13 @@ class Requeue:
 
 
 def _state() -> str:
-    """The job's state as SLURM has it."""
+    """Returns the job's state as SLURM reports it."""
     done = subprocess.run(["scontrol", "show", "job", "-o", job_id()], capture_output=True, text=True)
     return next((word[9:] for word in done.stdout.split() if word.startswith("JobState=")), "")
 
 
 def _speak_into(path: Path) -> None:
-    """From now on this process's output goes to the run's own log."""
+    """Redirects this process's output to the run's own log."""
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

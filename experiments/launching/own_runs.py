@@ -16,8 +16,8 @@ from zo.errors import ConfigError
 
 def runs_root() -> Path:
     """The folder of runs of this checkout: paths.runs of conf/."""
-    config = compose([]).config or {}
-    return (ROOT / config.get("paths", {}).get("runs", "runs")).resolve()
+    config = compose([]).config  # None where a file of this checkout is wrong
+    return (ROOT / ("runs" if config is None else config.paths.runs)).resolve()
 
 
 def root_of(run: Path, own: Path, trusted: Sequence[Path]) -> Path:

@@ -1,4 +1,4 @@
-"""What a sweep will do, worked out before anything is started: every run named, every problem told, nothing run.
+"""Plans a sweep before anything starts: names every run, lists every problem, runs nothing.
 
 A run's name is a hash of what decides its result, contents of model and data included. Neither needs the weights
 in memory: model files are digested once a sweep, examples drawn and tokenised once for each model, task and split.
@@ -13,11 +13,9 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
 from experiments.config.problems import Problem
-from experiments.config.run_id import Config, folder_of, hash_of, method_of, name_of, seed_of, trains
-from experiments.config.tracker_config import choice_of
+from experiments.config.run_config import RunConfig, plain
+from experiments.config.run_id import folder_of, hash_of, method_of, name_of, seed_of, trains
 from experiments.launching.check import Checked, Tally, varied
 from experiments.launching.seeds import Drawn, copies, drawn
 from experiments.models.dropping import configured_dropout
@@ -34,13 +32,13 @@ from zo.optimizers.firstorder import BACKWARD_COST
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its overrides, its complete configuration (launcher and cluster apart), its folder and data.
+    """A run of a sweep: its overrides, its configuration (without launcher and cluster), its folder and data.
 
     drawn: which parts it draws (experiments.launching.seeds).
     """
 
     overrides: tuple[str, ...]
-    config: Config
+    config: RunConfig
     name: str
     hash: str
     steps: int
@@ -51,58 +49,55 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether its result is there."""
+        """Returns True if its result is there."""
         return read_result(self.folder)[0] is not None
 
 
 class Planner:
-    """Names runs; what several of them share is read once."""
+    """Names runs; reads what several of them share once."""
 
     def __init__(self) -> None:
         self._models: dict[str, Loaded | ConfigError | DataError] = {}
         self._tasks: dict[str, Task] = {}
         self._dropouts: dict[str, float] = {}
 
-    def name(self, config: Config, overrides: Sequence[str]) -> Run:
-        """The run of a complete configuration. Raises ConfigError and DataError for what `build` would refuse
-        without the weights.
+    def name(self, config: RunConfig, overrides: Sequence[str]) -> Run:
+        """Returns the run of a complete configuration.
+
+        Raises ConfigError and DataError for what `build` would refuse without the weights.
         """
-        choice_of(config)
         steps = _checked_steps(config)
-        model = json.dumps(config["model"], sort_keys=True)
+        model = json.dumps(plain(config.model), sort_keys=True)
         if model not in self._models:
             try:
-                self._models[model] = outline(config["model"], Path(config["paths"]["models"]))
+                self._models[model] = outline(config.model, Path(config.paths.models))
             except (ConfigError, DataError) as error:  # a hub that does not answer is asked once
                 self._models[model] = error
         loaded = self._models[model]
         if not isinstance(loaded, Loaded):
             raise loaded
         seeds = seed_of(config, "split"), seed_of(config, "test")
-        task = json.dumps([model, config["task"], seeds], sort_keys=True)
+        task = json.dumps([model, plain(config.task), seeds], sort_keys=True)
         if task not in self._tasks:
-            self._tasks[task] = load_task(config["task"], loaded, *seeds)
-        if config["select"] == "best" and not self._tasks[task].dev:
+            self._tasks[task] = load_task(config.task, loaded, *seeds)
+        if config.select == "best" and not self._tasks[task].dev:
             raise ConfigError(
                 "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
             )
         decides = hash_of(config, [loaded.fingerprint, self._tasks[task].sources], steps)
         name = name_of(config, loaded.name)
-        kept = {key: value for key, value in config.items() if key not in ("launcher", "cluster")}
         if model not in self._dropouts:
             self._dropouts[model] = configured_dropout(AutoConfig.from_pretrained(loaded.folder).to_dict())
         parts = drawn(config, steps, loaded.family, self._dropouts[model])
         folder, summary = folder_of(config, name, decides), self._tasks[task].summary
         return Run(
-            tuple(overrides), kept, name, decides, steps, folder, parts, summary, _passes(config, steps)
+            tuple(overrides), config, name, decides, steps, folder, parts, summary, _passes(config, steps)
         )
 
 
-def _checked_steps(config: Config) -> int:
+def _checked_steps(config: RunConfig) -> int:
     """The steps that the budget allows; raises ConfigError with every problem of optimizer, budget, model and mode."""
-    problems = refusals(
-        read(ModelConfig, config["model"], "model"), config["peft"]["name"], Path(config["paths"]["models"])
-    )
+    problems = refusals(config.model, config.peft.name, Path(config.paths.models))
     steps = 0
     try:
         steps = steps_of(config)
@@ -113,9 +108,9 @@ def _checked_steps(config: Config) -> int:
     return steps
 
 
-def _passes(config: Config, steps: int) -> int | None:
-    """Forward passes of so many steps, a backward pass counted as budgets count it."""
-    if not trains(config) or config["budget"]["minutes"] is not None:
+def _passes(config: RunConfig, steps: int) -> int | None:
+    """Returns the forward passes of this many steps; backward passes count as in budgets."""
+    if not trains(config) or config.trains_until_clock:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimizer proper will warn
@@ -124,7 +119,7 @@ def _passes(config: Config, steps: int) -> int | None:
 
 
 def unequal(runs: Sequence[Run]) -> str | None:
-    """A sentence where the methods of a sweep do not get the same forward passes, and so are not yet comparable."""
+    """Returns a sentence if a sweep's methods do not get the same forward passes, so are not comparable; else None."""
     by_method: dict[str, set[int]] = {}
     for run in runs:
         if run.passes is not None:
@@ -142,7 +137,7 @@ def unequal(runs: Sequence[Run]) -> str | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs, each once, and the settings they share. notes: sentences to be read before they are started."""
+    """The runs, each once, and the settings they share. notes: sentences to read before starting."""
 
     runs: list[Run]
     launcher: Mapping[str, Any]
@@ -152,7 +147,7 @@ class Plan:
 
 
 def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
-    """Every run of a sweep once, or every problem that only models and data show."""
+    """Returns every run of a sweep once, or every problem that only models and data reveal."""
     planner, wrong = Planner(), Tally(len(checked.runs))
     sweep = [overrides for overrides, _ in checked.runs]
     runs: dict[Path, Run] = {}
@@ -167,17 +162,17 @@ def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
         return None, problems
     first = checked.runs[0][1]
     notes = copies((run.config, run.folder, run.drawn) for run in runs.values())
-    folder = Path(first["paths"]["runs"])
-    return Plan(list(runs.values()), first["launcher"], first.get("cluster", {}), folder, tuple(notes)), []
+    folder = Path(first.paths.runs)
+    return Plan(list(runs.values()), plain(first.launcher), plain(first.cluster), folder, tuple(notes)), []
 
 
 def short(run: Run, runs: Sequence[Run]) -> str:
-    """The same for a planned run, keys and values alone."""
+    """Returns the keys and values in which a planned run differs."""
     return " ".join(varied(run.overrides, [other.overrides for other in runs])) or title_of(run.folder)
 
 
 def state_of(run: Run) -> str:
-    """new, or what its folder says."""
+    """Returns "new", or the state in the run's folder."""
     if not run.folder.is_dir():
         return "new"
     status = RunFolder(run.folder).status()

@@ -1,4 +1,4 @@
-"""A pool on this machine: so many runs at once, a process each, with GPUs of their own where there are any.
+"""Runs a pool of processes on this machine: several runs at once, each with its own GPUs if there are any.
 
 A run's output goes to log.txt in its folder. A failing run stops no other. The first Ctrl-C, SIGTERM or SIGHUP (the
 terminal was closed) lets every run finish its step and starts no more; a second Ctrl-C or SIGTERM ends them at once,
@@ -37,7 +37,7 @@ LINES = 1000  # characters at the end of a log in which its last line is looked 
 
 @dataclass
 class Outcome:
-    """How a started run ended."""
+    """The way a started run ended."""
 
     folder: Path
     code: int
@@ -45,46 +45,46 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether it needs someone's attention; a run that another process is at, or that was stopped, does not."""
+        """Returns True if the run failed; runs held elsewhere or stopped by a signal do not count."""
         return self.code not in (0, BUSY, INTERRUPTED, *_ENDED_EARLY)
 
     @property
     def busy(self) -> bool:
-        """Returns whether another process is at the run."""
+        """Returns True if another process holds the run."""
         return self.code == BUSY
 
 
 @dataclass(frozen=True)
 class Show:
-    """A pool's voice. line: prints one that stays. note: shows words at once; None: stderr, past all buffers."""
+    """A pool's output. line: prints a permanent line. note: shows words at once; None: stderr, unbuffered."""
 
     line: Callable[[str], None]
     note: Callable[[str], None] | None = None
 
 
 class Devices:
-    """GPUs that runs take and give back; a run that asks for more than are free waits."""
+    """The GPUs that runs take and give back; a run that needs more than are free waits."""
 
     def __init__(self, names: Sequence[str]):
         self._free = list(names)
         self._changed = threading.Condition()
 
     def take(self, count: int) -> list[str]:
-        """The names of `count` devices, when there are so many."""
+        """Takes `count` devices and returns their names, or None if too few are free."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._free) >= count)
             taken, self._free = self._free[:count], self._free[count:]
             return taken
 
     def give(self, names: Sequence[str]) -> None:
-        """Back for the next run."""
+        """Returns devices to the pool."""
         with self._changed:
             self._free += names
             self._changed.notify_all()
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     said = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -93,7 +93,7 @@ def gpus() -> list[str]:
 
 
 class Pool:
-    """Runs in processes; see the module."""
+    """Runs runs in processes; see the module."""
 
     def __init__(
         self, parallel: int, threads: int | None, show: Show, names: Mapping[Path, str] | None = None
@@ -111,7 +111,7 @@ class Pool:
         self.reason: str | None = None
 
     def __call__(self, folders: Sequence[Path]) -> list[Outcome]:
-        """Runs all; the outcomes of those that were started."""
+        """Runs all; returns the outcomes of those that were started."""
         heeded = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
             heeded.append(signal.SIGHUP)
@@ -129,7 +129,7 @@ class Pool:
 
     def _one(self, folder: Path, number: int, of: int) -> Outcome | None:
         title = f"[{number}/{of}] {self._names.get(folder) or title_of(folder)}"
-        wanted = min(load_config(folder)["model"]["resources"]["gpus"], len(self._all))
+        wanted = min(load_config(folder).model.resources.gpus, len(self._all))
         devices = self._devices.take(wanted)
         began = time.monotonic()
         try:
@@ -160,8 +160,9 @@ class Pool:
         return process
 
     def _stop(self, process: "subprocess.Popen[bytes]", number: int) -> None:
-        """Hands a signal on, once: a second SIGINT would end the run within its step. One call of a dict decides, for
-        a handler may come in between here.
+        """Forwards a signal once: a second SIGINT would end the run within its step.
+
+        A single dict call decides, because a handler may interrupt between two calls.
         """
         mine = object()
         if self._signalled.setdefault(process.pid, mine) is mine:
@@ -201,7 +202,7 @@ class Pool:
                 os.kill(process.pid, signal.SIGKILL)
 
     def _acknowledge(self) -> None:
-        """Says at once, from the handler, what is going to happen: a step may take minutes."""
+        """Announces from the handler what happens next, because a step may take minutes."""
         if self._show.note is not None:
             self._show.note(ACKNOWLEDGED)
             return
@@ -210,19 +211,19 @@ class Pool:
 
 
 def command(folder: Path) -> list[str]:
-    """What starts a frozen run; -P keeps the working folder's own code away."""
+    """Returns the command that starts a frozen run; -P keeps the working folder's code off the path."""
     return [sys.executable, "-P", "-m", "experiments.launching.worker", str(folder.resolve())]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What makes it run its own code, with the user's own modules behind."""
+    """Returns the environment in which a run imports its own code first, then the user's modules."""
     asked: Any = submission(folder)
     paths = [asked["code"], *asked.get("pythonpath", ())]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
 def why(folder: Path, code: int) -> str:
-    """A failed run's last words: of its status, else the signal that ended it, else the end of its log."""
+    """Returns a failed run's reason: its status, else the signal that ended it, else the end of its log."""
     status = RunFolder(folder).status() or {}
     if status.get("state") == "failed":
         return str(status.get("error"))

@@ -1,4 +1,4 @@
-"""A search by Optuna over the dev metric: ask for values, run them, tell how good they were.
+"""Searches the dev metric with Optuna: asks for values, runs them, reports their scores.
 
 The study is a journal in the sweep's folder. What a process that ended left unfinished is asked for again, and runs
 that have ended are never run twice, so the same command goes on. A trial's value is the best dev metric of its run,
@@ -22,7 +22,7 @@ SHOWN = 10  # of the best trials
 
 
 class Study:
-    """The study of a folder: what Optuna is asked and told.
+    """The Optuna study of a folder.
 
     anew: forgets the trials that are there. Raises ConfigError for trials of another space, and without Optuna.
     """
@@ -55,7 +55,7 @@ class Study:
             self._study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def _claim(self, folder: Path) -> None:
-        """The space is written beside the trials, for Optuna goes wrong where they are of several."""
+        """Writes the space beside the trials, because Optuna fails on trials of different spaces."""
         mine, theirs = self._space.written(), self._study.user_attrs.get("space")
         if theirs is None:
             self._study.set_user_attr("space", mine)
@@ -70,12 +70,12 @@ class Study:
 
     @property
     def done(self) -> int:
-        """Trials that were told, apart from those that are asked for again."""
+        """Returns the number of reported trials, apart from those that are asked for again."""
         again = {trial.user_attrs.get("again") for trial in self._study.trials}
         return sum(trial.state.is_finished() and trial.number not in again for trial in self._study.trials)
 
     def ask(self) -> tuple[Any, dict[str, str]]:
-        """A trial and its values, as overrides write them."""
+        """Returns a trial and its values as overrides."""
         trial = self._study.ask()
         values = {}
         for key, dimension in self._space.dimensions.items():
@@ -86,14 +86,14 @@ class Study:
         return trial, values
 
     def tell(self, trial: Any, value: float | None) -> None:
-        """How good it was; None: it failed."""
+        """Reports a trial's value; None means that it failed."""
         if value is None:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
         else:
             self._study.tell(trial, value)
 
     def best(self) -> list[tuple[float, dict[str, Any]]]:
-        """Value and parameters of the trials that were told, best first."""
+        """Returns value and parameters of the reported trials, best first."""
         told = [(trial.value, trial.params) for trial in self._study.trials if trial.value is not None]
         return sorted(told, key=lambda pair: -pair[0])
 
@@ -106,7 +106,7 @@ class Pace:
         self._began = time.monotonic()
 
     def line(self, study: Study) -> str:
-        """How many trials are over, the best on dev so far, and the time left by the pace since the search began."""
+        """Returns the finished trials, the best on dev so far, and the remaining time at the mean pace."""
         done = study.done
         words = f"Search: {done} of {self._trials} trials"
         if best := study.best():
@@ -120,7 +120,7 @@ class Pace:
 
 
 def value_of(folders: Sequence[Path]) -> float | None:
-    """The mean over runs of the best metric on dev; None when one has no result."""
+    """Returns the mean best dev metric over runs; None if a run has no result."""
     values = []
     for folder in folders:
         result = RunFolder(folder).result()
@@ -131,7 +131,7 @@ def value_of(folders: Sequence[Path]) -> float | None:
 
 
 def show(console: Console, study: Study, space: Space) -> None:
-    """The best trials, and the best one's overrides to copy."""
+    """Prints the best trials, and the best one's overrides to copy."""
     best = study.best()
     table = Table(title=f"{study.done} trials; the best on dev", title_justify="left")
     for column in ("dev", *space.dimensions):

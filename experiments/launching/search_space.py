@@ -1,4 +1,4 @@
-"""What a search draws from, in Hydra's grammar, without Optuna.
+"""Describes what a search draws from, in Hydra's grammar, without Optuna.
 
 interval(a,b) is drawn evenly, tag(log,interval(a,b)) evenly in its logarithm, choice(...), range(...) and glob(...)
 among their values. Several seeds are no dimension: a trial runs all of them, and its value is their mean.
@@ -26,47 +26,47 @@ class Interval:
 
     @property
     def ends(self) -> list[str]:
-        """Values that stand for all when a search is checked."""
+        """Returns the values that represent all others when a search is checked."""
         return [repr(self.low), repr(self.high)]
 
     @property
     def written(self) -> str:
-        """In Hydra's grammar."""
+        """Returns the dimension as a Hydra override."""
         interval = f"interval({self.low!r},{self.high!r})"
         return f"tag(log,{interval})" if self.log else interval
 
 
 @dataclass(frozen=True)
 class Values:
-    """One of these, as they are written."""
+    """A choice among values, as they are written."""
 
     ends: list[str]
 
     @property
     def written(self) -> str:
-        """In Hydra's grammar."""
+        """Returns the dimension as a Hydra override."""
         return ",".join(self.ends)
 
 
 @dataclass
 class Space:
-    """Dimensions by key, the overrides that are the same for all trials, the seeds of each trial."""
+    """The dimensions by key, the overrides shared by all trials, the seeds of each trial."""
 
     dimensions: dict[str, Interval | Values] = field(default_factory=dict)
     fixed: list[str] = field(default_factory=list)
     seeds: list[str] = field(default_factory=list)
 
     def written(self) -> dict[str, str]:
-        """The dimensions as overrides write them."""
+        """Returns the dimensions as Hydra overrides."""
         return {key: dimension.written for key, dimension in self.dimensions.items()}
 
     def runs(self, values: Mapping[str, Any]) -> list[list[str]]:
-        """The overrides of a trial's runs, one for each seed."""
+        """Returns the overrides of a trial's runs, one for each seed."""
         chosen = [f"{key}={value}" for key, value in values.items()]
         return [[*self.fixed, *chosen, *([seed] if seed else [])] for seed in self.seeds or [""]]
 
     def corners(self) -> list[list[str]]:
-        """Runs that show what could be wrong with any: each end of each dimension, the others at their first."""
+        """Returns runs that reveal any problem: each end of each dimension, with the others at their first value."""
         first = {key: dimension.ends[0] for key, dimension in self.dimensions.items()}
         all_ends = [(key, end) for key, dimension in self.dimensions.items() for end in dimension.ends]
         corners = [first, *({**first, key: end} for key, end in all_ends)]
@@ -75,7 +75,7 @@ class Space:
 
 
 def read_space(overrides: Sequence[str]) -> tuple[Space, list[Problem]]:
-    """The space that a command line describes, and what cannot be read."""
+    """Reads the space that a command line describes; returns also what cannot be read."""
     space, problems = Space(), []
     with parser() as reading:
         for text in overrides:

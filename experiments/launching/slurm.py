@@ -1,4 +1,4 @@
-"""Runs as SLURM jobs, through submitit: one array for each class of resources, cut to the site's limit.
+"""Submits runs as SLURM jobs through submitit: one array per class of resources, within the site's limit.
 
 A job gets the path of its run's folder; what it runs is frozen there (experiments.launching.submission). What
 submitit pickles is that path and the name of a function, so a requeued job cannot begin from something stale.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.launcher_config import Cluster
+from experiments.config.run_config import RunConfig
 from experiments.launching.check import missing_programs
 from experiments.launching.job import job
 from experiments.launching.states import with_jobs
@@ -35,7 +36,7 @@ _OTHER_FILES = 200  # that the process may have open beside the locks of an arra
 
 @dataclass(frozen=True)
 class Resources:
-    """What one process of a run asks for: GPUs, GiB of memory, and minutes."""
+    """The resources of one process of a run: GPUs, GiB of memory, and minutes."""
 
     gpus: int
     mem: int
@@ -44,23 +45,25 @@ class Resources:
 
 @dataclass
 class Submitted:
-    """What the scheduler refused, in its words, and runs that another command is starting or has started."""
+    """The scheduler's refusals, in its words, and the runs that another command starts or has started."""
 
     refused: list[str] = field(default_factory=list)
     elsewhere: list[Path] = field(default_factory=list)
 
 
-def resources_of(config: Mapping[str, Any], cluster: Cluster) -> Resources:
-    """The site's word, else the model's."""
-    model = config["model"]["resources"]
+def resources_of(config: RunConfig, cluster: Cluster) -> Resources:
+    """Returns the site's resources, else the model's."""
+    model = config.model.resources
     values = {name: getattr(cluster, name) for name in ("gpus", "mem", "minutes")}
-    return Resources(**{name: model[name] if value is None else value for name, value in values.items()})
+    return Resources(
+        **{name: getattr(model, name) if value is None else value for name, value in values.items()}
+    )
 
 
 def arrays(
     folders: Sequence[Path], asked: Sequence[Resources], most: int
 ) -> Iterator[tuple[Resources, list[Path]]]:
-    """Runs of equal resources together, `most` an array, in their order."""
+    """Groups runs of equal resources into arrays of at most `most`, in order."""
     paired = sorted(zip(folders, asked, strict=True), key=lambda pair: str(pair[1]))
     for resources, group in groupby(paired, key=lambda pair: pair[1]):
         members = [folder for folder, _ in group]
@@ -71,7 +74,10 @@ def arrays(
 def parameters(
     resources: Resources, cluster: Cluster, code: Path, name: str, paths: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What submitit's SlurmExecutor is told. paths: the user's PYTHONPATH, which comes behind the frozen code."""
+    """Returns the parameters of submitit's SlurmExecutor.
+
+    paths: the user's PYTHONPATH, which comes after the frozen code.
+    """
     flags = ("partition", "account", "qos", "constraint", "exclude", "nodelist")
     said: dict[str, Any] = {flag: value for flag in flags if (value := getattr(cluster, flag)) is not None}
     if resources.gpus:
@@ -98,7 +104,7 @@ def parameters(
 
 
 def submit(runs: Sequence[Pending], settings: Mapping[str, Any], name: str, logs: Path) -> Submitted:
-    """Freezes and submits runs, but those that SLURM holds, that run, or that another command is submitting.
+    """Freezes and submits runs, except those queued, running, or being submitted by another command.
 
     logs: folder of submitit's files. Raises ConfigError where there is no SLURM or no submitit.
     """
@@ -140,7 +146,7 @@ def submit(runs: Sequence[Pending], settings: Mapping[str, Any], name: str, logs
 
 
 def _claimed(held: ExitStack, runs: Sequence[Pending], outcome: Submitted) -> list[Path]:
-    """Those of the runs that are this command's to submit, locked and frozen; the others are noted as elsewhere."""
+    """Locks and freezes the runs that this command submits; notes the others as held elsewhere."""
     locked = []
     for run in runs:
         try:
@@ -163,8 +169,9 @@ def _claimed(held: ExitStack, runs: Sequence[Pending], outcome: Submitted) -> li
 
 
 def _most_locks() -> int:
-    """Returns the number of locks that this process can hold at once: each is an open file, of which many systems give
-    1024 at first.
+    """Returns the number of locks that this process can hold at once.
+
+    Each is an open file, and many systems allow only 1024 at first.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 16 * 1024 if hard == resource.RLIM_INFINITY else hard
@@ -178,10 +185,8 @@ def _python(cluster: Cluster) -> str:
     return f"$WAITING {cluster.python or shlex.quote(sys.executable)}"
 
 
-def described(
-    configs: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], name: str, runs: Path
-) -> list[str]:
-    """What would be submitted for these runs, in words and as the scripts that sbatch would get."""
+def described(configs: Sequence[RunConfig], settings: Mapping[str, Any], name: str, runs: Path) -> list[str]:
+    """Describes what would be submitted for these runs, and shows the scripts that sbatch would get."""
     cluster = Cluster(**settings)
     asked = [resources_of(config, cluster) for config in configs]
     places = [Path(str(number)) for number in range(len(configs))]
@@ -212,12 +217,12 @@ def _script(options: Mapping[str, Any], cluster: Cluster, runs: Path, jobs: int)
 
 
 def _words(error: Exception) -> str:
-    """What sbatch said, without submitit's frame around it."""
+    """Returns sbatch's message without submitit's frame around it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip().startswith("sbatch:")]
     return " ".join(lines) or str(error).strip()
 
 
 def _note(folder: Path, job_id: str, log: str) -> None:
-    """The job's number, for status, cancel and logs."""
+    """Records the job's number for status, cancel and logs."""
     frozen = submission(folder)
     RunFolder(folder).write(NAME, {**(frozen or {}), "job": job_id, "scheduler_log": log})

@@ -1,4 +1,4 @@
-"""Starts runs: in a pool of local processes, or as SLURM arrays."""
+"""Starts runs in a pool of local processes, or as SLURM arrays."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ def start(
     after: str | None = None,
     counts: bool = True,
 ) -> int:
-    """Freezes runs and starts them as `launch` says; 0 also where it returns before they have ended.
+    """Freezes runs and starts them as `launch` says; returns 0 also if they are still running.
 
     sweep_folder: where SLURM's files go. view: shows local runs while they run. names: of the runs, for the screen.
     after: folders to ask status about, by default the sweep's. counts: says at the end how many runs ended and failed.
@@ -105,7 +105,10 @@ def _close(
 
 
 def left_to_others(console: Console, folders: Sequence[Path]) -> int:
-    """Says which runs other processes are at, for which this command does not wait; BUSY while one has not ended."""
+    """Reports the runs that other processes hold, which this command does not wait for.
+
+    Returns BUSY while one of them has not ended.
+    """
     open_still = [folder for folder in folders if read_result(folder)[0] is None]
     if not open_still:
         return 0

@@ -1,11 +1,12 @@
-"""How runs are, from their files; where SLURM holds a run's job, by what squeue says of it.
+"""Reads the states of runs from their files, and from squeue if SLURM holds their jobs.
 
-queued, running, requeued, waiting, stopped, finished, diverged, failed, unreadable. A run that its files call running,
-of which no process and no job is left, was ended from outside (signal 9, memory, a node): failed, and retry runs it
-again; likewise one whose result.json is damaged. One whose config.yaml is damaged is unreadable: nobody can tell what
-was run, until the run's command writes it anew. One that its files call queued while what should start it is gone is
-waiting. One that its files call stopped or failed is neither while its job is in the queue: an administrator, a
-preemption or a node may have put it back.
+The states: queued, running, requeued, waiting, stopped, finished, diverged, failed, unreadable.
+
+failed: also a run that its files call running although no process and no job is left; it was ended from outside
+(signal 9, memory, a node), and retry runs it again. Likewise a run whose result.json is damaged. unreadable:
+config.yaml is damaged, so nobody can tell what was run until the run's command writes it anew. waiting: its files say
+queued, but the process that should start it is gone. A stopped or failed run is neither while its job is in the
+queue: an administrator, a preemption or a node may have requeued it.
 """
 
 import getpass
@@ -35,12 +36,12 @@ from zo.errors import ConfigError
 OPEN = ("queued", "running", "requeued")  # states of runs that may still change by themselves
 SETTLED = ("finished", "diverged")  # states that no scheduler can change
 _END = 1 << 14  # bytes at the end of metrics.jsonl that hold two rows
-POLL = 5.0  # seconds between looks while waiting
+POLL = 5.0  # seconds between polls while waiting
 
 
 @dataclass(frozen=True)
 class State:
-    """A run's state, what there is to say about it, its steps so far, its scheduler's job."""
+    """A run's state, its explanation, its steps so far, its scheduler's job."""
 
     folder: Path
     state: str
@@ -50,7 +51,7 @@ class State:
 
     @cached_property
     def warnings(self) -> int:
-        """How many warnings the run carries."""
+        """Returns the number of warnings of the run."""
         return len(warnings_of(read_json(self.folder / "status.json")))
 
 
@@ -59,73 +60,73 @@ _WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 
 
 class Scheduler:
-    """What SLURM says of jobs, asked once; empty where there is none.
+    """SLURM's answer about jobs, queried once; empty without SLURM.
 
-    here: squeue has answered. silent: it is there, and has not.
+    here: squeue has answered. silent: squeue is installed but has not answered.
     """
 
     def __init__(self, jobs: Iterable[str]):
-        wanted = sorted(set(jobs))
-        asks = bool(wanted) and shutil.which("squeue") is not None
-        queue = self._asked("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%T|%r") if asks else None
+        ids = sorted(set(jobs))
+        asks = bool(ids) and shutil.which("squeue") is not None
+        queue = self._query("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%T|%r") if asks else None
         self.here = queue is not None
         self.silent = asks and queue is None
         self._queue = queue or {}
-        gone = [job for job in wanted if job not in self._queue]
+        ended = [job for job in ids if job not in self._queue]
         self._past: dict[str, tuple[str, str]] = {}
-        if gone and shutil.which("sacct"):
+        if ended and shutil.which("sacct"):
             columns = "JobID,State,ExitCode"
-            self._past = self._asked("sacct", "-n", "-X", "-P", "-o", columns, "-j", ",".join(gone)) or {}
+            self._past = self._query("sacct", "-n", "-X", "-P", "-o", columns, "-j", ",".join(ended)) or {}
 
     @staticmethod
-    def _asked(*command: str) -> dict[str, tuple[str, str]] | None:
-        """Rows by job; None where the command fails, which says nothing of any job."""
+    def _query(*command: str) -> dict[str, tuple[str, str]] | None:
+        """Queries a command; returns rows by job, or None if it fails, which proves nothing about any job."""
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            process = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        if done.returncode:
+        if process.returncode:
             return None
-        rows = [line.split("|") for line in done.stdout.splitlines()]
+        rows = [line.split("|") for line in process.stdout.splitlines()]
         return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
 
     def queued(self, job: str) -> tuple[str, str] | None:
-        """State and reason of a job that has not ended."""
-        found = self._queue.get(job)
-        return None if found is None or found[0] in _OVER else found
+        """Returns state and reason of a job that has not ended, else None."""
+        entry = self._queue.get(job)
+        return None if entry is None or entry[0] in _OVER else entry
 
     def past(self, job: str) -> str:
-        """What the accounting says of a job that has ended, '' where it says nothing."""
+        """Returns what the accounting reports of an ended job; '' if it knows nothing."""
         state, code = self._past.get(job, ("", ""))
         return f"{state} {code}".strip()
 
 
 def with_jobs(folders: Sequence[Path]) -> list[Path]:
-    """Those for which SLURM holds a job: to submit them again would be once too often.
+    """Returns the runs that already have a job in SLURM's queue and must not be submitted again.
 
-    Raises ConfigError where squeue does not answer.
+    Raises ConfigError if squeue does not answer.
     """
     jobs = {folder: str((submission(folder) or {}).get("job", "")) for folder in folders}
     scheduler = Scheduler(set(jobs.values()) - {""})
     if scheduler.silent:
         raise ConfigError(
-            "squeue does not answer, so SLURM may hold jobs of these runs already, and nothing was submitted. Give the "
-            "same command again when it does."
+            "squeue does not answer, so these runs may already have jobs. Nothing was submitted. Rerun the same "
+            "command when squeue answers."
         )
     return [folder for folder, job in jobs.items() if scheduler.queued(job) is not None]
 
 
 def states(folders: Sequence[Path], scheduler: Scheduler | None = None) -> list[State]:
-    """The state of each run. scheduler: one that was asked about their jobs already."""
-    asked = [submission(folder) or {} for folder in folders]
+    """Returns the state of each run. scheduler: one that was queried about their jobs already."""
+    requests = [submission(folder) or {} for folder in folders]
     if scheduler is None:
-        scheduler = Scheduler(str(each["job"]) for each in asked if "job" in each)
-    return [_state(folder, each, scheduler) for folder, each in zip(folders, asked, strict=True)]
+        scheduler = Scheduler(str(request["job"]) for request in requests if "job" in request)
+    return [_state(folder, request, scheduler) for folder, request in zip(folders, requests, strict=True)]
 
 
-def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
-    job = asked.get("job")
-    # Before the files are read: whoever has let go by now has written them.
+def _state(folder: Path, request: dict[str, Any], scheduler: Scheduler) -> State:
+    job = request.get("job")
+    # The lock is read before the files: a process that has released it by now has written them all.
     holder = None if (folder / "result.json").exists() else holder_of(folder / "lock")
     status = read_json(folder / "status.json") or {}
     steps = _steps(folder, status)
@@ -140,11 +141,11 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     state = str(status.get("state", "new"))
     if holder is not None:
         detail = f"process {holder['pid']} on {holder['host']}"
-        if job is None and (by := asked.get("by")) is not None and not may_run(by):
+        if job is None and (starter := request.get("by")) is not None and not may_run(starter):
             detail += "; the sweep that started it is gone, and it goes on alone"
         return State(folder, "running", detail, steps, job)
     if job is not None and state != "new" and (entry := scheduler.queued(job)) is not None:
-        return _held(folder, state, job, entry, steps)
+        return _in_queue(folder, state, job, entry, steps)
     if state == "failed":
         return State(folder, "failed", str(status.get("error", "")), steps, job)
     if state == "stopped":
@@ -152,15 +153,15 @@ def _state(folder: Path, asked: dict[str, Any], scheduler: Scheduler) -> State:
     if state not in OPEN:
         return State(folder, state, "", steps, job)
     if job is None and state == "queued":
-        by = asked.get("by")
-        if by is None or may_run(by):
+        starter = request.get("by")
+        if starter is None or may_run(starter):
             return State(folder, "queued", "", steps)
-        return State(folder, "waiting", "what should start it is gone", steps)
+        return State(folder, "waiting", "the process that should start it is gone", steps)
     return _open(folder, state, status, steps, job, scheduler)
 
 
-def _held(folder: Path, state: str, job: str, entry: tuple[str, str], steps: int | None) -> State:
-    """A run whose job is in SLURM's queue, whatever its files say."""
+def _in_queue(folder: Path, state: str, job: str, entry: tuple[str, str], steps: int | None) -> State:
+    """Returns the state of a run whose job is in SLURM's queue, whatever its files say."""
     word, reason = entry
     if word in _WAITS:
         return State(
@@ -174,12 +175,12 @@ def _held(folder: Path, state: str, job: str, entry: tuple[str, str], steps: int
 def _open(
     folder: Path, state: str, status: dict[str, Any], steps: int | None, job: str | None, scheduler: Scheduler
 ) -> State:
-    """A run that its files call queued, running or requeued, and at which no process or queued job is."""
+    """Returns the state of a run that looks open by its files but has no process or queued job."""
     if job is None:
         return State(folder, "failed", f"killed: process {status.get('pid')} is gone", steps)
     if not scheduler.here:
-        why = "squeue does not answer" if scheduler.silent else "no squeue here to ask"
-        return State(folder, state, f"job {job}; {why}", steps, job)
+        reason = "squeue does not answer" if scheduler.silent else "no squeue here to ask"
+        return State(folder, state, f"job {job}; {reason}", steps, job)
     past = scheduler.past(job)
     if (folder / "STOP").exists() or past.startswith("CANCELLED"):
         return State(folder, "stopped", f"job {job}: {past or 'cancelled'}", steps, job)
@@ -189,9 +190,9 @@ def _open(
 
 
 def outcome_of(result: dict[str, Any]) -> str:
-    """Returns what to tell of a run that has ended: why it diverged, else the best on dev.
+    """Returns the outcome of a run that has ended: why it diverged, else the best on dev.
 
-    Never test: settings may still be chosen between by what is read here.
+    Never the test metric: settings may still be chosen by what is read here.
     """
     if result.get("reason"):
         return str(result["reason"])
@@ -200,7 +201,7 @@ def outcome_of(result: dict[str, Any]) -> str:
 
 
 def _steps(folder: Path, status: dict[str, Any]) -> int | None:
-    """Steps that are noted: of the last row of metrics.jsonl, else of the status."""
+    """Returns the steps recorded in the last row of metrics.jsonl, else in the status."""
     path = folder / "metrics.jsonl"
     if path.exists():
         for line in reversed(_end(path).splitlines()[-2:]):
@@ -211,28 +212,28 @@ def _steps(folder: Path, status: dict[str, Any]) -> int | None:
 
 
 def _end(path: Path) -> bytes:
-    """Enough of a file to hold its last two lines."""
+    """Returns enough of a file to hold its last two lines."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _END))
         return file.read()
 
 
 def wait(folders: Sequence[Path], console: Console) -> int:
-    """Until no run is queued or running; 1 when one failed. Tells of each as it ends."""
-    told: set[Path] = set()
+    """Waits until no run is queued or running, printing each as it ends; returns 1 if one failed."""
+    printed: set[Path] = set()
     while True:
-        found = states(folders)
-        for each in found:
-            if each.state not in OPEN and each.folder not in told:
-                told.add(each.folder)
-                console.print(f"{title_of(each.folder)} {each.state} {each.detail}", soft_wrap=True)
-        if len(told) == len(folders):
-            return int(any(each.state in ("failed", "unreadable") for each in found))
+        current = states(folders)
+        for run in current:
+            if run.state not in OPEN and run.folder not in printed:
+                printed.add(run.folder)
+                console.print(f"{title_of(run.folder)} {run.state} {run.detail}", soft_wrap=True)
+        if len(printed) == len(folders):
+            return int(any(run.state in ("failed", "unreadable") for run in current))
         time.sleep(POLL)
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """The runs' folders that the paths mean, each once. Raises ConfigError for a path without any."""
+    """Returns the run folders that the paths mean, each once. Raises ConfigError for a path without runs."""
     folders: dict[Path, None] = {}
     for path in paths:
         if (path / "sweep.json").is_file():
@@ -244,6 +245,6 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
                 file.parent for file in path.rglob("config.yaml") if (file.parent / "status.json").exists()
             )
         if not below:
-            raise ConfigError(f"{path} is no sweep and no run, and there are no runs below it.")
+            raise ConfigError(f"{path} is neither a sweep nor a run, and there are no runs below it.")
         folders |= dict.fromkeys(below)
     return list(folders)

@@ -1,4 +1,4 @@
-"""What a started run gets: its folder, with config.yaml and submission.json frozen in it, and nothing else.
+"""Prepares the folder of a started run, with config.yaml and submission.json frozen in it, and nothing else.
 
 submission.json: code (the snapshot), cwd (where relative paths start), pythonpath (the user's, behind the code),
 overrides, command and by (what started it: words, and the process), launch and cluster (the sections launcher and
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.config.run_config import RunConfig
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.json_files import read_json
 from experiments.rundir.lock import this_process
@@ -29,10 +30,10 @@ LOCK = "submit.lock"  # held over squeue and sbatch, so that no run is in the qu
 
 @dataclass(frozen=True)
 class Pending:
-    """A run that is to be started: its folder, its configuration, and what writes both into the folder."""
+    """A run to start: its folder, its configuration, and the function that writes both into the folder."""
 
     folder: Path
-    config: Mapping[str, Any]
+    config: RunConfig
     freeze: Callable[[], None]
 
 
@@ -48,7 +49,7 @@ def freeze_run(
         if rerun:
             folder.clear()
         folder.forget_stop()  # of a cancel while the run waited
-        folder.write_config(run.config)
+        folder.write_config(run.config.recorded())
         folder.write(NAME, {"code": str(code), "cwd": os.getcwd(), "pythonpath": users_paths(),
                             "overrides": list(run.overrides), "command": ["python", *sys.argv],
                             "by": this_process(), "launch": launch, "cluster": cluster,
@@ -57,7 +58,7 @@ def freeze_run(
 
 
 def freeze_again(path: Path, asked: Mapping[str, Any], steps: int | None) -> None:
-    """Puts a run that was submitted before back to where it waits to be started, as it was submitted.
+    """Returns a submitted run to the state in which it waits to be started.
 
     Raises Locked while another process is in the folder.
     """
@@ -70,12 +71,12 @@ def freeze_again(path: Path, asked: Mapping[str, Any], steps: int | None) -> Non
 
 
 def users_paths() -> list[str]:
-    """The folders of the user's PYTHONPATH, which mean the same from any folder."""
+    """Returns the folders of the user's PYTHONPATH as absolute paths."""
     return [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
 def check_paths(folder: Path) -> None:
-    """Raises ConfigError for a recorded PYTHONPATH that this user does not have: modules there would come before torch.
+    """Raises ConfigError for a recorded PYTHONPATH that is not this user's: its modules would precede torch.
 
     A run's folder may be another's, and what stands on PYTHONPATH is run.
     """
@@ -88,12 +89,12 @@ def check_paths(folder: Path) -> None:
 
 
 def submission(folder: Path) -> dict[str, Any] | None:
-    """What was written at submission; None for a run that no launcher started."""
+    """Returns what was written at submission; None for a run that no launcher started."""
     return read_json(folder / NAME)
 
 
 def command_of(folder: Path) -> str | None:
-    """The command that started the run, to be given again from where one is; None where that is not known."""
+    """Returns the command that started the run, to be run from the current folder; None if unknown."""
     asked = submission(folder) or {}
     words = asked.get("command")
     if not words:
@@ -103,7 +104,7 @@ def command_of(folder: Path) -> str | None:
 
 
 def write_sweep(runs_folder: Path, name: str, runs: Sequence["Run"], command: Sequence[str]) -> Path:
-    """runs/sweeps/<name>/: a folder that lists the runs; the runs themselves may belong to several sweeps."""
+    """Writes runs/sweeps/<name>/, a folder that lists the runs; a run may belong to several sweeps."""
     folder = RunFolder(runs_folder / "sweeps" / name)
     listed = [
         {"folder": os.path.relpath(run.folder, folder.path), "overrides": list(run.overrides)} for run in runs
@@ -113,12 +114,12 @@ def write_sweep(runs_folder: Path, name: str, runs: Sequence["Run"], command: Se
 
 
 def read_sweep(folder: Path) -> list[Path]:
-    """The folders of a sweep's runs."""
+    """Returns the folders of a sweep's runs."""
     return list(planned(folder))
 
 
 def planned(folder: Path) -> dict[Path, list[str]]:
-    """The folders of a sweep's runs, with the overrides of each. Raises ConfigError for a damaged list."""
+    """Returns the folders of a sweep's runs with their overrides. Raises ConfigError for a damaged list."""
     listed = (read_json(folder / "sweep.json") or {}).get("runs")
     if not isinstance(listed, list) or not all(
         isinstance(run, dict)

@@ -1,4 +1,4 @@
-"""Files of sweeps/: what many runs have in common, and what they differ in.
+"""Reads files of sweeps/: what many runs have in common, and what they differ in.
 
 overrides   of every run, as on the command line                       [task=sst2, peft=none]
 grid        every combination of these values                          {optimizer: [mezo, fzoo], batch.size: [8, 16]}
@@ -26,7 +26,7 @@ KEYS = ("overrides", "grid", "zip", "seeds", "budget")
 
 
 def read_sweep(name: str, above: Sequence[str]) -> tuple[str, list[list[str]], list[Problem]]:
-    """A file's name, its overrides in Hydra's grammar (one list for each line of zip), and what is wrong.
+    """Returns a file's name, its overrides in Hydra's grammar (one list per line of zip), and its problems.
 
     name: a path, or a name of sweeps/. above: overrides of the command line.
     """
@@ -41,7 +41,7 @@ def read_sweep(name: str, above: Sequence[str]) -> tuple[str, list[list[str]], l
 
 
 def _find(name: str) -> Path | None:
-    """The file itself, or the one of sweeps/ with that name."""
+    """Returns the file itself, or the one of sweeps/ with that name."""
     for path in (Path(name), FOLDER / f"{name}.yaml", FOLDER / name):
         if path.is_file():
             return path
@@ -49,7 +49,7 @@ def _find(name: str) -> Path | None:
 
 
 def _read(path: Path, problems: list[Problem]) -> dict[str, Any]:
-    """The file by OmegaConf, for which 1e-4 is a number."""
+    """Reads the file by OmegaConf, for which 1e-4 is a number."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OmegaConfBaseException, YAMLError, OSError) as error:
@@ -75,7 +75,7 @@ def _read(path: Path, problems: list[Problem]) -> dict[str, Any]:
 
 
 def _lines(content: Mapping[str, Any]) -> list[list[str]]:
-    """Overrides in Hydra's grammar, one list for each line of zip."""
+    """Returns overrides in Hydra's grammar, one list for each line of zip."""
     common = [str(text) for text in content.get("overrides", [])]
     common += [f"{key}={_choices(values)}" for key, values in content.get("grid", {}).items()]
     common += [f"budget.{key}={text_of(value)}" for key, value in content.get("budget", {}).items()]
@@ -89,7 +89,7 @@ def _lines(content: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _choices(values: Any) -> str:
-    """Several values of a list; a text is Hydra's already."""
+    """Returns a list as several values; a text is in Hydra's grammar already."""
     return ",".join(text_of(value) for value in values) if isinstance(values, list) else _raw(values)
 
 
@@ -98,7 +98,7 @@ def _raw(value: Any) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A value as Hydra's grammar writes it."""
+    """Returns a value in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):

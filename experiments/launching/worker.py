@@ -1,4 +1,4 @@
-"""A launched run: python -P -m experiments.launching.worker RUN. All it knows is in the run's folder.
+"""Executes a launched run from its folder alone: python -P -m experiments.launching.worker RUN.
 
 Exit codes: 0 ended or stopped, 1 failed, 2 refused, 3 another process is at this run.
 """
@@ -20,7 +20,7 @@ from zo.rank_env import rank_info
 
 
 def work(path: Path) -> int:
-    """Runs what is frozen in the folder. What goes wrong is in its status, and with a traceback on stderr."""
+    """Runs what is frozen in the folder; a failure goes to its status, and with a traceback to stderr."""
     folder = RunFolder(path.resolve())
     asked = submission(folder.path)
     if asked is None:

@@ -1,1 +1,1 @@
-"""Models: found, checked and loaded (loading), read out at chosen positions (head), pooled (pooling)."""
+"""Finds, checks and loads models (loading), reads logits at chosen positions (head), pools states (pooling)."""

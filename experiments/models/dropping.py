@@ -1,4 +1,4 @@
-"""The dropout of a model: probabilities above 0, without which train mode is eval mode."""
+"""Finds the dropout of a model: probabilities above 0; without one, train mode equals eval mode."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,14 +7,15 @@ from torch import nn
 
 
 def dropout_of(model: nn.Module) -> float:
-    """The largest probability of dropout in any module: of torch's own, and of numbers kept by a name with drop in it,
-    as the attention of transformers has them.
+    """Returns the largest dropout probability of any module.
+
+    Counts torch's own modules, and numbers under a name with "drop" in it, as the attention of transformers has them.
     """
     return max((p for module in model.modules() for p in _of_module(module)), default=0.0)
 
 
 def configured_dropout(config: Mapping[str, Any]) -> float:
-    """The largest that a model's configuration, or an adapter's, names; what is in no use counts too."""
+    """Returns the largest probability in a model's or an adapter's configuration, including unused ones."""
     found = [float(value) for name, value in config.items() if "drop" in str(name) and _probability(value)]
     found += [configured_dropout(value) for value in config.values() if isinstance(value, Mapping)]
     return max(found, default=0.0)

@@ -1,4 +1,4 @@
-"""Models of the hub: found in its cache or among the converted ones, fetched, and pickles turned into safetensors.
+"""Finds models of the hub in its cache or among converted ones, fetches them, and converts pickles to safetensors.
 
 A run reads safetensors alone. Some repositories, OPT's among them, publish pickles only: `prefetch` reads these
 as tensors and nothing else (torch's weights_only, which runs no code) and writes them once below paths.models,
@@ -25,12 +25,12 @@ PICKLES = "pytorch_model*.bin"
 
 
 def converted(name: str, revision: str | None, models: Path) -> Path:
-    """Where the converted weights of a hub model are, whether they are there or not."""
+    """Returns the folder of a hub model's converted weights, whether it exists or not."""
     return models / (name.replace("/", "--") + (f"@{revision}" if revision else ""))
 
 
 def cached(name: str, revision: str | None) -> Path | None:
-    """The snapshot of a hub model in the hub's cache, or None unless all its weights, safetensors or pickles, are."""
+    """Returns a hub model's snapshot in the hub's cache, or None unless all its weights are there."""
     from huggingface_hub import snapshot_download  # late: only hub models need it
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -52,7 +52,7 @@ def cached(name: str, revision: str | None) -> Path | None:
 
 
 def fetch(name: str, revision: str | None, *, pickles: bool) -> Path:
-    """The snapshot of a hub model, downloaded. Raises ConfigError when the hub does not answer or refuses.
+    """Downloads a hub model; returns its snapshot. Raises ConfigError if the hub does not answer or refuses.
 
     pickles: take these where there are no safetensors; otherwise such a repository is refused.
     """
@@ -87,7 +87,7 @@ def fetch(name: str, revision: str | None, *, pickles: bool) -> Path:
 
 
 def convert(folder: Path, target: Path, source: str) -> Path:
-    """Writes the pickles of a folder as safetensors, a shard at a time, and the other files beside them.
+    """Writes the pickles of a folder as safetensors, a shard at a time, and copies the other files.
 
     The target appears at the end, complete. Raises ConfigError for a pickle that holds anything but tensors.
     """
@@ -127,7 +127,7 @@ def convert(folder: Path, target: Path, source: str) -> Path:
 
 
 def _tensors(shard: Path) -> dict[str, Any]:
-    """The tensors of a pickle, each with memory of its own, as safetensors wants them."""
+    """Returns the tensors of a pickle, each with its own memory, as safetensors requires."""
     import torch  # late: finding a model needs none
 
     try:
@@ -150,7 +150,7 @@ def _tensors(shard: Path) -> dict[str, Any]:
 
 
 def _complete(folder: Path, weights: str, index: str) -> bool:
-    """Whether a snapshot has its configuration and every weight file that its index names."""
+    """Returns True if a snapshot has its configuration and every weight file that its index names."""
     if not (folder / "config.json").is_file():
         return False
     if (folder / index).is_file():
@@ -163,7 +163,7 @@ def _complete(folder: Path, weights: str, index: str) -> bool:
 
 @contextmanager
 def _explained(name: str, revision: str | None) -> Iterator[None]:
-    """What the hub answers, as a sentence that says what to do."""
+    """Returns the hub's answer as a sentence that says what to do."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,

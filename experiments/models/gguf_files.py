@@ -1,4 +1,4 @@
-"""GGUF files as models: dequantised once to float32 and written as a folder of safetensors.
+"""Converts GGUF files to models: dequantised once to float32 and written as a folder of safetensors.
 
 transformers reads the file (architectures and block types are those it knows), the package `gguf` unpacks its blocks.
 The folder lies below paths.models, named by the file and its digest, so a changed file is converted anew. Runs load
@@ -53,7 +53,7 @@ def converted_folder(file: Path, models: Path) -> Path:
 
 @functools.cache
 def _digest(file: Path, size: int, changed: int) -> str:
-    """SHA-256 (hex) of a file; size and time of change are what tells it from an earlier one of that name."""
+    """Returns the SHA-256 (hex) of a file; cached by its size and modification time."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -110,7 +110,7 @@ def convert_gguf(file: Path, models: Path) -> Path:
 
 
 def _write(file: Path, folder: Path) -> None:
-    """Writes model, tokenizer and where they came from into a folder."""
+    """Writes the model, the tokenizer and their origin to a folder."""
     from experiments.models.hushed import quiet  # late, as below
 
     model, tokenizer = _read(file)
@@ -159,7 +159,7 @@ def _read(file: Path) -> tuple[Any, Any]:
 
 
 def _check_whole(file: Path, model: Any) -> None:
-    """Raises ConfigError when something of the file is not in the model, which transformers leaves out silently."""
+    """Raises ConfigError if the model lacks a tensor of the file: transformers leaves it out silently."""
     from gguf import GGUFReader
 
     reader = GGUFReader(file)
@@ -182,7 +182,7 @@ def _check_whole(file: Path, model: Any) -> None:
 
 
 def _check_tokenizer(file: Path, tokenizer: Any, folder: Path) -> None:
-    """Raises ConfigError when the tokenizer that was saved cuts text otherwise than the one in the file."""
+    """Raises ConfigError if the saved tokenizer splits text differently from the file's."""
     from experiments.models.row_tokens import tokenizer_of
 
     saved = tokenizer_of(folder)
@@ -194,7 +194,7 @@ def _check_tokenizer(file: Path, tokenizer: Any, folder: Path) -> None:
 
 
 def _drop(path: Path, key: str) -> None:
-    """Takes a key out of a JSON file."""
+    """Removes a key from a JSON file."""
     values = json.loads(path.read_text(encoding="utf-8"))
     values.pop(key, None)
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The language-model head at chosen positions only.
+"""Computes the language-model head at chosen positions only.
 
 A batch of 8 x 512 tokens has half a gigabyte of logits for 32 k words, of which a task needs a few rows.
 """
@@ -14,32 +14,32 @@ from zo.errors import ConfigError
 
 
 def base_of(model: nn.Module) -> nn.Module:
-    """The model without its adapters' wrappers."""
+    """Returns the model without its adapters' wrappers."""
     get = getattr(model, "get_base_model", None)  # peft's wrappers alone have it
     return get() if get is not None else model
 
 
 def adapter_of(model: nn.Module) -> nn.Module | None:
-    """The wrapper that peft put on a model, or on the encoder of a pooled one; None where there is none."""
+    """Returns peft's wrapper of a model, or of a pooled model's encoder; None without one."""
     if isinstance(model, MeanPooled):
         return adapter_of(model.encoder)
     return None if base_of(model) is model else model
 
 
 def adapter_tokens(model: nn.Module) -> int:
-    """How many virtual tokens an adapter has, as keys and values or as embeddings."""
+    """Returns the number of an adapter's virtual tokens, as keys and values or as embeddings."""
     config: Any = getattr(model, "active_peft_config", None)  # peft's wrappers alone have it
     return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
 
 
 def tokens_before(model: nn.Module) -> int:
-    """How many states before the text's there are: an adapter's virtual tokens, unless they are a prefix."""
+    """Returns the number of states before the text's: an adapter's virtual tokens, unless they are a prefix."""
     config: Any = getattr(model, "active_peft_config", None)
     return adapter_tokens(model) if config is not None and config.peft_type != "PREFIX_TUNING" else 0
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """The module that makes hidden states [rows, T, d] logits: OPT's and RoBERTa's lm_head, BERT's cls.
+    """Returns the module that turns hidden states [rows, T, d] into logits: OPT's and RoBERTa's lm_head, BERT's cls.
 
     It is the child of the model, adapters taken off, that holds the output embeddings.
     """
@@ -55,7 +55,7 @@ def head_of(model: nn.Module) -> nn.Module:
 
 
 def count_from_pad(model: nn.Module, pad: int) -> None:
-    """Makes a decoder of RoBERTa's kind take positions that are counted from 0, as generation and kept keys give them.
+    """Makes a RoBERTa decoder accept positions counted from 0, as generation and cached keys give them.
 
     Its own are counted from its padding id + 1; where none are given it makes them itself.
     """
@@ -68,7 +68,7 @@ def count_from_pad(model: nn.Module, pad: int) -> None:
 
 
 def untie(model: Any) -> list[nn.Parameter]:
-    """Makes every matrix that is another's a copy, as trained as it was, and gives those others.
+    """Copies every matrix that is tied to another, and returns those others.
 
     Biases stay shared, for a head reads them under one of their two names alone. The model's configuration then says
     that nothing is tied, so that it is saved and loaded as it is.
@@ -88,7 +88,7 @@ def untie(model: Any) -> list[nn.Parameter]:
 
 
 def share_biases(model: Any) -> list[str]:
-    """Gives the bias that a head only names, as RoBERTa's and BERT's do, to be the one that it reads; their names.
+    """Ties the bias that a head only names (RoBERTa, BERT) to the one that it reads; returns their names.
 
     Loaded as a model in which nothing is tied they are two, of which one is never read, and so cannot be trained.
     """
@@ -105,7 +105,7 @@ def share_biases(model: Any) -> list[str]:
 
 @contextmanager
 def head_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Within it, model(...) gives logits [rows, K, V] at `positions` [rows, K] instead of [rows, T, V].
+    """Makes model(...) return logits [rows, K, V] at `positions` [rows, K] instead of [rows, T, V].
 
     Positions are those in the text; virtual tokens before it are not counted.
     The model is to be called through model(...) with as many rows as `positions` has.

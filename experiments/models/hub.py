@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached, found out in seconds instead of minutes of retries."""
+"""Tests in seconds if the Hugging Face hub can be reached, instead of after minutes of retries."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ CONNECT_SECONDS = 3.0
 
 
 def unreachable() -> str | None:
-    """Why the hub cannot be reached, or None. Behind a proxy only the request itself can tell, so None."""
+    """Returns why the hub cannot be reached, or None. Behind a proxy only the request itself can tell: None."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return "HF_HUB_OFFLINE is set"
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):

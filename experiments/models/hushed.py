@@ -1,4 +1,4 @@
-"""Calls of transformers without its own talk, and what it raises for broken folders."""
+"""Calls transformers without its own messages, and lists what it raises for broken folders."""
 
 import logging as python_logging
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ def hush_libraries() -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's words, or its kind where it has none."""
+    """Returns the first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No load report and no progress bar: what matters of it becomes an error here."""
+    """Suppresses load reports and progress bars: what matters in them becomes an error here."""
     level = logging.get_verbosity()
     bar = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

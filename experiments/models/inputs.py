@@ -1,4 +1,4 @@
-"""What a model reads and what of it is trained: checks of the choice, the id that begins rows, an untied head."""
+"""Checks a model's options, finds the id that begins rows, and unties the head."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from zo.errors import ConfigError
 def check_family(
     choice: ModelConfig, family: Family, config: dict[str, Any], folder: Path, both_ways: bool
 ) -> None:
-    """Raises ConfigError for what only models of another family have. both_ways: positions read those behind them."""
+    """Raises ConfigError for options of another family. both_ways: positions attend to later ones."""
     names = {"causal": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "masked": MODEL_FOR_MASKED_LM_MAPPING_NAMES}.get(
         family
     )
@@ -42,7 +42,7 @@ def check_family(
 
 
 def untied(model: Any, choice: ModelConfig) -> None:
-    """Makes the output matrix of a model its own. Raises ConfigError where it is that already."""
+    """Copies a model's output matrix, so that it is its own. Raises ConfigError if it is already."""
     if not getattr(model, "all_tied_weights_keys", None):
         raise ConfigError(
             f"model.untie=true: the output matrix of {model_name(choice)} is its own already. Set model.untie=false."
@@ -51,7 +51,7 @@ def untied(model: Any, choice: ModelConfig) -> None:
 
 
 def first_id(token: str | None, tokenizer: PreTrainedTokenizerBase, folder: Path) -> int | None:
-    """The id of the token that begins rows, where one is chosen."""
+    """Returns the id of the token that begins rows, if one is chosen."""
     if token is None:
         return None
     vocabulary = tokenizer.get_vocab()

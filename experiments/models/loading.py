@@ -1,4 +1,4 @@
-"""Load a model with its tokenizer.
+"""Loads a model with its tokenizer.
 
 Dtype, device and attention are always said, the model is in eval mode, the global generator stays as it was.
 """
@@ -80,17 +80,17 @@ class Loaded:
 
     @property
     def attention(self) -> str | None:
-        """The attention that the model computes with: eager also where sdpa was asked for and there is none."""
+        """Returns the attention that the model uses: eager also if sdpa was requested and is missing."""
         return attention_of(self.model)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Returns the device of the parameters."""
         return next(self.model.parameters()).device
 
 
 def outline(choice: ModelConfig | dict[str, Any], models: Path = MODELS) -> Loaded:
-    """All of a loaded model but its weights: what a task needs to be read and checked, in milliseconds.
+    """Returns all of a loaded model but its weights: enough to read and check a task, in milliseconds.
 
     Raises ConfigError as `load` does, for what shows without the weights.
     """
@@ -117,7 +117,7 @@ def outline(choice: ModelConfig | dict[str, Any], models: Path = MODELS) -> Load
 def load(
     choice: ModelConfig | dict[str, Any], *, classes: int | None = None, seed: int = 0, models: Path = MODELS
 ) -> Loaded:
-    """A model as chosen. A classifier needs the number of classes; an architecture's own new head is drawn from `seed`.
+    """Loads a model as configured. A classifier needs the number of classes; a new head is drawn from `seed`.
 
     models: where prefetch puts converted models. Raises ConfigError for a folder that is missing, incomplete,
     pickled, or not of the family, and for a model that its devices do not hold.
@@ -170,7 +170,7 @@ def load(
 
 
 def reads_both_ways(config: dict[str, Any]) -> bool:
-    """Whether it is an encoder, also when loaded through a class for causal models."""
+    """Returns True for an encoder, also if it is loaded through a class for causal models."""
     return config.get("model_type") in ENCODERS and not config.get("is_decoder")
 
 
@@ -215,7 +215,7 @@ def _auto_config(folder: Path) -> PreTrainedConfig:
 
 
 def poolerless(config: PreTrainedConfig) -> dict[str, Any]:
-    """How an encoder is told to have no pooler, which would be trained without any effect on the logits."""
+    """Returns the arguments that omit an encoder's pooler, which would be trained without effect on the logits."""
     kind = MODEL_MAPPING[type(config)]
     takes_it = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
     return {"add_pooling_layer": False} if takes_it else {}
@@ -224,7 +224,7 @@ def poolerless(config: PreTrainedConfig) -> dict[str, Any]:
 def _from_pretrained(
     auto: Any, choice: ModelConfig, folder: Path, new_head: bool = False, **more: Any
 ) -> PreTrainedModel:
-    """The model; unless it may have a new head, every weight must be in the checkpoint."""
+    """Loads the model; unless it may have a new head, every weight must be in the checkpoint."""
     try:
         model, report = or_eager(
             lambda attention: auto.from_pretrained(
@@ -260,7 +260,7 @@ def _from_pretrained(
 
 
 def _text_part(choice: ModelConfig, folder: Path, placed: dict[str, Any]) -> PreTrainedModel:
-    """The language model of a checkpoint that also sees images (Gemma 3 from 4b on); the rest is not loaded."""
+    """Loads only the language model of a checkpoint that also sees images (Gemma 3 from 4b on)."""
     config = _auto_config(folder).get_text_config()
     model: Any = _from_pretrained(
         AutoModelForCausalLM, choice, folder, config=config, key_mapping=TEXT_KEYS, **placed
@@ -288,7 +288,7 @@ def _device(name: str) -> torch.device:
 
 @contextmanager
 def _own_generator(seed: int, placed: bool) -> Iterator[None]:
-    """New weights come from `seed`, and the global generators are as before; placed: on any device."""
+    """Seeds the global generators for new weights and restores them afterwards; placed: on any device."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if placed else []):
         torch.manual_seed(seed)
         yield

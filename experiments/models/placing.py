@@ -1,4 +1,4 @@
-"""Where a model's weights lie and in how many bits: one device, several, quantised; and what is refused.
+"""Places a model's weights on one device, several, or quantised, and refuses what cannot work.
 
 A model over several devices is run by hooks that take each part's inputs to where the part is, and the output
 back. They are module hooks, not accelerate's, which put another forward into every module: the executor then
@@ -17,16 +17,16 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from experiments.config.model_config import ModelConfig
+from experiments.config.peft_config import ADAPTERS
 from zo.errors import ConfigError
 from zo.rank_env import RankInfo, devices_of, rank_info
 
-ADAPTERS = ("lora", "ia3", "prefix", "prompt")  # modes that train parameters of their own beside the model's
 _ROWS, _BLOCK = 32, 64  # of 4-bit weights on a CPU: rows that are packed together, numbers that share a scale
 HEADS = ["lm_head", "cls", "embed_out", "classifier", "score"]  # kept in model.dtype: logits are sensitive
 
 
 def arguments(choice: ModelConfig, device: torch.device) -> dict[str, Any]:
-    """What from_pretrained is told of devices and bits; nothing for a model that is moved afterwards."""
+    """Returns from_pretrained's arguments for devices and bits; none for a model that is moved afterwards."""
     told: dict[str, Any] = {}
     if choice.device_map is not None:
         told["device_map"] = (
@@ -42,7 +42,7 @@ def arguments(choice: ModelConfig, device: torch.device) -> dict[str, Any]:
 
 
 def own_devices(place: RankInfo, visible: int, choice: ModelConfig) -> list[int] | None:
-    """The GPUs that the layers of one of several processes are spread over; None for one alone, which has all."""
+    """Returns the GPUs for the layers of one of several processes; None for a single process, which has all."""
     if place.size == 1 or not isinstance(choice.device_map, str) or not visible:
         return None
     return devices_of(place, visible, max(1, choice.resources.gpus))
@@ -64,7 +64,7 @@ def _quantization(kind: str, dtype: str) -> Any:
 
 
 def check_quantized(quantization: str | None, mode: str) -> None:
-    """Raises ConfigError for quantised weights that a mode would train: they are whole numbers."""
+    """Raises ConfigError if a mode would train quantised weights: they are integers."""
     if quantization is not None and mode not in ADAPTERS:
         raise ConfigError(
             f"model.quantization={quantization}: quantised weights cannot be trained, and peft={mode} trains "
@@ -74,7 +74,7 @@ def check_quantized(quantization: str | None, mode: str) -> None:
 
 
 def check_checkpoint(config: Mapping[str, Any], where: str, mode: str) -> None:
-    """Raises ConfigError for a checkpoint whose weights are whole numbers already and would be trained."""
+    """Raises ConfigError if a checkpoint's weights are integers already and would be trained."""
     stated = config.get("quantization_config")
     if not stated:
         return
@@ -95,7 +95,7 @@ def check_checkpoint(config: Mapping[str, Any], where: str, mode: str) -> None:
 
 
 def check_loaded(model: nn.Module, choice: ModelConfig) -> None:
-    """Raises ConfigError when weights are not in memory: a device map offloaded them, or the checkpoint lacks them."""
+    """Raises ConfigError if weights are not in memory: offloaded by a device map, or missing in the checkpoint."""
     away = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if away:
         more = f" and {len(away) - 1} more" if len(away) > 1 else ""
@@ -132,7 +132,7 @@ def check_packed(model: nn.Module, choice: ModelConfig) -> None:
 
 
 def spread(model: PreTrainedModel) -> None:
-    """Makes a model whose modules were put on several devices run; does nothing to one on a single device."""
+    """Makes a model on several devices runnable; does nothing to one on a single device."""
     places: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}  # set by from_pretrained alone
     if len(set(places.values())) < 2:
         return
@@ -141,7 +141,7 @@ def spread(model: PreTrainedModel) -> None:
 
 
 def bring(model: nn.Module, parts: Sequence[str]) -> None:
-    """Each of these modules gets its inputs on its own device; what the model gives is where its input was."""
+    """Moves inputs to each module's device, and the model's output back to its input's device."""
     for name in parts:
         module = model.get_submodule(name)
         own = next(module.parameters(), next(module.buffers(), None))
@@ -151,7 +151,7 @@ def bring(model: nn.Module, parts: Sequence[str]) -> None:
 
 
 class _Bring:
-    """Takes a module's inputs to its device."""
+    """Moves a module's inputs to its device."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -161,7 +161,7 @@ class _Bring:
 
 
 def _take_back(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    """The output goes to the device of the first input."""
+    """Moves the output to the device of the first input."""
     given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
     if given is None:
         return output
@@ -173,7 +173,7 @@ def _take_back(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
 
 
 def _to(value: Any, device: torch.device) -> Any:
-    """Tensors, and those in tuples, lists and dicts, on a device; a cache is an object of its own and stays."""
+    """Moves tensors, also in tuples, lists and dicts, to a device; a cache object stays."""
     if isinstance(value, Tensor):
         return value.to(device)
     if type(value) in (tuple, list):

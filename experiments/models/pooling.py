@@ -1,4 +1,4 @@
-"""A classifier on an encoder's mean-pooled states: logits = W · mean over the text's tokens of h + b."""
+"""Classifies by an encoder's mean-pooled states: logits = W · mean over the text's tokens of h + b."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ class MeanPooled(nn.Module):
     """An encoder and a linear head on the mean of its last hidden states over the attention mask.
 
     A new head is zero: it knows nothing, and while it is small the losses of probes differ by the head's part
-    of a direction alone, not by the encoder's (LOG.md, 2026-11-22).
+    of a direction alone, not by the encoder's (docs/findings.md, 2026-11-22).
     """
 
     def __init__(self, encoder: PreTrainedModel, classes: int) -> None:
@@ -34,7 +34,7 @@ class MeanPooled(nn.Module):
             self.head.bias.zero_()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **more: Any) -> SequenceClassifierOutput:
-        """Logits [B, classes] of texts [B, T]."""
+        """Returns logits [B, classes] of texts [B, T]."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state
         hidden = hidden[
             :, hidden.shape[1] - attention_mask.shape[1] :
@@ -44,13 +44,13 @@ class MeanPooled(nn.Module):
         return SequenceClassifierOutput(logits=self.head(mean))
 
     def save_pretrained(self, folder: str | Path, **told: Any) -> None:
-        """The encoder as a Hugging Face folder, or its adapter as peft's, the head beside it."""
+        """Saves the encoder as a Hugging Face folder, or its adapter as peft's, with the head beside it."""
         self.encoder.save_pretrained(folder, **told)  # type: ignore[operator]  # both kinds have it
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.head.state_dict().items()}
         save_file(tensors, str(Path(folder) / HEAD_FILE))
 
     def load_head(self, folder: Path) -> None:
-        """The head of a folder that save_pretrained wrote."""
+        """Loads the head of a folder that save_pretrained wrote."""
         tensors = load_file(str(folder / HEAD_FILE))
         if tensors["weight"].shape != self.head.weight.shape:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a model's rows are made of: its tokenizer, the ids that have embeddings, the id that fills, the longest row."""
+"""Finds the tokenizer of a model's rows, the ids with embeddings, the padding id, and the longest row."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "xm
 
 
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a model's folder; raises ConfigError where there is none, or a broken one."""
+    """Returns the tokenizer in a model's folder. Raises ConfigError if it is missing or broken."""
     files = (
         "tokenizer.json",
         "tokenizer.model",
@@ -36,13 +36,14 @@ def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def vocabulary_of(config: dict[str, Any]) -> int | None:
-    """How many ids the model has embeddings for, where its configuration says it."""
+    """Returns the number of ids with embeddings, if the model's configuration states it."""
     return (config.get("text_config") or config).get("vocab_size")
 
 
 def pad_of(tokenizer: PreTrainedTokenizerBase, folder: Path, vocabulary: int | None) -> int:
-    """The id that fills rows. Where there is no pad token with an embedding any id does, since the attention mask
-    hides it.
+    """Returns the id that fills rows.
+
+    Without a pad token with an embedding any id will do, since the attention mask hides it.
     """
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id):
         if isinstance(candidate, int) and (vocabulary is None or candidate < vocabulary):
@@ -53,13 +54,13 @@ def pad_of(tokenizer: PreTrainedTokenizerBase, folder: Path, vocabulary: int | N
 
 
 def context_of(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens a row may have, by the tokenizer and by the positions of the model."""
+    """Returns the tokens a row may have, by the tokenizer and by the model's positions."""
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < NO_LIMIT else []
     return min([*limits, positions_of(config)])
 
 
 def positions_of(config: dict[str, Any]) -> int:
-    """Tokens a row may have by the positions of the model; NO_LIMIT where they have no end."""
+    """Returns the tokens a row may have by the model's positions; NO_LIMIT if they are unlimited."""
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     if not positions:
         return NO_LIMIT

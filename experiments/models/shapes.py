@@ -1,4 +1,4 @@
-"""The shapes of published models, so that what they need can be reckoned where neither they nor the hub are.
+"""Lists the shapes of published models, for estimates where neither the models nor the hub are available.
 
 The numbers are those of the config.json files on the hub; tests hold the parameter counts that follow from them
 against the published ones. A model that is on this machine is read from its own config.json instead.
@@ -107,7 +107,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def config_of(choice: ModelConfig, models: Path = source.MODELS) -> PreTrainedConfig:
-    """A model's configuration: of its folder, else of the hub's cache, else of the table above.
+    """Returns a model's configuration from its folder, else the hub's cache, else the table above.
 
     Raises ConfigError for a hub model that is in none of these.
     """
@@ -127,7 +127,7 @@ def config_of(choice: ModelConfig, models: Path = source.MODELS) -> PreTrainedCo
 
 
 def skeleton(choice: ModelConfig, classes: int | None, models: Path = source.MODELS) -> Loaded:
-    """The model on the meta device, shapes without numbers, as `load` would give it but for tokenizer and files.
+    """Builds the model on the meta device, shapes without data, as `load` would but for tokenizer and files.
 
     Raises ConfigError as `config_of`, and for a classifier without a number of classes.
     """

@@ -1,4 +1,4 @@
-"""Where a model's files are, whether they may be loaded, and their fingerprint; without torch."""
+"""Finds a model's files, checks that they may be loaded, and computes their fingerprint; without torch."""
 
 import hashlib
 import importlib.util
@@ -27,14 +27,14 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
 
 
 def model_name(choice: ModelConfig) -> str:
-    """The name in tables and folders: as given, else the last part of the path."""
+    """Returns the name for tables and folders: as given, else the last part of the path."""
     return choice.name or re.split(r"[/\\:]", (choice.path or "model").rstrip("/\\"))[-1].removesuffix(
         ".gguf"
     )
 
 
 def locate(choice: ModelConfig, models: Path = MODELS) -> Path:
-    """The folder with the model's files: converted from GGUF, or fetched from the hub, where it is not there yet.
+    """Returns the folder of the model's files, converting from GGUF or fetching from the hub if needed.
 
     models: where converted ones are. Raises ConfigError when there is none, or when its weights are not
     safetensors or need remote code.
@@ -49,7 +49,7 @@ def locate(choice: ModelConfig, models: Path = MODELS) -> Path:
 
 
 def prefetch(choice: ModelConfig, models: Path = MODELS) -> tuple[Path, str]:
-    """Brings a model to this machine in the form that `locate` accepts; the folder, and what was done.
+    """Stores a model on this machine in the form that `locate` accepts; returns the folder and what was done.
 
     Pickles are converted, those of a local folder too, and GGUF files. Raises ConfigError as `locate`.
     """
@@ -71,8 +71,9 @@ def prefetch(choice: ModelConfig, models: Path = MODELS) -> tuple[Path, str]:
 
 
 def check_here(choice: ModelConfig, models: Path) -> None:
-    """Raises ConfigError for a folder that is missing or incomplete, and a GGUF file that is not converted and
-    cannot be; of a hub id it says nothing.
+    """Raises ConfigError for a missing or incomplete folder, or a GGUF file that cannot be converted.
+
+    A hub id is not checked.
     """
     path = choice.path
     file = _gguf(path) if path else None
@@ -86,7 +87,7 @@ def check_here(choice: ModelConfig, models: Path) -> None:
 
 
 def here(choice: ModelConfig, models: Path) -> Path | None:
-    """The model's folder on this machine, or None for a hub model to be fetched or a GGUF file to be converted."""
+    """Returns the model's folder on this machine; None for a hub model to fetch or a GGUF file to convert."""
     path = choice.path
     if not path:
         raise ConfigError(
@@ -107,7 +108,7 @@ def here(choice: ModelConfig, models: Path) -> Path | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder."""
+    """Reads config.json of a model folder."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +138,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def infer_family(config: dict[str, Any], folder: Path) -> Family:
-    """The family a checkpoint was saved as; a bare encoder is a classifier."""
+    """Returns the family a checkpoint was saved as; a bare encoder is a classifier."""
     for architecture in config.get("architectures") or []:
         for ending, family in FAMILIES:
             if architecture.endswith(ending):
@@ -155,7 +156,7 @@ def infer_family(config: dict[str, Any], folder: Path) -> Family:
 
 
 def encoder_decoder(config: dict[str, Any], folder: Path) -> str:
-    """A sentence on models such as T5, which no family is for."""
+    """Returns a sentence on models such as T5, which no family supports, else None."""
     kind = ", ".join(config.get("architectures") or [str(config.get("model_type"))])
     return (
         f"{folder / 'config.json'}: {kind} is an encoder-decoder, which zo does not train. Take a decoder (OPT, "
@@ -164,7 +165,7 @@ def encoder_decoder(config: dict[str, Any], folder: Path) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 (hex) over names and contents of the weights, the configuration and the tokenizer's files."""
+    """Returns the SHA-256 (hex) over names and contents of weights, configuration and tokenizer files."""
     total = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file() and FINGERPRINTED.fullmatch(p.name)):
         total.update(f"{path.name}\0{_file_digest(path)}\n".encode())
@@ -172,7 +173,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    """SHA-256 of a file. The hub's cache names large files by it, which saves reading them."""
+    """Returns the SHA-256 of a file; the hub's cache names large files by it, which saves reading them."""
     blob = path.resolve()
     if path.is_symlink() and blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name
@@ -181,17 +182,17 @@ def _file_digest(path: Path) -> str:
 
 
 def _local(path: str) -> Path:
-    """The file or folder of this machine that model.path would be."""
+    """Returns the file or folder of this machine that model.path would be."""
     return _package_folder(path) if path.startswith(PACKAGE) else Path(path).expanduser()
 
 
 def _gguf(path: str) -> Path | None:
-    """The GGUF file that model.path means, or None."""
+    """Returns the GGUF file that model.path means, or None."""
     return gguf_at(_local(path))
 
 
 def _package_folder(path: str) -> Path:
-    """The folder inside an installed package, found without importing the package."""
+    """Returns the folder inside an installed package, without importing the package."""
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""The numbers that papers print, as data: one YAML a paper, read by `published`.
+"""Reads the numbers that papers print: one YAML per paper, read by `published`.
 
 A file has tables. What all cells of a table share stands beside its rows, what the columns differ in is a list in
 `columns`, and a row has a value for each column (null: none is printed) and, where printed, a deviation. A row's
@@ -30,21 +30,21 @@ import yaml
 from zo.errors import ConfigError
 
 FOLDER = Path(__file__).parent
-POINTS = 2.0  # of a hundred: how near is reproduced where a paper gives no deviation
+POINTS = 2.0  # per cent: tolerance if a paper gives no deviation
 ANSWERED = (
     "copa",
     "record",
     "squad",
     "drop",
-)  # trained on the right answer's tokens, all others on the options
-STEPLESS = ("zeroshot", "icl", "linearprobe")  # to which the objective makes no difference
-SHOWN = 32  # demonstrations of in-context learning
-PER = "example"  # each test example has its own
+)  # trained on the right answer's tokens; all other tasks on the options
+STEPLESS = ("zeroshot", "icl", "linearprobe")  # the objective makes no difference to them
+DEMONSTRATIONS = 32  # demonstrations of in-context learning
+PER = "example"  # each test example has its own demonstrations
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number of a paper's table.
+    """A number in a paper's table.
 
     value, deviation: in per cent, as printed. k: examples a class, or None. objective: task.objective of the training,
     None where no step is taken. demonstrations: before each prompt. settings: keys of the configuration, and the values
@@ -66,53 +66,53 @@ class Published:
     settings: tuple[tuple[str, Any], ...] = ()
 
     def has_settings(self, config: Mapping[str, Any]) -> bool:
-        """Whether a configuration has the values of `settings`; True where there are none."""
+        """Returns True if a configuration has all values of `settings`."""
         return all(_frozen(_value_at(config, key)) == value for key, value in self.settings)
 
     @property
     def settings_text(self) -> str:
-        """The settings as a label has them: betas [0.7, 0.99]; empty where there are none."""
+        """Returns the settings as a label: "betas [0.7, 0.99]"; empty if there are none."""
         return ", ".join(f"{key.rpartition('.')[2]} {_text(value)}" for key, value in self.settings)
 
     def fits(self, task: Mapping[str, Any]) -> bool:
-        """Whether a configuration's section `task` has its objective, where it has one, and its demonstrations."""
-        objective, shown = task.get("objective", "options"), task.get("demonstrations", 0)
-        if shown and task.get("demonstrations_per", "run") != PER:
+        """Returns True if a configuration's section `task` has this number's objective and demonstrations."""
+        objective, demonstrations = task.get("objective", "options"), task.get("demonstrations", 0)
+        if demonstrations and task.get("demonstrations_per", "run") != PER:
             return False
-        return self.objective in (None, objective) and self.demonstrations == shown
+        return self.objective in (None, objective) and self.demonstrations == demonstrations
 
     @property
     def tolerance(self) -> float:
-        """Points within which the number counts as reproduced: two deviations, or POINTS without one."""
+        """Returns the points within which the number counts as reproduced: two deviations, or POINTS."""
         return 2 * self.deviation if self.deviation else POINTS
 
 
 def papers() -> tuple[str, ...]:
-    """Names of the papers of which there are numbers."""
+    """Returns the names of the papers with numbers."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 def published(paper: str | None = None) -> list[Published]:
-    """The numbers of a paper, or of all. Raises ConfigError for one of which there are none."""
+    """Returns the numbers of a paper, or of all. Raises ConfigError for an unknown paper."""
     if paper is not None and paper not in papers():
         raise ConfigError(
-            f"{paper}: there are no published numbers of that name. Papers: {', '.join(papers())}."
+            f"{paper}: no paper of this name has published numbers here. Papers: {', '.join(papers())}."
         )
-    return [number for name in papers() if paper in (None, name) for number in _read(name)]
+    return [number for name in papers() if paper in (None, name) for number in _read_paper(name)]
 
 
 @functools.cache
-def _read(paper: str) -> tuple[Published, ...]:
+def _read_paper(paper: str) -> tuple[Published, ...]:
     tables = yaml.safe_load((FOLDER / f"{paper}.yaml").read_text(encoding="utf-8"))["tables"]
     return tuple(number for table in tables for row in table["rows"] for number in _row(paper, table, row))
 
 
 def _row(paper: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[Published]:
-    """The cells of a row: what it says itself goes before what its table says."""
+    """Yields the cells of a row; a row's own keys take precedence over its table's."""
     shared = {"peft": "none", "k": None} | {
         key: table[key] for key in table if key not in ("columns", "rows")
     }
-    own = {key: row[key] for key in row if key not in ("values", "deviations", "average")}
+    row_keys = {key: row[key] for key in row if key not in ("values", "deviations", "average")}
     note = "; ".join(part["note"] for part in (table, row) if "note" in part)
     columns = [
         dict(zip(table["columns"], column, strict=True))
@@ -121,20 +121,20 @@ def _row(paper: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> Iterat
     deviations = row.get("deviations", [None] * len(columns))
     for column, value, deviation in zip(columns, row["values"], deviations, strict=True):
         if value is not None:
-            cell: dict[str, Any] = shared | column | own | {"paper": paper, "note": note}
+            cell: dict[str, Any] = shared | column | row_keys | {"paper": paper, "note": note}
             cell = _usual(cell["method"], cell["task"]) | cell
             settings = tuple((key, _frozen(cell.pop(key))) for key in list(cell) if "." in key)
             yield Published(**cell, value=float(value), deviation=deviation, settings=settings)
 
 
 def _usual(method: str, task: str) -> dict[str, Any]:
-    """What a table does not say, because all but a few have it."""
+    """Returns the keys that tables leave out, because nearly all methods agree on them."""
     objective = None if method in STEPLESS else "answer" if task in ANSWERED else "options"
-    return {"objective": objective, "demonstrations": SHOWN if method == "icl" else 0}
+    return {"objective": objective, "demonstrations": DEMONSTRATIONS if method == "icl" else 0}
 
 
 def _value_at(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key; None where a section is not there."""
+    """Returns the value of a dotted key; None if a section is missing."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -142,7 +142,7 @@ def _value_at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """Lists as tuples, so that a number can be a key of a dictionary."""
+    """Turns lists into tuples, so that a number can be a dictionary key."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
 
 

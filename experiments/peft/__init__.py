@@ -1,4 +1,4 @@
-"""Which parameters are trained: all of them, some of them, or adapters of the peft library."""
+"""Selects the parameters to train: all of them, some of them, or adapters of the peft library."""
 
 from experiments.peft.attach import attach
 

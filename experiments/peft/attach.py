@@ -1,4 +1,4 @@
-"""Mark what is trained of a loaded model; where the peft library has the mode, put its adapter on."""
+"""Marks the trained parameters of a loaded model, and attaches an adapter of the peft library if the mode has one."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from experiments.peft import adapters, parts, virtual
 
 
 def attach(loaded: Loaded, choice: peft_config.Mode | Mapping[str, Any], seed: int = 0) -> Loaded:
-    """The model with its trained parameters marked (requires_grad); new ones are drawn from `seed`.
+    """Returns the model with its trained parameters marked (requires_grad); new ones are drawn from `seed`.
 
     The global generator is left as it was. A new head of a classifier is trained in every mode.
-    Raises ConfigError for a mode that this model does not take.
+    Raises ConfigError if this model does not support the mode.
     """
     choice = peft_config.mode(choice)
     loaded.model.requires_grad_(isinstance(choice, peft_config.Full))
@@ -28,7 +28,7 @@ def attach(loaded: Loaded, choice: peft_config.Mode | Mapping[str, Any], seed: i
 
 @contextmanager
 def _own_generator(loaded: Loaded, seed: int) -> Iterator[None]:
-    """New weights come from `seed`, and the global generators are as before afterwards."""
+    """Seeds the global generators for new weights, and restores them afterwards."""
     devices = {p.device for p in loaded.model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Modes that train some of the model's own weights: biases, whole blocks, the head."""
+"""Trains some of the model's own weights: biases, whole blocks, the head."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,33 +14,35 @@ from zo.errors import ConfigError
 
 
 def bitfit(loaded: Loaded, choice: BitFit) -> Loaded:
-    """All biases, those of norms too."""
+    """Trains all biases, including those of norms."""
     biases = [p for name, p in loaded.model.named_parameters() if name.rsplit(".", 1)[-1] == "bias"]
-    if not [p for p in biases if all(p is not own for own in _new_head(loaded))]:
+    if not [p for p in biases if all(p is not new for new in _new_head(loaded))]:
         raise ConfigError(
-            f"peft=bitfit trains biases, and {loaded.name} has none (nor have Llama, Mistral, Qwen3 and Gemma). "
-            "Take peft=ia3, which has as few parameters, or peft=layers."
+            f"peft=bitfit trains biases, but {loaded.name} has none (nor do Llama, Mistral, Qwen3 and Gemma). "
+            "Use peft=ia3, which has as few parameters, or peft=layers."
         )
     return _train(loaded, biases)
 
 
 def layers(loaded: Loaded, choice: Layers) -> Loaded:
-    """Whole transformer blocks."""
+    """Trains whole transformer blocks."""
     blocks = _blocks(loaded)
     chosen = [p for number in choice.chosen(len(blocks)) for p in blocks[number].parameters()]
     return _train(loaded, chosen)
 
 
 def head(loaded: Loaded, choice: Head) -> Loaded:
-    """The module that makes logits of hidden states.
+    """Trains the module that computes logits from hidden states.
 
-    Where its matrix is the input embeddings (OPT, RoBERTa, BERT, GPT-2 and many others), it becomes a copy of its
-    own, so that the embeddings stay as they were; the saved model's configuration says so (tie_word_embeddings).
+    If its matrix is tied to the input embeddings (OPT, RoBERTa, BERT, GPT-2 and many others), it is copied first, so
+    that the embeddings stay unchanged; the saved model's configuration records this (tie_word_embeddings).
     """
     if loaded.family == "classifier":
         return _train(loaded, [])
     unread = untie(loaded.model)
-    return _train(loaded, [p for p in _head_parameters(loaded) if all(p is not other for other in unread)])
+    return _train(
+        loaded, [p for p in _head_parameters(loaded) if all(p is not parameter for parameter in unread)]
+    )
 
 
 def _train(loaded: Loaded, chosen: Iterable[nn.Parameter]) -> Loaded:
@@ -50,7 +52,7 @@ def _train(loaded: Loaded, chosen: Iterable[nn.Parameter]) -> Loaded:
 
 
 def _new_head(loaded: Loaded) -> list[nn.Parameter]:
-    """What every mode trains: a classifier's head."""
+    """Returns the parameters that every mode trains: a classifier's head."""
     return _head_parameters(loaded) if loaded.family == "classifier" else []
 
 
@@ -66,13 +68,13 @@ def _head_parameters(loaded: Loaded) -> list[nn.Parameter]:
 
 
 def _blocks(loaded: Loaded) -> nn.ModuleList:
-    """The list of the model's transformer blocks: the outermost of as many modules as the model has layers."""
+    """Returns the model's transformer blocks: the outermost module list with one entry per layer."""
     model: Any = loaded.model
     count = model.config.get_text_config().num_hidden_layers
-    found = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
-    blocks = next(found, None)
+    candidates = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
+    blocks = next(candidates, None)
     if blocks is None:
         raise ConfigError(
-            f"peft=layers trains whole blocks, and {loaded.name} has no list of its {count} blocks. Take peft=lora."
+            f"peft=layers trains whole blocks, but {loaded.name} has no list of its {count} blocks. Use peft=lora."
         )
     return blocks

@@ -1,11 +1,11 @@
-"""Virtual tokens before the text, through the peft library: as keys and values (prefix) or embeddings (prompt).
+"""Puts virtual tokens before the text, through the peft library: keys and values (prefix) or embeddings (prompt).
 
 A prefix is initialised as MeZO does: `tokens` random ids of the vocabulary are run through the model once, and
 every layer's keys and values of them are the prefix. In a causal model it then does exactly what these ids would
 do before the text. In an encoder it does not: there the ids would also see the text.
 
-A prompt makes the text's places later: logits are had `tokens` further on (experiments.models.head), and both take
-their `tokens` from the length a row may have.
+A prompt shifts the text: its logits come `tokens` positions later (experiments.models.head). Both modes reduce the
+length a row may have by `tokens`.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from zo.errors import ConfigError
 
 
 def prefix(loaded: Loaded, choice: Prefix) -> Loaded:
-    """Keys and values before every layer's own."""
+    """Trains keys and values before those of every layer."""
     from peft import PrefixTuningConfig  # late: it takes seconds to import
     from peft import initialize_kv_prefix_from_past_key_values as set_keys_and_values
 
@@ -43,20 +43,20 @@ def prefix(loaded: Loaded, choice: Prefix) -> Loaded:
 
 
 def prompt(loaded: Loaded, choice: Prompt) -> Loaded:
-    """Embeddings before the text's, at first those of random ids of the vocabulary."""
+    """Trains embeddings before the text's; they start as those of random ids of the vocabulary."""
     from peft import PromptTuningConfig
 
     target = _target(loaded, choice.tokens)
     if loaded.family == "classifier" and not isinstance(loaded.model, MeanPooled):
         raise ConfigError(
-            f"peft=prompt puts virtual tokens before the text, and the own head of {type(target).__name__} reads its "
-            "state at a place counted from the first or the last token. Take peft=prefix, or model.head=mean."
+            f"peft=prompt puts virtual tokens before the text, but the head of {type(target).__name__} reads its state "
+            "at a position counted from the first or the last token. Use peft=prefix, or model.head=mean."
         )
     config = PromptTuningConfig(
         task_type=_task_type(loaded),
         num_virtual_tokens=choice.tokens,
         prompt_tuning_init="SAMPLE_VOCAB" if choice.init == "vocabulary" else "RANDOM",
-        token_dim=_embeddings(target).shape[1],  # OPT-350m's is not the hidden size
+        token_dim=_embeddings(target).shape[1],  # OPT-350m's embedding is narrower than its hidden size
     )
     loaded = _shorter(wrapped(loaded, config, f"peft.tokens={choice.tokens}"), choice.tokens)
     finish(loaded.model)
@@ -64,9 +64,9 @@ def prompt(loaded: Loaded, choice: Prompt) -> Loaded:
 
 
 def finish(model: nn.Module) -> None:
-    """What peft leaves to do: virtual tokens get the model's dtype and, as a prompt, one look-up a row.
+    """Completes peft's set-up: virtual tokens get the model's dtype, and a prompt is looked up for each row.
 
-    peft looks a prompt up once and repeats it for all rows; rows of other probes need their own.
+    peft looks a prompt up once and repeats it for all rows; but rows of different probes need different ones.
     """
     adapter: Any = adapter_of(model)
     if adapter is None or not adapter.active_peft_config.is_prompt_learning:
@@ -78,9 +78,9 @@ def finish(model: nn.Module) -> None:
 
 @contextmanager
 def places_by_mask(model: nn.Module) -> Iterator[None]:
-    """Within it, a causal model with virtual tokens counts places over the attention mask, as without adapters.
+    """Makes a causal model with virtual tokens derive positions from the attention mask, as without adapters.
 
-    In rows padded on the left peft would count a prompt's padding in.
+    Otherwise peft would count the padding of a prompt that is padded on the left.
     """
     adapter: Any = adapter_of(model)
     if adapter is None or not adapter.active_peft_config.is_prompt_learning:
@@ -89,11 +89,11 @@ def places_by_mask(model: nn.Module) -> Iterator[None]:
 
     def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         mask = kwargs.get("attention_mask")
-        if mask is None:  # transformers leaves a mask of ones out, and then nothing is padded
+        if mask is None:  # transformers omits a mask of ones: nothing is padded
             return args, kwargs
-        given = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
+        inputs = kwargs["input_ids"] if kwargs.get("input_ids") is not None else kwargs["inputs_embeds"]
         places = (mask.long().cumsum(-1) - 1).clamp(min=0)
-        return args, kwargs | {"position_ids": places[:, -given.shape[1] :]}
+        return args, kwargs | {"position_ids": places[:, -inputs.shape[1] :]}
 
     handle = adapter.base_model.register_forward_pre_hook(count, with_kwargs=True)
     try:
@@ -103,7 +103,7 @@ def places_by_mask(model: nn.Module) -> Iterator[None]:
 
 
 def _prompt_of_each_row(adapter: Any, batch_size: int, *_: Any, **__: Any) -> Tensor:
-    """[batch_size, tokens, width]."""
+    """Returns the prompt embeddings of each row [batch_size, tokens, width]."""
     name = adapter.active_adapter
     encoder = adapter.prompt_encoder[name]
     ids = adapter.prompt_tokens[name].to(encoder.embedding.weight.device)
@@ -114,19 +114,19 @@ def _target(loaded: Loaded, tokens: int) -> PreTrainedModel:
     target: Any = loaded.model.encoder if isinstance(loaded.model, MeanPooled) else loaded.model
     if loaded.context <= tokens:
         raise ConfigError(
-            f"peft.tokens={tokens} leaves no room for the text: {loaded.name} has {loaded.context} places."
+            f"peft.tokens={tokens} leaves no room for the text: {loaded.name} has {loaded.context} positions."
         )
     return target
 
 
 def _embeddings(model: PreTrainedModel) -> Tensor:
-    """The input embeddings [vocabulary, width]."""
+    """Returns the input embeddings [vocabulary, width]."""
     table: Any = model.get_input_embeddings()
     return table.weight
 
 
 def _task_type(loaded: Loaded) -> Any:
-    """peft's class for sequence classification keeps token types, the one for features would drop them."""
+    """Returns peft's task type; the class for sequence classification keeps token types, unlike that for features."""
     from peft import TaskType
 
     return {
@@ -141,9 +141,9 @@ def _shorter(loaded: Loaded, tokens: int) -> Loaded:
 
 
 def _activations(model: PreTrainedModel, tokens: int) -> DynamicCache:
-    """Every layer's keys and values of random ids.
+    """Returns every layer's keys and values of random ids.
 
-    One thread, so that their bits, with which a journal begins, do not depend on how many there are.
+    They are computed on one thread, so that the bits a journal starts from do not depend on the number of threads.
     """
     ids = torch.randint(_embeddings(model).shape[0], (1, tokens)).to(model.device)
     cache, threads = DynamicCache(), torch.get_num_threads()

@@ -1,1 +1,1 @@
-"""Comparing runs: reading their folders, choosing settings on dev, statistics over seeds, tables, page."""
+"""Compares runs: reads their folders, chooses settings on dev, computes statistics, writes tables and the page."""

@@ -1,4 +1,4 @@
-"""What the figures and the page share: names of columns, and forward passes as they are drawn.
+"""Holds what the figures and the page share: names of columns, and forward passes as they are drawn.
 
 Along the axis of forward passes a backward pass counts as three (`zo.optimizers.firstorder.BACKWARD_COST`, as in the
 FZOO paper), so that a method of first order is as long there as it is dear: 150 steps of AdamW end at 600. The rows
@@ -27,52 +27,54 @@ Column = tuple[str, str, str]  # model, peft, task
 
 
 def column_of(value: Cell | Curve | Reach) -> Column:
-    """Where it belongs."""
+    """Returns the column that a cell, curve or reach belongs to."""
     return (value.model, value.peft, value.task)
 
 
 def column_label(column: Column) -> str:
-    """sst2 · opt-125m · lora; the peft is left out where all weights are trained."""
+    """Returns a column's name, such as "sst2 · opt-125m · lora"; the peft is omitted if all weights are trained."""
     model, peft, task = column
     return " · ".join([task, model, *([] if peft == "none" else [peft])])
 
 
 def dev_scores(cell: Cell) -> dict[str, float | None]:
-    """What its settings were judged by, by their keys: the mean best metric on dev over the seeds that all share.
+    """Returns the dev score of each setting of a cell, by setting key.
 
-    Over their own seeds where none is shared; None without dev.
+    A score is the mean best metric on dev over the seeds that all settings share.
+
+    Without a shared seed it is over each setting's own seeds; None without dev.
     """
     shared = shared_seeds(cell.settings)
     return {setting.key: dev_score(setting, shared or list(setting.devs)) for setting in cell.settings}
 
 
 def first_order(cell: Cell) -> bool:
-    """Whether its runs go backward."""
+    """Returns True if the cell's runs use backward passes."""
     return any(result.get("backward_passes") for result in results(cell))
 
 
 def metric_of(comparison: Comparison, column: Column) -> str:
-    """The metric of a column: accuracy, f1."""
+    """Returns the metric of a column, such as accuracy or f1."""
     names = {cell.metric for cell in comparison.cells if column_of(cell) == column and cell.metric}
     return " / ".join(sorted(names)) or "metric"
 
 
 def quantity_label(quantity: str, metric: str = "metric") -> str:
-    """A curve's quantity in words, for an axis."""
+    """Returns the axis label of a curve's quantity."""
     return QUANTITIES.get(quantity, quantity.replace("_", " ")).format(metric=metric)
 
 
 def baselines(comparison: Comparison, column: Column) -> dict[str, float]:
-    """The majority class's and the untrained model's metric, where the runs of a column know them."""
-    found: dict[str, float] = {}
+    """Returns the metric of the majority class and of the untrained model, if the runs of a column know them."""
+    values_by_name: dict[str, float] = {}
     cells = [cell for cell in comparison.cells if column_of(cell) == column]
     for name in ("majority", "before"):
         values = [result[name] for cell in cells for result in results(cell) if result.get(name) is not None]
         if values:
-            found[name] = fmean(values)
-    return found
+            values_by_name[name] = fmean(values)
+    return values_by_name
 
 
 def results(cell: Cell) -> list[Mapping[str, Any]]:
-    """Of the runs of its chosen setting that ended."""
+    """Returns the results of the chosen setting's runs that ended."""
     return [run.result for run in (cell.chosen.ended if cell.chosen else ()) if run.result]

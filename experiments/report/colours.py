@@ -1,4 +1,4 @@
-"""One colour, marker and dash for each method, in every figure and on the page, on white and on black.
+"""Gives each method one colour, marker and dash, in every figure and on the page, on white and on black.
 
 The colours were searched for, not picked: hues by family, then lightness and chroma such that any two of the ten
 methods most often compared (`MAIN`) stay apart by CIE 1976 ΔE ≥ 20 for usual eyes, without red cones and without
@@ -51,7 +51,7 @@ DASHES = {"solid": "", "dash": "7 3", "dot": "2 3", "dashdot": "8 3 2 3"}  # SVG
 
 @dataclass(frozen=True)
 class Style:
-    """How a method is drawn. light, dark: "#rrggbb" on white and on black."""
+    """A method's colour, marker and dash. light, dark: "#rrggbb" on white and on black."""
 
     light: str
     dark: str
@@ -63,15 +63,18 @@ STYLES = {name: Style(*rest) for name, *rest in (line.split() for line in _TABLE
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """Returns one for each name, no two alike: a method's own, then for its variants those that are left, in order."""
-    own = {name: STYLES[name] for name in names if name in STYLES}
-    free = iter(look for look in STYLES.values() if look not in own.values())
-    return {name: own.get(name) or next(free, None) or style(name) for name in names}
+    """Returns a style for each name, no two alike.
+
+    A method has its own; names of its variants get the remaining styles in order.
+    """
+    reserved = {name: STYLES[name] for name in names if name in STYLES}
+    free = iter(look for look in STYLES.values() if look not in reserved.values())
+    return {name: reserved.get(name) or next(free, None) or style(name) for name in names}
 
 
 def style(method: str) -> Style:
-    """Of a method; one that is none of zo's gets a style that depends on its name alone, shared with another."""
+    """Returns a method's style; an unknown method shares one, chosen by its name alone."""
     if method in STYLES:
         return STYLES[method]
-    others = [name for name in STYLES if name not in MAIN]
-    return STYLES[others[zlib.crc32(method.encode()) % len(others)]]
+    shareable = [name for name in STYLES if name not in MAIN]
+    return STYLES[shareable[zlib.crc32(method.encode()) % len(shareable)]]

@@ -1,4 +1,4 @@
-"""Runs that are one: seeds that changed nothing, and what the others changed.
+"""Finds runs that are one and the same: seeds that changed nothing, and what the other seeds changed.
 
 Two runs of a setting are one run if all that a seed changes is equal: the weights, the rows drawn and their order, and
 the answer to every test example. Their numbers are then one number, not two that happen to agree. Runs of an older
@@ -27,64 +27,71 @@ _OLDER = {"order": "order", "split": "train", "init": "start"}  # keys of `seeds
 
 
 def distinct(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """The first of every group of runs that are one, in their order; a run without a result is one of its own."""
-    kept: dict[tuple[Any, ...], Run] = {}
+    """Returns the first run of every group of identical ones, in their order.
+
+    A run without a result is a group of its own.
+    """
+    first_of: dict[tuple[Any, ...], Run] = {}
     for run in runs:
-        kept.setdefault(_identity(run), run)
-    return tuple(kept.values())
+        first_of.setdefault(_identity(run), run)
+    return tuple(first_of.values())
 
 
 def paired_seeds(ours: Sequence[Run], theirs: Sequence[Run]) -> list[int]:
-    """Seeds that two settings' runs both have; of pairs that are one, where both of its runs are, the first alone."""
-    others = {run.seed: run for run in theirs}
-    kept: dict[tuple[Any, ...], int] = {}
+    """Returns the seeds that two settings' runs have in common, without repeated pairs.
+
+    If both runs of a pair are identical to those of another, only the first pair counts.
+    """
+    counterparts = {run.seed: run for run in theirs}
+    seed_of: dict[tuple[Any, ...], int] = {}
     for run in sorted(ours, key=lambda run: run.seed):
-        if run.seed in others:
-            kept.setdefault((_identity(run), _identity(others[run.seed])), run.seed)
-    return list(kept.values())
+        if run.seed in counterparts:
+            seed_of.setdefault((_identity(run), _identity(counterparts[run.seed])), run.seed)
+    return list(seed_of.values())
 
 
 def varied(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The parts in which runs of one setting differ, in words: what a deviation over them is over."""
+    """Returns the parts in which runs of one setting differ, in words: what a deviation over them is over."""
     draws = [draw_of(run) for run in runs if run.ended]
     return tuple(words for part, words in PARTS.items() if len({str(draw.get(part)) for draw in draws}) > 1)
 
 
-def over_words(named: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """What deviations are over, of methods with the parts that varied in each: those of equal parts together, and
-    without the methods where all have the same; '' without any.
+def over_words(parts_by_method: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """Returns in words what deviations are over; '' if nothing varied.
+
+    Methods with equal parts stand together; their names are omitted if all methods have the same parts.
     """
-    found: dict[tuple[str, ...], set[str]] = {}
-    for method, parts in named:
-        found.setdefault(tuple(parts), set()).add(method)
+    methods_of: dict[tuple[str, ...], set[str]] = {}
+    for method, parts in parts_by_method:
+        methods_of.setdefault(tuple(parts), set()).add(method)
     sets = [
         (", ".join(parts) or "what is not known", ", ".join(sorted(names)))
-        for parts, names in sorted(found.items())
+        for parts, names in sorted(methods_of.items())
     ]
     return "; ".join(parts if len(sets) == 1 else f"{parts} ({names})" for parts, names in sets)
 
 
 def count_words(seeds: int, runs: int) -> str:
-    """3, or where seeds changed nothing: 3 seeds, 1 distinct run."""
+    """Returns "3", or "3 seeds, 1 distinct run" if seeds changed nothing."""
     if seeds == runs:
         return str(runs)
     return f"{seeds} seeds, {runs} distinct run{'s' if runs > 1 else ''}"
 
 
 def draw_of(run: Run) -> Mapping[str, Any]:
-    """What a run drew, part by part; of an older one the seeds of its parts stand for them."""
+    """Returns what a run drew, part by part; for an older run the seeds of the parts."""
     if run.result is None or "draw" in run.result:
         return (run.result or {}).get("draw", {})
     config, optimizer = run.config, run.config.get("optimizer", {})
     seeds, steps = config.get("seeds", {}), "_target_" in optimizer and trains(config)
     draw = {part: _seed(run, seeds, key) for key, part in _OLDER.items()}
     new = (config.get("peft") or {}).get("name", "none") != "none"
-    shown = bool((config.get("task") or {}).get("demonstrations"))
+    has_demonstrations = bool((config.get("task") or {}).get("demonstrations"))
     # A version without seeds.test drew test under seeds.split, or with task.k the same for all seeds.
     fixed = (config.get("task") or {}).get("k") is not None and "test" not in seeds
     draw |= {
         "test": None if fixed else _seed(run, seeds, "test" if "test" in seeds else "split"),
-        "demonstrations": draw["train"] if shown else None,
+        "demonstrations": draw["train"] if has_demonstrations else None,
         "dev": draw["train"] if steps else None,
         "start": draw["start"] if new else None,
     }
@@ -97,8 +104,8 @@ def draw_of(run: Run) -> Mapping[str, Any]:
 
 
 def _seed(run: Run, seeds: Mapping[str, Any], key: str) -> int:
-    given = seeds.get(key)
-    return run.seed if given is None else given
+    seed = seeds.get(key)
+    return run.seed if seed is None else seed
 
 
 def _identity(run: Run) -> tuple[Any, ...]:

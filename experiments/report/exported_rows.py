@@ -1,4 +1,4 @@
-"""A comparison as flat rows with numbers in full, for other programs: cells, settings, runs, differences, curves."""
+"""Exports a comparison as flat rows with numbers in full: cells, settings, runs, differences, curves."""
 
 import math
 from typing import Any
@@ -11,29 +11,29 @@ from experiments.report.statistics import spread
 Rows = list[dict[str, Any]]
 
 
-def records(made: Comparison) -> dict[str, Rows]:
-    """Rows of each kind, all with the same keys; metrics are fractions, published numbers per cent."""
+def records(comparison: Comparison) -> dict[str, Rows]:
+    """Returns rows of each kind, all with the same keys; metrics are fractions, published numbers per cent."""
     kinds = {
-        "cells": [_cell(made, cell) for cell in made.cells],
-        "settings": [_setting(cell, setting) for cell in made.cells for setting in cell.settings],
-        "runs": _runs(made),
-        "differences": _differences(made),
-        "passes": _passes(made),
-        "ratios": _ratios(made),
-        "curves": _curves(made),
-        "published": _published(made),
+        "cells": [_cell(comparison, cell) for cell in comparison.cells],
+        "settings": [_setting(cell, setting) for cell in comparison.cells for setting in cell.settings],
+        "runs": _runs(comparison),
+        "differences": _differences(comparison),
+        "passes": _passes(comparison),
+        "ratios": _ratios(comparison),
+        "curves": _curves(comparison),
+        "published": _published(comparison),
     }
     return {kind: rows for kind, rows in kinds.items() if rows}
 
 
-def _on(each: Any) -> dict[str, Any]:
-    return {"method": each.method, "model": each.model, "task": each.task, "peft": each.peft}
+def _place(value: Any) -> dict[str, Any]:
+    return {"method": value.method, "model": value.model, "task": value.task, "peft": value.peft}
 
 
-def _cell(made: Comparison, cell: Cell) -> dict[str, Any]:
-    over = spread(list(cell.chosen.counted.values())) if cell.chosen and cell.values else None
+def _cell(comparison: Comparison, cell: Cell) -> dict[str, Any]:
+    interval = spread(list(cell.chosen.counted.values())) if cell.chosen and cell.values else None
     row = {
-        **_on(cell),
+        **_place(cell),
         "metric": cell.metric,
         "setting": cell.chosen.label if cell.chosen else None,
         "settings_tried": cell.tries,
@@ -43,8 +43,8 @@ def _cell(made: Comparison, cell: Cell) -> dict[str, Any]:
         "before": cell.before,
         "mean": cell.mean,
         "deviation": cell.deviation,
-        "low": over and over.low,
-        "high": over and over.high,
+        "low": interval and interval.low,
+        "high": interval and interval.high,
         "n": cell.n,
         "seeds": len(cell.values),
         "varied": ", ".join(cell.varied),
@@ -57,23 +57,23 @@ def _cell(made: Comparison, cell: Cell) -> dict[str, Any]:
         "waiting": cell.waiting,
         "missing": cell.missing,
         "learned_nothing": len(cell.learned_nothing),
-        **{key: cell.variant.value(key) for key in made.by},
+        **{key: cell.variant.value(key) for key in comparison.by},
     }
-    if made.target is not None:
-        mine = [each for each in made.reaches if _on(each) == _on(cell)]
+    if comparison.target is not None:
+        reached = [reach for reach in comparison.reaches if _place(reach) == _place(cell)]
         row |= {
-            "target": made.target,
-            "target_of": made.target_by,
-            "forward_passes_to_target": mine[0].mean if mine else None,
-            "runs_that_reached_it": len(mine[0].reached) if mine else None,
-            "runs_that_never_did": mine[0].never if mine else None,
+            "target": comparison.target,
+            "target_of": comparison.target_by,
+            "forward_passes_to_target": reached[0].mean if reached else None,
+            "runs_that_reached_it": len(reached[0].reached) if reached else None,
+            "runs_that_never_did": reached[0].never if reached else None,
         }
     return row
 
 
 def _setting(cell: Cell, setting: Setting) -> dict[str, Any]:
     return {
-        **_on(setting),
+        **_place(setting),
         "key": setting.key,
         "setting": setting.label,
         "chosen": setting is cell.chosen,
@@ -87,13 +87,13 @@ def _setting(cell: Cell, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _runs(made: Comparison) -> Rows:
+def _runs(comparison: Comparison) -> Rows:
     names = ("before", "after", "best_dev", "steps", "selected_step", "forward_passes", "backward_passes",
              "eval_forward_passes", "seconds", "peak_memory_bytes", "trainable_parameters", "dropout", "model_sha256",
              "draw_sha256", "answers_sha256")  # fmt: skip
     return [
         {
-            **_on(run),
+            **_place(run),
             "seed": run.seed,
             "status": run.status,
             "setting": run.setting,
@@ -104,61 +104,61 @@ def _runs(made: Comparison) -> Rows:
             "dev_loss": run.dev_loss,
             "learned_nothing": run.learned_nothing,
         }
-        for run in made.runs
+        for run in comparison.runs
     ]
 
 
-def _differences(made: Comparison) -> Rows:
+def _differences(comparison: Comparison) -> Rows:
     return [
         {
-            "model": each.model,
-            "task": each.task,
-            "peft": each.peft,
-            "a": each.a,
-            "b": each.b,
-            "seeds": " ".join(map(str, each.seeds)),
-            "n": each.spread.n,
-            "mean": each.spread.mean,
-            "deviation": each.spread.deviation,
-            "low": each.spread.low,
-            "high": each.spread.high,
-            "p": each.p,
-            "p_holm": each.p_holm,
-            "examples": each.examples,
+            "model": difference.model,
+            "task": difference.task,
+            "peft": difference.peft,
+            "a": difference.a,
+            "b": difference.b,
+            "seeds": " ".join(map(str, difference.seeds)),
+            "n": difference.spread.n,
+            "mean": difference.spread.mean,
+            "deviation": difference.spread.deviation,
+            "low": difference.spread.low,
+            "high": difference.spread.high,
+            "p": difference.p,
+            "p_holm": difference.p_holm,
+            "examples": difference.examples,
         }
-        for each in made.differences
+        for difference in comparison.differences
     ]
 
 
-def _passes(made: Comparison) -> Rows:
-    """A row for each run that got to the target or never did: after `short_of` forward passes it was not there."""
+def _passes(comparison: Comparison) -> Rows:
+    """Returns a row for each run that evaluated on dev; at `short_of` forward passes it had not reached the target."""
     return [
         {
-            **_on(each),
-            "target": each.target,
-            "target_of": made.target_by,
+            **_place(reach),
+            "target": reach.target,
+            "target_of": comparison.target_by,
             "seed": seed,
-            "forward_passes": each.reached.get(seed),
+            "forward_passes": reach.reached.get(seed),
             "short_of": short,
-            "censored": seed not in each.reached,
+            "censored": seed not in reach.reached,
         }
-        for each in made.reaches
-        for seed, short in sorted(each.short.items())
+        for reach in comparison.reaches
+        for seed, short in sorted(reach.short.items())
     ]
 
 
-def _ratios(made: Comparison) -> Rows:
-    """Open ends are left empty; a mean over several columns has no model, task and peft."""
+def _ratios(comparison: Comparison) -> Rows:
+    """Returns a row for each ratio; open ends are empty, and a mean over columns has no model, task and peft."""
     names = ("ratio", "low", "high", "spacing_low", "spacing_high")
     return [
         {
-            **_on(each),
-            "reference": each.reference,
-            "columns": each.columns,
-            "seeds": " ".join(map(str, each.seeds)),
-            **{name: _closed(getattr(each, name)) for name in names},
+            **_place(ratio),
+            "reference": ratio.reference,
+            "columns": ratio.columns,
+            "seeds": " ".join(map(str, ratio.seeds)),
+            **{name: _closed(getattr(ratio, name)) for name in names},
         }
-        for each in made.ratios
+        for ratio in comparison.ratios
     ]
 
 
@@ -166,24 +166,24 @@ def _closed(value: float | None) -> float | None:
     return value if value and math.isfinite(value) else None
 
 
-def _curves(made: Comparison) -> Rows:
+def _curves(comparison: Comparison) -> Rows:
     names = ("forward_passes", "seconds", "mean", "low", "high", "n")
     return [
-        {**_on(curve), "quantity": curve.quantity, **dict(zip(names, point, strict=True))}
-        for curve in made.curves
+        {**_place(curve), "quantity": curve.quantity, **dict(zip(names, point, strict=True))}
+        for curve in comparison.curves
         for point in zip(*(getattr(curve, name) for name in names), strict=True)
     ]
 
 
-def _published(made: Comparison) -> Rows:
+def _published(comparison: Comparison) -> Rows:
     return [
         {
-            **vars(each.published),
-            "settings": each.published.settings_text,
-            "ours": each.ours,
-            "our_deviation": each.deviation,
-            "n": each.n,
-            "verdict": each.verdict,
+            **vars(pair.published),
+            "settings": pair.published.settings_text,
+            "ours": pair.ours,
+            "our_deviation": pair.deviation,
+            "n": pair.n,
+            "verdict": pair.verdict,
         }
-        for each in made.published
+        for pair in comparison.published
     ]

@@ -1,4 +1,4 @@
-"""The report's figures as PNG and PDF, for papers and slides: one file each, a panel for each model and task.
+"""Draws the report's figures as PNG and PDF for papers and slides: one file each, a panel per model and task.
 
 The same numbers give the same bytes: no time is written into a file, and no display is needed.
 """
@@ -36,7 +36,7 @@ Panel = Callable[[Any, Comparison, Column], bool]
 
 
 def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
-    """Writes every figure that there are numbers for; returns the files."""
+    """Writes every figure that has numbers; returns the files."""
     panels: dict[str, Panel] = {
         "curves": _curves,
         "dev-loss": _losses,
@@ -50,7 +50,7 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def _write(comparison: Comparison, path: Path, panel: Panel) -> list[Path]:
-    """A grid of panels, those without a number left out; no file where all are."""
+    """Draws a grid of panels without those that have no number; writes no file if all are empty."""
     import matplotlib as mpl  # late: of the extra `report`
     from matplotlib.figure import Figure
 
@@ -76,14 +76,14 @@ def _write(comparison: Comparison, path: Path, panel: Panel) -> list[Path]:
 
 
 def _legend(figure: Any, comparison: Comparison) -> None:
-    """One for all panels, below them."""
+    """Draws one legend for all panels, below them."""
     from matplotlib.lines import Line2D
 
-    drawn = [
+    methods = [
         m for m in comparison.methods if any(c.method == m and c.quantity == "dev" for c in comparison.curves)
     ]
     looks = styles(comparison.methods)
-    lines = [Line2D([], [], **_line(looks[method]), label=method) for method in drawn]
+    lines = [Line2D([], [], **_line(looks[method]), label=method) for method in methods]
     figure.legend(handles=lines, loc="outside lower center", ncols=min(6, len(lines)))
 
 
@@ -93,12 +93,12 @@ def _line(look: Style) -> dict[str, Any]:
 
 
 def _curves(axes: Any, comparison: Comparison, column: Column) -> bool:
-    """The metric on dev against forward passes, with the band over seeds."""
+    """Draws the metric on dev against forward passes, with the band over seeds."""
     return _over_training(axes, comparison, column, "dev", f"{metric_of(comparison, column)} on dev, %", 100)
 
 
 def _losses(axes: Any, comparison: Comparison, column: Column) -> bool:
-    """The loss on dev against forward passes, with the band over seeds."""
+    """Draws the loss on dev against forward passes, with the band over seeds."""
     return _over_training(axes, comparison, column, "dev loss", "loss on dev", 1)
 
 
@@ -121,7 +121,7 @@ def _over_training(
 
 
 def _by_method(axes: Any, comparison: Comparison, column: Column) -> bool:
-    """The test metric of each seed, the mean, and a deviation to each side."""
+    """Draws the test metric of each seed, the mean, and a deviation to each side."""
     cells = [c for c in _cells(comparison, column) if c.mean is not None]
     cells.sort(key=lambda cell: cell.mean or 0)
     if axes is None or not cells:
@@ -147,15 +147,15 @@ def _by_method(axes: Any, comparison: Comparison, column: Column) -> bool:
         )
     axes.set_yticks(range(len(cells)), [f"{cell.method} ({cell.n})" for cell in cells])
     axes.set_ylim(-0.6, len(cells) - 0.4)
-    over = over_words((cell.method, cell.varied) for cell in cells if cell.deviation is not None)
+    varied = over_words((cell.method, cell.varied) for cell in cells if cell.deviation is not None)
     label = f"{metric_of(comparison, column)} on test, %: seeds, mean ± deviation (n)"
-    axes.set_xlabel(f"{label}\n± over {over}" if over else label)
+    axes.set_xlabel(f"{label}\n± over {varied}" if varied else label)
     return True
 
 
 def _to_target(axes: Any, comparison: Comparison, column: Column) -> bool:
-    """Bars to the mean of the runs that got there; a hollow one to the budget's end where none did."""
-    reaches = [r for r in comparison.reaches if column_of(r) == column and r.of]
+    """Draws bars to the mean of the runs that got there; a hollow bar to the end of the budget if none did."""
+    reaches = [r for r in comparison.reaches if column_of(r) == column and r.run_count]
     if axes is None or not reaches:
         return bool(reaches)
     looks = styles(comparison.methods)
@@ -164,16 +164,18 @@ def _to_target(axes: Any, comparison: Comparison, column: Column) -> bool:
         colour, spent = looks[reach.method].light, (cell.forward_passes or 0) if cell else 0
         if reach.mean is None:
             axes.barh(y, spent, color="none", edgecolor=colour, linestyle="--", height=0.62)
-            said = f" never ({reach.of} of {reach.of})"
+            label = f" never ({reach.run_count} of {reach.run_count})"
         else:
             axes.barh(y, reach.mean, color=colour, height=0.62)
             axes.plot(list(reach.reached.values()), [y] * len(reach.reached), "|", color=INK)
-            said = f" {reach.mean:,.0f}" + (f", never: {reach.never} of {reach.of}" if reach.never else "")
-        axes.annotate(said, (spent if reach.mean is None else max(reach.reached.values()), y), va="center",
+            label = f" {reach.mean:,.0f}" + (
+                f", never: {reach.never} of {reach.run_count}" if reach.never else ""
+            )
+        axes.annotate(label, (spent if reach.mean is None else max(reach.reached.values()), y), va="center",
                       fontsize=8)  # fmt: skip
-    _named(axes, [reach.method for reach in reversed(reaches)])
-    what = f"{metric_of(comparison, column)} on dev is" if comparison.target_by == "metric" else "on dev"
-    axes.set_xlabel(f"forward passes until {what} {comparison.target_words}")
+    _label_methods(axes, [reach.method for reach in reversed(reaches)])
+    subject = f"{metric_of(comparison, column)} on dev is" if comparison.target_by == "metric" else "on dev"
+    axes.set_xlabel(f"forward passes until {subject} {comparison.target_words}")
     return True
 
 
@@ -190,7 +192,7 @@ def _step(axes: Any, comparison: Comparison, column: Column) -> bool:
 def _bars(
     axes: Any, comparison: Comparison, column: Column, label: str, height: Callable[[Cell], float]
 ) -> bool:
-    """A bar for each method that has the number, the number beside it."""
+    """Draws a bar with its number for each method that has one."""
     cells = [cell for cell in _cells(comparison, column) if height(cell)]
     if axes is None or not cells:
         return bool(cells)
@@ -198,17 +200,17 @@ def _bars(
     for y, cell in enumerate(reversed(cells)):
         axes.barh(y, height(cell), color=looks[cell.method].light, height=0.62)
         axes.annotate(f" {short(height(cell))}", (height(cell), y), va="center", fontsize=8)
-    _named(axes, [cell.method for cell in reversed(cells)])
+    _label_methods(axes, [cell.method for cell in reversed(cells)])
     axes.set_xlabel(label)
     return True
 
 
 def short(value: float) -> str:
-    """Three digits, thousands with commas."""
+    """Returns three digits, thousands with commas."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _named(axes: Any, methods: Sequence[str]) -> None:
+def _label_methods(axes: Any, methods: Sequence[str]) -> None:
     axes.set_yticks(range(len(methods)), methods)
     axes.margins(x=0.16)
     axes.set_xlim(left=0)

@@ -1,4 +1,4 @@
-"""--where task=sst2 --where method=fzoo,mezo --where optimizer.lr=1e-3: the runs a report is about.
+"""Selects the runs a report covers: --where task=sst2 --where method=fzoo,mezo --where optimizer.lr=1e-3.
 
 A key is a field of a run (`FIELDS`) or a dotted key of its configuration; several values are alternatives, several
 --where hold at once.
@@ -16,25 +16,27 @@ from zo.errors import ConfigError
 FIELDS = ("task", "method", "model", "peft", "seed", "status", "setting", "config_hash")
 
 
-def where(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
-    """The runs of which all conditions hold. Raises ConfigError for what names no key, or leaves no run."""
+def select_runs(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
+    """Returns the runs that meet all conditions. Raises ConfigError for an unknown key, or if no run is left."""
     flat = [_fields(run) for run in runs]
-    wanted = [_parsed(text, flat) for text in conditions]
-    kept = list(runs)
-    for text, (key, values) in zip(conditions, wanted, strict=True):
-        alone = [run for run, each in zip(runs, flat, strict=True) if _holds(each, key, values)]
-        if not alone:
-            raise ConfigError(f"--where {text}: no run has it. Of {len(runs)} runs, {_there(key, flat)}.")
-        kept = [run for run in kept if run in alone]
-    if not kept:
+    parsed = [_parsed(text, flat) for text in conditions]
+    selected = list(runs)
+    for text, (key, values) in zip(conditions, parsed, strict=True):
+        matching = [run for run, fields in zip(runs, flat, strict=True) if _holds(fields, key, values)]
+        if not matching:
+            raise ConfigError(
+                f"--where {text}: no run matches. Of {len(runs)} runs, {_values_words(key, flat)}."
+            )
+        selected = [run for run in selected if run in matching]
+    if not selected:
         raise ConfigError(
-            f"--where {' --where '.join(conditions)}: no run has all of it, though each some have."
+            f"--where {' --where '.join(conditions)}: no run meets all conditions, though some meet each."
         )
-    return kept
+    return selected
 
 
 def _fields(run: Run) -> dict[str, Any]:
-    """An argument that an older run does not have is at its constructor's default here too."""
+    """Returns a run's fields and dotted keys, with constructor defaults for arguments that older runs lack."""
     config = {**run.config, **filled(run.config)} if "optimizer" in run.config else run.config
     return flattened(config) | {name: getattr(run, name) for name in FIELDS}
 
@@ -42,29 +44,31 @@ def _fields(run: Run) -> dict[str, Any]:
 def _parsed(text: str, flat: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
     key, sign, values = text.partition("=")
     if not sign or not values:
-        raise ConfigError(f"--where {text}: it takes KEY=VALUE or KEY=VALUE,VALUE, such as task=sst2.")
-    known = list(dict.fromkeys([*FIELDS, *(name for each in flat for name in each)]))
+        raise ConfigError(f"--where {text}: write KEY=VALUE or KEY=VALUE,VALUE, such as task=sst2.")
+    known = list(dict.fromkeys([*FIELDS, *(name for fields in flat for name in fields)]))
     if key not in known:
         groups = sorted({name.partition(".")[0] for name in known if name.startswith(f"{key}.")})
-        more = (
-            f" It is a group: say {key}.KEY, as in {_first(known, key)}." if groups else key_meant(key, known)
+        hint = (
+            f" It is a group: name one of its keys, such as {_first_of_group(known, key)}."
+            if groups
+            else key_meant(key, known)
         )
         raise ConfigError(
-            f"--where {text}: no run has the key {key}.{more} Keys are {one_of(FIELDS)}, and those of config.yaml."
+            f"--where {text}: no run has the key {key}.{hint} Keys are {one_of(FIELDS)}, and those of config.yaml."
         )
     return key, values.split(",")
 
 
-def _first(known: Sequence[str], group: str) -> str:
+def _first_of_group(known: Sequence[str], group: str) -> str:
     return next(name for name in known if name.startswith(f"{group}."))
 
 
 def _holds(fields: dict[str, Any], key: str, values: Sequence[str]) -> bool:
-    return key in fields and any(_same(fields[key], text, key) for text in values)
+    return key in fields and any(_equals(fields[key], text, key) for text in values)
 
 
-def _same(value: Any, text: str, key: str) -> bool:
-    """1e-3 is 0.001, null is nothing, and a hash may be cut."""
+def _equals(value: Any, text: str, key: str) -> bool:
+    """Returns True if a value is the one in the text: 1e-3 is 0.001, null is None, and a hash may be cut."""
     if value is None or isinstance(value, bool):
         return text == {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
@@ -75,9 +79,9 @@ def _same(value: Any, text: str, key: str) -> bool:
     return str(value) == text or (key == "config_hash" and len(text) >= 4 and value.startswith(text))
 
 
-def _there(key: str, flat: Sequence[dict[str, Any]]) -> str:
-    """task is sst2 (31) or rte (3)."""
-    counts = Counter("null" if each[key] is None else str(each[key]) for each in flat if key in each)
-    shown = [f"{value} ({count})" for value, count in counts.most_common(12)]
-    more = f", and {len(counts) - len(shown)} more values" if len(counts) > len(shown) else ""
-    return f"{key} is {' or '.join(shown)}{more}"
+def _values_words(key: str, flat: Sequence[dict[str, Any]]) -> str:
+    """Returns the values of a key and their counts in words, such as "task is sst2 (31) or rte (3)"."""
+    counts = Counter("null" if fields[key] is None else str(fields[key]) for fields in flat if key in fields)
+    values = [f"{value} ({count})" for value, count in counts.most_common(12)]
+    rest = f", and {len(counts) - len(values)} more values" if len(counts) > len(values) else ""
+    return f"{key} is {' or '.join(values)}{rest}"

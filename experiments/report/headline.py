@@ -1,4 +1,4 @@
-"""Names the methods with the highest mean on test: one, or several that print alike, which are tied."""
+"""Names the method with the highest mean on test, or the several that are tied because they print alike."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,42 +14,42 @@ from experiments.report.tables.table import percent, spread
 class Leader:
     """The methods with the highest mean, as it is printed, in the most columns.
 
-    leads: in how many columns each of them is highest, alone or tied. columns, of: how many columns and methods have a
-    result. cell: of the first of them where there is one column alone. unlearned: whether all runs behind the means of
-    these methods have learned nothing.
+    leads: number of columns in which each of them is highest, alone or tied. columns, method_count: numbers of columns
+    and methods with a result. cell: of the first method, meaningful if there is only one column. unlearned: True if all
+    runs behind these methods' means learned nothing.
     """
 
     methods: tuple[str, ...]
     leads: int
     columns: int
-    of: int
+    method_count: int
     cell: Cell
     unlearned: bool
 
     @property
     def names(self) -> str:
-        """fzoo; fzoo and mezo; fzoo, lozo and mezo."""
-        *most, last = self.methods
-        return f"{', '.join(most)} and {last}" if most else last
+        """Returns the methods as a list in words: "fzoo, lozo and mezo"."""
+        *first_names, last_name = self.methods
+        return f"{', '.join(first_names)} and {last_name}" if first_names else last_name
 
 
 def leader(cells: Sequence[Cell]) -> Leader | None:
     """Returns the leader among the cells with a result; None without one."""
     ended = [cell for cell in cells if cell.mean is not None]
     columns = sorted({column_of(cell) for cell in ended})
-    first: list[Cell] = []
+    highest_cells: list[Cell] = []
     for column in columns:
-        own = [cell for cell in ended if column_of(cell) == column]
-        highest = percent(max(cell.mean or 0.0 for cell in own))
-        first += [cell for cell in own if percent(cell.mean) == highest]
-    if not first:
+        cells_of_column = [cell for cell in ended if column_of(cell) == column]
+        highest = percent(max(cell.mean or 0.0 for cell in cells_of_column))
+        highest_cells += [cell for cell in cells_of_column if percent(cell.mean) == highest]
+    if not highest_cells:
         return None
-    leads = Counter(cell.method for cell in first)
-    most = max(leads.values())
-    methods = tuple(sorted(method for method, count in leads.items() if count == most))
-    behind = [cell for cell in first if cell.method in methods]
+    leads = Counter(cell.method for cell in highest_cells)
+    most_leads = max(leads.values())
+    methods = tuple(sorted(method for method, count in leads.items() if count == most_leads))
+    behind = [cell for cell in highest_cells if cell.method in methods]
     return Leader(
-        methods, most, len(columns), len({cell.method for cell in ended}), behind[0],
+        methods, most_leads, len(columns), len({cell.method for cell in ended}), behind[0],
         all(len(cell.learned_nothing) == cell.n for cell in behind),
     )  # fmt: skip
 
@@ -61,21 +61,22 @@ def headlines(comparison: Comparison) -> list[str]:
         "First order": [cell for cell in comparison.cells if first_order(cell)],
     }
     leaders = {kind: leader(cells) for kind, cells in kinds.items()}
-    return [f"{kind}: {sentence(found)}" for kind, found in leaders.items() if found is not None]
+    return [f"{kind}: {sentence(best)}" for kind, best in leaders.items() if best is not None]
 
 
-def sentence(found: Leader) -> str:
-    """fzoo and mezo, 46.0 % each, are tied for the highest mean of 2 on sst2 · opt-125m."""
-    several = len(found.methods) > 1
-    if found.columns == 1:
-        of = f" of {found.of}" if found.of > 1 else ""
-        where = column_label(column_of(found.cell))
-        if several:
-            text = f"{found.names}, {percent(found.cell.mean)} % each, are tied for the highest mean{of} on {where}"
+def sentence(leader: Leader) -> str:
+    """Returns the headline: "fzoo and mezo, 46.0 % each, are tied for the highest mean of 2 on sst2 · opt-125m"."""
+    tied = len(leader.methods) > 1
+    if leader.columns == 1:
+        among = f" of {leader.method_count}" if leader.method_count > 1 else ""
+        place = column_label(column_of(leader.cell))
+        if tied:
+            mean = percent(leader.cell.mean)
+            text = f"{leader.names}, {mean} % each, are tied for the highest mean{among} on {place}"
         else:
-            mean = spread(found.cell.mean, found.cell.deviation)
-            text = f"{found.names} has the highest mean{of} on {where}, {mean} % ({found.cell.n})"
+            mean = spread(leader.cell.mean, leader.cell.deviation)
+            text = f"{leader.names} has the highest mean{among} on {place}, {mean} % ({leader.cell.n})"
     else:
-        verb = "are tied, each with" if several else "has"
-        text = f"{found.names} {verb} the highest mean in {found.leads} of {found.columns} columns"
-    return text + ("; it is of runs that learned nothing." if found.unlearned else ".")
+        verb = "are tied, each with" if tied else "has"
+        text = f"{leader.names} {verb} the highest mean in {leader.leads} of {leader.columns} columns"
+    return text + ("; it is of runs that learned nothing." if leader.unlearned else ".")

@@ -26,7 +26,7 @@ _CLOSE = 1e-6  # a metric is the mean of its answers if it is as near as its fil
 
 @dataclass(frozen=True)
 class Parts:
-    """The variances of a mean difference: of the seeds with S − 1 degrees of freedom, of the examples with n − 1."""
+    """The variances of a mean difference: of the seeds (S − 1 degrees of freedom) and the examples (n − 1)."""
 
     seeds: float
     examples: float
@@ -35,12 +35,12 @@ class Parts:
 
     @property
     def total(self) -> float:
-        """Variance of the mean."""
+        """Returns the variance of the mean."""
         return self.seeds + self.examples
 
     @property
     def varies(self) -> bool:
-        """Whether anything but rounding does."""
+        """Returns True if the variance is more than rounding."""
         return self.total > _NOTHING
 
     def half_width(self, alpha: float) -> float:
@@ -54,26 +54,26 @@ class Parts:
 
 
 def crossed(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Parts:
-    """Returns the parts from the answers of two methods: a row for each seed, a column for each test example."""
-    rows = [[x - y for x, y in zip(one, other, strict=True)] for one, other in zip(a, b, strict=True)]
+    """Computes the parts from the answers of two methods: a row for each seed, a column for each test example."""
+    rows = [[x - y for x, y in zip(first, second, strict=True)] for first, second in zip(a, b, strict=True)]
     of_seeds = [fmean(row) for row in rows]
     of_examples = [fmean(column) for column in zip(*rows, strict=True)]
     count, n = len(of_seeds), len(of_examples)
     if n < 2:
         return Parts(variance(of_seeds) / count, 0.0, count, n)
     mean = fmean(of_seeds)
-    left = math.fsum(
+    residual_sum = math.fsum(
         (d - row_mean - column_mean + mean) ** 2
         for row, row_mean in zip(rows, of_seeds, strict=True)
         for d, column_mean in zip(row, of_examples, strict=True)
     )
-    residual = left / ((count - 1) * (n - 1))
+    residual = residual_sum / ((count - 1) * (n - 1))
     examples = max(variance(of_examples) - residual / count, 0.0) / n
     return Parts(variance(of_seeds) / count, examples, count, n)
 
 
 def bounded(a: Sequence[float], b: Sequence[float], n: int) -> Parts:
-    """Returns the parts from the metrics by seed alone: the examples' at most p (1 − p) / n of each method.
+    """Bounds the parts from the metrics by seed alone: the examples' part is at most p (1 − p) / n per method.
 
     It is the variance of n right or wrong answers and the largest that scores between 0 and 1 can have. That both
     methods answer the same examples, which makes it smaller, is left out.
@@ -85,7 +85,7 @@ def bounded(a: Sequence[float], b: Sequence[float], n: int) -> Parts:
 
 
 def p_value(mean: float, parts: Parts) -> float | None:
-    """Returns the α at which the interval's nearer end is zero; None where nothing varies."""
+    """Returns the α at which the interval's nearer end is zero; None if nothing varies."""
     if not parts.varies:
         return None
     return _inverted(parts.half_width, abs(mean))
@@ -102,7 +102,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def is_mean_of(value: float, answers: Sequence[float] | None) -> bool:
-    """Whether a metric is the mean of its answers, as accuracy is and a macro F1 is not."""
+    """Returns True if a metric is the mean of its answers, as accuracy is and a macro F1 is not."""
     return bool(answers) and abs(fmean(answers or ()) - value) < _CLOSE
 
 

@@ -1,4 +1,4 @@
-"""The report as one HTML file that opens anywhere: no network, no server, no account.
+"""Writes the report as one HTML file that opens anywhere: no network, no server, no account.
 
 The tables stand in the file as text, so that they can be read, printed and searched without a script. The charts are
 drawn by web/charts.js from numbers that lie in the file as JSON, and web/page.js filters, sorts and switches. Whatever
@@ -51,17 +51,17 @@ def write_page(comparison: Comparison, path: Path) -> Path:
 
 
 def page(comparison: Comparison) -> str:
-    """The page's text."""
+    """Renders the page and returns its text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # late: of the extra `report`
 
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(WEB),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "percent": percent,
         "number": number,
         "label": column_label,
@@ -71,11 +71,11 @@ def page(comparison: Comparison) -> str:
     }
     colours = styles(names(comparison))
     scripts = [(WEB / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js")]
-    return made.get_template("page.html").render(
+    return environment.get_template("page.html").render(
         c=comparison,
         passes=(table := passes(comparison)),
         passes_rows=list(
-            zip_longest(table.rows, [column_of(each) for each in comparison.reaches if each.of])
+            zip_longest(table.rows, [column_of(reach) for reach in comparison.reaches if reach.run_count])
         ),
         columns=[_ColumnView.of(comparison, column) for column in comparison.columns],
         summary=summary(comparison),
@@ -86,8 +86,8 @@ def page(comparison: Comparison) -> str:
             for setting in cell.settings
             for run in setting.runs
         },
-        published=sorted(comparison.published, key=lambda beside: WORDS.index(beside.verdict)),
-        verdicts=Counter(beside.verdict for beside in comparison.published),
+        published=sorted(comparison.published, key=lambda pair: WORDS.index(pair.verdict)),
+        verdicts=Counter(pair.verdict for pair in comparison.published),
         scores_of=dev_scores,
         ranked=ranked(comparison),
         colours=colours,
@@ -101,7 +101,7 @@ def page(comparison: Comparison) -> str:
 
 
 def ranked(comparison: Comparison) -> list[str]:
-    """The methods in the order of the rows: by mean where there is one column, else by name."""
+    """Returns the methods in row order: by mean if there is one column, else by name."""
     if len(comparison.columns) != 1:
         return list(comparison.methods)
     means = {cell.method: -1.0 if cell.mean is None else cell.mean for cell in comparison.cells}
@@ -110,7 +110,7 @@ def ranked(comparison: Comparison) -> list[str]:
 
 @dataclass(frozen=True)
 class _ColumnView:
-    """A column of the table of methods. best: the highest mean in it, as it is printed."""
+    """A column of the table of methods. best: its highest mean, as printed."""
 
     key: Column
     index: int
@@ -124,7 +124,7 @@ class _ColumnView:
 
 
 def payload(comparison: Comparison) -> dict[str, Any]:
-    """What the charts are drawn from; columns by their number, metrics in per cent, three to five digits."""
+    """Returns the data of the charts; columns by number, metrics in per cent, three to five digits."""
     index = {column: i for i, column in enumerate(comparison.columns)}
     looks = styles(names(comparison))
     return {
@@ -148,15 +148,15 @@ def payload(comparison: Comparison) -> dict[str, Any]:
         "target": None if comparison.target is None else comparison.target_words,
         "reaches": [
             {"method": reach.method, "column": index[column_of(reach)], "reached": list(reach.reached.values()),
-             "of": reach.of} for reach in comparison.reaches if reach.of
+             "of": reach.run_count} for reach in comparison.reaches if reach.run_count
         ],
     }  # fmt: skip
 
 
 def names(comparison: Comparison) -> list[str]:
-    """Every method that the page names: those of the tables in their order, then those of runs and papers alone."""
+    """Returns every method the page names: those of the tables in order, then those only in runs and papers."""
     others = {run.method for run in comparison.runs} | {
-        each.published.method for each in comparison.published
+        pair.published.method for pair in comparison.published
     }
     first = comparison.methods
     return [*first, *sorted(others - set(first))] if comparison.by else sorted({*first, *others})
@@ -191,13 +191,13 @@ def _curve(curve: Curve, index: Mapping[Column, int]) -> dict[str, Any]:
 
 
 def embedded(value: Any) -> str:
-    """JSON that can stand in a script element: no letter of it opens or ends an element."""
+    """Returns JSON that can stand in a script element: no character of it opens or ends an element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def summary(comparison: Comparison) -> dict[str, Any]:
-    """The numbers on top: who leads with forward passes only and who of first order, and what it all cost."""
+    """Returns the numbers on top: the leaders with forward passes only and of first order, and the total cost."""
     results = [run.result for run in comparison.runs if run.result]
     return {
         "forward_only": leader([cell for cell in comparison.cells if not first_order(cell)]),
@@ -210,21 +210,21 @@ def summary(comparison: Comparison) -> dict[str, Any]:
 
 
 def status_counts(runs: Sequence[Run]) -> dict[str, int]:
-    """How many runs have each status, in the order of `STATUSES`; what is none of them comes last."""
+    """Counts the runs by status, in the order of `STATUSES`; other statuses come last."""
     counts = Counter(run.status for run in runs)
     known = [status for status in STATUSES if counts[status]]
     return {status: counts[status] for status in [*known, *sorted(counts.keys() - set(STATUSES))]}
 
 
 def number(value: float | None) -> str:
-    """Three digits, thousands with commas; a dash for none."""
+    """Formats three digits, thousands with commas; a dash for None."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def mebi(value: int | None) -> str:
-    """Bytes as MiB."""
+    """Formats bytes as MiB."""
     return number(None if value is None else value / 2**20)
 
 

@@ -1,4 +1,4 @@
-"""A paper's table laid beside one's own: reproduced, not reproduced, not run.
+"""Pairs a paper's numbers with those of these runs: reproduced, not reproduced, not run.
 
 Reproduced is a mean within two published deviations of the published one; within two points where the paper gives
 no deviation, or one of zero.
@@ -19,10 +19,10 @@ WORDS = ("reproduced", "not reproduced", "not run")
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A published number and ours, in per cent, and the verdict: one of `WORDS`. ours: None where it was not run.
+class PublishedPair:
+    """A published number and ours, in per cent, and the verdict: one of `WORDS`.
 
-    varied: what our deviation is over.
+    ours: None if it was not run. varied: what our deviation is over.
     """
 
     published: Published
@@ -33,30 +33,35 @@ class Beside:
     varied: tuple[str, ...] = ()
 
 
-def compare(cells: Sequence[Cell], published: Sequence[Published]) -> tuple[Beside, ...]:
-    """Each published number beside the cell of the same model, task, method and peft, with the same k, objective and
-    demonstrations; where a number is of certain hyper-parameters, beside the cell's setting that has them.
+def compare(cells: Sequence[Cell], published: Sequence[Published]) -> tuple[PublishedPair, ...]:
+    """Pairs each published number with the cell of the same model, task, method and peft.
+
+    The cell must also have the same k, objective and demonstrations. A number of certain hyper-parameters is paired
+    with the cell's setting that has them.
     """
-    return tuple(_beside(each, _match(cells, each)) for each in published)
+    return tuple(_pair(number, _match(cells, number)) for number in published)
 
 
 def _match(cells: Sequence[Cell], number: Published) -> Setting | None:
-    """Of several cells (a model in two precisions, say) the one with the most seeds, then the first."""
+    """Returns the matching setting with the most seeds, then the first, or None.
+
+    Several cells can match, such as a model in two precisions.
+    """
     chosen = [setting for cell in cells if (setting := _setting(cell, number)) is not None]
-    fit = [each for each in chosen if each.values and _about(each.runs[0], number)]
-    return max(fit, key=lambda each: len(each.values), default=None)
+    matching = [setting for setting in chosen if setting.values and _about(setting.runs[0], number)]
+    return max(matching, key=lambda setting: len(setting.values), default=None)
 
 
 def _setting(cell: Cell, number: Published) -> Setting | None:
-    """The one that the cell shows, or of those with the number's hyper-parameters the best on dev."""
+    """Returns the setting a cell shows, or the best on dev among those with the number's hyper-parameters."""
     if not number.settings:
         return cell.chosen
-    having = [each for each in cell.settings if number.has_settings(_with_defaults(each.runs[0].config))]
-    return choose(having)[0]
+    candidates = [s for s in cell.settings if number.has_settings(_with_defaults(s.runs[0].config))]
+    return choose(candidates)[0]
 
 
 def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A run of a sweep that did not start has no configuration."""
+    """Fills in defaults; a run of a sweep that did not start has no configuration."""
     return filled(config) if config else config
 
 
@@ -72,11 +77,11 @@ def _about(run: Run, number: Published) -> bool:
     return same and k and number.fits(task)
 
 
-def _beside(number: Published, setting: Setting | None) -> Beside:
+def _pair(number: Published, setting: Setting | None) -> PublishedPair:
     if setting is None or setting.mean is None:
-        return Beside(number, None, None, 0, "not run")
+        return PublishedPair(number, None, None, 0, "not run")
     ours = 100 * setting.mean
     near = abs(ours - number.value) <= number.tolerance + 1e-9  # 84.0 is within 2.0 of 82.0
     deviation = None if setting.deviation is None else 100 * setting.deviation
     verdict = "reproduced" if near else "not reproduced"
-    return Beside(number, ours, deviation, len(setting.counted), verdict, tuple(varied(setting.ended)))
+    return PublishedPair(number, ours, deviation, len(setting.counted), verdict, tuple(varied(setting.ended)))

@@ -1,4 +1,4 @@
-"""Tables for the terminal, Markdown, LaTeX (booktabs) and CSV."""
+"""Renders tables for the terminal, Markdown, LaTeX (booktabs) and CSV."""
 
 import csv
 import io
@@ -21,19 +21,19 @@ _LATEX = {
 
 
 def terminal(table: Table) -> Group:
-    """For rich's console: title, rows, notes."""
-    made = rich.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    """Returns a table for a rich console: title, rows, notes."""
+    grid = rich.Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(table.head):
-        made.add_column(name, overflow="fold", justify="left" if i < table.left else "right")
+        grid.add_column(name, overflow="fold", justify="left" if i < table.left else "right")
     for row in table.rows:
-        made.add_row(*(Text(entry.text, style="bold" if entry.bold else "") for entry in row))
+        grid.add_row(*(Text(entry.text, style="bold" if entry.bold else "") for entry in row))
     return Group(
-        Text(f"\n{table.title}", style="bold"), made, *(Text(note, style="dim") for note in table.notes)
+        Text(f"\n{table.title}", style="bold"), grid, *(Text(note, style="dim") for note in table.notes)
     )
 
 
 def markdown(table: Table) -> str:
-    """A pipe table with its title and notes."""
+    """Returns a pipe table with its title and notes."""
     rule = ["---" if i < table.left else "---:" for i in range(len(table.head))]
     rows = [[_in_markdown(entry) for entry in row] for row in table.rows]
     lines = ["| " + " | ".join(line) + " |" for line in [[_escaped(h) for h in table.head], rule, *rows]]
@@ -41,7 +41,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A table environment; it needs \\usepackage{booktabs}."""
+    """Returns a table environment; it needs \\usepackage{booktabs}."""
     columns = "".join("l" if i < table.left else "r" for i in range(len(table.head)))
     rows = [" & ".join(_in_latex(entry) for entry in row) + r" \\" for row in table.rows]
     lines = [
@@ -62,7 +62,7 @@ def latex(table: Table) -> str:
 
 
 def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
-    """CSV of rows with the same keys; numbers in full, nothing for None."""
+    """Returns rows with the same keys as CSV; numbers in full, nothing for None."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -71,7 +71,7 @@ def comma_separated(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def in_latex(text: str) -> str:
-    """With what LaTeX takes for commands written as letters."""
+    """Escapes the characters that LaTeX would read as commands."""
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 

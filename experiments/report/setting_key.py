@@ -1,4 +1,4 @@
-"""What runs of one setting have in common: their configuration, seed and version apart.
+"""Computes the key that runs of one setting share: their configuration without seed and version.
 
 The key is not the run's config_hash. In older versions the hash covered the examples drawn, which differ from seed to
 seed; and an argument that a later version of zo adds changes the hash, though its default leaves the method what it
@@ -15,42 +15,42 @@ from typing import Any
 from experiments.config.run_id import LOCAL, current_target, decisive
 from experiments.config.signatures import REQUIRED, Unreadable, arguments
 
-# Keys that make another problem of a task or a model, to be answered in a column of its own; all others are tried.
+# Keys that make a task or model another problem, with a column of its own; all other keys are hyper-parameters.
 PROBLEM = {
     "task": ("k", "train", "test", "data_dir", "source", "labels", "objective", "metric"),
     "model": ("path", "revision", "dtype", "quantization"),
     "seeds": ("split", "test"),
 }
-PLACES = {"device", "device_map", "resources", "name"}  # keys of LOCAL that stand for no content
+PLACES = {"device", "device_map", "resources", "name"}  # keys of LOCAL that do not change the result
 
 
 def setting_key(config: Mapping[str, Any]) -> str:
-    """Eight letters. A configuration's own places of model and data count: they stand for the contents."""
-    made = filled(config)
-    return hashlib.sha256(json.dumps(_without_nulls(made), sort_keys=True, default=str).encode()).hexdigest()[
-        :8
-    ]
+    """Returns an 8-hex-digit key. Model and data paths are included as stand-ins for their contents."""
+    config_parts = filled(config)
+    return hashlib.sha256(
+        json.dumps(_without_nulls(config_parts), sort_keys=True, default=str).encode()
+    ).hexdigest()[:8]
 
 
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the result, with every argument that its constructor has."""
-    kept = decisive({"ranks": {"share": "probes"}, **config}, 1)  # a run of an older version has no ranks
+    """Returns the parts of a configuration that decide the result, with constructor defaults filled in."""
+    parts = decisive({"ranks": {"share": "probes"}, **config}, 1)  # older versions wrote no `ranks`
     for group, keys in LOCAL.items():
         section = config.get(group)
         if isinstance(section, Mapping):
-            kept[group] = {**kept[group], **{key: section[key] for key in keys - PLACES if key in section}}
-    if "optimizer" in config:  # keys that runs of older versions lack, at what those did
-        kept["select_by"] = config.get("select_by", "metric")
-        kept["stop"] = {"by": "metric", **(config.get("stop") or {})}
-    for group, value in kept.items():
+            parts[group] = {**parts[group], **{key: section[key] for key in keys - PLACES if key in section}}
+    if "optimizer" in config:  # keys that older versions lack, at their behaviour then
+        parts["select_by"] = config.get("select_by", "metric")
+        parts["stop"] = {"by": "metric", **(config.get("stop") or {})}
+    for group, value in parts.items():
         if isinstance(value, Mapping) and "_target_" in value:
             target = current_target(value["_target_"])
-            kept[group] = {**_defaults(target), **value, "_target_": target}
-    return kept
+            parts[group] = {**_defaults(target), **value, "_target_": target}
+    return parts
 
 
 def problem(config: Mapping[str, Any], *groups: str) -> dict[str, Any]:
-    """Dotted keys and values that say what problem a run is about."""
+    """Returns the dotted keys and values that define which problem a run solves."""
     parts = {
         group: {key: value for key, value in (config.get(group) or {}).items() if key in PROBLEM[group]}
         for group in groups
@@ -59,17 +59,17 @@ def problem(config: Mapping[str, Any], *groups: str) -> dict[str, Any]:
 
 
 def differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys with several values; a key that some do not have is no difference."""
-    names = sorted({name for each in flat for name in each})
-    return [name for name in names if len({str(each[name]) for each in flat if name in each}) > 1]
+    """Returns the keys with several values; a key that some configurations lack is no difference."""
+    names = sorted({name for config in flat for name in config})
+    return [name for name in names if len({str(config[name]) for config in flat if name in config}) > 1]
 
 
 def words(name: str, value: Any) -> str:
-    """A key and its value as a label says them: lr 0.003, or of a `_target_` its name alone, constant."""
+    """Returns a key and its value as a label shows them: "lr 0.003"; of a `_target_` only the name, "constant"."""
     leaf = name.rpartition(".")[2]
     if (
         name == "optimizer._target_"
-    ):  # of one method, so what differs is whose it is: zo's or one of one's own
+    ):  # both belong to one method, so they differ in origin: zo's or the user's own
         return str(value)
     if leaf == "_target_":
         return str(value).rpartition(".")[2].lower()
@@ -77,7 +77,7 @@ def words(name: str, value: Any) -> str:
 
 
 def flattened(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Dotted keys and their values."""
+    """Returns dotted keys and their values."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{above}{key}"
@@ -93,8 +93,8 @@ def _without_nulls(value: Any) -> Any:
 
 @functools.cache
 def _defaults(target: str) -> dict[str, Any]:
-    """A constructor's arguments that have a default; none for what this version does not have."""
+    """Returns a constructor's arguments that have a default; none if this version lacks the constructor."""
     try:
-        return {each.name: each.default for each in arguments(target) if each.default is not REQUIRED}
+        return {arg.name: arg.default for arg in arguments(target) if arg.default is not REQUIRED}
     except Unreadable:
         return {}

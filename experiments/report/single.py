@@ -1,4 +1,4 @@
-"""One table as files: what benchmarks/cost_tables.py and notebooks/toy_figures.py write, as a report writes its own."""
+"""Writes one table as files, in the formats of a report, for benchmarks/cost_tables.py and notebooks/toy_figures.py."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from zo.errors import ConfigError
 def write_table(table: Table, rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Writes a table as Markdown and LaTeX and its rows, numbers in full, as CSV; returns the files.
 
-    Raises ConfigError where the folder cannot be one.
+    Raises ConfigError if a file has the folder's name.
     """
     if folder.is_file():
         raise ConfigError(
-            f"--out {folder}: it is a file. Name a folder, which gets the table as .md, .tex and .csv."
+            f"--out {folder}: this is a file. Name a folder; the table is written there as .md, .tex and .csv."
         )
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"md": markdown(table), "tex": latex(table), "csv": comma_separated(rows)}

@@ -1,4 +1,6 @@
-"""python -m experiments sync: a tracker's runs made anew from run folders, each as one clean run with the same id.
+"""Rebuilds a tracker's runs from run folders: python -m experiments sync.
+
+Each run becomes one clean run with the same id.
 
 The same rows, configuration and result go the same way as while the run went on, so what comes out is what direct
 tracking gives. What a tracker had of the run before, in however many fragments, is replaced.
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import tracker_config
+from experiments.config.run_config import RunConfig, plain
 from experiments.config.saved import load_config
 from experiments.rundir.folder import RunFolder, title_of
 from experiments.rundir.json_files import read_json
@@ -32,9 +35,10 @@ def sync(
     project: str | None = None,
     entity: str | None = None,
 ) -> int:
-    """0 done, 1 a tracker refused a run, which is said; raises ConfigError where nothing could be done at all.
+    """Returns 0 if all runs were synced, 1 if a tracker refused one. Raises ConfigError if nothing could be done.
 
-    to: a tracker's name; None: each run's own, W&B for runs without one. project, entity: None: each run's own.
+    to: a tracker's name; None means each run's own, or W&B for runs without one. project, entity: None means each
+    run's own.
     """
     configs, failed = {}, 0
     for folder in folders:
@@ -50,23 +54,26 @@ def sync(
         tracker_config.need(name)
     for folder, config in configs.items():
         name = names[folder]
-        own = own_tracker(config) if own_tracker(config)["name"] == name else {}
-        given = {"project": project or own.get("project", "zo"), "entity": entity or own.get("entity")}
+        section = own_tracker(config) if own_tracker(config)["name"] == name else {}
+        account = {
+            "project": project or section.get("project", "zo"),
+            "entity": entity or section.get("entity"),
+        }
         try:
-            said = _copy(folder, config, _tracker(name, mode, given["project"], given["entity"]))
-        except PermissionError as error:  # no run will fare better
+            message = _copy(folder, config, _tracker(name, mode, account["project"], account["entity"]))
+        except PermissionError as error:  # the key or folder is wrong for every run
             raise ConfigError(f"{folder} was not synced: {error}.") from error
         except Exception as error:  # a tracker's own kinds, from its server or its threads: other runs go on
             failed += 1
-            said = f"not synced: {' '.join(str(error).split()) or type(error).__name__}"
-        say(f"{title_of(folder)}: {said}")
+            message = f"not synced: {' '.join(str(error).split()) or type(error).__name__}"
+        say(f"{title_of(folder)}: {message}")
     return int(failed > 0)
 
 
-def own_tracker(config: dict[str, Any]) -> dict[str, Any]:
-    """The tracker that a run was given; W&B where it had none."""
-    section = config.get("tracker") or {"name": "none"}
-    return {"name": "wandb"} if section["name"] == "none" else section
+def own_tracker(config: RunConfig) -> dict[str, Any]:
+    """Returns the tracker section of a run's configuration; W&B if it has none."""
+    own = config.tracker
+    return {"name": "wandb"} if own.name == "none" else plain(own)
 
 
 def _tracker(name: str, mode: Mode, project: str, entity: str | None) -> Tracker:
@@ -77,24 +84,24 @@ def _tracker(name: str, mode: Mode, project: str, entity: str | None) -> Tracker
     return Wandb(mode, project, entity, timeout_seconds=START, finish_seconds=UPLOAD, own=False, strict=True)
 
 
-def _copy(folder: Path, config: dict[str, Any], tracker: Tracker) -> str:
-    """Gives a tracker all of a run; returns what is to be said. Raises whatever the tracker raises."""
+def _copy(folder: Path, config: RunConfig, tracker: Tracker) -> str:
+    """Copies all of a run to a tracker; returns the sentence to print. Raises whatever the tracker raises."""
     if holder_of(folder / "lock"):
-        return "it is running, and its tracker with it; sync it when it has ended."
+        return "it is running and tracking itself; sync it after it ends."
     files = RunFolder(folder)
     rows = files.metrics()
     if not rows:
         return "it has no rows yet."
     result = files.result()
-    where = tracker.start(about_run(config, folder))
+    location = tracker.start(about_run(config, folder))
     for number, row in enumerate(rows):
         tracker.log(number, metrics_of(row))
     status = result["status"] if result else _state(folder)
     tracker.finish(status, summary_of(status, result))
-    return f"{len(rows):,} rows. {where}"
+    return f"{len(rows):,} rows. {location}"
 
 
 def _state(folder: Path) -> str:
-    """Of a run without a result: stopped, or failed (one that still says running was killed)."""
+    """Returns the state of a run without a result: stopped, or failed (also if it was killed while running)."""
     state = (read_json(folder / "status.json") or {}).get("state")
     return "stopped" if state in ("stopped", "requeued", "queued") else "failed"

@@ -1,4 +1,4 @@
-"""python -m experiments dashboard: W&B workspaces and a W&B report that compare methods, as code (wandb-workspaces).
+"""Builds W&B workspaces and a W&B report that compare methods: python -m experiments dashboard (wandb-workspaces).
 
 There is a workspace for each model and task, and a section of the report: panels over those runs alone, in which a line
 or a bar is a method, its mean over seeds with the deviation. The score on dev against forward passes and against
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.config.run_config import RunConfig
 from experiments.config.saved import load_config
 from experiments.report.chart_data import column_label
 from experiments.report.colours import styles
@@ -47,7 +48,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Column:
-    """The runs of one model and task that a workspace and a section of the report are about.
+    """The runs of one model and task, shown in a workspace and a section of the report.
 
     ids: of W&B; none: all runs of the project. filters: keys of the configuration and their value here. methods: that
     have a line. undecided: methods of which dev chose no setting, and of which all settings are averaged.
@@ -70,7 +71,9 @@ def dashboard(
     entity: str | None = None,
     all_settings: bool = False,
 ) -> int:
-    """0 done; raises ConfigError for a missing package, key or entity, DataError where W&B refuses.
+    """Builds and saves the dashboard; returns 0.
+
+    Raises ConfigError for a missing package, key or entity, DataError if W&B refuses.
 
     folders: the runs to compare; none: all of the project. all_settings: also those that dev did not choose.
     """
@@ -109,7 +112,7 @@ def dashboard(
     return 0
 
 
-def _readable(folders: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+def _readable(folders: Sequence[Path]) -> dict[Path, RunConfig]:
     """Returns the configurations of runs by folder; one that cannot be read is named on stderr and left out.
 
     Raises ConfigError where none can be read.
@@ -145,11 +148,11 @@ def columns_of(made: Comparison, all_settings: bool) -> list[Column]:
         ]
         if not abouts:
             continue
-        config = abouts[0].config
+        about = abouts[0].config
         filters = {
-            "run.model": config["run"]["model"],
-            "task.name": config["task"]["name"],
-            "peft.name": config["peft"]["name"],
+            "run.model": about["run"]["model"],
+            "task.name": about["task"]["name"],
+            "peft.name": about["peft"]["name"],
         }
         undecided = tuple(cell.method for cell in cells if cell.chosen is None)
         columns.append(
@@ -162,7 +165,7 @@ def columns_of(made: Comparison, all_settings: bool) -> list[Column]:
 
 
 def _account(entity: str | None) -> str:
-    """Where to save; raises ConfigError without a key."""
+    """Returns the account to save to. Raises ConfigError without a key."""
     if not has_key():
         raise ConfigError(
             "--save makes the dashboard at W&B, and there is no key here: set WANDB_API_KEY, or log in with wandb "
@@ -182,7 +185,7 @@ def build(
     all_settings: bool,
     lookup: bool,
 ) -> tuple[list[Any], Any]:
-    """The workspaces, one for each column, and the report. table: Markdown for the report.
+    """Returns the workspaces, one per column, and the report. table: Markdown for the report.
 
     lookup: names the project to the report's runs, for which W&B is asked.
     """
@@ -215,7 +218,7 @@ def build(
 
 
 def _workspace(project: str, entity: str, column: Column, all_settings: bool) -> Any:
-    """A workspace over the runs of a column, its lines in the colours of the local report."""
+    """Returns a workspace over the runs of a column, with the line colours of the local report."""
     import wandb_workspaces.workspaces as workspaces
     from wandb_workspaces import expr
 
@@ -241,7 +244,7 @@ def _workspace(project: str, entity: str, column: Column, all_settings: bool) ->
 
 
 def _filters(column: Column) -> Any:
-    """The column's model, task and peft, and the runs of the settings that are shown."""
+    """Returns filters for the column's model, task and peft, and for the runs of the settings shown."""
     from wandb_workspaces import expr
 
     if not column.ids:
@@ -253,18 +256,18 @@ def _filters(column: Column) -> Any:
 
 
 def _nested(key: str) -> str:
-    """run.model as W&B's filters name it, run.value.model; groupings get the word by themselves."""
+    """Returns run.model as W&B's filters name it, run.value.model; groupings add the word themselves."""
     group, _, leaf = key.partition(".")
     return f"{group}.value.{leaf}"
 
 
 def _groups(column: Column) -> tuple[str, ...]:
-    """Keys of the configuration by which lines are told apart: over the whole project also model and task."""
+    """Returns the configuration keys that separate lines; over the whole project also model and task."""
     return ("run.method",) if column.ids else ("run.model", "task.name", "run.method")
 
 
 def _most(column: Column) -> int:
-    """Runs that a panel takes in: all that its filter leaves."""
+    """Returns the number of runs of a panel: all that its filter leaves."""
     return len(column.ids) or _ALL
 
 
@@ -273,7 +276,7 @@ def _pinned() -> list[str]:
 
 
 def panels(column: Column, all_settings: bool = False) -> dict[str, list[Any]]:
-    """The panels of a column by section."""
+    """Returns the panels of a column by section."""
     from wandb_workspaces.reports.v2 import BarPlot, Config, LinePlot
 
     over: dict[str, Any] = {
@@ -319,7 +322,7 @@ def _layout(some: Sequence[Any]) -> Any:
 
 
 def _placed(some: Sequence[Any]) -> list[Any]:
-    """Side by side; a report is 24 columns wide."""
+    """Places panels side by side; a report is 24 columns wide."""
     from wandb_workspaces.reports.v2 import Layout
 
     width = 24 // len(some)
@@ -329,5 +332,5 @@ def _placed(some: Sequence[Any]) -> list[Any]:
 
 
 def _plain(built: Any) -> dict[str, Any]:
-    """The definition as W&B's server takes it."""
+    """Returns the definition as W&B's server takes it."""
     return built._to_model().model_dump(by_alias=True, exclude_none=True, mode="json")

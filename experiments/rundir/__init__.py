@@ -1,1 +1,1 @@
-"""The files of a run's folder: reading and writing them, its lock, its provenance. Imports no torch."""
+"""Reads and writes the files of a run's folder, its lock, its provenance. Imports no torch."""

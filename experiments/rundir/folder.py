@@ -1,4 +1,4 @@
-"""A run's folder: runs/<experiment>/<model>-<task>-<optimizer>-<peft>/<hash8>/seed<k>/.
+"""Manages a run's folder: runs/<experiment>/<model>-<task>-<optimizer>-<peft>/<hash8>/seed<k>/.
 
 config.yaml      the resolved configuration       provenance.json  code, machine, versions
 journal          zo.journal                       snapshots/       zo.snapshots
@@ -60,7 +60,7 @@ _LEFTOVERS = (".*.tmp", "journal.*.tmp")  # of writers that were killed
 
 
 class RunFolder:
-    """Files of one run; a write that fails raises JournalError and leaves the older file whole.
+    """The files of one run; a failed write raises JournalError and leaves the older file intact.
 
     writes: False for a process that leaves all writing to another, and whose calls change nothing.
     """
@@ -89,23 +89,23 @@ class RunFolder:
             ) from error
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a run that has ended, or None; a damaged one is none, and the run writes it again."""
+        """Returns the result of a run that has ended, or None; a damaged result counts as none and is rewritten."""
         return read_result(self.path)[0]
 
     def status(self) -> dict[str, Any] | None:
-        """The last status written, or None."""
+        """Returns the last status written, or None."""
         return self._read("status.json")
 
     def memory(self) -> dict[str, Any] | None:
-        """What was found to fit into memory, or None (experiments.training.oom)."""
+        """Returns what was found to fit into memory, or None (experiments.training.oom)."""
         return self._read("memory.json")
 
     def stop_asked(self) -> bool:
-        """Whether a file STOP lies in the folder."""
+        """Returns True if a file STOP is in the folder."""
         return (self.path / "STOP").exists()
 
     def locked(self) -> AbstractContextManager[object]:
-        """A context in which no other process may run here.
+        """Holds the folder's lock, so that no other process can run here.
 
         Raises Locked where one does, and JournalError where a file of the run is a link: what it leads to is not ours.
         """
@@ -118,7 +118,7 @@ class RunFolder:
         return Lock(self.path / "lock") if self._writes else nullcontext()
 
     def clear(self) -> None:
-        """Removes what a run wrote, to run again from nothing."""
+        """Removes what a run wrote, to run again from the start."""
         if not self._writes:
             return
         for name in ("status.json", "journal", "STOP"):
@@ -136,7 +136,7 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Removes what killed writers left; a run has one process at a time, and this one holds the lock."""
+        """Removes leftovers of killed writers; this process holds the lock, so no other one is writing."""
         if not self._writes:
             return
         for pattern in _LEFTOVERS:
@@ -145,7 +145,7 @@ class RunFolder:
         shutil.rmtree(self.path / "model.unfinished", ignore_errors=True)
 
     def is_tidy(self) -> bool:
-        """Whether a process that was killed after writing the result has left nothing undone."""
+        """Returns True if a process killed after writing the result left nothing undone."""
         result = self.result()
         return result is None or (
             not any(leftover for pattern in _LEFTOVERS for leftover in self.path.glob(pattern))
@@ -155,7 +155,7 @@ class RunFolder:
         )
 
     def tidy(self, config: Mapping[str, Any]) -> None:
-        """Finishes what a process that was killed after writing the result could not. To be called with the lock."""
+        """Finishes what a process killed after writing the result could not. The caller holds the lock."""
         result = self.result()
         if result is None or not self._writes:
             return
@@ -170,25 +170,25 @@ class RunFolder:
             _remove(self.path / "STOP")
 
     def forget_snapshots(self) -> None:
-        """Removes the snapshots, of which a finished run has no need."""
+        """Removes the snapshots, which a finished run does not need."""
         if self._writes:
             shutil.rmtree(self.snapshots, ignore_errors=True)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """config.yaml, resolved."""
+        """Writes config.yaml, resolved."""
         self._write("config.yaml", config_text(config))
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """A JSON file, atomically; numbers that are not finite become null."""
+        """Writes a JSON file atomically; numbers that are not finite become null."""
         self._write(name, json.dumps(_finite(value), indent=2) + "\n")
 
     def write_compact(self, name: str, value: Mapping[str, Any]) -> None:
-        """The same, a line for each key."""
+        """Writes a JSON file atomically, one line per key."""
         lines = [f"{json.dumps(key)}: {json.dumps(_finite(item))}" for key, item in value.items()]
         self._write(name, "{\n" + ",\n".join(lines) + "\n}\n")
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """result.json, from which on the run has ended; then the status, which says so and holds its digest."""
+        """Writes result.json, which ends the run; then the status, which records that and its digest."""
         self.write("result.json", result)
         self._write_ended(result)
 
@@ -198,18 +198,20 @@ class RunFolder:
         self.write_status(result["status"], steps=result["steps"], **reason, **digest)
 
     def write_status(self, state: str, **more: Any) -> None:
-        """status.json: running, stopped, finished, diverged or failed, and since when; with all warnings so far."""
+        """Writes status.json: running, stopped, finished, diverged or failed, since when, and all warnings so far."""
         self.write("status.json", {"state": state, "time": time.time(), "host": socket.gethostname(),
                                    "pid": os.getpid(), **more, "warnings": self.warnings()})  # fmt: skip
 
     def warnings(self) -> list[str]:
-        """Each warning of the run once: of earlier processes, as status.json has them, and of this one."""
+        """Returns each warning of the run once: those of earlier processes in status.json, and this one's."""
         earlier = [] if self._anew else warnings_of(self.status())
         return list(dict.fromkeys([*earlier, *self.warned]))
 
     def write_failed(self, error: BaseException, **more: Any) -> None:
-        """status.json: failed, and why. That another process of the run was lost does not replace what any of them has
-        said since this one began, which is the reason.
+        """Writes status.json: failed, and why.
+
+        That another process of the run was lost does not replace a reason that any of them has written since this one
+        began.
         """
         said = self.status() or {}
         if (
@@ -222,11 +224,11 @@ class RunFolder:
         self.write_status("failed", error=last, **more)
 
     def metrics(self) -> list[Row]:
-        """All whole rows of metrics.jsonl."""
+        """Returns all complete rows of metrics.jsonl."""
         return read_rows(self.path)[0]
 
     def rows_before_damage(self) -> tuple[list[Row], int | None]:
-        """The rows of metrics.jsonl up to the first line that is none, and that line's number or None."""
+        """Returns the rows before the first damaged line of metrics.jsonl, and that line's number or None."""
         rows, bad = numbered_rows(self.path)
         return (rows, None) if not bad else (rows[: bad[0] - 1], bad[0])
 
@@ -236,13 +238,13 @@ class RunFolder:
             self.replace_metrics([row for row in self.metrics() if row["steps"] <= steps])
 
     def replace_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """metrics.jsonl with these rows alone."""
+        """Rewrites metrics.jsonl with only these rows."""
         text = "".join(json.dumps(_finite(row)) + "\n" for row in rows)
         if (self._metrics.read_bytes() if self._metrics.exists() else b"") != text.encode():
             self._write("metrics.jsonl", text)
 
     def keep_damaged_metrics(self) -> Path:
-        """A copy of metrics.jsonl as it is now, before it is mended."""
+        """Copies metrics.jsonl as it is now, before it is repaired."""
         copy = self._metrics.with_name("metrics.jsonl.damaged")
         try:
             shutil.copy2(self._metrics, copy)
@@ -251,7 +253,7 @@ class RunFolder:
         return copy
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Adds a row to metrics.jsonl in one write; evaluations, by which runs decide, are on the disk at once."""
+        """Appends a row to metrics.jsonl in one write; evaluations, which decide the run, are synced at once."""
         if not self._writes:
             return
         line = json.dumps(_finite(row)).encode() + b"\n"
@@ -293,26 +295,26 @@ class RunFolder:
 
 
 def current_umask() -> int:
-    """The permissions that new files of this process do not get."""
+    """Returns the permissions that new files of this process do not get."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def follow_umask(folder: Path) -> None:
-    """Gives files below a folder the permissions of any new file: some libraries make theirs for the owner alone."""
+    """Gives files below a folder the permissions of any new file: some libraries create theirs for the owner only."""
     mask = current_umask()
     for path in folder.rglob("*"):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def title_of(folder: Path) -> str:
-    """A run's folder as a name: model, task and method, hash, seed."""
+    """Returns a run's folder as a name: model, task and method, hash, seed."""
     return "/".join(folder.absolute().parts[-3:])
 
 
 def _finite(value: Any) -> Any:
-    """The same tree with null for NaN and infinities, which JSON does not have."""
+    """Returns the same tree with null for NaN and infinities, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -143,7 +143,7 @@ def read_configuration(folder: Path) -> tuple[dict[str, Any], str | None]:
     if wrong:
         kept = {name: value for name, value in config.items() if name not in wrong}
         return kept, f"{path.name} is damaged: it has no section {', '.join(wrong)}"
-    if not isinstance(config["optimizer"].get("_target_"), str):
+    if not isinstance(config.get("optimizer", {}).get("_target_"), str):
         return config, f"{path.name} is damaged: it has no optimizer._target_"
     body, mark, digest = text.rpartition(_DIGEST)
     if mark and digest.strip() != _digest(body):
@@ -173,5 +173,5 @@ def _are(several: list[int]) -> str:
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """Whether a value of JSON is of a type; true and false are no numbers."""
+    """Returns True if a JSON value is of a type; true and false are not numbers."""
     return isinstance(value, kind) and not isinstance(value, bool)

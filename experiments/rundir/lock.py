@@ -1,4 +1,4 @@
-"""One process a run folder. The lock is the kernel's, so it dies with its process, whatever ended it.
+"""Allows one process per run folder. The lock is the kernel's, so it dies with its process, whatever ended it.
 
 The file says who holds it. Where a file system has no locks, that is all there is: a holder of this machine is
 looked up among the processes, one of another machine is believed.
@@ -24,7 +24,7 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 class Lock:
-    """A context: Locked, with who is there, while another process is in it. A lock left behind is taken over."""
+    """Locks a folder; raises Locked, naming the holder, if another process holds it. A stale lock is taken over."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -73,7 +73,7 @@ class Lock:
 
 
 def holder_of(path: Path) -> dict[str, Any] | None:
-    """Who holds the lock at `path`: host, pid, began; None when it is free or was left behind."""
+    """Returns the lock's holder: host, pid, began; None if it is free or stale."""
     try:
         file = os.open(path, os.O_RDWR)
     except OSError:
@@ -90,7 +90,7 @@ def holder_of(path: Path) -> dict[str, Any] | None:
 
 
 def steady_holder_of(path: Path) -> dict[str, Any] | None:
-    """Returns what `holder_of` does, unless the lock is soon free: another process may merely have looked at it."""
+    """Returns what `holder_of` does, unless the lock is soon free: another process may only have tested it."""
     for pause in (0.05, 0.05, 0.0):
         holder = holder_of(path)
         if holder is None:
@@ -105,12 +105,12 @@ def this_process() -> dict[str, Any]:
 
 
 def may_run(process: dict[str, Any]) -> bool:
-    """Returns whether the process that `this_process` described may still be there; on another machine it may."""
+    """Returns True if the process that `this_process` described may still run; on another machine it may."""
     return _alive(process)
 
 
 def _flock(file: int) -> None:
-    """Tries again for a moment: `holder_of` has the lock while it looks."""
+    """Locks the file, retrying briefly, because `holder_of` takes the lock while it tests."""
     for again in (True, True, False):
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,7 +122,7 @@ def _flock(file: int) -> None:
 
 
 def _is(file: int, path: Path) -> bool:
-    """Whether the open file is the one at `path`."""
+    """Returns True if the open file is the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
@@ -134,7 +134,7 @@ def _me() -> dict[str, Any]:
 
 
 def _holder(path: Path) -> dict[str, Any] | None:
-    """What the file says, if that is what a holder writes; anything else says nothing."""
+    """Returns the file's content if it is what a holder writes, else None."""
     holder = read_json(path)
     if holder is None or not all(isinstance(holder.get(key), kind) for key, kind in _SAYS.items()):
         return None
@@ -142,7 +142,7 @@ def _holder(path: Path) -> dict[str, Any] | None:
 
 
 def _alive(holder: dict[str, Any]) -> bool:
-    """Whether the process that wrote the file may still run; pids are used again, so its start counts too."""
+    """Returns True if the writing process may still run; pids are reused, so its start time must match."""
     if holder["host"] != socket.gethostname():
         return True
     try:

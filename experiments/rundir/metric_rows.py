@@ -1,4 +1,4 @@
-"""Rows of metrics.jsonl: what each of them has beside its kind, and which evaluation on dev is the best."""
+"""Defines the rows of metrics.jsonl: their common columns, and which dev evaluation is the best."""
 
 import math
 from collections.abc import Collection, Mapping

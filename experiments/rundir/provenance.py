@@ -1,4 +1,4 @@
-"""What made a result: code, machine, versions, command."""
+"""Records what made a result: code, machine, versions, command."""
 
 import importlib.metadata
 import json
@@ -37,7 +37,7 @@ def provenance(gpus: Sequence[str], threads: int, began: float) -> dict[str, Any
 
 
 def source(root: Path) -> dict[str, Any]:
-    """commit, dirty and diff of the code at `root`; a snapshot of it (launching.code_snapshot) has them written."""
+    """Returns commit, dirty and diff of the code at `root`; a snapshot (launching.code_snapshot) has them recorded."""
     record = root / "CODE.json"
     if record.is_file():
         return json.loads(record.read_text(encoding="utf-8"))

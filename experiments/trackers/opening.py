@@ -1,9 +1,10 @@
-"""The tracker of a run while it runs (`sink_of`), and what any tracker is told of a run's folder (`about_run`)."""
+"""Opens the tracker of a run (`sink_of`) and describes a run's folder for any tracker (`about_run`)."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.config import tracker_config
+from experiments.config.run_config import RunConfig
 from experiments.config.run_id import Config
 from experiments.rundir.json_files import read_json
 from experiments.trackers.interface import About, Tracker, about
@@ -13,16 +14,16 @@ from experiments.trackers.trackio import Trackio
 from experiments.trackers.wandb import Wandb
 
 
-def sink_of(config: Config, folder: Path, rows: Sequence[Row], say: Callable[[str], None]) -> Sink | None:
-    """What takes the rows of a run that begins or goes on, in a folder with its provenance; None for no tracker.
+def sink_of(config: RunConfig, folder: Path, rows: Sequence[Row], say: Callable[[str], None]) -> Sink | None:
+    """Opens the sink for the rows of a new or resumed run; None without a tracker.
 
-    rows: those that are there already.
+    rows: those written by earlier processes. folder: must have its provenance already.
     """
-    tracker = _tracker(tracker_config.choice_of(config), resumed=bool(rows))
+    tracker = _tracker(config.tracker, resumed=bool(rows))
     return None if tracker is None else Sink(tracker, about_run(config, folder), rows, say)
 
 
-def _tracker(chosen: tracker_config.Choice, resumed: bool) -> Tracker | None:
+def _tracker(chosen: tracker_config.Tracking, resumed: bool) -> Tracker | None:
     match chosen:
         case tracker_config.Wandb(_, mode, project, entity, seconds):
             return Wandb(mode, project, entity, seconds, resumed=resumed)
@@ -35,15 +36,15 @@ def _tracker(chosen: tracker_config.Choice, resumed: bool) -> Tracker | None:
 
 
 def about_run(config: Config, folder: Path) -> About:
-    """A run from its folder and its configuration."""
+    """Describes a run by its folder and its configuration."""
     folder = folder.resolve()
     return about(config, folder, read_json(folder / "provenance.json") or {}, sweeps_of(folder))
 
 
 def sweeps_of(folder: Path) -> tuple[str, ...]:
-    """Names of the sweeps that list a run: sweeps/<name>/sweep.json beside the experiments."""
+    """Returns the names of the sweeps that list a run: sweeps/<name>/sweep.json beside the experiments."""
     places = (above / "sweeps" for above in folder.parents)
-    lists = next((found for place in places if (found := sorted(place.glob("*/sweep.json")))), [])
+    lists = next((files for place in places if (files := sorted(place.glob("*/sweep.json")))), [])
     return tuple(path.parent.name for path in lists if _lists(path, folder))
 
 

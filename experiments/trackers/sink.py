@@ -1,8 +1,8 @@
-"""A tracker behind a thread: whatever it does, the run goes on, and its numbers with it.
+"""Runs a tracker behind a thread: whatever the tracker does, the run goes on and keeps its numbers.
 
-The run lays rows aside, which takes about a microsecond; a thread of the tracker's own hands them on, some at a
-time. An exception there becomes one printed sentence and the tracker is dropped; one that hangs is left behind when
-the run ends. The thread works about one part in `SHARE` of the time while the run goes on, and catches up at the end.
+The run queues a row in about a microsecond; the tracker's own thread sends rows in batches. An exception there is
+printed as one sentence and the tracker is dropped; a tracker that hangs is abandoned when the run ends. During the run
+the thread is busy about 1 / `REST_FACTOR` of the time, and it catches up at the end.
 """
 
 import threading
@@ -13,17 +13,17 @@ from typing import Any
 
 from experiments.trackers.interface import About, Tracker, metrics_of, summary_of
 
-SHARE = 200  # after so much work the thread rests so many times as long
-EVERY = 1.0  # seconds, at least, from one handful of rows to the next
-MOST = 20  # rows of a handful
-PATIENCE = 60.0  # seconds that a tracker has to finish when the run has ended
-HASTE = 10.0  # and when it was stopped: a scheduler waits
+REST_FACTOR = 200  # the thread rests this many times as long as it worked, so that it costs the run 0.5 %
+EVERY = 1.0  # seconds at least between two batches
+BATCH_ROWS = 20  # at most
+CLOSE_TIMEOUT = 60.0  # seconds that a tracker has to finish after the run has ended
+CLOSE_TIMEOUT_STOPPED = 10.0  # shorter after a stop: a scheduler kills the job soon
 
 Row = Mapping[str, Any]
 
 
 class Sink:
-    """Takes a run's rows. None of its methods raises, and only `close` waits.
+    """Receives a run's rows. None of its methods raises, and only `close` waits.
 
     earlier: rows of earlier processes of the run. say: prints a sentence.
     """
@@ -43,21 +43,21 @@ class Sink:
         self._thread.start()
 
     def row(self, row: Row) -> None:
-        """The next row of metrics.jsonl."""
+        """Queues the next row of metrics.jsonl."""
         if not self._dropped:
             self._rows.append((self._number, dict(row)))
             self._number += 1
 
     def close(self, status: str, result: Row | None = None) -> None:
-        """The run is over: finished, diverged, stopped or failed; result: what result.json holds."""
+        """Ends the run: finished, diverged, stopped or failed; result: the content of result.json."""
         if self._dropped:
             return
         self._end = (status, result)
         self._hurry.set()
-        patience = HASTE if status == "stopped" else PATIENCE
-        self._thread.join(patience)
+        timeout = CLOSE_TIMEOUT_STOPPED if status == "stopped" else CLOSE_TIMEOUT
+        self._thread.join(timeout)
         if self._thread.is_alive() and not self._dropped:
-            self._drop(f"it was not done after {patience:.0f} s")
+            self._drop(f"it did not finish within {timeout:.0f} s")
 
     def _work(self) -> None:
         tracker = self._tracker
@@ -65,26 +65,26 @@ class Sink:
             self._say(tracker.start(self._about))
             while not self._hurry.is_set():
                 began = time.thread_time()
-                self._log(MOST)
-                self._hurry.wait(max(EVERY, SHARE * (time.thread_time() - began)))
+                self._log(BATCH_ROWS)
+                self._hurry.wait(max(EVERY, REST_FACTOR * (time.thread_time() - began)))
             self._log(len(self._rows))
             tracker.finish(self._end[0], summary_of(*self._end))
         except BaseException as error:  # SystemExit too: a library may try to end the program
             self._drop(" ".join(str(error).split()) or type(error).__name__)
 
-    def _log(self, most: int) -> None:
-        """Hands on the oldest rows."""
-        while self._rows and most > 0 and not self._dropped:
+    def _log(self, count: int) -> None:
+        """Sends the oldest rows, at most this many."""
+        while self._rows and count > 0 and not self._dropped:
             number, row = self._rows.popleft()
             self._tracker.log(number, metrics_of(row))
-            most -= 1
+            count -= 1
 
-    def _drop(self, why: str) -> None:
-        """Says once that the tracker is left out."""
+    def _drop(self, reason: str) -> None:
+        """Drops the tracker and says so once."""
         if not self._dropped:
             self._dropped = True
             name = type(self._tracker).__name__
             self._say(
-                f"{name} is left out from here on: {why}. The run goes on; all its numbers are in "
-                f"{self._about.folder}, and python -m experiments sync brings them to {name}."
+                f"{name} is dropped: {reason}. The run continues; all its numbers are in "
+                f"{self._about.folder}. Send them to {name} later with python -m experiments sync."
             )

@@ -1,4 +1,6 @@
-"""TensorBoard: event files in <run>/tensorboard, with forward passes as the step; tensorboard --logdir runs shows all.
+"""Writes TensorBoard event files to <run>/tensorboard, with forward passes as the step.
+
+Show all runs with tensorboard --logdir runs.
 
 The time of a row is its `seconds`, so that the relative axis is that of the run however often it was resumed.
 """
@@ -13,7 +15,7 @@ from experiments.trackers.interface import About
 
 
 class TensorBoard:
-    """Event files of one run."""
+    """The event files of one run."""
 
     def __init__(self) -> None:
         self._writer: Any = None
@@ -21,7 +23,7 @@ class TensorBoard:
         self._last: Mapping[str, float] = {}
 
     def start(self, about: About) -> str:
-        """Raises OSError where the folder cannot be written."""
+        """Opens the event file. Raises OSError if the folder cannot be written."""
         from torch.utils.tensorboard import SummaryWriter
 
         folder = about.folder / "tensorboard"
@@ -45,7 +47,7 @@ class TensorBoard:
         self._last = metrics
 
     def finish(self, status: str, summary: Mapping[str, Any]) -> None:
-        """The result stands in the tab HPARAMS beside the configuration, to compare runs."""
+        """Writes the result to the tab HPARAMS with the configuration, to compare runs."""
         from torch.utils.tensorboard.summary import hparams
 
         assert self._about is not None
@@ -65,7 +67,7 @@ def _block(content: Mapping[str, Any]) -> str:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of what can stand in a table."""
+    """Yields the dotted keys and values that HPARAMS can show."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

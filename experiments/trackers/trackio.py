@@ -1,8 +1,8 @@
-"""trackio: runs in a SQLite file on this machine, one file a project; no account. `trackio show` opens its page.
+"""Tracks runs with trackio in a SQLite file per project on this machine; `trackio show` opens its page.
 
-trackio has neither a step metric nor a summary: forward passes are a column of every row, to be chosen as the x
-axis, and the result is a last row. A run that is there already is replaced. Uploading is trackio's own matter
-(`trackio sync` of a project): where the environment names a Space or server, runs of it could not be replaced.
+It needs no account. trackio has neither a step metric nor a summary: forward passes are a column of every row, to be
+chosen as the x axis, and the result is a last row. An existing run is replaced. Uploading is left to `trackio sync` of
+a project: if the environment names a Space or server, runs there could not be replaced.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from experiments.trackers.interface import About
 
 
 class Trackio:
-    """A run of trackio. own: this process is the run, not a copy of it, so the machine's load is of interest."""
+    """A trackio run. own: this process is the run, not a copy of it, so machine load is logged too."""
 
     def __init__(self, project: str = "zo", *, own: bool = True):
         self._project = project
@@ -24,12 +24,14 @@ class Trackio:
         self._next = 0
 
     def start(self, about: About) -> str:
-        """Raises ValueError where the environment sends trackio elsewhere."""
-        trackio = importlib.import_module("trackio")  # not this module, for whoever reads the types
-        away = [name for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL") if os.environ.get(name)]
-        if away:
+        """Creates the run. Raises ValueError if the environment redirects trackio to a Space or server."""
+        trackio = importlib.import_module(
+            "trackio"
+        )  # a plain import would resolve to this module for type checkers
+        redirects = [name for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL") if os.environ.get(name)]
+        if redirects:
             raise ValueError(
-                f"it is used on this machine alone, so unset {away[0]}; trackio sync uploads a project"
+                f"runs are kept on this machine only: unset {redirects[0]}, and upload a project with trackio sync"
             )
         with suppress(ValueError):  # a project that does not exist has no runs
             for run in trackio.Api().runs(self._project):

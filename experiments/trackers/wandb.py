@@ -1,9 +1,9 @@
-"""Weights & Biases (wandb 0.31): one W&B run for each run, with its x axis in forward passes.
+"""Tracks each run as one W&B run (wandb 0.31), with forward passes as the x axis.
 
-Online without a key, or where the server does not answer in time, the run is tracked offline, which is said. W&B's
-own files stand in the run's folder below wandb/; they are a copy and are written anew by each process, so there is
-one offline fragment however often a run was resumed (W&B would begin each at step 0). Online a resumed run goes on
-after the last row that the server has; from nothing (the first process, --rerun, sync) it replaces what is there.
+Without a key, or if the server does not answer in time, an online run is tracked offline and says so. W&B's files are
+in the run's folder below wandb/. They are a copy that each process writes anew, so there is one offline fragment
+however often a run was resumed (W&B would begin each at step 0). Online, a resumed run continues after the last row
+that the server has; a fresh start (first process, --rerun, sync) replaces the server's run.
 """
 
 import os
@@ -19,22 +19,25 @@ Mode = Literal["online", "offline", "disabled"]
 
 
 def has_key() -> bool:
-    """Whether W&B finds credentials here: a key in the environment, in netrc, or of wandb login. Asks nobody."""
+    """Returns True if W&B finds credentials: a key in the environment, in netrc, or of wandb login.
+
+    Never prompts.
+    """
     import wandb
     from wandb.errors import AuthenticationError
 
     wandb.setup(wandb.Settings(silent=True))
     try:
         return wandb.login(prompt=False, verify=False)
-    except AuthenticationError:  # of a form that no key has
+    except AuthenticationError:  # malformed key
         return False
 
 
 class Wandb:
-    """A run of W&B. resumed: earlier processes have tracked it. own: this process is the run, not a copy of it.
+    """A W&B run. resumed: earlier processes tracked it. own: this process is the run, not a copy of it.
 
-    timeout_seconds: that the server is waited for at the start. finish_seconds: that W&B may go on uploading at the
-    end, also when the program exits. strict: raise instead of going offline.
+    timeout_seconds: how long to wait for the server at the start. finish_seconds: how long W&B may upload at the end,
+    also while the program exits. strict: raise instead of going offline.
     """
 
     def __init__(
@@ -60,37 +63,31 @@ class Wandb:
         self._run: Any = None
 
     def start(self, about: About) -> str:
-        """Raises wandb's errors, where strict also for want of a key or the server."""
-        why = self._choose_mode()
+        """Starts tracking. Raises wandb's errors; with strict also if the key or the server is missing."""
+        notice = self._choose_mode()
         try:
             self._run = self._init(about)
         except Exception as error:  # wandb wraps none of what its service process and its network raise
             if self.mode != "online" or self._strict:
                 raise
-            why = (
-                f"W&B's server cannot be had ({str(error).splitlines()[0]}), so the run is tracked offline. "
-            )
+            notice = f"W&B's server cannot be reached ({str(error).splitlines()[0]}), so the run is tracked offline. "
             self._forget()
             self.mode = "offline"
             self._run = self._init(about)
         self._define()
-        return why + self._where(about.folder)
+        return notice + self._location(about.folder)
 
     def _choose_mode(self) -> str:
-        """The environment may say less than the configuration, and no key says offline; returns what is to be told."""
-        said = os.environ.get("WANDB_MODE")
-        if self.mode == "online" and said in ("offline", "disabled"):
-            self.mode = "offline" if said == "offline" else "disabled"
+        """Goes offline if the environment says so or there is no key; returns the sentence to print."""
+        env_mode = os.environ.get("WANDB_MODE")
+        if self.mode == "online" and env_mode in ("offline", "disabled"):
+            self.mode = "offline" if env_mode == "offline" else "disabled"
         if self.mode != "online" or has_key():
             return ""
         if self._strict:
-            raise PermissionError(
-                "there is no valid W&B key here: set WANDB_API_KEY, or log in with wandb login"
-            )
+            raise PermissionError("no valid W&B key: set WANDB_API_KEY, or run wandb login")
         self.mode = "offline"
-        return (
-            "There is no valid W&B key here (WANDB_API_KEY, or wandb login), so the run is tracked offline. "
-        )
+        return "No valid W&B key was found (WANDB_API_KEY, or wandb login), so the run is tracked offline. "
 
     def _init(self, about: About) -> Any:
         import wandb
@@ -108,14 +105,14 @@ class Wandb:
             dir=about.folder,
             mode=self.mode,
             resume="allow" if self._resumed and self.mode == "online" else None,
-            reinit="create_new",  # a program around this one may have a run of its own
+            reinit="create_new",  # a surrounding program may have its own W&B run
             settings=wandb.Settings(
                 silent=True,
                 console="off",
                 init_timeout=self._timeout,
                 finish_timeout=self._finish,
                 finish_timeout_raises=True,
-                stop_fn=(about.folder / "STOP").touch,  # W&B's button Stop run: at the end of a step
+                stop_fn=(about.folder / "STOP").touch,  # W&B's button Stop run ends the run after a step
                 x_disable_meta=not self._own,
                 x_disable_stats=not self._own,
                 x_disable_machine_info=not self._own,
@@ -128,13 +125,13 @@ class Wandb:
         return run
 
     def _forget(self) -> None:
-        """Ends W&B's process, in which an attempt that failed still holds the id."""
+        """Ends W&B's service process: after a failed attempt it still holds the run's id."""
         import wandb
 
         wandb.teardown()
 
     def _define(self) -> None:
-        """Forward passes under train/* and eval/*; of scores and losses the last and the best."""
+        """Plots train/* and eval/* over forward passes; summarises scores and losses by last and best."""
         for axis in AXES:
             self._run.define_metric(axis, hidden=True)
         for names, best in ((SCORES, "max"), (LOSSES, "min")):
@@ -143,7 +140,7 @@ class Wandb:
         for group in ("train/*", "eval/*"):
             self._run.define_metric(group, step_metric="forward_passes")
 
-    def _where(self, folder: Path) -> str:
+    def _location(self, folder: Path) -> str:
         if self.mode == "disabled":
             return "W&B is disabled."
         if self.mode == "online":
@@ -151,12 +148,12 @@ class Wandb:
         return f"W&B's offline files are in {folder / 'wandb'}; python -m experiments sync {folder} uploads the run."
 
     def log(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Row `number` is W&B's step of that number; what the server has already is passed over."""
+        """Logs row `number` as W&B's step of that number; rows that the server has already are skipped."""
         if number >= self._run.step or self.mode != "online":
             self._run.log(dict(metrics), step=number)
 
     def finish(self, status: str, summary: Mapping[str, Any]) -> None:
-        """A stopped run is shown as preempted, a failed one as failed."""
+        """Ends the run; a stopped one is marked as preempted, a failed one as failed."""
         self._run.summary.update(dict(summary))
         if status == "stopped":
             self._run.mark_preempting()

@@ -8,10 +8,12 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 
+from experiments.config.model_config import ModelConfig
+from experiments.config.run_config import RunConfig
 from experiments.display.console import new_console
 from zo.errors import ConfigError
 from zo.rank_env import RankInfo, devices_of, rank_info
@@ -49,13 +51,13 @@ def name_stderr() -> None:
         sys.stderr = Named(sys.stderr, f"rank {rank}")
 
 
-def team_of(config: Mapping[str, Any]) -> Team:
+def team_of(config: RunConfig) -> Team:
     """The team that the environment and `ranks` make; a context, which joins the processes."""
-    here, ranks = rank_info(os.environ), config["ranks"]
+    here, ranks = rank_info(os.environ), config.ranks
     if here.size == 1:
         return Solo()
-    gpus = gpus_of(config["model"], here)
-    if ranks["share"] is None:
+    gpus = gpus_of(config.model, here)
+    if ranks.share is None:
         take_own_device(here, gpus)
         return Solo()
     from zo.distributed import Ranks
@@ -63,28 +65,28 @@ def team_of(config: Mapping[str, Any]) -> Team:
     name_stderr()
     return Ranks(
         here,
-        share=ranks["share"],
-        check_every=ranks["check_every"],
-        backend=ranks["backend"],
-        timeout=ranks["timeout_seconds"],
+        share=ranks.share,
+        check_every=ranks.check_every,
+        backend=ranks.backend,
+        timeout=ranks.timeout_seconds,
         gpus=gpus,
     )
 
 
-def gpus_of(model: Mapping[str, Any], here: RankInfo) -> int:
+def gpus_of(model: ModelConfig, here: RankInfo) -> int:
     """Returns the number of GPUs that each of several processes takes as its own; 0 where the configuration names the
     device.
 
     Raises ConfigError for a map from modules to devices, which all processes of a machine would follow alike.
     """
-    if isinstance(model["device_map"], Mapping) and here.here > 1:
+    if isinstance(model.device_map, Mapping) and here.here > 1:
         raise ConfigError(
             f"model.device_map names devices, and {here.here} processes of this machine would all take the same. Take "
             "model.device_map=balanced, with which each has model.resources.gpus of its own."
         )
-    if model["device"] not in ("auto", "cuda"):
+    if model.device not in ("auto", "cuda"):
         return 0
-    return max(1, model["resources"]["gpus"]) if model["device_map"] is not None else 1
+    return max(1, model.resources.gpus) if model.device_map is not None else 1
 
 
 def take_own_device(here: RankInfo, gpus: int) -> None:

@@ -1,6 +1,6 @@
-"""What a run notes down as it goes: rows of metrics.jsonl (and of a tracker), the best step on dev, when to end early.
+"""Writes the rows of a run (metrics.jsonl, a tracker) and ranks its evaluations on dev.
 
-All decisions come from the rows, so a run that was killed and goes on decides the same.
+All rankings come from the rows, so a run that was killed and resumed decides the same.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Any
 from experiments.display.progress import View
 from experiments.evaluation import Evaluation
 from experiments.rundir.folder import RunFolder
-from experiments.rundir.metric_rows import JOURNAL, rank_key, selected_by
+from experiments.rundir.metric_rows import JOURNAL, rank_key
 from experiments.trackers.sink import Sink
 from experiments.training import peak_memory
 from experiments.training.session import Session
@@ -23,7 +23,7 @@ _PEAK_EVERY = 1.0  # seconds between looks at the peak of memory
 
 def cadence(session: Session) -> tuple[int, int]:
     """Steps from one train row to the next, and from one look at dev to the next; the last step has both."""
-    every, timed = session.config["stop"]["every"], session.config["budget"]["minutes"] is not None
+    every, timed = session.config.stop.every, session.config.trains_until_clock
     return (
         1 if timed else max(1, -(-session.steps // _ROWS)),
         every or (_CLOCK_EVERY if timed else max(1, -(-session.steps // _LOOKS))),
@@ -49,7 +49,7 @@ class Recorder:
     rows: those of earlier processes. gpus: that the run occupies. digest: of the journal's first records, to which
     the rows of the file are bound.
     best_step, best_value, best_loss: of dev so far, by `select_by`; stop.patience counts evaluations that are no
-    better by `stop.by`. The two may differ. looked: steps after which dev was last looked at.
+    better by `stop.by`. The two may differ. looked: steps after which dev was last evaluated.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class Recorder:
         self.best_loss: float | None = None
         self.dev_values: list[float | None] = []  # at each evaluation
         self.eval_forward_passes = 0
-        self._select_by, self._stop_by = selected_by(session.config), session.config["stop"]["by"]
+        self._select_by, self._stop_by = session.config.select_by, session.config.stop.by
         self._best: tuple[float, float] | None = None  # of select_by
         self._lead: tuple[float, float] | None = None  # of stop.by
         self._worse = 0  # evaluations since then
         self._digest = digest
-        self._patience = session.config["stop"]["patience"]
+        self._patience = session.config.stop.patience
         self._row_every, self._every = cadence(session)
         self._trained = 0  # steps whose train row is written
         self.looked = 0
@@ -141,18 +141,8 @@ class Recorder:
         """That the process ended at a step boundary, and how long it took up to there."""
         self._write({"kind": "stop", "steps": self._trained})
 
-    def step(
-        self,
-        t: int,
-        seen: dict[str, float],
-        dev: Callable[[], Evaluation],
-        replayed: bool = False,
-        last: bool = False,
-    ) -> bool:
-        """Notes step t, looks at dev when it is time; True when patience is at its end.
-
-        replayed: the step was taken again from the journal. last: its time is up, so dev is due.
-        """
+    def note_step(self, t: int, seen: dict[str, float], replayed: bool = False) -> None:
+        """Notes step t. seen: what the optimizer measured. replayed: the step was taken again from the journal."""
         steps = t + 1
         row = self._counted({"kind": "train", "steps": steps, **seen})
         if self.shown is not None:
@@ -160,16 +150,24 @@ class Recorder:
         if steps > self._trained and (steps % self._row_every == 0 or steps == self._steps):
             self._log(row)
             self._trained = steps
+
+    def is_dev_due(self, steps: int, last: bool = False) -> bool:
+        """Whether dev is to be evaluated after so many steps, and no row says that it was. last: training ends here."""
         due = self._has_dev and (steps % self._every == 0 or steps == self._steps or last)
-        if due and steps > self.looked:
-            result = dev()
-            row = self._evaluated("dev", steps, result)
-            self.looked = steps
-            self._judge(steps, row["value"], row["loss"])
-            if self.shown is not None:
-                self.shown.say(
-                    f"step {steps:,}: dev {result.metric} {100 * result.value:.1f} %, loss {result.loss:.4f}"
-                )
+        return due and steps > self.looked
+
+    def note_dev(self, steps: int, result: Evaluation) -> None:
+        """Notes an evaluation on dev, and ranks it."""
+        row = self._evaluated("dev", steps, result)
+        self.looked = steps
+        self._judge(steps, row["value"], row["loss"])
+        if self.shown is not None:
+            self.shown.say(
+                f"step {steps:,}: dev {result.metric} {100 * result.value:.1f} %, loss {result.loss:.4f}"
+            )
+
+    def is_early_stop(self, steps: int) -> bool:
+        """Whether the evaluation after so many steps has used up the patience."""
         return steps == self.looked and self.out_of_patience
 
     def _evaluated(self, kind: str, steps: int, result: Evaluation) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def open_journal(
             folder.journal,
             header,
             losses,
-            with_lr=session.config["budget"]["minutes"] is not None,
-            accept=session.config["checkpoint"]["accept"],
+            with_lr=session.config.trains_until_clock,
+            accept=session.config.checkpoint.accept,
             read_only=read_only,
         ),
     )
@@ -113,7 +113,7 @@ def _checkpoint(
     while (step := snapshots.newest_step(len(journal), journal.digest)) is not None:
         looks = [row for row in rows if row["kind"] == "dev" and row["steps"] <= step]
         best = max(looks, key=lambda row: rank_key(row["value"], row["loss"]), default=None)
-        if session.config["select"] != "best" or best is None or snapshots.has(best["steps"], journal.digest):
+        if session.config.select != "best" or best is None or snapshots.has(best["steps"], journal.digest):
             break
         snapshots.drop(step)
     snapshots.drop_from(step or 0)

@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from experiments.baselines.no_training import NoTraining
+from experiments.config.run_config import RunConfig
 from experiments.config.run_id import folder_of
-from experiments.config.tracker_config import choice_of
+from experiments.config.tracker_config import need
 from experiments.display.console import outliving_output
 from experiments.display.progress import closing_table, show_ended, view
 from experiments.display.track import goal_of
@@ -28,7 +29,7 @@ from experiments.training.ranks import console_of, team_of
 from experiments.training.recorder import Recorder
 from experiments.training.result_record import Ending, result_record
 from experiments.training.resume import open_journal, replayed, settle
-from experiments.training.session import Config, Session, build
+from experiments.training.session import Session, build
 from experiments.training.stop import StopFlag
 from experiments.training.warning_record import WarningRecord
 from zo.errors import ConfigError, Diverged, JournalError, RanksDiverged
@@ -40,7 +41,7 @@ from zo.training import snapshot, train
 
 
 def run(
-    config: Config, *, rerun: bool = False, console: Console | None = None, submitted: Path | None = None
+    config: RunConfig, *, rerun: bool = False, console: Console | None = None, submitted: Path | None = None
 ) -> int:
     """Trains, evaluates, saves; returns the exit code (0 also for a diverged run, 130 after Ctrl-C).
 
@@ -54,10 +55,10 @@ def run(
 
 
 def _shared(
-    config: Config, team: Team, rerun: bool, console: Console, submitted: Path | None, warned: list[str]
+    config: RunConfig, team: Team, rerun: bool, console: Console, submitted: Path | None, warned: list[str]
 ) -> int:
     """`run`, once its processes are together. warned: the sentences of all warnings, from now on too."""
-    choice_of(config)  # refuses a tracker whose package is missing before anything is loaded
+    need(config.tracker.name)  # refuses a tracker whose package is missing before anything is loaded
     session = build(config, team)
     path = folder_of(config, session.name, session.hash)
     if submitted is not None and path.resolve() != submitted.resolve():
@@ -76,7 +77,7 @@ def _shared(
         if (result := team.first(folder.result)) is not None:
             show_ended(console, result, folder.path)
             if not folder.is_tidy():
-                folder.tidy(config)
+                folder.tidy(config.recorded())
             return 0
         with open_journal(session, folder, team) as journal, StopFlag(folder, team) as stop:
             running: _Run | None = None
@@ -120,12 +121,12 @@ class _Run:
         gpus = team.size * peak_memory.gpus_of(session.loaded.model)
         self.recorder = Recorder(session, folder, self._earlier.rows, gpus, journal.digest)
         # Losses cannot rebuild them, so a snapshot keeps the best weights:
-        self._keeps_best = session.optimizer.replays_from != "losses" and self.config["select"] == "best"
+        self._keeps_best = session.optimizer.replays_from != "losses" and self.config.select == "best"
         if self._keeps_best:
             self.snapshots.pinned = self.recorder.best_step
-        self.shown = view(console, f"{session.name} seed {self.config['seed']}", goal_of(self.config))
+        self.shown = view(console, f"{session.name} seed {self.config.seed}", goal_of(self.config))
         team.report = lambda: (stop.code(), self.recorder.seconds())
-        self.fit = MemoryBudget(folder, session.look, self.config["evaluate"]["batch"], self._say)
+        self.fit = MemoryBudget(folder, session.look, self.config.evaluate.batch, self._say)
         self._warned = False
         self.warnings = WarningRecord(folder, team, session.loaded.attention)
         self._reason: str | None = None  # why it diverged
@@ -146,8 +147,8 @@ class _Run:
         """Before, training, after."""
         for note in self._earlier.notes:
             self._say(note)
-        self.folder.write_config(self.config)
-        if note := note_of(self.session.loaded.model, self.config["model"]["attention"]):
+        self.folder.write_config(self.config.recorded())
+        if note := note_of(self.session.loaded.model, self.config.model.attention):
             self._say(f"Note: {note}")
         if self.team.leads:
             self.recorder.sink = sink_of(self.config, self.folder.path, self._earlier.rows, self._say)
@@ -177,13 +178,14 @@ class _Run:
 
     def _train(self) -> int:
         if isinstance(way := self.session.optimizer, NoTraining):
-            self._fitted = way.fit(self.session.loaded, self.session.task, self.config["evaluate"]["batch"])
+            self._fitted = way.fit(self.session.loaded, self.session.task, self.config.evaluate.batch)
             return 0
         session, recorder = self.session, self.recorder
-        minutes = self.config["budget"]["minutes"]
+        minutes = self.config.budget.minutes
 
         def rate(t: int) -> float:
-            return self.config["optimizer"]["lr"] * session.schedule(self.team.seconds / (60 * minutes))
+            assert minutes is not None  # the only budget with a rate of its own
+            return self.config.optimizer.lr * session.schedule(self.team.seconds / (60 * minutes))
 
         def over() -> bool:
             return minutes is not None and self.team.seconds >= 60 * minutes
@@ -192,9 +194,12 @@ class _Run:
             self._warn_of_idle_steps(t)
             self.warnings.look(session.optimizer.weights, t + 1)
             last = over() and not replayed
-            ended = recorder.step(t, seen, self._dev, replayed, last=last)
+            recorder.note_step(t, seen, replayed)
+            if recorder.is_dev_due(t + 1, last):
+                recorder.note_dev(t + 1, self._dev())
             self._keep_best(t + 1)
-            late = recorder.looked == t + 1 and over()  # looking may have taken the rest of the time
+            late = recorder.looked == t + 1 and over()  # evaluating may have taken the rest of the time
+            ended = recorder.is_early_stop(t + 1)
             return ended or last or (not replayed and (late or self.stop.asked()))
 
         return train(
@@ -204,7 +209,7 @@ class _Run:
             self._last_step(),
             journal=self.journal,
             snapshots=self.snapshots,
-            max_replay_seconds=60 * self.config["checkpoint"]["max_replay_minutes"],
+            max_replay_seconds=60 * self.config.checkpoint.max_replay_minutes,
             rate=None if minutes is None else rate,
             on_step=on_step,
             team=self.team,
@@ -220,14 +225,14 @@ class _Run:
 
     def _last_step(self) -> int:
         """Steps after which training ends: the budget's, or those there are if the last look has ended it already."""
-        minutes, recorder = self.config["budget"]["minutes"], self.recorder
+        minutes, recorder = self.config.budget.minutes, self.recorder
         late = minutes is not None and recorder.recorded_seconds >= 60 * minutes
         done = recorder.looked > 0 and recorder.looked == len(self.journal)
         return len(self.journal) if done and (recorder.out_of_patience or late) else self.session.steps
 
     def _dev(self) -> Evaluation:
         result = self._evaluated(self.session.task.dev)
-        if self.config["stop"]["on_nan"] == "stop":
+        if self.config.stop.on_nan == "stop":
             _check_scores(result, "dev")
         return result
 
@@ -276,20 +281,20 @@ class _Run:
             after = replace(self._before, forward_passes=0)  # of the same weights
         if after.broken:
             status, self._reason = "diverged", self._reason or _no_scores(after, "test")
-        if self.config["save"] and changed and self.team.leads:
+        if self.config.save and changed and self.team.leads:
             saving.save(self.session.loaded, self.folder.model)
         ending = Ending(
             *(status, self._reason, done, selected, after, last, seconds, peak), self._fitted, self._checks
         )
+        answers = self._answers(after)
         result = result_record(
             *(self.session, self.recorder, ending),
             draw=self._draw,
             ranks=self.team.size,
             retry_smaller=self.fit.found,
-        )
-        answers = self._answers(after)
-        result["warnings"] = self.warnings.end(self.session.optimizer.weights)
-        result["answers_sha256"] = answers_digest(answers)
+            warnings=self.warnings.end(self.session.optimizer.weights),
+            answers_sha256=answers_digest(answers),
+        ).as_dict()
         self.folder.write_compact("answers.json", answers)
         self.recorder.note_after(after, selected)
         # From here on the run has ended; what follows is made up for by the next call (RunFolder.tidy).
@@ -313,7 +318,7 @@ class _Run:
     def _select(self, status: str, done: int) -> int:
         """Puts the weights to report into the session; returns after how many steps they were reached."""
         best = self.recorder.best_step
-        if self.config["select"] == "last" or best is None or best == done:
+        if self.config.select == "last" or best is None or best == done:
             return done
         skipped, idle = self.session.optimizer.skipped, self.session.optimizer.idle
         because = self.session.look.sequential_because

@@ -17,12 +17,12 @@ import torch
 from experiments.baselines.linear_probe import LinearProbe, output_alone
 from experiments.baselines.no_training import NoTraining
 from experiments.config.acting import noise_of, settled
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
-from experiments.config.run_id import Config, current_section, hash_of, method_of, name_of, seed_of
+from experiments.config.combinations import metric_needs_zeroth_order, probe_needs_whole_model
+from experiments.config.peft_config import Head
+from experiments.config.run_config import Call, RunConfig
+from experiments.config.run_id import current_section, hash_of, method_of, name_of, seed_of
 from experiments.models.dropping import dropout_of
 from experiments.models.loading import Loaded, load
-from experiments.models.placing import check_quantized
 from experiments.models.refusals import check_model
 from experiments.models.source import locate
 from experiments.peft import attach
@@ -52,7 +52,7 @@ class Session:
     hash: SHA-256 (hex) of all that decides the result but the seed.
     """
 
-    config: Config
+    config: RunConfig
     loaded: Loaded
     task: Task
     optimizer: Optimizer
@@ -78,7 +78,7 @@ class Session:
 
     def batch(self, t: int) -> dict[str, torch.Tensor]:
         """The batch of step t, a pure function of (order seed, t): epochs are permutations, run together."""
-        n, size = len(self.task.train), min(self.config["batch"]["size"], len(self.task.train))
+        n, size = len(self.task.train), min(self.config.batch.size, len(self.task.train))
         seed = seed_of(self.config, "order")
         places = range(t * size, (t + 1) * size)
         orders = {epoch: _permutation(n, seed, epoch) for epoch in {place // n for place in places}}
@@ -91,9 +91,9 @@ class Session:
 
     def draw(self, start: str) -> Draw:
         """What this run drew, part by part (experiments.tasks.draws). start: digest of the weights it starts from."""
-        task, shown = self.task, self.config["task"]["demonstrations"]
+        task, shown = self.task, self.config.task.demonstrations
         steps, fits = self.steps > 0, isinstance(self.optimizer, LinearProbe)
-        noise = seed_of(self.config, noise_of(self.config["optimizer"]))
+        noise = seed_of(self.config, noise_of(self.config.optimizer.options))
         taken = range(len(task.train))
         if steps:
             taken = _permutation(len(task.train), seed_of(self.config, "order"), 0)
@@ -112,14 +112,14 @@ class Session:
         """Tokens after so many steps."""
         lengths = [self.task.tokens(example) for example in self.task.train]
         order = functools.partial(_permutation, len(lengths), seed_of(self.config, "order"))
-        return TokenCount(lengths, min(self.config["batch"]["size"], len(lengths)), order, self.step_cost)
+        return TokenCount(lengths, min(self.config.batch.size, len(lengths)), order, self.step_cost)
 
     def header(self) -> dict[str, Any]:
         """What a journal of this run must agree on to be continued."""
         weights = self.optimizer.weights
         return {
             "hash": self.hash,
-            "seed": self.config["seed"],
+            "seed": self.config.seed,
             "model": self.loaded.fingerprint,
             "data": self.task.fingerprint,
             "start": weights.sha256(),
@@ -142,7 +142,7 @@ class Session:
         return kind if exact else f"{kind} by {self.optimizer.weights.backend}"
 
 
-def build(config: Config, team: Team | None = None) -> Session:
+def build(config: RunConfig, team: Team | None = None) -> Session:
     """Loads and constructs everything.
 
     team: the processes that will share the run.
@@ -150,52 +150,51 @@ def build(config: Config, team: Team | None = None) -> Session:
     number out of range is refused before a model is loaded.
     """
     schedule, trial = _check_constructors(config, team or Solo())
-    choice, models = read(ModelConfig, config["model"], "model"), Path(config["paths"]["models"])
+    choice, models = config.model, Path(config.paths.models)
     locate(choice, models)  # fetches it where it is not here
-    check_model(choice, config["peft"]["name"], models)
+    check_model(choice, config.peft.name, models)
     probed = isinstance(trial, LinearProbe)
     loaded = attach(
         load(
-            config["model"],
-            classes=class_count(config["task"]),
+            config.model,
+            classes=class_count(config.task),
             seed=seed_of(config, "init"),
-            models=Path(config["paths"]["models"]),
+            models=Path(config.paths.models),
         ),
-        {"name": "head"} if probed else config["peft"],
+        Head("head") if probed else config.peft,
         seed_of(config, "init"),
     )
     loaded = output_alone(loaded) if probed else loaded
-    _set_threads(config["threads"], loaded)
-    task = load_task(config["task"], loaded, seed_of(config, "split"), seed_of(config, "test"))
-    if config["select"] == "best" and not task.dev:
+    _set_threads(config.threads, loaded)
+    task = load_task(config.task, loaded, seed_of(config, "split"), seed_of(config, "test"))
+    if config.select == "best" and not task.dev:
         raise ConfigError(
             "select = best chooses a step on dev, but task.dev = 0. Set task.dev, or select=last."
         )
-    weights = Weights(loaded.model, update=config["update"], kernels=config["kernels"])
+    weights = Weights(loaded.model, update=config.update, kernels=config.kernels)
     steps = budgeted_steps(config, trial)
-    scheduled = config["budget"]["minutes"] is None and not isinstance(trial, NoTraining)
-    lr = {"lr": schedule.over(config["optimizer"]["lr"], steps)} if scheduled else {}
+    scheduled = not config.trains_until_clock and not isinstance(trial, NoTraining)
+    lr = {"lr": schedule.over(config.optimizer.lr, steps)} if scheduled else {}
     optimizer = _optimizer(config, weights, **lr)
     look = BackoffLook(
         loaded.model,
         task.objective,
         optimizer,
-        probes_per_forward=config["probes_per_forward"],
-        micro=config["batch"]["micro"],
+        probes_per_forward=config.probes_per_forward,
+        micro=config.batch.micro,
         materialise=isinstance(task.objective, GeneratedLoss),
     )
     decides = hash_of(config, [loaded.fingerprint, task.sources], steps)
     return Session(config, loaded, task, optimizer, look, schedule, steps, decides)
 
 
-def steps_of(config: Config) -> int:
+def steps_of(config: RunConfig) -> int:
     """How many steps the budget allows, without a model; raises ConfigError that lists every number out of range."""
     _, optimizer = _check_constructors(config, Solo())
-    check_quantized(config["model"]["quantization"], config["peft"]["name"])
     return budgeted_steps(config, optimizer)
 
 
-def _check_constructors(config: Config, team: Team) -> tuple[Schedule, Optimizer]:
+def _check_constructors(config: RunConfig, team: Team) -> tuple[Schedule, Optimizer]:
     """The schedule and an optimizer of one number; every problem of both in one ConfigError."""
     problems: list[str] = []
 
@@ -205,52 +204,48 @@ def _check_constructors(config: Config, team: Team) -> tuple[Schedule, Optimizer
         except ConfigError as error:
             problems.append(str(error))
 
-    schedule = attempt(lambda: _instantiate("schedule", Schedule, config))
+    schedule = attempt(lambda: _instantiate("schedule", config.schedule, Schedule))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimizer proper will warn
         optimizer: Any = attempt(lambda: trial_optimizer(config))
     attempt(lambda: optimizer is None or team.check(optimizer))
-    if config["task"]["objective"] == "metric" and optimizer is not None and optimizer.backward_passes:
+    if config.task.objective == "metric" and optimizer is not None and optimizer.backward_passes:
         problems.append(
-            f"task.objective=metric is minus the {config['task']['metric']}, which has no gradient, and "
-            f"{type(optimizer).__name__} moves by gradients. Take a zeroth-order method, such as optimizer=mezo, or "
-            f"a cross-entropy: task.objective=options or answer."
+            f"task.objective=metric: {metric_needs_zeroth_order(config.task.metric, type(optimizer).__name__)}"
         )
-    if isinstance(optimizer, LinearProbe) and config["peft"]["name"] not in ("none", "head"):
-        problems.append(
-            f"optimizer=linear_probe fits the head of the model as it is, so peft={config['peft']['name']} would add "
-            f"what nothing trains. Take peft=none."
-        )
+    if isinstance(optimizer, LinearProbe) and config.peft.name not in ("none", "head"):
+        problems.append(f"peft={config.peft.name}: {probe_needs_whole_model()}")
     if problems:
         raise ConfigError("\n".join(problems))
     assert optimizer is not None
     return schedule, optimizer
 
 
-def trial_optimizer(config: Config) -> Optimizer:
+def trial_optimizer(config: RunConfig) -> Optimizer:
     """The optimizer on a single weight: its arguments are checked, and it tells what a step costs."""
     return _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager"))
 
 
-def _optimizer(config: Config, weights: Weights, **scheduled: Any) -> Optimizer:
+def _optimizer(config: RunConfig, weights: Weights, **scheduled: Any) -> Optimizer:
     """The optimizer of these weights. scheduled: lr as a function of the step, in place of the number."""
-    seed = seed_of(config, noise_of(config["optimizer"]))
+    seed = seed_of(config, noise_of(config.optimizer.options))
     return _instantiate(
         "optimizer",
+        config.optimizer,
         Optimizer,
-        config,
         params=weights,
         seed=seed,
-        on_nan=config["stop"]["on_nan"],
+        on_nan=config.stop.on_nan,
         **scheduled,
     )
 
 
-def _instantiate(group: str, base: type[Made], config: Config, **extra: Any) -> Made:
+def _instantiate(group: str, call: Call, base: type[Made], **extra: Any) -> Made:
     """The one place where `_target_` is called. Nothing but a class of the group's kind is: run folders are passed on,
     and replaying one must not run what its config.yaml names.
     """
-    target = str(current_section({"_target_": None, **config[group]})["_target_"])
+    section = current_section(call.as_dict())
+    target = str(section["_target_"])
     module, _, name = target.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
@@ -264,7 +259,7 @@ def _instantiate(group: str, base: type[Made], config: Config, **extra: Any) -> 
             f"{group}._target_ = {target} is no class derived from {base.__module__}.{base.__name__}, and nothing else "
             f"is called. Name one that is, such as those in conf/{group}."
         )
-    options = settled(current_section(config[group]))
+    options = settled(section)
     del options["_target_"]
     return kind(**(options | extra))
 
@@ -277,22 +272,23 @@ def _set_threads(threads: int | None, loaded: Loaded) -> None:
         torch.set_num_threads(threads)
 
 
-def budgeted_steps(config: Config, optimizer: Optimizer) -> int:
+def budgeted_steps(config: RunConfig, optimizer: Optimizer) -> int:
     """How many steps the budget allows; practically unbounded for a budget of minutes."""
-    budget = config["budget"]
+    budget = config.budget
     if isinstance(optimizer, NoTraining):
         return 0
-    if budget["steps"] is not None:
-        return budget["steps"]
-    if budget["minutes"] is not None:
+    if budget.steps is not None:
+        return budget.steps
+    if budget.minutes is not None:
         return _NO_CLOCK
     cost = optimizer.forward_passes + BACKWARD_COST * optimizer.backward_passes
-    if budget["forward_passes"] < cost:
+    assert budget.forward_passes is not None  # exactly one kind is set
+    if budget.forward_passes < cost:
         raise ConfigError(
-            f"budget.forward_passes = {budget['forward_passes']} is less than the {cost} that one step of "
+            f"budget.forward_passes = {budget.forward_passes} is less than the {cost} that one step of "
             f"{type(optimizer).__name__} costs. Raise it."
         )
-    return budget["forward_passes"] // cost
+    return budget.forward_passes // cost
 
 
 def _permutation(n: int, seed: int, epoch: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Several runs as a table that fits the terminal: a narrow one loses columns, a low one runs that have ended."""
+"""Shows several runs as a table that fits the terminal: narrow ones drop columns, low ones finished runs."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from experiments.watching.follow import Flock, Followed, eta_of_all
 STYLES = {"running": "cyan", "requeued": "cyan", "finished": "green", "failed": "bold red", "unreadable": "bold red",
           "diverged": "yellow", "stopped": "yellow", "waiting": "yellow"}  # fmt: skip
 ATTENTION = ("failed", "unreadable")  # states that make watch end with 1
-_WHY = (*ATTENTION, "diverged")  # states that say why
+_WHY = (*ATTENTION, "diverged")  # states whose reason is printed
 _ORDER = (
     "running",
     "requeued",
@@ -30,12 +30,12 @@ _ORDER = (
 _LEAST, _MOST = 14, 60  # columns of a run's name
 _BAR = 10
 _SPARK = 16
-_TOLD = 5  # runs whose failure is told in words
+_MAX_REASONS = 5  # runs whose failure is explained below the table
 
 
 @dataclass(frozen=True)
 class Column:
-    """Its head, its columns on the screen, what it shows of a run, and when it leaves: the highest goes first."""
+    """A column: heading, width, drop priority (highest first), and its text for a run."""
 
     head: str
     width: int
@@ -94,7 +94,7 @@ COLUMNS = (
 
 
 class Overview:
-    """The table of a flock. height: lines that there are; None: as many as it takes."""
+    """The table of a flock. height: available lines; None means as many as needed."""
 
     def __init__(self, flock: Flock, height: int | None = None):
         self._flock = flock
@@ -116,22 +116,22 @@ class Overview:
         foot = [Text(words, no_wrap=True, overflow="ellipsis") for words in _words(rows)]
         foot += packed(totals(self._flock), width)
         room = len(rows) if self._height is None else max(1, self._height - 1 - len(foot))
-        left = len(rows) - room + 1 if len(rows) > room else 0
-        for name, run in rows[: len(rows) - left]:
+        hidden = len(rows) - room + 1 if len(rows) > room else 0
+        for name, run in rows[: len(rows) - hidden]:
             style = STYLES.get(run.state.state, "dim")
             cells = [Text(column.show(run, plain), style=_style(column, style)) for column in columns]
             table.add_row(Text(_shortened(name, name_width)), *cells)
-        if left:
-            table.add_row(Text(f"and {left} more", style="dim"))
+        if hidden:
+            table.add_row(Text(f"and {hidden} more", style="dim"))
         yield Group(table, *foot)
 
 
 def fitting(width: int) -> list[Column]:
-    """The columns for which there is room."""
-    kept = list(COLUMNS)
-    while len(kept) > 1 and sum(column.width + 2 for column in kept) > width:
-        kept.remove(max(kept, key=lambda column: column.leaves))
-    return kept
+    """Returns the columns that fit the width."""
+    columns = list(COLUMNS)
+    while len(columns) > 1 and sum(column.width + 2 for column in columns) > width:
+        columns.remove(max(columns, key=lambda column: column.leaves))
+    return columns
 
 
 def _style(column: Column, style: str) -> str:
@@ -141,7 +141,7 @@ def _style(column: Column, style: str) -> str:
 
 
 def _ordered(flock: Flock) -> list[tuple[str, Followed]]:
-    """Those that go on first, what ended well last."""
+    """Sorts running runs first and successfully finished ones last."""
     pairs = list(zip(flock.names, flock.runs, strict=True))
     return sorted(pairs, key=lambda pair: _rank(pair[1].state.state))
 
@@ -151,35 +151,35 @@ def _rank(state: str) -> int:
 
 
 def _words(rows: Sequence[tuple[str, Followed]]) -> list[str]:
-    """Why runs failed, of the first few."""
-    told = [
+    """Returns the reasons of the first few failures."""
+    reasons = [
         f"{name}: {run.state.detail}" for name, run in rows if run.state.state in _WHY and run.state.detail
     ]
-    return told[:_TOLD]
+    return reasons[:_MAX_REASONS]
 
 
 def _shortened(name: str, width: int) -> str:
-    """The end of a name says most: the seed."""
+    """Cuts a name from the left: its end, the seed, tells most."""
     return name if len(name) <= width else f"…{name[len(name) - width + 1 :]}"
 
 
 def totals(flock: Flock) -> list[str]:
-    """How many runs are how, forward passes and pace of all, and when the last of those at work ends."""
+    """Returns runs per status, total forward passes, throughput, and ETA of the last running one."""
     counts = Counter(run.state.state for run in flock.runs)
-    said = [f"{len(flock.runs)} runs", *(f"{count} {state}" for state, count in counts.items())]
-    said.append(f"{sum(run.track.forwards for run in flock.runs):,} forwards")
-    going = [run for run in flock.runs if run.state.state == "running"]
-    if paces := [pace for run in going if (pace := run.track.pace.now) is not None]:
-        said.append(f"{sum(paces):,.3g} forwards/s")
+    parts = [f"{len(flock.runs)} runs", *(f"{count} {state}" for state, count in counts.items())]
+    parts.append(f"{sum(run.track.forwards for run in flock.runs):,} forwards")
+    running = [run for run in flock.runs if run.state.state == "running"]
+    if paces := [pace for run in running if (pace := run.track.pace.now) is not None]:
+        parts.append(f"{sum(paces):,.3g} forwards/s")
     if (eta := eta_of_all(flock.runs)) is not None:
-        said.append(f"ETA of all {clock(eta)}" if counts["queued"] else f"ETA {clock(eta)}")
-    elif etas := [eta for run in going if (eta := run.eta) is not None]:
-        said.append(f"ETA of those running {clock(max(etas))}")
-    return said
+        parts.append(f"ETA of all {clock(eta)}" if counts["queued"] else f"ETA {clock(eta)}")
+    elif etas := [eta for run in running if (eta := run.eta) is not None]:
+        parts.append(f"ETA of those running {clock(max(etas))}")
+    return parts
 
 
 def line(name: str, run: Followed) -> str:
-    """A run in a line, for logs."""
+    """Describes a run in one line, for logs."""
     track = run.track
     parts = [name, run.state.state]
     if run.state.state in _WHY and run.state.detail:

@@ -1,1 +1,1 @@
-"""A small world of sentences and the two small language models trained on them."""
+"""Holds a small world of sentences and the two small language models trained on them."""

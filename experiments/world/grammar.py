@@ -1,4 +1,4 @@
-"""The grammar of a small English-like world: three tasks on held-out sentences, and text to pre-train on.
+"""Generates a small English-like world: three tasks on held-out sentences, and text to pre-train on.
 
     sentiment    Anna saw a witty film with a superb plot .                                great | terrible
     entailment   Neither nurse in Rome has a lamp .   The nurse in Rome now lacks a lamp   Yes | No | Maybe
@@ -43,16 +43,16 @@ TEMPLATES = {
     },
 }
 
-# Upper ends of the parts of [0, 1) into which the hash of a sentence falls.
+# Upper ends of the intervals of [0, 1) that assign a sentence to a part by its hash.
 PARTS_OF_THE_WORLD = (("train", 0.04), ("dev", 0.07), ("test", 0.10), ("pretraining", 1.0))
 
-LABEL_WORD_SHARE = 0.3  # of the replies in the pre-training text: a label word, drawn blindly
-PATIENCE = 2000  # draws without a new row after which a split counts as exhausted
-ANSWER_SHARE = 0.25  # of its questions: answered
+LABEL_WORD_SHARE = 0.3  # of pre-training replies are a label word, drawn at random
+PATIENCE = 2000  # draws in a row without a new row before a split counts as exhausted
+ANSWER_SHARE = 0.25  # of pre-training questions are answered
 
 
 def part_of(sentence: str) -> str:
-    """The part of the world that owns a sentence: "train", "dev", "test" or "pretraining"."""
+    """Returns the part of the world that owns a sentence: "train", "dev", "test" or "pretraining"."""
     digest = hashlib.blake2b(sentence.encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
     return next(part for part, end in PARTS_OF_THE_WORLD if place < end)
@@ -62,10 +62,10 @@ def part_of(sentence: str) -> str:
 
 
 def _draw(part: str, make: Callable[[], Any], sentence: Callable[[Any], str] = str) -> Any:
-    """The first of `make()`, `make()`, ... whose sentence the part owns."""
-    while part_of(sentence(made := make())) != part:
+    """Draws from `make()` until the part owns the sentence."""
+    while part_of(sentence(item := make())) != part:
         pass
-    return made
+    return item
 
 
 def _sentiment(rng: Random, part: str, label: int) -> Row | None:
@@ -74,16 +74,20 @@ def _sentiment(rng: Random, part: str, label: int) -> Row | None:
 
 def _entailment(rng: Random, part: str, label: int) -> Row | None:
     lacking = bool(rng.randrange(2))
-    said = next(
-        said for said in range(3) if sentences.relation(sentences.Premise("", said, (), ""), lacking) == label
+    quantity = next(
+        quantity
+        for quantity in range(3)
+        if sentences.relation(sentences.Premise("", quantity, (), ""), lacking) == label
     )
-    given = _draw(part, lambda: sentences.premise(rng, said), lambda made: made.sentence)
-    owned = [hypothesis for hypothesis in sentences.hypotheses(given, lacking) if part_of(hypothesis) == part]
-    return {"premise": given.sentence, "hypothesis": rng.choice(owned), "label": label} if owned else None
+    premise = _draw(part, lambda: sentences.premise(rng, quantity), lambda item: item.sentence)
+    owned = [
+        hypothesis for hypothesis in sentences.hypotheses(premise, lacking) if part_of(hypothesis) == part
+    ]
+    return {"premise": premise.sentence, "hypothesis": rng.choice(owned), "label": label} if owned else None
 
 
 def _question(rng: Random, part: str, kind: int) -> Row | None:
-    fact = _draw(part, lambda: (sentences.journey, sentences.purchase)[kind](rng), lambda made: made.sentence)
+    fact = _draw(part, lambda: (sentences.journey, sentences.purchase)[kind](rng), lambda item: item.sentence)
     owned = [(question, answers) for question, answers in fact.questions() if part_of(question) == part]
     if not owned:
         return None
@@ -99,26 +103,26 @@ _ROWS: dict[str, tuple[int, Callable[[Random, str, int], Row | None]]] = {
 
 
 def examples(task: Task, split: Split, n: int, seed: int) -> list[Row]:
-    """n different rows of a task, classes in equal number (to within one) and in random order.
+    """Returns n different rows of a task in random order, with classes of equal size (to within one).
 
     sentiment   {sentence, label}            0 terrible, 1 great
     entailment  {premise, hypothesis, label} 0 follows (Yes), 1 contradicts (No), 2 open (Maybe)
     question    {context, question, answers} answers: list of strings that count, the model answer first
 
-    Splits share no sentence whatever the seeds; two seeds of one split may share rows. A split holds some
-    thousands of rows; ValueError where it has not as many as n.
+    Splits share no sentence, whatever the seeds; two seeds of one split may share rows. A split holds a few
+    thousand rows; ValueError if it has fewer than n.
     """
     kinds, make = _ROWS[task]
     rng = Random(f"{task}/{split}/{seed}")
     rows: dict[str, Row] = {}
-    misses = 0  # in a row
+    misses = 0  # consecutive
     while len(rows) < n:
         row = make(rng, split, len(rows) % kinds)
         misses = 0 if row is not None and rows.setdefault(repr(row), row) is row else misses + 1
         if misses == PATIENCE:
             raise ValueError(
-                f"The {split} split of {task} gave only {len(rows)} different rows "
-                f"of the {n} asked for. Ask for fewer."
+                f"The {split} split of {task} has only {len(rows)} of the {n} "
+                "different rows requested. Request fewer."
             )
     shuffled = list(rows.values())
     rng.shuffle(shuffled)
@@ -131,36 +135,36 @@ def examples(task: Task, split: Split, n: int, seed: int) -> list[Row]:
 def _reply_to_review(rng: Random) -> str:
     (positive,) = rng.choices(range(3), weights=(2, 2, 1))  # 2: a neutral sentence
     if positive == 2:
-        sentence, own = _draw("pretraining", lambda: sentences.notice(rng)), words.PLAIN
+        sentence, replies = _draw("pretraining", lambda: sentences.notice(rng)), words.PLAIN
     else:
         sentence = _draw("pretraining", lambda: sentences.review(rng, bool(positive)))
-        own = words.POSITIVE if positive else words.NEGATIVE
-    word = rng.choice(words.SENTIMENT_OPTIONS) if rng.random() < LABEL_WORD_SHARE else rng.choice(own)
+        replies = words.POSITIVE if positive else words.NEGATIVE
+    word = rng.choice(words.SENTIMENT_OPTIONS) if rng.random() < LABEL_WORD_SHARE else rng.choice(replies)
     return f"{sentence} It was {word} ."
 
 
 def _reply_to_claim(rng: Random) -> str:
-    # Unequal on purpose: in a balanced text the hypothesis alone says nothing of the reply, and a model does not
-    # find its combination with the premise (2/3 right after 900 steps; drawn like this, all right after 300).
-    (said,) = rng.choices(range(3), weights=(5, 2, 3))
+    # Unequal weights: in a balanced text the hypothesis alone carries no information about the reply, and a model does
+    # not learn to combine it with the premise (2/3 correct after 900 steps; with these weights all after 300).
+    (quantity,) = rng.choices(range(3), weights=(5, 2, 3))
     lacking = rng.random() < 0.25
-    given = _draw("pretraining", lambda: sentences.premise(rng, said), lambda made: made.sentence)
-    claim = _draw("pretraining", lambda: rng.choice(sentences.hypotheses(given, lacking)))
-    own = words.ENTAILMENT_REPLIES[sentences.relation(given, lacking)]
-    word = rng.choice(words.ENTAILMENT_OPTIONS) if rng.random() < LABEL_WORD_SHARE else rng.choice(own)
-    return f"{given.sentence} Question : {claim} ? Answer : {word} ."
+    premise = _draw("pretraining", lambda: sentences.premise(rng, quantity), lambda item: item.sentence)
+    claim = _draw("pretraining", lambda: rng.choice(sentences.hypotheses(premise, lacking)))
+    replies = words.ENTAILMENT_REPLIES[sentences.relation(premise, lacking)]
+    word = rng.choice(words.ENTAILMENT_OPTIONS) if rng.random() < LABEL_WORD_SHARE else rng.choice(replies)
+    return f"{premise.sentence} Question : {claim} ? Answer : {word} ."
 
 
 def _reply_to_question(rng: Random) -> str:
     make = rng.choice((sentences.journey, sentences.purchase))
-    fact = _draw("pretraining", lambda: make(rng), lambda made: made.sentence)
-    question, answers = _draw("pretraining", lambda: rng.choice(fact.questions()), lambda made: made[0])
+    fact = _draw("pretraining", lambda: make(rng), lambda item: item.sentence)
+    question, answers = _draw("pretraining", lambda: rng.choice(fact.questions()), lambda item: item[0])
     reply = answers[0] if rng.random() < ANSWER_SHARE else "nobody knows"
     return f"{fact.sentence} Question : {question} Answer : {reply}"
 
 
 def pretraining_text(seed: int) -> Iterator[str]:
-    """An endless stream of texts, each of one or two sentences and a reply."""
+    """Yields texts without end, each of one or two sentences and a reply."""
     rng = Random(f"pretraining/{seed}")
     kinds = (_reply_to_review, _reply_to_claim, _reply_to_question)
     while True:

@@ -1,4 +1,4 @@
-"""The words of the world, by the part they play in a sentence (`grammar` says where each may stand)."""
+"""Lists the words of the world by their part in a sentence (`grammar` says where each may stand)."""
 
 NAMES = tuple(
     "Anna Tom Maria Peter Lucy David Clara Hugo Nina Oscar Ruth Simon Julia Felix Laura Victor Emma Leo "

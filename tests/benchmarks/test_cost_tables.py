@@ -86,7 +86,7 @@ def test_the_noise_alone_moves_nothing_and_is_made_for_the_whole_window(small, m
     inputs = cases.batch(case, CPU)
     networks = [cases.model(case, CPU) for _ in range(2)]
     weights = [Weights(network) for network in networks]
-    methods = [MeZO(weights[0], lr=1e-3), NoiseAlone(weights[1], 3, lr=1e-3)]
+    methods = [MeZO(weights[0], lr=1e-3), NoiseAlone(weights[1], remembered=3, lr=1e-3)]
     drawn = []
     direction = Weights.direction
 
@@ -109,7 +109,7 @@ def test_the_noise_alone_moves_nothing_and_is_made_for_the_whole_window(small, m
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["adamezo-7", "--device", "cuda"], "no GPU is here"),
+        (["adamezo-7", "--device", "cuda"], "no GPU was found"),
         (["adamezo-7", "--rounds", "0"], "at least 1"),
         (["adamezo-4", "--model", "opt-1.4b"], "opt-1.3b"),
     ],

@@ -82,7 +82,7 @@ def test_the_page_says_what_the_rows_say(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps([row | small, row, row | other | sizes]))
     table.write(tmp_path, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
-    assert "## cpu Test" in page and "## GPU\n\nNot run" in page
+    assert "## cpu Test" in page and "## GPU\n\nNo GPU was available" in page
     assert "| 1.070 [1.050, 1.090] | 1.08 met | 1.900 [1.800, 2.000] |" in page
     assert "| 1.300 [1.050, 1.090] | 1.20 missed |" in page
     assert "| method | noise | passes | opt-10m 16x64 fp32 | opt-10m 4x32 bf16 |" in page

@@ -112,8 +112,8 @@ def test_the_named_row_runs_in_full_on_a_stand_in(words, tmp_path):
     ("argv", "message"),
     [
         (["roberta-large-sst"], "Did you mean roberta-large-sst2?"),
-        (["opt-125m-sst2", "model.device=cpu"], "reckoned to take 31 minutes"),
-        (["roberta-large-sst2"], "No GPU is here"),
+        (["opt-125m-sst2", "model.device=cpu"], "takes an estimated 31 minutes"),
+        (["roberta-large-sst2"], "No GPU was found"),
         (["roberta-large-sst2", "budget.forward_passes=200"], "has no number for this run"),
         (["roberta-large-sst2", "optimizer.lrr=1"], "optimizer.lrr"),
         (["roberta-large-sst2-zeroshot", "model.device=cpu", "model.path=nowhere"], "nowhere"),

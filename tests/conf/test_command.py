@@ -11,6 +11,8 @@ import yaml
 
 from experiments.commands.launch import main
 from experiments.config.compose import groups
+from experiments.config.run_config import RunConfig
+from experiments.config.run_options import Batch
 from zo import errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +67,7 @@ def test_resolve_fills_in_every_default(capsys):
 
 
 def test_package_prints_one_part(capsys):
-    assert main(["--cfg", "job", "-p", "batch", "batch.size=5"]) == 0
+    assert main(["--cfg", "job", "--resolve", "-p", "batch", "batch.size=5"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == {"size": 5, "micro": None}
     assert main(["--cfg", "job", "--package", "batch.size", "batch.size=5"]) == 0
     assert capsys.readouterr().out == "5\n"
@@ -105,7 +107,7 @@ def test_the_run_gets_the_complete_configuration_and_gives_the_exit_code(monkeyp
     assert main(["optimizer=adamw", "batch.size=5"]) == 130
     assert main(["--rerun"]) == 130
     (config, first), (_, second) = seen
-    assert type(config) is dict
-    assert config["batch"] == {"size": 5, "micro": None}
-    assert config["optimizer"]["betas"] == [0.9, 0.999]
+    assert type(config) is RunConfig
+    assert config.batch == Batch(size=5)
+    assert config.optimizer.options["betas"] == [0.9, 0.999]
     assert (first, second) == (False, True)

@@ -3,6 +3,7 @@
 import inspect
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import yaml
 from omegaconf import OmegaConf
 
 from experiments.config.compose import CONF, compose, groups
-from experiments.config.schema import TARGETS
+from experiments.config.key import dataclass_in, hints
+from experiments.config.launcher_config import Cluster
+from experiments.config.model_config import ModelConfig
+from experiments.config.run_config import CALLS as SECTIONS
+from experiments.config.run_config import KINDS, RunConfig
 from experiments.config.signatures import arguments
+from experiments.config.task_config import TaskConfig
 
 CHOICES = [f"{group}={option}" for group, options in groups().items() for option in options]
-CALLS = [path for group in TARGETS for path in sorted((CONF / group).glob("*.yaml"))]
+CALLS = [path for group in SECTIONS for path in sorted((CONF / group).glob("*.yaml"))]
 PROGRAM = {"params", "seed", "on_nan"}  # what the program passes, and no YAML of a constructor names
 RECIPES = sorted((CONF / "recipe").glob("*.yaml"))
 
@@ -51,8 +57,8 @@ def test_the_default_composes_and_lists_every_section():
     result = compose([])
     assert result.problems == []
     assert result.config is not None
-    assert result.config["optimizer"]["_target_"] == "zo.optimizers.FZOO"
-    assert set(groups()) - {"experiment", "debug"} < set(result.config)
+    assert result.config.optimizer.target == "zo.optimizers.FZOO"
+    assert set(groups()) - {"experiment", "debug"} < set(result.config.as_dict())
 
 
 @pytest.mark.parametrize("path", CALLS, ids=name_of)
@@ -70,7 +76,7 @@ def test_yaml_signature_and_defaults_are_equal(path):
 @pytest.mark.parametrize(("more", "batch"), [([], 16), (["batch.size=4"], 4), (["optimizer.batch=8"], 8)])
 def test_helene_is_told_the_batch_size(more, batch):
     result = compose(["optimizer=helene", *more])
-    assert result.config is not None and result.config["optimizer"]["batch"] == batch
+    assert result.config is not None and result.config.optimizer.options["batch"] == batch
 
 
 @pytest.mark.parametrize("path", [p for p in CALLS if "directions" in content(p)], ids=name_of)
@@ -81,7 +87,7 @@ def test_directions_are_a_name_or_a_mapping_with_options(path):
     ):
         result = compose([f"optimizer={path.stem}", f"optimizer.directions={given}"])
         assert result.problems == [] and result.config is not None
-        assert result.config["optimizer"]["directions"] == value
+        assert result.config.optimizer.options["directions"] == value
 
 
 @pytest.mark.parametrize("path", CALLS, ids=name_of)
@@ -104,8 +110,9 @@ def test_a_recipe_is_named_by_a_model_and_an_optimizer_and_takes_effect(path):
     model, optimizer = pairs[0]
     config = compose([f"model={model}", f"optimizer={optimizer}"]).config
     assert config is not None
+    composed = config.as_dict()
     for section, values in content(path).items():
-        assert config[section] | values == config[section]
+        assert composed[section] | values == composed[section]
 
 
 def test_an_experiment_file_changes_groups_and_values_and_picks_their_recipe(tmp_path, monkeypatch):
@@ -117,12 +124,12 @@ def test_an_experiment_file_changes_groups_and_values_and_picks_their_recipe(tmp
     monkeypatch.setattr("experiments.config.compose.CONF", tmp_path / "conf")
     config = compose(["experiment=mine", "optimizer.n=3"]).config
     assert config is not None
-    assert config["experiment"] == "mine"
-    assert config["seed"] == 7
-    assert config["optimizer"]["_target_"] == "zo.optimizers.MeZO"
-    assert config["optimizer"]["n"] == 3
+    assert config.experiment == "mine"
+    assert config.seed == 7
+    assert config.optimizer.target == "zo.optimizers.MeZO"
+    assert config.optimizer.options["n"] == 3
     recipe = content(CONF / "recipe" / "tiny-clm-mezo.yaml")
-    assert config["optimizer"]["lr"] == recipe["optimizer"]["lr"]
+    assert config.optimizer.lr == recipe["optimizer"]["lr"]
 
 
 def test_a_team_has_options_of_its_own_in_a_folder_that_git_ignores(tmp_path, monkeypatch):
@@ -134,8 +141,8 @@ def test_a_team_has_options_of_its_own_in_a_folder_that_git_ignores(tmp_path, mo
     assert groups()["cluster"] == ["default", "mysite"]
     config = compose(["cluster=mysite", "cluster.qos=long"]).config
     assert config is not None
-    assert (config["cluster"]["partition"], config["cluster"]["qos"]) == ("gpu", "long")
-    assert (config["cluster"]["setup"], config["cluster"]["tasks"]) == (["module load cuda"], 1)
+    assert (config.cluster.partition, config.cluster.qos) == ("gpu", "long")
+    assert (config.cluster.setup, config.cluster.tasks) == (["module load cuda"], 1)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=name_of)
@@ -150,3 +157,28 @@ def test_every_file_says_how_it_is_used():
         lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
         assert lines[0].startswith("# "), f"{path} starts without a comment"
         assert yaml.safe_load(path.read_text()) is not None
+
+
+def nulls(values: Any, declared: Any, path: str) -> list[str]:
+    """The keys of a section that are null where their declaration's default is null too."""
+    found = []
+    for spec in fields(declared):
+        if spec.name not in values:
+            continue
+        inner = dataclass_in(hints(declared)[spec.name])
+        if values[spec.name] is None and spec.default is None:
+            found.append(f"{path}.{spec.name}")
+        elif inner is not None and isinstance(values[spec.name], dict):
+            found += nulls(values[spec.name], inner, f"{path}.{spec.name}")
+    return found
+
+
+def test_no_file_repeats_a_default_as_null():
+    """Constructor calls are listed whole, and a file may set back to null what another file sets."""
+    found = nulls(OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml")), RunConfig, "config")
+    kinds = {"model": ModelConfig, "task": TaskConfig, "cluster": Cluster}
+    for group in (*kinds, *KINDS):
+        for path in (CONF / group).glob("*.yaml"):
+            kind = kinds.get(group) or KINDS[group][content(path)["name"]]
+            found += nulls(content(path), kind, name_of(path))
+    assert found == []

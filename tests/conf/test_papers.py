@@ -70,8 +70,8 @@ def test_the_models_inputs_and_numbers_are_the_authors(preset):
     """OPT's rows begin with <s> in MeZO and its forks, whose RoBERTa has an output matrix of its own."""
     config = compose((f"experiment={preset}",)).config
     assert config is not None
-    model = config["model"]
-    assert model["first_token"] == ("<s>" if "/opt-" in preset else None)
-    assert model["untie"] == preset.endswith("/roberta-large")
+    model = config.model
+    assert model.first_token == ("<s>" if "/opt-" in preset else None)
+    assert model.untie == preset.endswith("/roberta-large")
     drawn = "run" if preset.endswith("/roberta-large") else "example"
-    assert config["task"]["demonstrations_per"] == drawn
+    assert config.task.demonstrations_per == drawn

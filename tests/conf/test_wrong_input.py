@@ -7,6 +7,7 @@ import pytest
 from experiments.commands.launch import main
 from experiments.config.compose import CONF, compose
 from experiments.config.problems import listing
+from experiments.config.run_options import Budget
 
 
 def only(override: str) -> str:
@@ -35,7 +36,7 @@ def only(override: str) -> str:
         ("batch.size=many", "a whole number of at least 1"),
         ("batch.size=true", "a whole number of at least 1"),
         ("batch.size=2.5", "a whole number of at least 1"),
-        ("budget.steps=-5", "a whole number of at least 1, or null"),
+        ("budget.steps=-5", "a whole number of at least 1 and at most 1000000000, or null"),
         ("budget.minutes=0", "a number above 0, or null"),
         ("seed=1.5", "a whole number of at least 0"),
         ("optimizer.n=abc", "a whole number"),
@@ -137,8 +138,8 @@ def test_what_looks_odd_but_is_right():
          "task.columns={extra: idx}", "experiment=null"]
     ).config  # fmt: skip
     assert config is not None
-    assert config["budget"] == {"steps": None, "forward_passes": 1000, "minutes": None}
-    assert config["model"]["revision"] == "1234567"
-    assert config["optimizer"]["lr"] == 1.0
-    assert isinstance(config["optimizer"]["lr"], float)
-    assert config["task"]["columns"] == {"sentence": "sentence", "label": "label", "extra": "idx"}
+    assert config.budget == Budget(forward_passes=1000)
+    assert config.model.revision == "1234567"
+    assert config.optimizer.lr == 1.0
+    assert isinstance(config.optimizer.lr, float)
+    assert config.task.columns == {"sentence": "sentence", "label": "label", "extra": "idx"}

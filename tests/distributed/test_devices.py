@@ -1,11 +1,12 @@
 """Which GPUs each of several processes takes; the machines are described, for a CPU has none."""
 
+from dataclasses import replace
+
 import pytest
 
 from experiments.config.compose import compose
 from experiments.config.launcher_config import Cluster
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
+from experiments.config.run_config import RunConfig
 from experiments.launching.slurm import parameters, resources_of
 from experiments.models.placing import own_devices
 from experiments.training.ranks import gpus_of
@@ -14,7 +15,7 @@ from zo.errors import ConfigError
 from zo.rank_env import RankInfo, devices_of, rank_info, shared_devices
 
 
-def opt_66b() -> dict:
+def opt_66b() -> RunConfig:
     config = compose(["model=opt-66b"]).config
     assert config is not None
     return config
@@ -26,10 +27,10 @@ def test_opt_66b_runs_as_four_ranks_of_two_gpus(tmp_path):
     cluster = Cluster(tasks=4)
     asked = parameters(resources_of(config, cluster), cluster, tmp_path, "n")
     assert (asked["gpus_per_node"], asked["ntasks_per_node"], asked["mem"]) == (8, 4, "768GB")
-    choice = read(ModelConfig, config["model"], "model")
+    choice = config.model
     places = [RankInfo(rank, 4, rank, 4) for rank in range(4)]
     assert [own_devices(place, 8, choice) for place in places] == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert gpus_of(config["model"], places[0]) == 2
+    assert gpus_of(config.model, places[0]) == 2
     # Two nodes of two tasks: each node has cards of its own from 0 on.
     assert [own_devices(RankInfo(r, 4, r % 2, 2), 4, choice) for r in range(4)] == [
         [0, 1],
@@ -71,13 +72,13 @@ def test_the_backend_follows_what_all_ranks_have():
 
 
 def test_devices_that_are_named_are_not_shared_out():
-    model = opt_66b()["model"]
+    model = opt_66b().model
     two = RankInfo(0, 2, 0, 2)
-    assert gpus_of(model | {"device_map": None}, two) == 1
-    assert gpus_of(model | {"device_map": None, "device": "cpu"}, two) == 0
-    assert gpus_of(model | {"device_map": None, "device": "cuda:1"}, two) == 0
+    assert gpus_of(replace(model, device_map=None), two) == 1
+    assert gpus_of(replace(model, device_map=None, device="cpu"), two) == 0
+    assert gpus_of(replace(model, device_map=None, device="cuda:1"), two) == 0
     with pytest.raises(ConfigError, match="names devices"):
-        gpus_of(model | {"device_map": {"": 0}}, two)
+        gpus_of(replace(model, device_map={"": 0}), two)
 
 
 def test_several_nodes_are_counted_by_srun():

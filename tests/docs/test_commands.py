@@ -255,7 +255,7 @@ def test_a_machines_own_values_reach_every_run(tree, monkeypatch):
     finally:
         (tree / MACHINE).unlink()
     assert config is not None
-    assert (config["threads"], config["paths"]["runs"]) == (3, "/scratch/me/runs")
+    assert (config.threads, config.paths.runs) == (3, "/scratch/me/runs")
 
 
 def test_there_are_commands():

@@ -8,6 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.config.compose import CONF, groups
+from experiments.config.key import dataclass_in, hints
+from experiments.config.run_config import KINDS, RunConfig
 
 from .pages import ROOT, anchors, blocks, files, links, spans
 
@@ -75,10 +77,21 @@ def keys_of(tree, prefix: str = "") -> set[str]:
     return found
 
 
+def declared(kind: type, prefix: str = "") -> set[str]:
+    """Dotted keys of a dataclass of the configuration, sections too."""
+    found = set()
+    for name, hint in hints(kind).items():
+        inner = dataclass_in(hint)
+        found |= {f"{prefix}{name}"} | (declared(inner, f"{prefix}{name}.") if inner else set())
+    return found
+
+
 @cache
 def keys() -> set[str]:
-    """Every key of a configuration, from the files of conf/, which list all."""
-    found: set[str] = set()
+    """Every key of a configuration: declared in experiments/config, or an argument in a file of conf/."""
+    found = declared(RunConfig)
+    for section, kinds in KINDS.items():
+        found |= set().union(*(declared(kind, f"{section}.") for kind in kinds.values()))
     for path in CONF.rglob("*.yaml"):
         group = path.relative_to(CONF).parts[0]
         if group in ("experiment", "debug", "recipe", "local"):
@@ -107,10 +120,12 @@ def test_keys_and_options_exist(page):
 
 def test_every_group_and_key_has_its_line_in_configuration():
     page = (ROOT / "docs" / "configuration.md").read_text()
-    lines = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    lines = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))  # groups; keys are in test_declarations.py
+    assert {*groups(), "recipe", "protocol", "local"} <= lines
+    sections = set(re.findall(r"^\| `(\w+)[.`]", page, re.MULTILINE))
     fixed = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
     assert isinstance(fixed, dict)
-    assert lines == {*groups(), "recipe", "protocol", "local", *fixed} - {"defaults"}
+    assert {*fixed} - {"defaults"} <= sections
     for group in ("schedule", "tracker", "launcher", "debug"):
-        (line,) = re.findall(rf"^\| `{group}` \|.*", page, re.MULTILINE)
+        line, *_ = re.findall(rf"^\| `{group}` \|.*", page, re.MULTILINE)  # first comes the table of groups
         assert set(groups()[group]) <= set(re.findall(r"`([\w-]+)`", line))

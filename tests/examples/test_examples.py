@@ -33,8 +33,8 @@ def test_a_script_is_flat_and_needs_no_runner(script):
 
 @pytest.mark.slow
 def test_classification_learns(tmp_path):
-    for name, split, count in (("train", "train", 400), ("dev", "test", 200)):
-        rows = examples("sentiment", split, count, 0)
+    splits = {"train": examples("sentiment", "train", 400, 0), "dev": examples("sentiment", "test", 200, 0)}
+    for name, rows in splits.items():
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
     files = ("--train", tmp_path / "train.jsonl", "--dev", tmp_path / "dev.jsonl")

@@ -12,6 +12,7 @@ import pytest
 from experiments.commands import preflight
 from experiments.commands.launch import main
 from experiments.config.compose import compose
+from experiments.config.run_config import RunConfig
 from experiments.rundir.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +30,10 @@ sys.exit(code)
 """
 
 
-def config(*overrides: str) -> dict:
+def config(*overrides: str) -> RunConfig:
     composed = compose([*overrides])
     assert composed.config is not None, composed.problems
-    return {key: value for key, value in composed.config.items() if key not in ("launcher", "cluster")}
+    return composed.config
 
 
 def alone(*overrides: str) -> tuple[int, str, float]:
@@ -106,7 +107,7 @@ def test_the_folder_is_the_one_that_the_run_proper_takes(folder, tmp_path, overr
     run = Planner().name(made, said)
     assert preflight.ended(made) is None
     ends = RunFolder(run.folder)
-    ends.write_config(run.config)
+    ends.write_config(run.config.recorded())
     ends.write("result.json", RESULT)
     assert preflight.ended(made) == (RESULT, run.folder)
     # One that differs in anything that counts has not ended; what does not count changes nothing.
@@ -122,7 +123,7 @@ def test_contents_count_and_not_their_places(folder, tmp_path):
     made = config(*rest, f"task.data_dir={folder}", f"model.path={tmp_path / 'model'}")
     run = Planner().name(made, [])
     ends = RunFolder(run.folder)
-    ends.write_config(run.config)
+    ends.write_config(run.config.recorded())
     ends.write("result.json", RESULT)
     moved = folder.rename(tmp_path / "moved")
     here = config(*rest, f"task.data_dir={moved}", f"model.path={TINY}")

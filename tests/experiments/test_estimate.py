@@ -10,8 +10,6 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.config.compose import compose
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
 from experiments.estimating import Estimate, estimate
 from experiments.estimating.memory import weight_bytes
 from experiments.estimating.run_cost import GPU_BYTES
@@ -40,7 +38,7 @@ def reckoned(*overrides: str, tokens: int | None = None) -> Estimate:
 def test_parameters_and_bytes_are_the_published_ones(name):
     composed = compose([f"model={name}", "task=sst2"])
     assert composed.config is not None
-    loaded = skeleton(read(ModelConfig, composed.config["model"], "model"), 2)
+    loaded = skeleton(composed.config.model, 2)
     count, size = PUBLISHED[name]
     assert sum(p.numel() for p in loaded.model.parameters()) == count
     # Buffers, such as RoPE's frequencies, come on top.

@@ -6,9 +6,9 @@ import pytest
 
 from experiments.commands.expected import expected
 from experiments.config.compose import CONF, compose, groups
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
+from experiments.config.peft_config import Prefix
 from experiments.config.run_id import decisive, method_of
+from experiments.config.run_options import Budget
 from experiments.models.source import model_name
 from experiments.papers import published
 from experiments.papers.unpublished import unpublished
@@ -53,8 +53,8 @@ def test_a_preset_is_named_by_its_method_and_model_and_names_the_tables_that_hav
     """Its command composes and has published numbers."""
     (command,) = re.findall(r"^# .*: python launch\.py (.*)$", text_of(preset), re.MULTILINE)
     config = config_of(*command.split())
-    model = model_name(read(ModelConfig, config["model"], "model"))
-    assert preset == f"{method_of(config)}/{model}" == config["experiment"]
+    model = model_name(config.model)
+    assert preset == f"{method_of(config)}/{model}" == config.experiment
     tables = {f"{n.paper} {n.table}" for n in published() if (n.method, n.model) == tuple(preset.split("/"))}
     said = re.search(r"^# Published, by python -m experiments expected: (.*)$", text_of(preset), re.MULTILINE)
     assert said is not None
@@ -87,7 +87,7 @@ def test_values_follow_the_method_the_mode_and_the_task():
         ("model=opt-125m",): 1e-4,
         ("model=opt-350m",): 1e-4,
     }
-    found = {more: config_of("experiment=fzoo/opt-13b", *more)["optimizer"]["lr"] for more in lr}
+    found = {more: config_of("experiment=fzoo/opt-13b", *more).optimizer.lr for more in lr}
     assert found == lr
 
 
@@ -95,7 +95,7 @@ def test_mezo_on_wsc_has_the_rate_of_whoever_published_it():
     """1e-6 in FZOO's README, for OPT-13B; 1e-7 by MeZO's authors (issue 15), which the other presets have."""
 
     def lr(experiment):
-        return config_of(f"experiment={experiment}", "optimizer=mezo", "task=wsc")["optimizer"]["lr"]
+        return config_of(f"experiment={experiment}", "optimizer=mezo", "task=wsc").optimizer.lr
 
     assert [lr(name) for name in ("fzoo/opt-13b", "mezo/opt-13b", "fzoo/opt-30b")] == [1e-6, 1e-7, 1e-7]
     assert "1e-6 for MeZO on OPT-13B and WSC" in (CONF / "recipe" / "papers" / "causal-mezo.yaml").read_text()
@@ -107,8 +107,9 @@ def test_mezo_on_wsc_has_the_rate_of_whoever_published_it():
 )
 def test_a_prefix_has_values_that_are_marked_as_unpublished(preset, lr):
     config = config_of(f"experiment={preset}", "peft=prefix")
-    assert (config["optimizer"]["lr"], config["optimizer"]["eps"]) == (lr, 1e-1)
-    assert (config["peft"]["tokens"], config["batch"]["size"]) == (5, 64 if "roberta" in preset else 16)
+    assert (config.optimizer.lr, config.optimizer.options["eps"]) == (lr, 1e-1)
+    assert isinstance(config.peft, Prefix)
+    assert (config.peft.tokens, config.batch.size) == (5, 64 if "roberta" in preset else 16)
     assert unpublished(config)
     protocol = "masked" if "roberta" in preset else "causal"
     path = CONF / "recipe" / "papers" / f"{protocol}-{preset.partition('/')[0]}.yaml"
@@ -118,7 +119,7 @@ def test_a_prefix_has_values_that_are_marked_as_unpublished(preset, lr):
 def test_adamezos_seeds_draw_the_examples():
     """Its tables are over four randomly sampled subsets of the data, with every model."""
     presets = [name for name in PRESETS if name.startswith("adamezo/")]
-    assert {config_of(f"experiment={name}")["seeds"]["split"] for name in presets} == {None}
+    assert {config_of(f"experiment={name}").seeds.split for name in presets} == {None}
 
 
 @pytest.mark.parametrize("preset", ["adamezo/opt-1.3b", "adamezo/roberta-large", "hizoo/opt-13b"])
@@ -132,8 +133,8 @@ def test_a_preset_with_a_prefix_takes_steps(preset, runs):
 
 def test_fine_tuning_has_its_own_budget_and_schedule():
     config = config_of("experiment=fzoo/opt-13b", "optimizer=adamw")
-    assert config["budget"] == {"steps": 625, "forward_passes": None, "minutes": None}
-    assert config["schedule"]["_target_"] == "zo.schedules.Linear"
+    assert config.budget == Budget(steps=625)
+    assert config.schedule.target == "zo.schedules.Linear"
 
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if not name.endswith("roberta-large")])
@@ -141,8 +142,8 @@ def test_decoders_are_in_float16_rounded_to_nearest_as_the_authors_have_them(pre
     """And fine-tuning with Adam, a column of the same tables, has fp32 master weights."""
     config, adam = config_of(f"experiment={preset}"), config_of(f"experiment={preset}", "optimizer=adamw")
     small = preset.endswith(("125m", "350m"))
-    assert config["model"]["dtype"] == ("float32" if small else "float16")
-    assert config["update"] == adam["update"] == "auto"
+    assert config.model.dtype == ("float32" if small else "float16")
+    assert config.update == adam.update == "auto"
     assert (decisive(config, 1)["update"], decisive(adam, 1)["update"]) == ("nearest", "master")
 
 

@@ -277,7 +277,7 @@ def test_every_mode_runs_replays_and_exports(runs, tmp_path, model, mode):
 
 def test_a_mode_that_cannot_be_is_refused_before_anything_is_written(runs, capsys):
     runs("peft=layers", "peft.blocks=last:9", code=2)
-    assert "peft.blocks=last:9: the model has" in capsys.readouterr().err
+    assert "peft.blocks=last:9\n      the model has" in capsys.readouterr().err
     assert runs.results() == []
 
 

@@ -1,11 +1,13 @@
 """A seed draws every part of a run, each can be fixed alone, and the runs of a setting share its folder."""
 
 import json
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 
 from experiments.config.compose import compose
+from experiments.config.run_config import RunConfig, parse
 from experiments.config.run_id import hash_of
 from experiments.launching.plan import Planner
 from experiments.report.cells import cells_of
@@ -21,10 +23,15 @@ PARTS = {
 }  # fmt: skip
 
 
-def config(*overrides: str) -> dict:
+def config(*overrides: str) -> RunConfig:
     composed = compose([*SMALL, *overrides])
     assert composed.config is not None, composed.problems
     return composed.config
+
+
+def with_options(made: RunConfig, **options: float) -> RunConfig:
+    """The configuration with other options of its optimizer, which the command line would refuse."""
+    return replace(made, optimizer=replace(made.optimizer, options={**made.optimizer.options, **options}))
 
 
 def draw(*overrides: str) -> dict:
@@ -88,13 +95,10 @@ def test_an_option_without_effect_is_no_part_of_the_hash():
     made = config("optimizer=mezo")
     hashes = set()
     for horizon in (10, 50):
-        made["optimizer"]["horizon"] = horizon
-        hashes.add(hash_of(made, [], 2))
+        hashes.add(hash_of(with_options(made, horizon=horizon), [], 2))
     assert len(hashes) == 1
-    made["optimizer"]["momentum"] = 0.5
-    assert hash_of(made, [], 2) not in hashes
-    zero = config("optimizer=none")
-    zero["seeds"] |= {"order": 3}
+    assert hash_of(with_options(made, horizon=50, momentum=0.5), [], 2) not in hashes
+    zero = config("optimizer=none", "seeds.order=3")
     assert hash_of(zero, [], 0) == hash_of(config("optimizer=none"), [], 0)
 
 
@@ -131,7 +135,7 @@ def test_one_that_acts_is_taken():
 def test_presets_draw_what_was_published(experiment, split, test):
     made = compose([f"experiment={experiment}"]).config
     assert made is not None
-    assert (made["seeds"]["split"], made["seeds"]["test"]) == (split, test)
+    assert (made.seeds.split, made.seeds.test) == (split, test)
 
 
 def test_the_answers_are_kept_and_make_the_metric(runs):
@@ -140,7 +144,9 @@ def test_the_answers_are_kept_and_make_the_metric(runs):
     assert set(answers) == {"metric", "examples", "answers", "correct"}
     assert answers["metric"] == "accuracy" and len(answers["answers"]) == result["n_test"]
     assert fmean(answers["correct"]) == result["after"]
-    session = build(json.loads(json.dumps(compose(runs.arguments("budget.steps=2", "save=false")).config)))
+    again = compose(runs.arguments("budget.steps=2", "save=false")).config
+    assert again is not None
+    session = build(parse(json.loads(json.dumps(again.as_dict()))))
     assert answers["examples"] == [example.index for example in session.task.test]
     golds = [example.golds for example in session.task.test]
     assert answers["correct"] == [float(a in g) for a, g in zip(answers["answers"], golds, strict=True)]

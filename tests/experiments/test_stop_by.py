@@ -3,7 +3,7 @@ nothing.
 """
 
 import io
-import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -48,7 +48,10 @@ def sessions():
 def ended_at(recorder: Recorder, looks, first: int = 0) -> int | None:
     """The evaluation, counted from 1, at which the run ends; None where it does not."""
     for t in range(first, len(looks)):
-        if recorder.step(t, {"loss": 1.0}, lambda t=t: evaluation(*looks[t])):
+        recorder.note_step(t, {"loss": 1.0})
+        if recorder.is_dev_due(t + 1):
+            recorder.note_dev(t + 1, evaluation(*looks[t]))
+        if recorder.is_early_stop(t + 1):
             return t + 1
     return None
 
@@ -115,7 +118,7 @@ def test_both_keys_are_in_the_hash_of_what_is_trained_and_of_nothing_else():
 
     def hashes(steps: int) -> set[str]:
         changed = [
-            {**config, "select_by": select_by, "stop": {**config["stop"], "by": stop_by}}
+            replace(config, select_by=select_by, stop=replace(config.stop, by=stop_by))
             for select_by in ("metric", "loss")
             for stop_by in ("metric", "loss")
         ]
@@ -138,7 +141,7 @@ def test_both_keys_are_in_the_hash_of_what_is_trained_and_of_nothing_else():
 def test_presets_stop_and_select_by_what_their_paper_does(choices, stop_by, select, select_by):
     config = compose([choices]).config
     assert config is not None
-    assert (config["stop"]["by"], config["select"], config["select_by"]) == (stop_by, select, select_by)
+    assert (config.stop.by, config.select, config.select_by) == (stop_by, select, select_by)
 
 
 def test_the_screen_names_the_step_that_is_selected():
@@ -168,17 +171,17 @@ def test_the_report_reads_the_loss_of_the_weights_that_were_selected(tmp_path):
 def test_a_folder_of_a_version_without_the_keys_is_read_and_is_the_same_setting(tmp_path):
     config = compose([]).config
     assert config is not None
-    older = json.loads(json.dumps(config))
+    older = config.recorded()
     del older["select_by"], older["stop"]["by"]
     folders = []
-    for name, each in (("new", dict(config)), ("old", older)):
+    for name, each in (("new", config.recorded()), ("old", older)):
         folder = tmp_path / name / "tiny-clm-sentiment-fzoo-none" / ("0" * 8) / "seed0"
         made = RunFolder(folder)
         made.write_config(each)
         made.write_status("stopped")
         folders.append(folder)
     first, second = (load_config(folder) for folder in folders)
-    assert first == second and second["stop"]["by"] == second["select_by"] == "metric"
+    assert first == second and second.stop.by == second.select_by == "metric"
     assert all(a.setting == b.setting for a, b in pairwise(read_runs([tmp_path])))
 
 

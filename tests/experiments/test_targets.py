@@ -23,7 +23,7 @@ def given(tmp_path):
         config = compose([]).config
         assert config is not None
         folder = RunFolder(tmp_path / "given")
-        folder.write_config(config | sections)
+        folder.write_config(config.recorded() | sections)
         return folder.path
 
     return make
@@ -64,7 +64,7 @@ def test_the_working_folder_is_no_place_for_modules(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "experiments", "status", "."]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "is no sweep and no run" in done.stderr
+    assert done.returncode == 2 and "is neither a sweep nor a run" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -40,7 +40,7 @@ def refused(runs, capsys, *overrides: str) -> str:
         (["model.path=/nowhere"], ["/nowhere"]),
         (["task=sst2", "task.data_dir=/nowhere"], ["/nowhere"]),
         (["select=best", "task.dev=0"], ["select", "task.dev"]),
-        (["schedule.warmup=1.5"], ["schedule.warmup", "[0, 1)"]),
+        (["schedule.warmup=1.5"], ["schedule.warmup", "at least 0 and below 1"]),
     ],
 )
 def test_named_and_explained(runs, capsys, overrides, said):

@@ -21,7 +21,9 @@ from experiments.launching.states import states, wait
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.lock import Lock
 
-CONFIG = compose([]).config or {}
+COMPOSED = compose([]).config
+assert COMPOSED is not None
+CONFIG = COMPOSED.recorded()
 
 
 def test_runs_of_equal_resources_are_one_array_cut_at_the_sites_limit():
@@ -34,7 +36,8 @@ def test_runs_of_equal_resources_are_one_array_cut_at_the_sites_limit():
 
 
 def test_the_site_has_the_last_word_and_null_leaves_it_to_the_model():
-    config = {"model": {"resources": {"gpus": 2, "mem": 64, "minutes": 90}}}
+    config = compose(["model.resources={gpus: 2, mem: 64, minutes: 90}"]).config
+    assert config is not None
     assert resources_of(config, Cluster()) == Resources(2, 64, 90)
     assert resources_of(config, Cluster(gpus=0, minutes=5)) == Resources(0, 64, 5)
     said = parameters(
@@ -53,7 +56,9 @@ def test_the_site_has_the_last_word_and_null_leaves_it_to_the_model():
     assert "gpus_per_node" not in parameters(Resources(0, 4, 10), Cluster(), Path("/c"), "n")
 
 
-CONFIG = compose([]).config or {}
+COMPOSED = compose([]).config
+assert COMPOSED is not None
+CONFIG = COMPOSED.recorded()
 
 
 def run(tmp_path: Path, name: str, state: str, **more) -> Path:

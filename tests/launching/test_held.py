@@ -69,7 +69,7 @@ def submitted(path: Path, state: str, *, job: str | None = "10", **more) -> Path
     folder = RunFolder(path)
     config = compose([]).config
     assert config is not None
-    folder.write_config({key: value for key, value in config.items() if key not in ("launcher", "cluster")})
+    folder.write_config(config.recorded())
     command = ["python", "launch.py", "-m", "seed=0,1"]
     launch = {"name": "slurm", "wait": False, "requeues": 1}
     code = code_snapshot.freeze(path.parents[1])  # retry runs only a whole snapshot beside the runs
@@ -207,7 +207,7 @@ def test_a_dry_run_shows_what_sbatch_would_get(small, tmp_path, capsys):
 
 def test_several_tasks_on_one_named_device_are_refused(small, capsys):
     assert main([*small("launcher=slurm", "cluster.tasks=2", "model.device=cuda:0"), "--dry-run"]) == 2
-    assert "cluster.tasks=2 processes of a node would all take the same" in capsys.readouterr().err
+    assert "so all cluster.tasks=2 processes of a node would use the same ones" in capsys.readouterr().err
 
 
 def test_what_nobody_will_start_waits_and_its_command_is_said(tmp_path, capsys):

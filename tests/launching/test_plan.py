@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -66,15 +67,14 @@ def test_ranges_and_data_are_refused_before_anything_starts(small, tmp_path, cap
     wrong = small("optimizer=mezo,fzoo", "optimizer.eps=0,1e-3", "task.max_length=1,64", "--dry-run")
     assert main(["-m", *wrong]) == 2
     said = capsys.readouterr().err
-    assert "  task.max_length=1\n" in said and "(4 of 8 runs)" in said
-    for method in ("mezo", "fzoo"):
-        assert f"optimizer={method} optimizer.eps=0\n" in said
+    for override in ("task.max_length=1", "optimizer.eps=0"):  # both are found before torch is imported
+        assert re.search(rf"^  {override}\n.*\(4 of 8 runs\)$", said, re.MULTILINE)
     assert not (tmp_path / "runs").exists()
 
 
 def test_equal_runs_are_one_and_sweeps_share_them(small, tmp_path):
     runs = planned(small("probes_per_forward=1,2", "seed=0,1"))
-    assert [run.config["seed"] for run in runs] == [0, 1]
+    assert [run.config.seed for run in runs] == [0, 1]
     more = planned(small("seed=0,1,2"))
     assert {run.folder for run in runs} < {run.folder for run in more}
     folder = write_sweep(tmp_path / "runs", "s", more, ["x"])

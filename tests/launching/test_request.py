@@ -113,7 +113,7 @@ def test_smoke_takes_one_step_and_keeps_model_and_batch():
     checked = check(Asked(["optimizer=mezo,fzoo", "batch.size=7"], smoke=True))
     assert checked.problems == []
     (_, config), *_ = checked.runs
-    assert config["budget"]["steps"] == 1 and config["batch"]["size"] == 7 and config["experiment"] == "smoke"
+    assert config.budget.steps == 1 and config.batch.size == 7 and config.experiment == "smoke"
 
 
 def test_trials_of_a_smoke_take_one_step_too():
@@ -136,7 +136,9 @@ def test_a_search_draws_from_intervals_and_values_and_repeats_seeds():
     ]
     assert len(checked.runs) == 2 * 3  # the seeds at the first ends, at the other end of each
     wrong = check(Asked(["optimizer.lr=tag(log,interval(0,1))", "optimizer.eps=interval(-1,1e-3)"], trials=1))
-    assert [problem.where for problem in wrong.problems] == ["optimizer.lr=tag(log,interval(0,1))"]
+    assert [problem.where for problem in wrong.problems] == [
+        "optimizer.lr=tag(log,interval(0,1))", "optimizer.eps=-1.0"
+    ]  # fmt: skip
     assert [p.where for p in check(Asked(["task=sst2"], trials=1)).problems] == ["--trials"]
 
 

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from experiments.config.peft_config import MODES
-from tests.optimizers.test_battery import CHECKPOINTED, DESCENT, LEAVES_OUT, LOOKS_TWICE, YAMLS, make
+from tests.optimizers.test_battery import YAMLS, checkpointed, kind_of, make
 from zo import ModuleLook, Weights
 
 from .test_modes import attached
@@ -31,8 +31,8 @@ def world(request, folder, reviews) -> Any:
 @pytest.mark.parametrize("name", YAMLS)
 def test_two_steps_move_what_is_trained_and_can_be_replayed(world, name):
     model, objective, batches, begin = world
-    changes: dict[str, Any] = {"lr": 1e-3, **DESCENT.get(name, {})}
-    if "eps" in OmegaConf.load(YAMLS[name]) and name not in CHECKPOINTED:
+    changes: dict[str, Any] = {"lr": 1e-3, **kind_of(name).small_problem}
+    if "eps" in OmegaConf.load(YAMLS[name]) and not checkpointed(name):
         changes["eps"] = 5e-2  # behind LoRA's zeros
 
     def start():
@@ -49,13 +49,13 @@ def test_two_steps_move_what_is_trained_and_can_be_replayed(world, name):
         seen = optimizer.tell(t, told[-1])
         moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
         trained = {n for n, p in model.named_parameters() if p.requires_grad}
-        if name in CHECKPOINTED and t == 0:
+        if checkpointed(name) and t == 0:
             trained = {n for n in trained if "lora_A" not in n}  # has no gradient while B is 0
-        if name in LEAVES_OUT:
+        if not kind_of(name).moves_all:
             assert moved and moved <= trained
-        elif name not in LOOKS_TWICE or seen["way"] != 0.0:  # it may stay where it is
+        elif not kind_of(name).looks_twice or seen["way"] != 0.0:  # it may stay where it is
             assert moved == trained, trained - moved
-    if name in CHECKPOINTED:
+    if checkpointed(name):
         return
     end = optimizer.weights.sha256()
     again = start()

@@ -10,8 +10,6 @@ import transformers as hf
 from transformers.models.auto import modeling_auto as auto
 
 from experiments.config.compose import CONF, compose
-from experiments.config.model_config import ModelConfig
-from experiments.config.parsing import read
 from experiments.models.shapes import SHAPES, config_of
 from experiments.peft import attach
 from zo import FZOO, ModuleLook
@@ -47,7 +45,7 @@ def test_a_step_alone_and_stacked_are_the_same_bits(folder, reviews, name):
 def test_every_file_of_conf_is_valid_and_its_classes_are_there(name):
     config = compose([f"model={name}", *(["model.path=x"] if name == "hub" else [])]).config
     assert config is not None
-    choice = read(ModelConfig, config["model"], "model")
+    choice = config.model
     if name in HUB:
         kinds = {
             "causal": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,13 +36,13 @@ def test_a_checkpoint_of_bitsandbytes_takes_adapters():
     check_checkpoint({}, "m", "none")
 
 
-SPECIAL = {"vocab_size": VOCABULARY, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2}
-WIDE = {**SPECIAL, **SMALL, "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.2,
+SPECIAL: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2}
+WIDE: dict[str, Any] = {**SPECIAL, **SMALL, "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.2,
         "max_position_embeddings": 130}  # fmt: skip
-STATE = {**SPECIAL, **SMALL, "state_size": 8, "initializer_range": 0.2}
-BART = {"decoder_layers": 2, "encoder_layers": 2, "decoder_attention_heads": 4, "encoder_attention_heads": 4,
-        "decoder_ffn_dim": 64, "encoder_ffn_dim": 64}  # fmt: skip
+STATE: dict[str, Any] = {**SPECIAL, **SMALL, "state_size": 8, "initializer_range": 0.2}
+BART: dict[str, Any] = {"decoder_layers": 2, "encoder_layers": 2, "decoder_attention_heads": 4,
+        "encoder_attention_heads": 4, "decoder_ffn_dim": 64, "encoder_ffn_dim": 64}  # fmt: skip
 MODELS = {
     "bloom": lambda: hf.BloomForCausalLM(
         hf.BloomConfig(**SPECIAL, hidden_size=32, n_head=4, n_layer=2, initializer_range=0.2)
@@ -72,7 +73,7 @@ MODELS = {
 }  # fmt: skip
 
 
-def saved(folder: Path, name: str) -> dict[str, str]:
+def saved(folder: Path, name: str) -> dict[str, Any]:
     """A random model of the name in the folder, with a tokenizer; returns how it is loaded."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -8,7 +8,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.report.colours import STYLES, styles
 from experiments.report.comparison import comparison
-from experiments.report.filters import where
+from experiments.report.filters import select_runs
 from experiments.report.runs import read_runs
 from experiments.report.tables.builders import results, tables
 from tests.report.made import dev_rows, run
@@ -113,13 +113,13 @@ def test_the_command_writes_every_format(betas, tmp_path_factory, capsys, monkey
         (["seed"], "the deviations are over seeds"),
         (["peft.name"], "columns already"),
         (["batch.size"], "all runs have 8; keys with several values are"),
-        (["optimizer.lr", "optimizer.betas", "batch.size"], "it takes one key, or two different ones"),
-        (["optimizer.lr", "optimizer.lr"], "it takes one key, or two different ones"),
+        (["optimizer.lr", "optimizer.betas", "batch.size"], "give one key, or two different ones"),
+        (["optimizer.lr", "optimizer.lr"], "give one key, or two different ones"),
     ],
 )
 def test_a_key_that_makes_no_rows_is_refused(betas, keys, said):
     with pytest.raises(ConfigError) as error:
-        comparison(where(read_runs([betas]), ["method=adamezo"]), by=keys)
+        comparison(select_runs(read_runs([betas]), ["method=adamezo"]), by=keys)
     assert said in str(error.value)
 
 

@@ -169,7 +169,7 @@ def test_runs_of_several_commits_are_told(tmp_path):
         folder = run(tmp_path, seed=seed)
         (folder / "provenance.json").write_text(json.dumps({"commit": commit, "dirty": dirty}))
     notes = comparison(read_runs([tmp_path])).notes
-    assert "The runs shown are of 2 commits of zo: aaaaaaa (2), bbbbbbb+ (1)." in notes
+    assert "The runs come from 2 commits of zo: aaaaaaa (2), bbbbbbb+ (1)." in notes
 
 
 def test_other_examples_and_other_precision_are_other_columns(tmp_path):
@@ -220,7 +220,7 @@ def test_runs_that_try_whether_all_works_are_left_out_and_counted(tmp_path):
 @pytest.mark.parametrize("debug", ["smoke", "step"])
 def test_whatever_a_debug_run_is_of_its_experiment_says_what_it_is(debug):
     composed = compose(["experiment=fzoo/opt-125m", f"debug={debug}"])
-    assert composed.config is not None and composed.config["experiment"] == SMOKE
+    assert composed.config is not None and composed.config.experiment == SMOKE
 
 
 def test_the_order_of_the_runs_does_not_matter(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.commands.launch import main as launch
-from experiments.report.filters import where
+from experiments.report.filters import select_runs
 from experiments.report.runs import read_runs
 from experiments.rundir.metric_rows import AXES, JOURNAL
 from tests.report.made import run
@@ -49,7 +49,7 @@ def test_a_report_of_real_runs(real, tmp_path, capsys, monkeypatch):
     scores = {}
     for lr in (1e-4, 1e-3):
         results, rows = [], []
-        for each in where(read_runs([real]), ["method=mezo", f"optimizer.lr={lr}"]):
+        for each in select_runs(read_runs([real]), ["method=mezo", f"optimizer.lr={lr}"]):
             results.append(json.loads((each.folder / "result.json").read_text()))
             lines = [json.loads(line) for line in (each.folder / "metrics.jsonl").read_text().splitlines()]
             rows.append(max((row["value"], -row["loss"]) for row in lines if row["kind"] == "dev"))
@@ -70,20 +70,23 @@ def test_a_report_of_real_runs(real, tmp_path, capsys, monkeypatch):
 
 def test_conditions_leave_the_runs_of_which_all_hold(real):
     runs = read_runs([real])
-    assert len(where(runs, ["method=fzoo"])) == 2
-    assert len(where(runs, ["method=fzoo,mezo", "optimizer.lr=1e-3"])) == 4
-    assert len(where(runs, ["optimizer.lr=0.001", "seed=0,1", "status=finished", "peft=none"])) == 4
-    (one,) = where(runs, ["method=mezo", "optimizer.lr=1e-4", "seed=1"])
+    assert len(select_runs(runs, ["method=fzoo"])) == 2
+    assert len(select_runs(runs, ["method=fzoo,mezo", "optimizer.lr=1e-3"])) == 4
+    assert len(select_runs(runs, ["optimizer.lr=0.001", "seed=0,1", "status=finished", "peft=none"])) == 4
+    (one,) = select_runs(runs, ["method=mezo", "optimizer.lr=1e-4", "seed=1"])
     assert (one.method, one.seed, one.config["optimizer"]["lr"]) == ("mezo", 1, 1e-4)
-    assert where(runs, [f"config_hash={one.config_hash[:8]}", "seed=1"]) == [one]
-    assert len(where(runs, [f"setting={one.setting}"])) == 2
+    assert select_runs(runs, [f"config_hash={one.config_hash[:8]}", "seed=1"]) == [one]
+    assert len(select_runs(runs, [f"setting={one.setting}"])) == 2
 
 
 def test_a_condition_on_an_argument_that_came_later_holds_for_older_runs(tmp_path):
     run(tmp_path, "FZOO", 0)
     run(tmp_path, "FZOO", 1, optimizer__sides="one")
     run(tmp_path, "FZOO", 2, optimizer__sides="two")
-    assert [each.seed for each in where(read_runs([tmp_path]), ["optimizer.sides=one"])] in ([0, 1], [1, 0])
+    assert [each.seed for each in select_runs(read_runs([tmp_path]), ["optimizer.sides=one"])] in (
+        [0, 1],
+        [1, 0],
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,15 +102,15 @@ def test_a_condition_on_an_argument_that_came_later_holds_for_older_runs(tmp_pat
 )
 def test_a_condition_that_leaves_nothing_says_what_there_is(real, condition, said):
     with pytest.raises(ConfigError) as error:
-        where(read_runs([real]), [condition])
+        select_runs(read_runs([real]), [condition])
     assert said in str(error.value)
 
 
 def test_conditions_that_exclude_each_other(real):
     runs = read_runs([real])
     hashes = {run.method: run.config_hash for run in runs}
-    with pytest.raises(ConfigError, match="no run has all of it"):
-        where(runs, ["method=fzoo", f"config_hash={hashes['mezo']}"])
+    with pytest.raises(ConfigError, match="no run meets all conditions"):
+        select_runs(runs, ["method=fzoo", f"config_hash={hashes['mezo']}"])
 
 
 def test_wrong_input_ends_with_2_and_writes_nothing(tmp_path, capsys):
@@ -183,4 +186,4 @@ def test_a_report_needs_neither_torch_nor_the_extra_packages_for_its_tables(tmp_
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "50.0 ± 0.0 (2)" in done.stdout and "no intervals" in done.stdout
+    assert "50.0 ± 0.0 (2)" in done.stdout and "Intervals are missing" in done.stdout

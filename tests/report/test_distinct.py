@@ -41,10 +41,7 @@ def test_seeds_that_changed_nothing_are_one_run_without_a_deviation(tmp_path):
     assert (cell.n, cell.mean, cell.deviation, len(cell.values)) == (1, 0.445, None, 3)
     made = comparison(read_runs([tmp_path]))
     assert results(made).rows[0][1].text == "44.5 (3 seeds, 1 distinct run)"
-    assert (
-        "adamw on t with m (none): 3 seeds, 1 distinct run, for the other seeds changed nothing."
-        in made.notes
-    )
+    assert "adamw on t with m (none): 3 seeds, 1 distinct run; the other seeds changed nothing." in made.notes
     (row,) = records(made)["cells"]
     assert (row["n"], row["seeds"], row["deviation"], row["low"], row["varied"]) == (1, 3, None, None, "")
 
@@ -103,7 +100,7 @@ def test_the_note_on_dropout_looks_at_its_probability(tmp_path):
     )
     older(run(tmp_path / "old", "adamw"), "w", train_mode=True)
     (note,) = [note for note in comparison(read_runs([tmp_path / "old"])).notes if "dropout" in note]
-    assert note == "In train mode, of which their version did not write down the dropout: adamw."
+    assert note == "In train mode, by a version that did not record the dropout: adamw."
 
 
 def test_older_runs_are_told_apart_by_the_seeds_of_their_configuration(tmp_path):

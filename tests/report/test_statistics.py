@@ -71,7 +71,7 @@ def test_forward_passes_to_a_target_are_those_of_the_first_look_that_has_it(tmp_
     run(tmp_path, seed=3, rows=dev_rows(0.5), after=None, status="stopped")  # it may still get there
     (cell,) = cells_of(read_runs([tmp_path]))
     found = reach(cell, 0.8)
-    assert (found.reached, found.of, found.never, found.mean) == ({0: 20, 1: 30}, 3, 1, 25)
+    assert (found.reached, found.run_count, found.never, found.mean) == ({0: 20, 1: 30}, 3, 1, 25)
     assert (reach(cell, 0.95).reached, reach(cell, 0.95).never) == ({}, 3)
     assert reach(cell, 0.95).mean is None
     # A lower target is never later.

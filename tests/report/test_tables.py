@@ -71,7 +71,7 @@ def test_a_difference_is_bold_where_its_interval_leaves_out_zero(made):
     # x = 0.65 / (s / √3) = 4.333 of t with 2 degrees of freedom: p = 1 − x / √(2 + x²), the only pair with a p.
     assert entry.text == "+0.7 [+0.0, +1.3] (3), p 0.049" and entry.bold
     (source,) = differences(made).notes[1:]
-    assert source.startswith("Of 1 pairs the test examples' variance is not known and left out")
+    assert source.startswith("In 1 pairs the test examples' variance is unknown and left out")
     # A pair alone has no interval, and is never bold.
     alone = row(differences(made), "fzoo − zoadam")[1]
     assert (alone.text, alone.bold) == ("−10.0 (1)", False)

@@ -1,4 +1,4 @@
-"""Every YAML of the text side says all its keys, and only keys that are read."""
+"""Every YAML of the text side has only keys that are read, and repeats no default as null (tests/conf)."""
 
 from dataclasses import fields
 
@@ -23,14 +23,14 @@ def files(group):
 @pytest.mark.parametrize("name", files("model"))
 def test_models(name):
     values = conf("model", name)
-    assert set(values) == names(ModelConfig)
+    assert set(values) <= names(ModelConfig)
     read(ModelConfig, values, "model")
 
 
 @pytest.mark.parametrize("name", files("peft"))
 def test_adapters(name):
     values = conf("peft", name)
-    assert set(values) == names(MODES[name])
+    assert set(values) <= names(MODES[name])
     assert mode(values) == MODES[name](name=name)  # its own defaults
 
 
@@ -38,10 +38,10 @@ def test_adapters(name):
 def test_tasks(name):
     values = conf("task", name)
     assert values["name"] == name
-    assert set(values) == names(TaskConfig)
-    assert set(values["source"]) == names(Source)
-    assert set(values["templates"]) == names(Templates)
+    assert set(values) <= names(TaskConfig)
+    assert set(values["source"]) <= names(Source)
+    assert set(values["templates"]) <= names(Templates)
     for family, kind in (("causal", Causal), ("masked", Masked), ("classifier", Classified)):
-        template = values["templates"][family]
-        assert template is None or set(template) == names(kind)
+        template = values["templates"].get(family)
+        assert template is None or set(template) <= names(kind)
     read(TaskConfig, values, "task")

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.trackers import opening, sink
 from experiments.trackers.interface import About, metrics_of, summary_of
-from experiments.trackers.sink import EVERY, MOST, SHARE, Sink
+from experiments.trackers.sink import BATCH_ROWS, EVERY, REST_FACTOR, Sink
 from tests.trackers.conftest import rows_of
 
 VARYING = ("seconds", "gpu_hours", "peak_memory_bytes")
@@ -59,16 +59,16 @@ def bits(folder):
 
 @pytest.mark.parametrize("how", ["fails", "hangs"])
 def test_a_tracker_that_fails_or_hangs_does_no_harm(run, ended, monkeypatch, capsys, how):
-    monkeypatch.setattr(sink, "PATIENCE", 0.2)
+    monkeypatch.setattr(sink, "CLOSE_TIMEOUT", 0.2)
     without = bits(ended)
     for call in ("start", "log", "finish"):
         monkeypatch.setattr(opening, "_tracker", lambda chosen, resumed, call=call: Kept(**{how: call}))
         began = time.monotonic()
         assert bits(run(under=call)) == without
         assert time.monotonic() - began < 60
-        why = "the tracker gives up" if how == "fails" else "it was not done after 0 s"
+        why = "the tracker gives up" if how == "fails" else "it did not finish within 0 s"
         said = capsys.readouterr().out
-        assert said.count("Kept is left out from here on: ") == 1 and why in said
+        assert said.count("Kept is dropped: ") == 1 and why in said
         assert "python -m experiments sync" in said
 
 
@@ -95,7 +95,7 @@ def test_nothing_is_waited_for_while_the_run_goes_on():
 
 
 def test_the_thread_works_a_small_part_of_the_time():
-    """A tracker that computes 1 ms a row rests SHARE ms a row, until the run ends and it takes all the rest."""
+    """A tracker that computes 1 ms a row rests REST_FACTOR ms a row, until the run ends and it takes all the rest."""
 
     def busy(number, metrics):
         end = time.thread_time() + 0.001
@@ -105,11 +105,11 @@ def test_the_thread_works_a_small_part_of_the_time():
 
     kept = Kept()
     kept.log = busy
-    tracked = Sink(kept, ABOUT, [ROW] * (3 * MOST), lambda words: None)
+    tracked = Sink(kept, ABOUT, [ROW] * (3 * BATCH_ROWS), lambda words: None)
     time.sleep(0.5)
-    assert len(kept.rows) <= MOST and MOST * SHARE * 0.001 > EVERY > 0.5
+    assert len(kept.rows) <= BATCH_ROWS and BATCH_ROWS * REST_FACTOR * 0.001 > EVERY > 0.5
     tracked.close("finished")
-    assert kept.rows == list(range(3 * MOST))
+    assert kept.rows == list(range(3 * BATCH_ROWS))
 
 
 def test_a_row_by_the_names_of_trackers():

@@ -111,7 +111,7 @@ def test_no_key_is_written_anywhere(run, monkeypatch, tmp_path, capsys):
 def test_without_a_key_the_run_is_tracked_offline_and_says_so(run, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "too-short")
     folder = run("tracker=wandb")
-    assert "There is no valid W&B key here" in capsys.readouterr().out
+    assert "No valid W&B key was found" in capsys.readouterr().out
     assert len(history(folder)) == len(rows_of(folder))
     assert main(["sync", str(folder)]) == 2  # which was asked to upload
     assert "set WANDB_API_KEY" in capsys.readouterr().err

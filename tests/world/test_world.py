@@ -157,7 +157,7 @@ def test_a_hypothesis_alone_says_nothing() -> None:
 
 def test_an_exhausted_split_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(grammar._ROWS, "sentiment", (2, lambda rng, part, label: {"label": label}))
-    with pytest.raises(ValueError, match=r"only 2 different rows .* Ask for fewer"):
+    with pytest.raises(ValueError, match=r"only 2 of the 3 different rows requested. Request fewer"):
         grammar.examples("sentiment", "train", 3, seed=0)
 
 

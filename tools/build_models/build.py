@@ -1,4 +1,4 @@
-"""Rebuild the shipped models from nothing: `python -m tools.build_models.build [--only clm|mlm]`.
+"""Rebuilds the shipped models from nothing: `python -m tools.build_models.build [--only clm|mlm]`.
 
     tiny-clm   OPT, 3 layers of width 96, causal language modelling
     tiny-mlm   RoBERTa of the same size, masked language modelling; its word embeddings start from tiny-clm's
@@ -50,16 +50,16 @@ MASK_REPLY, MASK_WORD = 0.5, 0.15
 
 
 class Batch(NamedTuple):
-    """Some texts: pieces, which of them are no padding, labels (or IGNORED), their weights; all [ROWS, T]."""
+    """A batch of texts [ROWS, T]: ids, attention mask, labels (or IGNORED), weights."""
 
     ids: Tensor
-    seen: Tensor
+    attention_mask: Tensor
     labels: Tensor
     weights: Tensor
 
 
 def new_clm(pieces: PreTrainedTokenizerFast) -> OPTForCausalLM:
-    """An untrained OPT (layer norm before each block, tied embeddings)."""
+    """Returns an untrained OPT (layer norm before each block, tied embeddings)."""
     config = OPTConfig(
         vocab_size=len(pieces),
         hidden_size=WIDTH,
@@ -79,7 +79,7 @@ def new_clm(pieces: PreTrainedTokenizerFast) -> OPTForCausalLM:
 
 
 def new_mlm(pieces: PreTrainedTokenizerFast, clm: OPTForCausalLM) -> RobertaForMaskedLM:
-    """An untrained RoBERTa with the word embeddings of the trained causal model."""
+    """Returns an untrained RoBERTa with the word embeddings of the trained causal model."""
     config = RobertaConfig(
         vocab_size=len(pieces),
         hidden_size=WIDTH,
@@ -102,40 +102,40 @@ def new_mlm(pieces: PreTrainedTokenizerFast, clm: OPTForCausalLM) -> RobertaForM
 
 
 def reply_places(attention_mask: Tensor) -> Tensor:
-    """Where the reply of each text stands [ROWS, T]: its last word, before a full stop and the end token."""
+    """Returns a mask [ROWS, T] of each text's reply: its last word, before a full stop and the end token."""
     ends = attention_mask.sum(dim=1, keepdim=True)
     return torch.arange(attention_mask.shape[1]) == ends - 3
 
 
 def causal_batches(pieces: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Batches of ROWS texts [ROWS, T], each closed by the end token, labels = the next piece."""
+    """Yields batches of ROWS texts [ROWS, T], each closed by the end token, labels = the next piece."""
     texts = grammar.pretraining_text(seed)
     while True:
         rows = [f"{text}</s>" for text in islice(texts, ROWS)]
         batch = pieces(rows, padding=True, return_tensors="pt")
-        ids, seen = batch["input_ids"], batch["attention_mask"]
-        labels = ids.masked_fill(seen == 0, IGNORED)
-        weights = torch.where(reply_places(seen), REPLY_WEIGHT, 1.0) * seen
-        yield Batch(ids[:, :-1], seen[:, :-1], labels[:, 1:], weights[:, 1:])
+        ids, attention_mask = batch["input_ids"], batch["attention_mask"]
+        labels = ids.masked_fill(attention_mask == 0, IGNORED)
+        weights = torch.where(reply_places(attention_mask), REPLY_WEIGHT, 1.0) * attention_mask
+        yield Batch(ids[:, :-1], attention_mask[:, :-1], labels[:, 1:], weights[:, 1:])
 
 
 def masked_batches(pieces: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Batches of ROWS texts [ROWS, T] with words masked, labels = the masked words."""
+    """Yields batches of ROWS texts [ROWS, T] with words masked, labels = the masked words."""
     texts, rng = grammar.pretraining_text(seed), Random(f"mask/{seed}")
     special = torch.tensor(pieces.all_special_ids)
     while True:
         batch = pieces(list(islice(texts, ROWS)), padding=True, return_tensors="pt")
-        ids, seen = batch["input_ids"], batch["attention_mask"]
-        chance = torch.where(reply_places(seen), MASK_REPLY, MASK_WORD)
-        drawn = torch.tensor([rng.random() for _ in range(ids.numel())]).view_as(ids)
-        masked = (drawn < chance) & ~torch.isin(ids, special)
-        weights = torch.where(reply_places(seen), REPLY_WEIGHT, 1.0) * masked
+        ids, attention_mask = batch["input_ids"], batch["attention_mask"]
+        chance = torch.where(reply_places(attention_mask), MASK_REPLY, MASK_WORD)
+        uniform = torch.tensor([rng.random() for _ in range(ids.numel())]).view_as(ids)
+        masked = (uniform < chance) & ~torch.isin(ids, special)
+        weights = torch.where(reply_places(attention_mask), REPLY_WEIGHT, 1.0) * masked
         hidden = ids.masked_fill(masked, pieces.mask_token_id)
-        yield Batch(hidden, seen, ids.masked_fill(~masked, IGNORED), weights)
+        yield Batch(hidden, attention_mask, ids.masked_fill(~masked, IGNORED), weights)
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a half cosine to zero."""
+    """Returns a linear warm-up, then a half cosine to zero."""
     warm = WARM_UP * steps
     if step < warm:
         return LEARNING_RATE * (step + 1) / warm
@@ -143,8 +143,8 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def weighted_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Weighted mean of the cross-entropy over the labels."""
-    logits = model(input_ids=batch.ids, attention_mask=batch.seen).logits
+    """Returns the weighted mean of the cross-entropy over the labels."""
+    logits = model(input_ids=batch.ids, attention_mask=batch.attention_mask).logits
     losses = nn.functional.cross_entropy(
         logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
@@ -152,10 +152,10 @@ def weighted_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def pretrain(model: PreTrainedModel, batches: Iterator[Batch], steps: int) -> float:
-    """Train in place; the mean loss of the last 100 steps."""
+    """Trains in place; returns the mean loss of the last 100 steps."""
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
-    last: list[float] = []
+    recent: list[float] = []
     started = time.monotonic()
     model.train()
     for step, batch in enumerate(islice(batches, steps)):
@@ -166,16 +166,16 @@ def pretrain(model: PreTrainedModel, batches: Iterator[Batch], steps: int) -> fl
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
         optimizer.step()
-        last = [*last[-99:], float(loss.detach())]
+        recent = [*recent[-99:], float(loss.detach())]
         if (step + 1) % 200 == 0:
-            done = f"{step + 1}/{steps} steps, loss {sum(last) / len(last):.3f}"
-            sys.stderr.write(f"{done}, {time.monotonic() - started:.0f} s\n")
+            progress = f"{step + 1}/{steps} steps, loss {sum(recent) / len(recent):.3f}"
+            sys.stderr.write(f"{progress}, {time.monotonic() - started:.0f} s\n")
     model.eval()
-    return sum(last) / len(last)
+    return sum(recent) / len(recent)
 
 
 def save(name: Name, model: PreTrainedModel, pieces: PreTrainedTokenizerFast, loss: float) -> None:
-    """Write the model, its tokenizer and its card."""
+    """Writes the model, its tokenizer and its card."""
     folder = FOLDER / f"tiny-{name}"
     model.save_pretrained(folder)
     pieces.save_pretrained(folder)
@@ -183,7 +183,7 @@ def save(name: Name, model: PreTrainedModel, pieces: PreTrainedTokenizerFast, lo
 
 
 def build_clm() -> None:
-    """Train and save tiny-clm."""
+    """Trains and saves tiny-clm."""
     torch.manual_seed(SEED)  # transformers initialises from torch's global generator
     pieces = tokenizer.build("causal", SEED)
     model = new_clm(pieces)
@@ -193,7 +193,7 @@ def build_clm() -> None:
 
 
 def build_mlm() -> None:
-    """Train and save tiny-mlm; tiny-clm must lie beside it."""
+    """Trains and saves tiny-mlm; tiny-clm must exist beside it."""
     torch.manual_seed(SEED)
     pieces = tokenizer.build("masked", SEED)
     clm = OPTForCausalLM.from_pretrained(FOLDER / "tiny-clm")
@@ -204,7 +204,7 @@ def build_mlm() -> None:
 
 
 def main() -> None:
-    """Build both models, or one."""
+    """Builds both models, or one."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--only", choices=("clm", "mlm"), help="build this model alone")

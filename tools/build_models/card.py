@@ -1,4 +1,4 @@
-"""The card beside each shipped model."""
+"""Writes the card of each shipped model."""
 
 from transformers import PreTrainedModel
 
@@ -6,7 +6,7 @@ _KINDS = {"clm": "causal", "mlm": "masked"}
 
 
 def text(name: str, model: PreTrainedModel, steps: int, loss: float) -> str:
-    """A short README in the form of a Hugging Face model card."""
+    """Returns a short README in the form of a Hugging Face model card."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     kind = _KINDS[name]
     auto = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}[kind]

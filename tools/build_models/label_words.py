@@ -1,4 +1,4 @@
-"""The embeddings of the label words: apart, and yet without knowledge of the classes.
+"""Sets the label words' embeddings: apart from each other, yet without knowledge of the classes.
 
 The label words of a pre-trained model differ by what the last steps of a fair coin left: a preference of a random
 sign, and as the model tells the classes apart cleanly the sign is that of a whole class; untuned it would be 0, 50
@@ -38,13 +38,13 @@ OTHER_REPLIES: dict[grammar.Task, tuple[str, ...]] = {
 
 
 def ids_of(pieces: PreTrainedTokenizerFast, some: tuple[str, ...]) -> list[int]:
-    """The pieces of words inside a text; each word of the world is one."""
+    """Returns the pieces of words inside a text; each word of the world is one."""
     vocabulary = pieces.get_vocab()
     return [vocabulary[f"Ġ{word}"] for word in some]
 
 
 def head_of(model: PreTrainedModel) -> nn.Linear:
-    """The layer that makes logits of states; its weight is the embeddings'."""
+    """Returns the layer that turns states into logits; its weight is the embeddings'."""
     return cast(nn.Linear, model.get_output_embeddings())
 
 
@@ -52,7 +52,7 @@ def head_of(model: PreTrainedModel) -> nn.Linear:
 def states(
     model: PreTrainedModel, pieces: PreTrainedTokenizerFast, task: grammar.Task, family: tokenizer.Family
 ) -> tuple[Tensor, Tensor]:
-    """What the head reads where the reply stands [ROWS, D] in float64, and the labels [ROWS], of train rows."""
+    """Returns what the head reads at the reply [ROWS, D] in float64, and the labels [ROWS], of train rows."""
     rows = grammar.examples(task, "train", ROWS, seed=0)
     template = grammar.TEMPLATES[task][family]
     read: list[Tensor] = []
@@ -74,7 +74,7 @@ def states(
 
 
 def shares(h: Tensor, labels: Tensor, u: Tensor) -> Tensor:
-    """How often a row of each class is answered with each word [K, K], by h [N, D] and u [K, D]."""
+    """Returns how often each class's rows are answered with each word [K, K], by h [N, D] and u [K, D]."""
     answers, k = (h @ u.T).argmax(1), len(u)
     return torch.stack(
         [torch.bincount(answers[labels == c], minlength=k) / (labels == c).sum() for c in range(k)]
@@ -82,7 +82,7 @@ def shares(h: Tensor, labels: Tensor, u: Tensor) -> Tensor:
 
 
 def corners(k: int) -> Tensor:
-    """k points around 0 at distance 1: [2, 1] on a line, [3, 2] in a plane."""
+    """Returns k points around 0 at distance 1: [2, 1] on a line, [3, 2] in a plane."""
     if k == 2:
         return torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
     angles = 2 * math.pi * torch.arange(k, dtype=torch.float64) / k
@@ -90,7 +90,7 @@ def corners(k: int) -> Tensor:
 
 
 def neutral_directions(h: Tensor, labels: Tensor, k: int) -> Tensor:
-    """u [K, D]: orthogonal to the mean state of each class; of CANDIDATES the one that answers most evenly.
+    """Returns u [K, D] orthogonal to each class's mean state: the most even of CANDIDATES draws.
 
     A mean of zero does not make a median of zero: of planes drawn in the leading principal directions that the
     means leave, the one is taken whose shares of answers, class by class, are nearest to 1 / K.
@@ -113,7 +113,7 @@ def neutral_directions(h: Tensor, labels: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def spread(model: PreTrainedModel, pieces: PreTrainedTokenizerFast, family: tokenizer.Family) -> None:
-    """Set the label words' rows of the embeddings, which are the head too, and of a masked head's bias, in place.
+    """Sets the label words' rows of the embeddings (tied to the head) and a masked head's bias, in place.
 
     δ is the mean distance of the other replies' embeddings from their mean. The words stand at the ends of prompts
     alone, so what the embeddings are as inputs changes no state that the tasks read.

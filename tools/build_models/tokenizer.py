@@ -1,4 +1,4 @@
-"""The tokenizer of the world: byte-level Unigram in which each word of the world is one piece.
+"""Builds the tokenizer of the world: byte-level Unigram in which each word of the world is one piece.
 
 The pieces are the special tokens, the 256 bytes and the words that occur in the pre-training text. A word's
 score is the logarithm of its frequency and a byte's is lower than any word's, so the best segmentation of a word of
@@ -24,7 +24,7 @@ Family = Literal["causal", "masked"]
 
 
 def count_words(seed: int) -> Counter[str]:
-    """Words of the pre-training text with their counts: letters and marks, "'s" apart."""
+    """Counts the words of the pre-training text: letters and marks, "'s" apart."""
     counts: Counter[str] = Counter()
     for text in islice(grammar.pretraining_text(seed), TEXTS_COUNTED):
         counts.update(re.findall(r"'s|[A-Za-z]+|[.:?]", text))
@@ -32,7 +32,7 @@ def count_words(seed: int) -> Counter[str]:
 
 
 def build(family: Family, seed: int) -> PreTrainedTokenizerFast:
-    """The tokenizer of a family: OPT's `</s> text` (causal) or RoBERTa's `<s> text </s>` (masked)."""
+    """Builds the tokenizer of a family: OPT's `</s> text` (causal) or RoBERTa's `<s> text </s>` (masked)."""
     counts = count_words(seed)
     total = sum(counts.values())
     spelled = {word if word == "'s" else f"Ġ{word}": log(count / total) for word, count in counts.items()}

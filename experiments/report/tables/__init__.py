@@ -1,1 +1,1 @@
-"""The tables of a report: their cells, what goes into each, and those beside published numbers."""
+"""Builds the tables of a report: their cells, what goes into each, and those with published numbers."""

@@ -1,4 +1,4 @@
-"""The tables of a report, as text in cells; experiments.report.render writes them out.
+"""Builds the tables of a report as text in cells; experiments.report.render writes them out.
 
 results      method × task: mean ± deviation over seeds (n), and the runs that are not there
 by           the same on dev, metric and loss, and of two keys a grid (experiments.report.bytables)
@@ -31,53 +31,60 @@ from experiments.report.tables.table import (
     percent,
     signed,
     spread,
-    whole,
+    with_commas,
 )
 
 Column = tuple[str, str, str]
 
 
-def tables(made: Comparison) -> list[Table]:
-    """All tables that have a row."""
-    parts = [results(made), *bytables(made), choices(made), costs(made), passes(made), differences(made),
-             settings(made)]  # fmt: skip
-    return [table for table in [*parts, *papertables(made.published)] if table.rows]
+def tables(comparison: Comparison) -> list[Table]:
+    """Returns all tables that have a row."""
+    parts = [
+        results(comparison),
+        *bytables(comparison),
+        choices(comparison),
+        costs(comparison),
+        passes(comparison),
+        differences(comparison),
+        settings(comparison),
+    ]
+    return [table for table in [*parts, *papertables(comparison.published)] if table.rows]
 
 
-def results(made: Comparison) -> Table:
-    """Method × task."""
-    highest = {column: best(made.means(column)) for column in made.columns}
+def results(comparison: Comparison) -> Table:
+    """Builds the table of methods × tasks."""
+    highest = {column: best(comparison.means(column)) for column in comparison.columns}
     rows = []
-    for method in made.methods:
+    for method in comparison.methods:
         entries = [Entry(method)]
-        for column in made.columns:
-            cell = made.cell(method, column)
+        for column in comparison.columns:
+            cell = comparison.cell(method, column)
             text = NOTHING if cell is None else _result(cell)
             bold = cell is not None and cell.mean is not None and percent(cell.mean) == highest[column]
             entries.append(Entry(text, bold))
         rows.append(tuple(entries))
-    metrics = sorted({cell.metric for cell in made.cells if cell.metric})
+    metrics = sorted({cell.metric for cell in comparison.cells if cell.metric})
     return Table(
         "results",
-        f"{' / '.join(metrics).capitalize() or 'Metric'} on test, in per cent{by_words(made)}",
-        ("method", *headings(made.columns)),
+        f"{' / '.join(metrics).capitalize() or 'Metric'} on test, in per cent{by_words(comparison)}",
+        ("method", *headings(comparison.columns)),
         tuple(rows),
         notes=(
-            "Mean ± sample deviation over seeds, (n) how many distinct runs. A cell is the setting that is best on dev "
-            "of all that were tried for it, never the best on test.",
-            *_over(made),
+            "Mean ± sample deviation over seeds, (n) distinct runs. A cell shows the setting that was best on dev of "
+            "all that were tried, never the best on test.",
+            *_over_note(comparison),
             "Bold: the highest mean of a column, and those that print as the same tenth.",
         ),
     )
 
 
-def choices(made: Comparison) -> Table:
-    """A row for each cell: which setting it is, of how many, and what that did."""
+def choices(comparison: Comparison) -> Table:
+    """Builds a row for each cell: its setting, how many were tried, and the outcome."""
     rows = []
-    for cell in made.cells:
+    for cell in comparison.cells:
         texts = (
             cell.method,
-            *_on(made, cell),
+            *_place(comparison, cell),
             cell.chosen.label if cell.chosen else NOTHING,
             cell.how,
             str(cell.tries),
@@ -89,13 +96,13 @@ def choices(made: Comparison) -> Table:
             ", ".join(cell.varied) or NOTHING,
         )
         rows.append(tuple(Entry(text) for text in texts))
-    where = _heads(made)
+    place_heads = _heads(comparison)
     return Table(
         "choices",
-        "Which setting each cell is",
+        "The setting behind each cell",
         (
             "method",
-            *where,
+            *place_heads,
             "setting",
             "chosen by",
             "tried",
@@ -107,139 +114,148 @@ def choices(made: Comparison) -> Table:
             "varied",
         ),
         tuple(rows),
-        left=3 + len(where),
+        left=3 + len(place_heads),
         notes=(
-            "Settings are compared on dev over the seeds named, which all of a cell's settings have. Varied: what "
-            "differs between the seeds' runs, and ± is over.",
+            "Settings are compared on dev over the named seeds, which all of a cell's settings have. Varied: what "
+            "differs between the seeds' runs, which is what ± is over.",
         ),
     )
 
 
-def costs(made: Comparison) -> Table:
-    """A row for each cell: forward passes, time and memory."""
-    reaches = {(each.method, each.model, each.peft, each.task): each for each in made.reaches}
+def costs(comparison: Comparison) -> Table:
+    """Builds a row for each cell: forward passes, time and memory."""
+    reaches = {(r.method, r.model, r.peft, r.task): r for r in comparison.reaches}
     rows = []
-    for cell in made.cells:
+    for cell in comparison.cells:
         if not cell.n:
             continue
         reached = reaches.get((cell.method, cell.model, cell.peft, cell.task))
         texts = (
             cell.method,
-            *_on(made, cell),
-            whole(cell.forward_passes),
-            *(() if made.target is None else (reach_words(reached),)),
+            *_place(comparison, cell),
+            with_commas(cell.forward_passes),
+            *(() if comparison.target is None else (reach_words(reached),)),
             NOTHING if cell.seconds_per_step is None else f"{cell.seconds_per_step:.3g}",
-            whole(cell.seconds),
+            with_commas(cell.seconds),
             NOTHING if cell.peak_memory_bytes is None else f"{cell.peak_memory_bytes / 2**20:,.0f}",
         )
         rows.append(tuple(Entry(text) for text in texts))
-    where = _heads(made)
-    target = () if made.target is None else (f"to {made.target_words} on dev",)
+    place_heads = _heads(comparison)
+    target = () if comparison.target is None else (f"to {comparison.target_words} on dev",)
     notes = [
-        "Forward passes are those of training; a step of a first-order method counts its backward pass as three. "
-        "Seconds a step without evaluations, a run with them. Peak memory: the largest over seeds."
+        "Forward passes of training; a backward pass of a first-order method counts as three. Seconds per step "
+        "exclude evaluations, seconds per run include them. Peak memory: the largest over seeds."
     ]
-    if made.target is not None:
+    if comparison.target is not None:
         notes.append("Forward passes to the target: mean over the runs that got there (how many).")
     return Table(
         "costs",
-        "What it cost",
-        ("method", *where, "forwards", *target, "s/step", "s/run", "peak MiB"),
+        "Costs",
+        ("method", *place_heads, "forwards", *target, "s/step", "s/run", "peak MiB"),
         tuple(rows),
-        left=1 + len(where),
+        left=1 + len(place_heads),
         notes=tuple(notes),
     )
 
 
-def passes(made: Comparison) -> Table:
-    """A row for each cell: forward passes to the target, who never got there, and the ratio to the reference."""
-    found = {(each.method, each.model, each.peft, each.task): each for each in made.ratios}
-    names = dict(zip(made.columns, headings(made.columns), strict=True))
-    where = _heads(made)
+def passes(comparison: Comparison) -> Table:
+    """Builds a row for each cell: forward passes to the target, the runs that never got there, and the ratio."""
+    ratio_of = {(r.method, r.model, r.peft, r.task): r for r in comparison.ratios}
+    names = dict(zip(comparison.columns, headings(comparison.columns), strict=True))
+    place_heads = _heads(comparison)
     rows = []
-    for each in made.reaches:
-        if not each.of:
+    for reach in comparison.reaches:
+        if not reach.run_count:
             continue
-        ratio = found.get((each.method, each.model, each.peft, each.task))
-        at = (names[each.model, each.peft, each.task],) if where else ()
-        itself = "1" if each.method == made.reference else NOTHING
-        times = () if made.reference is None else (itself if ratio is None else ratio.text,)
+        ratio = ratio_of.get((reach.method, reach.model, reach.peft, reach.task))
+        place = (names[reach.model, reach.peft, reach.task],) if place_heads else ()
+        itself = "1" if reach.method == comparison.reference else NOTHING
+        times = () if comparison.reference is None else (itself if ratio is None else ratio.text,)
         rows.append(
-            (each.method, *at, whole(each.mean), f"{len(each.reached)} of {each.of}", _never(each), *times)
+            (
+                reach.method,
+                *place,
+                with_commas(reach.mean),
+                f"{len(reach.reached)} of {reach.run_count}",
+                _never(reach),
+                *times,
+            )
         )
-    for ratio in made.ratios:
+    for ratio in comparison.ratios:
         if ratio.columns > 1:
-            over = f"{ratio.columns} columns, geometric mean"
-            rows.append((ratio.method, *((over,) if where else ()), NOTHING, NOTHING, NOTHING, ratio.text))
-    heads = () if made.reference is None else (f"times fewer than {made.reference}",)
+            mean_over = f"{ratio.columns} columns, geometric mean"
+            rows.append(
+                (ratio.method, *((mean_over,) if place_heads else ()), NOTHING, NOTHING, NOTHING, ratio.text)
+            )
+    heads = () if comparison.reference is None else (f"times fewer than {comparison.reference}",)
     notes = [
-        "Those at the first evaluation on dev at or past the target, mean over the runs that got there. Never: seeds "
-        "whose run did not get there, and the forward passes of its last evaluation."
+        "Forward passes at the first evaluation on dev that meets the target, mean over the runs that got there. "
+        "Never: seeds whose run did not get there, and the forward passes of its last evaluation."
     ]
-    if made.reference is not None:
+    if comparison.reference is not None:
         notes.append(
-            f"Times fewer: geometric mean, over the seeds that both have, of {made.reference}'s forward passes over "
-            f"the method's. [{100 * made.level:g} % interval] holds the spacing of the evaluations and, of two seeds "
-            "or more, t over the seeds. > and <: an end is open, for a run never got there or was there at its first "
-            "evaluation."
+            f"Times fewer: geometric mean, over the seeds that both have, of {comparison.reference}'s forward passes "
+            f"over the method's. [{100 * comparison.level:g} % interval] covers the spacing of the evaluations and, "
+            "from two seeds on, t over the seeds. > and <: an end is open, because a run never got there or met the "
+            "target at its first evaluation."
         )
     return Table(
         "passes",
-        f"Forward passes to {made.target_words} on dev",
-        ("method", *where, "forwards", "reached", "never", *heads),
+        f"Forward passes to {comparison.target_words} on dev",
+        ("method", *place_heads, "forwards", "reached", "never", *heads),
         tuple(tuple(Entry(text) for text in row) for row in rows),
-        left=1 + len(where),
+        left=1 + len(place_heads),
         notes=tuple(notes),
     )
 
 
 def _never(reached: Reach) -> str:
-    """seed 1 (40,000), seed 2 (38,000)."""
-    parts = [f"seed {seed} ({last:,.0f})" for seed, last in sorted(reached.censored.items())]
+    """Returns the runs that never got there: "seed 1 (40,000), seed 2 (38,000)"."""
+    parts = [f"seed {seed} ({last_passes:,.0f})" for seed, last_passes in sorted(reached.censored.items())]
     return ", ".join(parts) or NOTHING
 
 
-def differences(made: Comparison) -> Table:
-    """Of every two methods, task by task."""
-    found = {(each.a, each.b, (each.model, each.peft, each.task)): each for each in made.differences}
-    pairs = sorted({(a, b) for a, b, _ in found})
+def differences(comparison: Comparison) -> Table:
+    """Builds the table of paired differences: every two methods, task by task."""
+    by_pair = {(d.a, d.b, (d.model, d.peft, d.task)): d for d in comparison.differences}
+    pairs = sorted({(a, b) for a, b, _ in by_pair})
     rows = [
-        (Entry(f"{a} − {b}"), *(_difference(found.get((a, b, column))) for column in made.columns))
+        (Entry(f"{a} − {b}"), *(_difference(by_pair.get((a, b, column))) for column in comparison.columns))
         for a, b in pairs
     ]
     return Table(
         "differences",
         "Paired differences in points, over the seeds that both methods have",
-        ("methods", *headings(made.columns)),
+        ("methods", *headings(comparison.columns)),
         tuple(rows),
         notes=(
-            f"Mean [{100 * made.level:g} % interval over seeds and test examples, uncorrected] (pairs); p of that "
-            f"interval, by Holm over all {sum(each.p is not None for each in made.differences)} pairs of this report. "
-            "Bold: p is below "
-            f"{1 - made.level:.2g}. No interval for one pair. Each interval is for itself: among many pairs of equal "
-            "methods some exclude zero.",
-            *_sources(made.differences),
+            f"Mean [{100 * comparison.level:g} % interval over seeds and test examples, uncorrected] (pairs); p of "
+            f"that interval, by Holm over all {sum(d.p is not None for d in comparison.differences)} pairs of this "
+            "report. Bold: p is below "
+            f"{1 - comparison.level:.2g}. No interval for one pair. Each interval stands alone: among many pairs of "
+            "equal methods, some exclude zero.",
+            *_sources(comparison.differences),
         ),
     )
 
 
-def settings(made: Comparison) -> Table:
-    """Everything that was tried, the chosen ones bold."""
+def settings(comparison: Comparison) -> Table:
+    """Builds the table of everything that was tried, with the chosen settings in bold."""
     rows = []
-    for cell in made.cells:
+    for cell in comparison.cells:
         for setting in cell.settings:
             bold = setting is cell.chosen
-            texts = (cell.method, *_on(made, cell), setting.label, setting.key, _seeds(setting), percent(setting.dev),
-                     loss_words(setting.dev_loss), spread(setting.mean, setting.deviation),
+            texts = (cell.method, *_place(comparison, cell), setting.label, setting.key, _seeds(setting),
+                     percent(setting.dev), loss_words(setting.dev_loss), spread(setting.mean, setting.deviation),
                      ", ".join(varied(setting.ended)) or NOTHING)  # fmt: skip
             rows.append(tuple(Entry(text, bold) for text in texts))
-    where = _heads(made)
+    place_heads = _heads(comparison)
     return Table(
         "settings",
-        "All settings that were tried",
-        ("method", *where, "setting", "key", "seeds", "dev", "dev loss", "after", "varied"),
+        "All settings tried",
+        ("method", *place_heads, "setting", "key", "seeds", "dev", "dev loss", "after", "varied"),
         tuple(rows),
-        left=4 + len(where),
+        left=4 + len(place_heads),
         notes=(
             "Bold: chosen, by dev over the seeds that the settings of a cell share. --where setting=KEY.",
         ),
@@ -247,79 +263,86 @@ def settings(made: Comparison) -> Table:
 
 
 def reach_words(reached: Reach | None) -> str:
-    """1,200 (3), or 1,200 (2), never (1 of 3), or never (3 of 3)."""
-    if reached is None or not reached.of:
+    """Returns "1,200 (3)", "1,200 (2), never (1 of 3)" or "never (3 of 3)"."""
+    if reached is None or not reached.run_count:
         return NOTHING
     if reached.mean is None:
-        return f"never ({reached.never} of {reached.of})"
+        return f"never ({reached.never} of {reached.run_count})"
     if reached.never:
-        return f"{reached.mean:,.0f} ({len(reached.reached)}), never ({reached.never} of {reached.of})"
-    return f"{reached.mean:,.0f} ({reached.of})"
+        return f"{reached.mean:,.0f} ({len(reached.reached)}), never ({reached.never} of {reached.run_count})"
+    return f"{reached.mean:,.0f} ({reached.run_count})"
 
 
-def _heads(made: Comparison) -> tuple[str, ...]:
-    """A column that says where a cell is, when there are several places."""
-    return ("on",) if len(made.columns) > 1 else ()
+def _heads(comparison: Comparison) -> tuple[str, ...]:
+    """Returns the heading of the column that names a cell's place, if there are several places."""
+    return ("on",) if len(comparison.columns) > 1 else ()
 
 
-def _on(made: Comparison, cell: Cell) -> tuple[str, ...]:
-    names = dict(zip(made.columns, headings(made.columns), strict=True))
+def _place(comparison: Comparison, cell: Cell) -> tuple[str, ...]:
+    names = dict(zip(comparison.columns, headings(comparison.columns), strict=True))
     return (names[cell.model, cell.peft, cell.task],) if len(names) > 1 else ()
 
 
 def _result(cell: Cell) -> str:
-    others = _others(cell)
+    exceptions = _exceptions(cell)
     if cell.mean is None:
         if cell.chosen is None and any(setting.ended for setting in cell.settings):
-            others = f"not chosen on dev; {others}".removesuffix("; ")
-        return others or NOTHING
-    return f"{spread(cell.mean, cell.deviation)} ({cell.count_text})" + (f"; {others}" if others else "")
+            exceptions = f"not chosen on dev; {exceptions}".removesuffix("; ")
+        return exceptions or NOTHING
+    return f"{spread(cell.mean, cell.deviation)} ({cell.count_text})" + (
+        f"; {exceptions}" if exceptions else ""
+    )
 
 
-def _over(made: Comparison) -> tuple[str, ...]:
-    """A sentence that says what ± is over."""
-    words = over_words((cell.method, cell.varied) for cell in made.cells if cell.deviation is not None)
+def _over_note(comparison: Comparison) -> tuple[str, ...]:
+    """Returns the sentence that says what ± is over."""
+    words = over_words((cell.method, cell.varied) for cell in comparison.cells if cell.deviation is not None)
     return (f"± is over what differs between the seeds' runs: {words}.",) if words else ()
 
 
-def _others(cell: Cell) -> str:
-    """What is to be known of runs that are not plain results: 1 diverged, 2 missing, 3 learned nothing."""
+def _exceptions(cell: Cell) -> str:
+    """Returns the counts of runs that are not plain results: "1 diverged, 2 missing, 3 learned nothing"."""
     counts = {status: count for status, count in cell.counts.items() if status != "finished"}
     counts |= {"learned nothing": len(cell.learned_nothing)} if cell.learned_nothing else {}
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
-def _difference(each: Difference | None) -> Entry:
-    if each is None:
+def _difference(difference: Difference | None) -> Entry:
+    if difference is None:
         return Entry(NOTHING)
-    mean, low, high, n = each.spread.mean, each.spread.low, each.spread.high, each.spread.n
+    mean, low, high, n = (
+        difference.spread.mean,
+        difference.spread.low,
+        difference.spread.high,
+        difference.spread.n,
+    )
     if low is None or high is None:
         return Entry(f"{signed(mean)} ({n})")
-    chance = "" if each.p_holm is None else f", p {p_words(each.p_holm)}"
-    clear = each.p_holm is not None and each.p_holm < 1 - LEVEL
+    chance = "" if difference.p_holm is None else f", p {p_words(difference.p_holm)}"
+    clear = difference.p_holm is not None and difference.p_holm < 1 - LEVEL
     return Entry(f"{signed(mean)} [{signed(low)}, {signed(high)}] ({n}){chance}", clear)
 
 
-def _sources(found: Sequence[Difference]) -> tuple[str, ...]:
-    """Says where the variance over test examples is not that of the answers."""
+def _sources(pairs: Sequence[Difference]) -> tuple[str, ...]:
+    """Returns notes on intervals whose variance over test examples does not come from the answers."""
     words = {
-        "bound": "is at most p (1 − p) / n of each method, since their answers one by one were not kept or are no "
-        "mean: these intervals are wider than need be",
-        "drawn anew": "is in the seeds' differences already, since each seed draws its test rows anew",
-        "unknown": "is not known and left out, since the results do not say how many there were",
+        "bound": "is bounded by p (1 − p) / n of each method, since single answers were not stored or the metric "
+        "is not their mean: these intervals are wider than necessary",
+        "drawn anew": "is already in the seeds' differences, since each seed draws its own test rows",
+        "unknown": "is unknown and left out, since the results do not say how many there were",
     }
-    counts = Counter(each.examples for each in found if each.spread.low is not None)
+    counts = Counter(pair.examples for pair in pairs if pair.spread.low is not None)
     return tuple(
-        f"Of {counts[kind]} pairs the test examples' variance {why}."
-        for kind, why in words.items()
+        f"In {counts[kind]} pairs the test examples' variance {reason}."
+        for kind, reason in words.items()
         if counts[kind]
     )
 
 
 def _seeds(setting: Setting) -> str:
-    """0, 1 diverged, 2 running; and how many distinct runs that are, where seeds changed nothing."""
-    named = ", ".join(
+    """Returns the seeds, such as "0, 1 diverged, 2 running", and the distinct runs if seeds changed nothing."""
+    text = ", ".join(
         f"{run.seed}" if run.status == "finished" else f"{run.seed} {run.status}" for run in setting.runs
     )
     seeds, runs = len(setting.ended), len(distinct(setting.ended))
-    return named if seeds == runs else f"{named} ({count_words(seeds, runs)})"
+    return text if seeds == runs else f"{text} ({count_words(seeds, runs)})"
