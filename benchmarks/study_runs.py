@@ -56,7 +56,7 @@ class Line:
 
     @property
     def setting(self) -> frozenset[str]:
-        """What it shares with the lines of its search; FZOO taken apart is FZOO."""
+        """Returns the setting that it shares with the lines of its search; FZOO taken apart is FZOO."""
         return frozenset(
             text.removesuffix("_ablation")
             for text in self.overrides
@@ -126,7 +126,7 @@ def runs_of(
 
 
 def label(line: Line, lines: Sequence[Line]) -> str:
-    """What tells a line from the others of its part."""
+    """Returns the name that tells a line from the others of its part."""
     part = [set(other.overrides) for other in lines if other.part == line.part]
     shared = set.intersection(*part) if len(part) > 1 else set()
     return " ".join(
