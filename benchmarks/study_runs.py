@@ -150,7 +150,7 @@ def start(run: Run) -> int:
 
 def keep(run: Run, where: Path) -> None:
     """Copies the small files of a finished run, journal and rows among them, below `where` as they lie below runs/."""
-    target = where / run.folder.relative_to(Path(run.config["paths"]["runs"]))
+    target = where / run.folder.relative_to(Path(run.config.paths.runs))
     target.mkdir(parents=True, exist_ok=True)
     for name in SMALL:
         if (run.folder / name).is_file():
