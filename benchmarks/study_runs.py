@@ -128,7 +128,11 @@ def runs_of(
 def label(line: Line, lines: Sequence[Line]) -> str:
     """Returns the name that tells a line from the others of its part."""
     part = [set(other.overrides) for other in lines if other.part == line.part]
-    shared = set.intersection(*part) if len(part) > 1 else set()
+    shared = (
+        set.intersection(*part)
+        if len(part) > 1
+        else {text for text in line.overrides if not text.startswith("optimizer")}
+    )
     return " ".join(
         text for text in line.overrides if text not in shared and not text.startswith("task.data_dir=")
     )

@@ -17,6 +17,7 @@ def lines(monkeypatch, tmp_path):
     return study_runs.lines_of([], [])
 
 
+@pytest.mark.slow
 def test_every_line_is_accepted_and_has_a_rate_or_a_search(lines):
     assert len(lines) > 50
     trees: dict = {}  # of files that Hydra has read for another line
@@ -33,6 +34,7 @@ def test_every_line_is_accepted_and_has_a_rate_or_a_search(lines):
         assert len(budgets) == 1, line  # rates are compared at one budget
 
 
+@pytest.mark.slow
 def test_a_list_is_cut_by_part_and_by_keys(lines):
     cut = study_runs.lines_of(["c1"], ["seed=3"])
     assert {line.part for line in cut} == {"c1-copa-rates", "c1-trec-rates"}
@@ -41,6 +43,7 @@ def test_a_list_is_cut_by_part_and_by_keys(lines):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_runs_follow_their_search_and_are_kept(monkeypatch, tmp_path):
     """Part d in small: three searches, the best on dev, the run at that rate; a second call runs nothing."""
     monkeypatch.setenv("ZO_SHARED", str(tmp_path))
