@@ -35,7 +35,7 @@ def limited(monkeypatch):
 @pytest.mark.slow
 def test_fewer_probes_a_forward_give_the_same_bits(runs, limited, capsys):
     alone = runs("probes_per_forward=all", "task.test=8", "task.dev=8")
-    limited["limit"] = 24  # a step of 9 probes on 4 examples of 2 options is 72 rows
+    limited["limit"] = 12  # a step of 9 probes on 4 examples, whose two options share a row, is 36 rows
     less = runs("probes_per_forward=all", "task.test=8", "task.dev=8", "--rerun")
     assert limited["refused"] == 2  # 9 to 4 to 2 probes, and then it stays
     assert less["retry_smaller"] == {"probes_per_forward": 2, "micro": None, "evaluate": 64}
@@ -49,10 +49,10 @@ def test_fewer_probes_a_forward_give_the_same_bits(runs, limited, capsys):
 @pytest.mark.parametrize("method", [["optimizer=mezo"], ["optimizer=adamw", "optimizer.dropout=false"]])
 def test_then_smaller_pieces_of_batches_and_evaluations(runs, limited, method):
     alone = runs(*method)
-    limited["limit"] = 4  # rows: 2 examples of 2 options
+    limited["limit"] = 2  # rows: 2 examples, whose options share a row
     less = runs(*method, "--rerun")
     assert (
-        less["retry_smaller"]["micro"] == 2 and less["retry_smaller"]["evaluate"] == 4
+        less["retry_smaller"]["micro"] == 2 and less["retry_smaller"]["evaluate"] == 2
     )  # options share a prompt
     assert less["loss_after"] == pytest.approx(alone["loss_after"], rel=1e-4)
     assert (less["forward_passes"], less["steps"]) == (alone["forward_passes"], alone["steps"])
@@ -60,16 +60,16 @@ def test_then_smaller_pieces_of_batches_and_evaluations(runs, limited, method):
 
 @pytest.mark.slow
 def test_what_was_found_is_kept_until_something_else_is_asked_for(runs, stopped, limited):
-    """A step of MeZO's two probes on 4 examples of 2 options is 16 rows."""
-    limited["limit"] = 8
+    """A step of MeZO's two probes on 4 examples, whose two options share a row, is 8 rows."""
+    limited["limit"] = 4
     for steps in (3, 5):
         stopped(steps, "optimizer=mezo", "probes_per_forward=all")
         assert json.loads((runs.only() / "memory.json").read_text())["found"]["probes_per_forward"] == 1
     found = limited["refused"]
-    limited["limit"] = 16
+    limited["limit"] = 8
     result = runs("optimizer=mezo", "probes_per_forward=2", "evaluate.batch=8")
     assert result["retry_smaller"] is None and limited["refused"] == found
-    assert limited["largest"] == 16  # two probes again, and not one
+    assert limited["largest"] == 8  # two probes again, and not one
 
 
 @pytest.mark.parametrize("optimizer", ["fzoo", "adamw"])
@@ -91,7 +91,7 @@ def test_the_last_model_is_gone_before_that_of_the_best_step_is_built(runs, monk
 
 @pytest.mark.slow
 def test_what_cannot_get_smaller_fails(runs, limited):
-    limited["limit"] = 1
+    limited["limit"] = 0
     with pytest.raises(torch.OutOfMemoryError):
         runs("task.test=4")
 
