@@ -23,11 +23,12 @@ from typing import Any
 import safetensors.torch
 import torch
 
+# The process dies before the operation, in the middle of it, or behind it.
 CRASHES = (
     "before",
     "torn",
     "behind",
-)  # the process dies before the operation, in the middle of it, or behind it
+)
 ERRORS = ("ENOSPC", "EIO")
 DESCRIPTORS = ("pwrite", "write", "fsync", "ftruncate")
 PATHS = ("replace", "rename", "link", "unlink", "truncate", "mkdir", "rmdir")

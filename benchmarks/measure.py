@@ -66,9 +66,8 @@ def times(
     looks.clear()
     parts: dict[str, list[float]] = {name: [] for name, _ in order}
     for t in range(pairs):
-        first = t % len(
-            order
-        )  # rounds start in turn with each, so that what follows what is no part of the result
+        # Rounds start with each candidate in turn, so that their order does not bias the result.
+        first = t % len(order)
         for name, run in order[first:] + order[:first]:
             began = now()
             run(warm_up(method) + 1 + t)

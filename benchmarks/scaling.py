@@ -38,9 +38,8 @@ def main() -> None:
             print(json.dumps(row))
             same = ("method", "model", "tokens")
             rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
-            OUT.write_text(
-                json.dumps(rows, indent=1) + "\n", encoding="utf-8"
-            )  # a series that is cut off keeps its rows
+            # Written after each row, so that an interrupted series keeps its rows.
+            OUT.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(method: str, size: str, tokens: str, rounds: int) -> dict[str, Any]:

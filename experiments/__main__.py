@@ -1,4 +1,4 @@
-"""What is done beside a run: python -m experiments <command>.
+"""Commands beside launch.py: python -m experiments <command>.
 
 status, logs, cancel, retry RUNS
                       of a sweep's folder, of runs, or of a folder above them (experiments.commands.manage)
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _perform(request: argparse.Namespace) -> int:
-    """What is done with runs that there are."""
+    """Runs a command on existing runs."""
     try:
         if request.command in manage.COMMANDS:
             return manage.perform(request)

@@ -1,4 +1,4 @@
-"""What a backward pass may be asked for beside the gradient: fp32 gradients of 16-bit parameters, a scaled loss,
+"""Options of a backward pass beside the gradient: fp32 gradients of 16-bit parameters, a scaled loss,
 layers computed twice instead of kept.
 
     with how.around(model):
@@ -19,7 +19,7 @@ from zo.errors import ConfigError
 
 @dataclass(frozen=True)
 class Backward:
-    """How a gradient is computed.
+    """Says how a gradient is computed.
 
     masters: fp32 tensors by 16-bit parameter. Their .grad receives the gradient, and the parameter keeps none: a 16-bit
         gradient lives for one layer, and micro-batches are added in fp32.
@@ -38,7 +38,7 @@ class Backward:
 
     @contextmanager
     def around(self, model: nn.Module) -> Iterator[None]:
-        """Within it, backward passes of this model are computed this way."""
+        """A context in which backward passes of this model are computed this way."""
         with ExitStack() as stack:
             for parameter, master in self.masters.items():
                 if parameter.requires_grad:
@@ -63,7 +63,7 @@ def _collect(master: Tensor, parameter: Tensor) -> None:
 
 @contextmanager
 def checkpointed(model: nn.Module) -> Iterator[None]:
-    """Within it the layers of the model's stacks (nn.ModuleList) keep their inputs alone for the backward pass.
+    """A context in which layers of stacks (nn.ModuleList) keep only their inputs for the backward pass.
 
     By torch itself, so any model with such a stack will do, in train mode (the same dropout again) and in eval mode.
     Raises ConfigError where there is none.

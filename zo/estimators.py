@@ -1,4 +1,4 @@
-"""From losses to slopes and spreads: floats to floats, in float64."""
+"""Estimators: slopes and spreads from losses; floats to floats, in float64."""
 
 import math
 from collections.abc import Sequence

@@ -17,9 +17,8 @@ from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-MOST = (
-    1 << 16
-)  # directions of a step, steps of a window: more would run for days or hang before the first loss
+# Directions of a step, steps of a window: more would run for days, or hang before the first loss.
+MOST = 1 << 16
 LONGEST = 1 << 53  # steps; beyond it a float no longer counts them
 
 

@@ -13,7 +13,7 @@ _LARGE = 1 << 20  # numbers; a larger tensor is compared alone, since comparing 
 
 
 class Following:
-    """What is known of parameters with copies and low halves, by name.
+    """Remembers the state of parameters with copies and low halves, by name.
 
     A copy follows where its parameter has other bits than the copy rounded. Low halves are dropped where torch knows
     that the parameter was written; behind its back (`p.data.copy_`) they stay, half a unit in the last place at most.
@@ -48,7 +48,7 @@ class Following:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of 16-bit numbers are equal to the bit, NaN too."""
+    """Returns whether two tensors of 16-bit numbers are equal to the bit, NaN too."""
     return torch.equal(one.contiguous().view(torch.int16), other.contiguous().view(torch.int16))
 
 

@@ -30,7 +30,7 @@ from zo.team import Team
 
 @dataclass(frozen=True)
 class Record:
-    """What step t consumed: its losses as told, and the learning rate if the clock decided it."""
+    """The input of step t: its losses, and the learning rate if the clock decided it."""
 
     losses: tuple[float, ...]
     lr: float | None

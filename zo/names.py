@@ -1,4 +1,4 @@
-"""Which tensors are trained, and what they are called whatever wraps the model.
+"""Names of trained tensors, which do not depend on what wraps the model.
 
 A parameter's random numbers hang on its name, so the name must not change when a model is compiled,
 sharded or given an adapter: the wrappers' parts are stripped, and tied weights take the first of their

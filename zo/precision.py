@@ -1,4 +1,4 @@
-"""Whether numbers of 16 bits can hold what is asked of them: a perturbation, a move."""
+"""Checks that numbers of 16 bits can hold a perturbation and a move."""
 
 import warnings
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def refuse_lost(weights: Weights, eps: float) -> None:
 
 
 def is_lost(tensor: Tensor, eps: float, dtype: torch.dtype | None = None) -> bool:
-    """Whether most entries stay where they are when eps is added and they are rounded to dtype (the tensor's own)."""
+    """Returns whether most entries do not change when eps is added and they are rounded to dtype (their own)."""
     dtype = dtype or tensor.dtype
     flat = tensor.detach().reshape(-1)
     sample = flat[:: flat.numel() // _SAMPLE | 1].to(dtype)
@@ -111,7 +111,7 @@ def check_move(weights: Weights, size: float) -> None:
 
 
 def _vector(tensor: Tensor) -> bool:
-    """Whether a tensor is a vector, whatever its dimensions."""
+    """Returns whether a tensor is a vector, whatever its dimensions."""
     return tensor.dim() <= 1 or tensor.numel() == max(tensor.shape)
 
 

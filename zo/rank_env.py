@@ -1,4 +1,4 @@
-"""Which process of several this is, read from the environment that torchrun or SLURM's srun gave it.
+"""Reads this process's rank from the environment that torchrun or SLURM's srun gave it.
 
 torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. A task of srun has SLURM_PROCID,
 SLURM_STEP_NUM_TASKS, SLURM_LOCALID and SLURM_STEP_NODELIST: the first node is where rank 0 is met, at a port

@@ -85,14 +85,14 @@ class Snapshots:
         return next((step for step in reversed(steps) if self.has(step, digest)), None)
 
     def has(self, step: int, digest: Callable[[int], str] | None = None) -> bool:
-        """Whether there is a whole snapshot of this step, to which that journal led."""
+        """Returns whether there is a whole snapshot of this step, to which that journal led."""
         ours = digest is None or self.journal_of(step) in (None, digest(step))
         return ours and self._is_whole(step)
 
     def newest(
         self, limit: int, digest: Callable[[int], str] | None = None
     ) -> tuple[int, dict[str, Tensor]] | None:
-        """(step, state) of the snapshot of `newest_step`, or None."""
+        """Returns (step, state) of the snapshot of `newest_step`, or None."""
         step = self.newest_step(limit, digest)
         return None if step is None else (step, torch.load(self._paths(step)[0], weights_only=True))
 

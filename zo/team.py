@@ -27,7 +27,7 @@ class Team(ABC):
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes the run's files."""
+        """Returns whether this process writes the run's files."""
         return self.rank == 0
 
     @property
@@ -42,7 +42,7 @@ class Team(ABC):
 
     @abstractmethod
     def parts(self, probes: int) -> int:
-        """Into how many parts a batch is cut when a step has so many probes."""
+        """Returns into how many parts a batch is cut if a step has this many probes."""
 
     @abstractmethod
     def check(self, optimizer: Optimizer) -> None:
@@ -66,7 +66,7 @@ class Team(ABC):
 
     @abstractmethod
     def first(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes; the others get a copy, or RankLost with its error."""
+        """Returns the value that rank 0 computes; the others get a copy, or RankLost with its error."""
 
     @abstractmethod
     def agree(self, what: Mapping[str, Hashable]) -> None:

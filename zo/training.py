@@ -101,7 +101,7 @@ def train(
 
 
 def path_lengths(optimizer: Optimizer, journal: Journal | Copy, steps: int) -> list[float]:
-    """‖θ_{t+1} − θ_t‖ of each of the first `steps` recorded steps, taken again by an optimizer at its start."""
+    """Returns ‖θ_{t+1} − θ_t‖ of the first `steps` recorded steps, replayed by an optimizer at its start."""
     weights = optimizer.weights
 
     def here() -> dict[str, Tensor]:
@@ -162,7 +162,7 @@ def _restore(
 def _newest(
     snapshots: Snapshots, journal: Journal | Copy, team: Team
 ) -> tuple[int, dict[str, Tensor]] | None:
-    """(step, state) of the snapshot that rank 0 picks, or None; every rank reads the file for itself.
+    """Returns (step, state) of the snapshot that rank 0 picks, or None; every rank reads the file itself.
 
     Rank 0 removes those that this journal did not lead to: they would be taken for its own once it is long enough.
     """
@@ -189,7 +189,7 @@ def _newest(
 def _back_to_agreement(
     team: Team, journal: Journal | Copy | None, snapshots: Snapshots | None
 ) -> Iterator[None]:
-    """When ranks diverged, forgets the steps since they last agreed: their losses are of different weights."""
+    """Drops the steps since ranks last agreed, if they diverged: their losses are of different weights."""
     try:
         yield
     except RanksDiverged:

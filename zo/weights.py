@@ -65,7 +65,7 @@ class Weights(Held):
         self._kernels = self._chosen()
 
     def _chosen(self) -> dict[torch.device, Kernels]:
-        """Who computes on each device of the tensors."""
+        """Returns the kernels of each device of the tensors."""
         return {device: best(device, self._choice) for device in {t.device for t in self.tensors.values()}}
 
     def __getstate__(self) -> dict[str, object]:
@@ -83,7 +83,7 @@ class Weights(Held):
         return "+".join(sorted({kernels.name for kernels in self._kernels.values()}))
 
     def kernels(self, name: str) -> Kernels:
-        """Who computes for this tensor."""
+        """Returns the kernels for this tensor."""
         return self._kernels[self.tensors[name].device]
 
     def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
@@ -136,7 +136,7 @@ class Weights(Held):
     def at_many(
         self, name: str, probes: Sequence[Probe], directions: Directions, outs: Sequence[Tensor] | None
     ) -> Sequence[Tensor]:
-        """`at` for several probes on the same keys, whose noise is made once."""
+        """Returns `at` for several probes on the same keys, whose noise is made once."""
         entries = directions.entries(self, name, [probe.terms for probe in probes])
         if entries is None and not directions.plain(self, name):
             if two_sides(probes) and (one := directions.terms(self, name, probes[0].terms)):
@@ -164,7 +164,7 @@ class Weights(Held):
         return self.kernels(name).perturb_rows(*place, words_of(terms), rows, entries)
 
     def factors_at(self, name: str, probe: Probe, directions: Directions) -> tuple[Tensor, Tensor] | None:
-        """(A, B) with θ_name + A Bᵀ the matrix at the probe; None where no term touches it."""
+        """Returns (A, B) with θ_name + A Bᵀ the matrix at the probe; None if no term touches it."""
         terms = directions.terms(self, name, probe.terms)
         return directions.factors(self, name, terms) if terms else None
 
@@ -283,7 +283,7 @@ class Weights(Held):
         words: Sequence[int],
         how: tuple[float, str, int, Tensor | None],
     ) -> bool:
-        """Whether the kernels have made the move in one pass."""
+        """Returns whether the kernels have made the move in one pass."""
         if isinstance(rule, Moments):
             return self.kernels(name).moments(rule, *place, stream, words, *how)
         if isinstance(rule, Formula):
@@ -299,7 +299,7 @@ class Weights(Held):
     def _noise(
         self, name: str, keys: Sequence[Key], directions: Directions, most: int
     ) -> Callable[[int, int], Sequence[Tensor]]:
-        """(start, count at most `most`) → z of each key there, until the next call; a kind's own is made whole."""
+        """Returns f(start, count): one noise block for each key, valid until the next call; count is at most `most`."""
         words, device = self._plain_words(name, keys, directions), self.tensors[name].device
         if words is not None:
             kernels, pid, stream = self.kernels(name), self.ids[name], directions.stream

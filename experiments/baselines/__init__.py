@@ -1,4 +1,4 @@
-"""What forward-only methods are compared with: no training, and a linear probe."""
+"""Baselines for forward-only methods: no training, and a linear probe."""
 
 from experiments.baselines.linear_probe import LinearProbe
 from experiments.baselines.no_training import NoTraining, ZeroShot

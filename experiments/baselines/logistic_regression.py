@@ -18,7 +18,7 @@ GRID = tuple(10.0 ** (-4 + 8 * i / 9) for i in range(10))  # of c: scikit-learn'
 def fit(
     x: Tensor, y: Tensor, classes: int, c: float, *, intercept: bool, tol: float = 1e-4, steps: int = 5000
 ) -> tuple[Tensor, Tensor]:
-    """(W [classes, d], b [classes]) for features x [n, d] and labels y [n]; b is zero without an intercept."""
+    """Returns (W [classes, d], b [classes]) for features x [n, d] and labels y [n]; b is 0 without an intercept."""
     x = x.double()
     w = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
     b = torch.zeros(classes, dtype=torch.float64, requires_grad=intercept)

@@ -1,4 +1,4 @@
-"""From the arguments of launch.py to an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+"""Turns the arguments of launch.py into an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ README.md shows first runs, docs/architecture.md how it works, and each file of 
 
 @dataclass
 class Request:
-    """What the flags ask for; everything else on the command line is an override."""
+    """The flags of the command line; everything else on it is an override."""
 
     flags: set[str] = field(default_factory=set)
     values: dict[str, str] = field(default_factory=dict)
@@ -123,12 +123,12 @@ def _read(argv: Sequence[str]) -> Request:
 
 
 def _is_value(word: str) -> bool:
-    """Whether a word can only be the value of the flag before it."""
+    """Returns whether a word can only be the value of the flag before it."""
     return "=" not in word and not word.startswith(("-", "+", "~")) and not _is_file(word)
 
 
 def _many(request: Request) -> bool:
-    """Whether this is for the launchers: -m, a file of sweeps/, or a question about what would run."""
+    """Returns whether the launchers take this: -m, a file of sweeps/, or --dry-run."""
     asked = request.flags & {"--multirun", "--dry-run", "--smoke", "--name", "--trials"}
     return bool(asked) or any(text.startswith("sweep=") for text in request.overrides)
 
@@ -214,7 +214,7 @@ def _answered(launch: Callable[[], int]) -> int:
 
 
 def _show(request: Request, tree: DictConfig, config: RunConfig) -> int:
-    """--cfg job: as composed, or with --resolve as the run sees it."""
+    """Prints the configuration (--cfg job): as composed, or with --resolve as the run sees it."""
     shown = OmegaConf.create(config.as_dict()) if "--resolve" in request.flags else tree
     package = request.values.get("--package")
     if package:

@@ -130,7 +130,7 @@ def _cancel(folders: Sequence[Path], console: Console) -> int:
 
 
 def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Console) -> int:
-    """What failed, through the launcher that it was submitted with; a run by hand had none, and is left."""
+    """Reruns failed runs through the launcher that submitted them; runs started by hand are left alone."""
     from experiments.launching import code_snapshot
 
     rows = states(folders)

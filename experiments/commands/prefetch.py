@@ -25,9 +25,8 @@ def prefetch(configs: Sequence[RunConfig]) -> int:
             _say(f"task {choice.name}: part of the program")
             continue
         try:
-            tests = (
-                () if choice.test_share else (choice.source.tests,)
-            )  # with a share, test is of the train split
+            # With a share, test is of the train split.
+            tests = () if choice.test_share else (choice.source.tests,)
             for names in ((choice.source.train,), *tests):
                 table = read_split(choice, names)
                 _say(f"task {choice.name}: {len(table.rows):,} rows of {table.where}")

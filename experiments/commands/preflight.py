@@ -1,4 +1,4 @@
-"""What can be said of a run before torch and transformers are imported, which takes seconds.
+"""Answers what it can about a run before torch and transformers are imported, which takes seconds.
 
 Files that are not there are told at once. A run that has ended is shown again when its result is surely the one that
 this command would find: the folder's configuration says the same, and the contents of model and data, digested by
@@ -66,9 +66,8 @@ def ended(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
             if contents is None:
                 return None
             folder = folder_of(config, name, hash_of(config, contents, steps))
-            found, _ = read_result(
-                folder
-            )  # a damaged one is none: the run proper goes on and writes it again
+            # A damaged result counts as none: the run resumes and writes it again.
+            found, _ = read_result(folder)
             return None if found is None else (found, folder)
     return None
 

@@ -84,7 +84,7 @@ def _pending(run: Run, snapshot: Path, made: Plan, rerun: bool) -> Pending:
 
 
 def _data_of(made: Plan) -> list[str]:
-    """What each task of a sweep draws, and what is to be noted of it; the same for several runs once."""
+    """Returns the examples of each task of a sweep, with notes; each is listed once for all its runs."""
     lines = []
     for run in made.runs:
         lines.append(f"{run.config.task.name}: {run.data.line()}")
@@ -207,7 +207,7 @@ class Needs:
         self.failed: list[str] = []
 
     def of(self, config: RunConfig) -> Estimate | None:
-        """What a run of this configuration needs, as far as that can be told."""
+        """Returns what a run of this configuration needs, as far as it is known."""
         values = config.recorded()
         optimizer = {
             key: value for key, value in config.optimizer.options.items() if key not in ("lr", "eps")

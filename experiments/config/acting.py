@@ -1,4 +1,4 @@
-"""When an option acts: a constructor's `acts_when` says of an option under which values of the others it has an effect.
+"""Options that act only beside certain values of others, as a constructor's `acts_when` declares.
 
     class MeZOMomentum(TwoPoint):
         acts_when = {"horizon": "momentum != 0"}

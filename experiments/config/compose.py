@@ -40,11 +40,12 @@ from experiments.config.signatures import Unreadable
 from zo.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+# Chosen by the machine, the model, an experiment, not on the command line.
 HIDDEN = (
     "local",
     "recipe",
     "protocol",
-)  # chosen by the machine, the model, an experiment, not on the command line
+)
 OPEN = ("experiment", "debug")  # groups of which nothing need be chosen, so that null is a choice
 BUDGETS = ("steps", "forward_passes", "minutes")
 
@@ -123,7 +124,7 @@ def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Overr
 
 
 def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
-    """What is wrong with a text that is no override, in words of ours: the parser's speak of tokens."""
+    """Returns what is wrong with a text that is no override; the parser's own words speak of tokens."""
     key, equals, value = text.partition("=")
     if not equals:
         near = did_you_mean(key, groups_of_conf)
@@ -138,7 +139,7 @@ def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
 
 
 def _form(override: Override) -> str | None:
-    """What is wrong with the form of an override, whatever its key."""
+    """Returns what is wrong with the form of an override, whatever its key."""
     key = override.key_or_group
     if key.split(".")[0].split("/")[0] == "hydra":
         if key.partition("/")[2].split("@")[0] in ("launcher", "sweeper"):
@@ -203,7 +204,7 @@ def _key_exists(override: Override, model: type[Section], problems: list[Problem
     if field_at(model, path) is not None:
         return True
     section = ".".join(path[:-1])
-    known = list(keys(model)) if section else [*groups(), *keys(model)]
+    known = list(keys(model)) if section else list(dict.fromkeys([*groups(), *keys(model)]))
     what = f"There is no key {key}.{key_meant(key, known)}"
     neighbours = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == section]
     if neighbours:
@@ -233,7 +234,7 @@ def _validate(
     written = {o.key_or_group: str(o.input_line) for o in values}
 
     def place(key: str, otherwise: str) -> str:
-        """What the user wrote of a key: its own override, or the first one below it."""
+        """Returns the user's override of a key, or the first one below it."""
         below = next((text for other, text in written.items() if other.startswith(key + ".")), otherwise)
         return written.get(key, below)
 
@@ -302,7 +303,7 @@ def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
 
 
 def _sentence(model: type[Section], key: str, item: Any) -> str:
-    """What is allowed instead of what pydantic refused."""
+    """Returns a sentence on what is allowed in place of what pydantic refused."""
     target = field_at(model, key.split("."))
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])

@@ -1,4 +1,4 @@
-"""From overrides that name several values to one list of overrides a run, by Hydra's own parser and sweeper.
+"""Expands overrides with several values into one list for each run, by Hydra's own parser and sweeper.
 
 choice: seed=0,1,2   range: seed=range(0,5)   glob: task=glob(ss*)   sort, shuffle, tag: as Hydra has them.
 The combinations come in Hydra's order: the last override changes fastest, a key given twice takes the later.
@@ -55,7 +55,7 @@ def key_of(override: str) -> str:
 
 
 def replaced(below: Sequence[str], above: Sequence[str]) -> list[str]:
-    """`below` without what `above` says anew, then `above`; one kind of budget replaces all kinds."""
+    """Returns `below` without what `above` overrides, then `above`; one kind of budget replaces all kinds."""
     keys = {key_of(text) for text in above}
     budget = any(key.partition(".")[0] == "budget" for key in keys)
     kept = [

@@ -1,4 +1,4 @@
-"""What a user chooses about where runs go: conf/launcher and conf/cluster. Frozen, checked when made, light."""
+"""Configuration of launchers (conf/launcher, conf/cluster): frozen, checked on construction, light to import."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

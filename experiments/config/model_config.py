@@ -16,7 +16,7 @@ Family = Literal["causal", "masked", "classifier"]
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run of a model asks a scheduler for."""
+    """The resources that a run of a model requests from a scheduler."""
 
     gpus: Annotated[
         int, key("GPUs; 0 runs on the CPU, more than one needs model.device_map.", ge=0, le=4096)

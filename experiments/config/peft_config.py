@@ -1,4 +1,4 @@
-"""What a user chooses of the trained parameters: one dataclass a mode, frozen, checked when made, light to import.
+"""Configuration of the trained parameters: a dataclass for each mode, frozen, checked on construction, light.
 
 The YAML files in conf/peft hold these fields and no others.
 """

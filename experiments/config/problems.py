@@ -1,4 +1,4 @@
-"""What is wrong with a command line, as one list: key, value, what is allowed, nearest name."""
+"""Problems of a command line as one list: key, value, what is allowed, nearest name."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -16,14 +16,14 @@ class Problem:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """' Did you mean x?' with the known name most like `name`, or nothing."""
+    """Returns ' Did you mean x?' with the known name most like `name`, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     close.sort(key=lambda match: sorted(match) != sorted(name))  # swapped letters are the commonest slip
     return f" Did you mean {close[0]}?" if close else ""
 
 
 def key_meant(key: str, known: Sequence[str]) -> str:
-    """The same for a dotted key: its neighbours first, then the same last part elsewhere, then any."""
+    """Returns the same for a dotted key: its neighbours first, then the same last part elsewhere, then any."""
     section, _, last = key.rpartition(".")
     neighbours = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
     close = difflib.get_close_matches(last, neighbours, n=1, cutoff=0.6) if section else []
@@ -31,7 +31,8 @@ def key_meant(key: str, known: Sequence[str]) -> str:
     if close:
         return f" Did you mean {neighbours[close[0]]}?"
     if elsewhere:
-        return f" Did you mean {elsewhere[0]}?"
+        nearest = max(elsewhere, key=lambda other: difflib.SequenceMatcher(None, key, other).ratio())
+        return f" Did you mean {nearest}?"
     return "" if section and neighbours else did_you_mean(key, known)
 
 

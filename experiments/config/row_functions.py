@@ -15,7 +15,7 @@ CONJUNCTIONS = {"effect": "so", "cause": "because"}
 
 @dataclass(frozen=True)
 class Function:
-    """`call` takes a row's values under the task's names and returns `makes`. ValueError: what is wrong."""
+    """A function of a row: `call` takes its values under the task's names and returns `makes`, or raises ValueError."""
 
     call: Callable[[Values], dict[str, Any]]
     reads: tuple[str, ...]

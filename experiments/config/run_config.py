@@ -105,7 +105,7 @@ class RunConfig:
 
     @property
     def trains_until_clock(self) -> bool:
-        """Whether the budget is one of minutes."""
+        """Returns whether the budget is one of minutes."""
         return self.budget.minutes is not None
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run is called, from its configuration and the contents it names: no torch, no weights.
+"""Names a run by its configuration and the contents that it refers to: no torch, no weights.
 
 runs/<experiment>/<model>-<task>-<optimizer>-<peft>/<hash8>/seed<k>/. The hash covers what decides the result.
 """
@@ -83,7 +83,7 @@ def decisive(config: Config, steps: int) -> dict[str, Any]:
 
 
 def update_of(config: Config) -> str:
-    """How 16-bit weights take moves: what `update: auto` comes to with this optimizer."""
+    """Returns how 16-bit weights take moves; resolves `update: auto` for this optimizer."""
     config = as_mapping(config)
     if config["update"] != "auto":
         return config["update"]
@@ -137,7 +137,7 @@ def trains(config: Config) -> bool:
 
 
 def name_of(config: Config, model: str) -> str:
-    """<model>-<task>-<optimizer>-<peft>."""
+    """Returns <model>-<task>-<optimizer>-<peft>."""
     config = as_mapping(config)
     parts = (model, config["task"]["name"], method_of(config), config["peft"]["name"])
     return "-".join(part.replace("/", "_") for part in parts)

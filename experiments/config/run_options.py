@@ -29,7 +29,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train; exactly one is set, and one given on the command line replaces that of the files."""
+    """The length of training; exactly one is set, and one on the command line replaces that of the files."""
 
     steps: Annotated[int | None, key("Steps of training.", ge=1, le=MANY)] = None
     forward_passes: Annotated[
@@ -72,7 +72,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Stop:
-    """When dev is evaluated, and when training ends early."""
+    """Sets when dev is evaluated, and when training ends early."""
 
     every: Annotated[
         int | None, key("Steps between evaluations on dev; null: a tenth of the run.", ge=1, le=MANY)
@@ -104,7 +104,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Ranks:
-    """How several processes share a run."""
+    """Sets how several processes share a run."""
 
     share: Annotated[
         Literal["probes", "batch", "both"] | None,
@@ -120,7 +120,7 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Paths:
-    """Where things go."""
+    """The folders of runs and models."""
 
     runs: Annotated[str, key("The folder of all runs.")] = "runs"
     models: Annotated[str, key("Where prefetch puts models that it had to convert.")] = "models"

@@ -165,7 +165,7 @@ def field_at(model: type[Section], path: list[str]) -> FieldInfo | None:
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a field takes, in words: 'a whole number of at least 1, or null'."""
+    """Returns in words what a field takes: 'a whole number of at least 1, or null'."""
     return _words(field.annotation, field.metadata)
 
 

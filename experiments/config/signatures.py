@@ -214,7 +214,7 @@ def _passed_by_program(value: ast.expr | None) -> bool:
 
 
 def _converted(source: _Source, item: ast.AnnAssign) -> tuple[_Source, ast.expr, ast.expr | None]:
-    """Where a field's annotation is to be read, the annotation and the default; of a descriptor what its `__set__`
+    """Returns the scope of a field's annotation, the annotation and the default; of a descriptor what its `__set__`
     takes, and its first argument.
     """
     as_written = source, item.annotation, item.value

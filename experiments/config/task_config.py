@@ -15,7 +15,7 @@ from experiments.config.template import Template
 
 @dataclass(frozen=True)
 class Source:
-    """Where examples come from: a task of the built-in world, or two splits of a data set of the hub."""
+    """The source of examples: a task of the built-in world, or two splits of a data set of the hub."""
 
     world: Annotated[str | None, key("A task of the built-in world.")] = None
     hub: Annotated[str | None, key("A data set of the hub.")] = None
@@ -145,7 +145,7 @@ class TaskConfig:
 
     @property
     def generated(self) -> bool:
-        """Whether answers are generated instead of chosen."""
+        """Returns whether answers are generated instead of chosen."""
         return self.options is None and self.candidates is None
 
 

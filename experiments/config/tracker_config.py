@@ -1,4 +1,4 @@
-"""What a user chooses of trackers: conf/tracker. Frozen, checked when made, light."""
+"""Configuration of trackers (conf/tracker): frozen, checked on construction, light to import."""
 
 import importlib.util
 from dataclasses import dataclass

@@ -84,7 +84,6 @@ def outliving_output() -> Iterator[None]:
     finally:
         for name, outlet in ours.items():
             outlet.flush()
-            if (
-                getattr(sys, name) is outlet
-            ):  # else another stream stands before it, such as one that names a rank
+            # Otherwise another stream wraps it, such as one that names a rank.
+            if getattr(sys, name) is outlet:
                 setattr(sys, name, outlet.stream)

@@ -36,9 +36,8 @@ def spoken_warnings(*, aloud: bool = True) -> Iterator[list[str]]:
             sys.stderr.write(f"Warning: {sentence}\n")
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "always", ZOWarning
-        )  # Python's own rule, once for each line of source, may hide one
+        # Python's own rule, once for each line of source, may hide one.
+        warnings.simplefilter("always", ZOWarning)
         warnings.showwarning = show
         yield sentences
 

@@ -25,7 +25,7 @@ from zo.team import Solo, Team
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on n examples.
+    """The result of a model on n examples.
 
     value: the metric, a fraction, with its 95 % interval (None where every example is unscored: then it is NaN).
     loss: the training objective's; forward_passes: model calls, of up to `batch_size` examples each.
@@ -47,7 +47,7 @@ class Evaluation:
 
     @property
     def broken(self) -> bool:
-        """Whether the model's scores are no numbers on any example."""
+        """Returns whether the model's scores are no numbers on any example."""
         return self.unscored == self.n
 
 

@@ -32,7 +32,7 @@ _WORTH = 0.5  # of a row, at least, must be shared: rows that lost their beginni
 
 
 def shareable(loaded: Loaded) -> bool:
-    """Whether the model's keys and values can be kept and read again by longer rows.
+    """Returns whether the model's keys and values can be kept and read again by longer rows.
 
     Not those of adapters with virtual tokens, of sliding windows, of recurrent models, or of models that do not
     take positions.
@@ -53,7 +53,7 @@ def shareable(loaded: Loaded) -> bool:
 
 
 def common(rows: Sequence[Row]) -> int:
-    """How many first tokens all rows share; each has at least one more."""
+    """Returns how many first tokens all rows share; each row has at least one more."""
     shortest = min(len(row.ids) for row in rows) - 1
     first = rows[0].ids
     return next(
@@ -62,7 +62,7 @@ def common(rows: Sequence[Row]) -> int:
 
 
 def worth_sharing(rows: Sequence[Row]) -> bool:
-    """Whether enough of an example's rows is equal."""
+    """Returns whether enough of an example's rows is equal."""
     return len(rows) > 1 and common(rows) >= _WORTH * max(len(row.ids) for row in rows)
 
 

@@ -85,9 +85,8 @@ class Requeue:
         os.set_blocking(send, False)
         signal.set_wakeup_fd(send, warn_on_full_buffer=False)  # tells of signals whoever handles them
         threading.Thread(target=self._watch, args=(receive,), daemon=True).start()
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, {signal.SIGUSR2}
-        )  # which launching.slurm blocks until here
+        # launching.slurm blocks this signal until here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
 
     def after(self, code: int) -> None:
         """Requeues, if asked to, once the run has returned."""

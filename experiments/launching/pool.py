@@ -27,11 +27,12 @@ from experiments.rundir.folder import RunFolder, title_of
 from experiments.training.stop import INTERRUPTED
 
 ACKNOWLEDGED = "Every run stops after its step; Ctrl-C again ends all at once."
+# Exit codes of a run that had no handlers yet.
 _ENDED_EARLY = (
     -signal.SIGTERM,
     -signal.SIGINT,
     -signal.SIGHUP,
-)  # exit codes of a run that had no handlers yet
+)
 LINES = 1000  # characters at the end of a log in which its last line is looked for
 
 

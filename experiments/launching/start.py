@@ -97,7 +97,7 @@ def _close(
     for folder in failed:
         console.print(f"  {folder / LOG}")
     if stopped is not None:
-        console.print(f"Stopped ({stopped}). The same command goes on from there.")
+        console.print(f"Stopped ({stopped}). Rerun the same command to resume.")
         return INTERRUPTED if stopped == "SIGINT" else 0
     busy = [*elsewhere, *(outcome.folder for outcome in outcomes if outcome.busy)]
     elsewhere_code = left_to_others(console, busy)

@@ -20,9 +20,8 @@ from zo.errors import ConfigError
 SHORT, LONG = 5, 16  # tokens of the two rows
 # Of the largest logit: what a wrong mask changes is near all of it, what rounding changes in so short a row far less.
 _RIGHT = {torch.float32: 1e-3, torch.float64: 1e-3}
-_RIGHT_16 = (
-    0.1  # of 16 bits and of quantised weights; or ten times what another row of the same length changes
-)
+# Of 16 bits and of quantised weights; or ten times what another row of the same length changes.
+_RIGHT_16 = 0.1
 _LEFT_16 = 0.03  # smaller, because nothing is refused by it
 _NOISE = 10.0
 _by_length: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()

@@ -123,11 +123,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: architectures is {names!r}, which is no list of names. The file is damaged."
         )
+    # Otherwise a model without layers would be loaded silently.
     for name in (
         "num_hidden_layers",
         "n_layer",
         "num_layers",
-    ):  # a model without layers would be loaded without a word
+    ):
         layers = config.get(name)
         if layers is not None and not (isinstance(layers, int) and layers > 0):
             raise ConfigError(f"{path}: {name} is {layers!r}, which is no number of layers.")

@@ -31,12 +31,13 @@ from zo.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 POINTS = 2.0  # per cent: tolerance if a paper gives no deviation
+# Trained on the right answer's tokens; all other tasks on the options.
 ANSWERED = (
     "copa",
     "record",
     "squad",
     "drop",
-)  # trained on the right answer's tokens; all other tasks on the options
+)
 STEPLESS = ("zeroshot", "icl", "linearprobe")  # the objective makes no difference to them
 DEMONSTRATIONS = 32  # demonstrations of in-context learning
 PER = "example"  # each test example has its own demonstrations

@@ -83,9 +83,8 @@ def wrapped(loaded: Loaded, config: Any, option: str, autocast: bool = False) ->
         config.modules_to_save = ["pooler"]  # peft adds the classifier itself
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses deprecated names of transformers
-        warnings.filterwarnings(
-            "ignore", "fan_in_fan_out is set to False"
-        )  # peft corrects it for GPT-2 by itself
+        # peft corrects this for GPT-2 itself.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
         try:
             model = get_peft_model(target, config, autocast_adapter_dtype=autocast)  # type: ignore[arg-type]
         except ValueError as error:

@@ -28,10 +28,11 @@ from experiments.report.distinct import count_words, distinct, varied
 from experiments.report.runs import WAITING, Run
 from experiments.report.setting_key import differing, filled, flattened, problem, words
 
+# Keys that every label shows, even if all settings agree on them.
 ALWAYS = (
     "optimizer.lr",
     "schedule._target_",
-)  # keys that every label shows, even if all settings agree on them
+)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-_NOTHING = (
-    1e-20  # a variance below it is rounding: one answer of 100,000 at one seed of 100 makes more than 1e-14
-)
+# A variance below this is rounding: one answer of 100,000 at one seed of 100 makes more than 1e-14.
+_NOTHING = 1e-20
 _CLOSE = 1e-6  # a metric is the mean of its answers if it is as near as its file's digits
 
 

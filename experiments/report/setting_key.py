@@ -67,9 +67,8 @@ def differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
 def words(name: str, value: Any) -> str:
     """Returns a key and its value as a label shows them: "lr 0.003"; of a `_target_` only the name, "constant"."""
     leaf = name.rpartition(".")[2]
-    if (
-        name == "optimizer._target_"
-    ):  # both belong to one method, so they differ in origin: zo's or the user's own
+    # Both name one method, so they differ in origin: zo's or the user's own.
+    if name == "optimizer._target_":
         return str(value)
     if leaf == "_target_":
         return str(value).rpartition(".")[2].lower()

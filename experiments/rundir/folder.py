@@ -284,9 +284,8 @@ class RunFolder:
             with open(file, "w", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
-                os.fsync(
-                    file
-                )  # before it takes the name, or a power cut may leave the name with nothing in it
+                # Synced before the rename: otherwise a power cut may leave an empty file under the name.
+                os.fsync(file)
             os.replace(temporary, self.path / name)
         except OSError as error:
             with suppress(OSError):

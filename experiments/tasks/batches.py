@@ -37,9 +37,8 @@ def read_once(rows: Sequence[Row]) -> tuple[list[Ids], list[int]]:
     """
     holder: dict[Ids, Ids] = {}
     longer: Ids = ()
-    for ids in sorted(
-        {row.ids[:-1] for row in rows}, reverse=True
-    ):  # one that begins others comes behind them
+    # In this order a row that begins another one comes behind it.
+    for ids in sorted({row.ids[:-1] for row in rows}, reverse=True):
         if longer[: len(ids)] != ids:
             longer = ids
         holder[ids] = longer
@@ -92,13 +91,13 @@ def _wanted(rows: Sequence[Row], owners: Sequence[int]) -> list[list[int]]:
 
 
 def option_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
-    """`scored_batch` of the examples' options, with labels [B] and golds [B, O]."""
+    """Returns the `scored_batch` of the examples' options, with labels [B] and golds [B, O]."""
     tensors = scored_batch([example.rows for example in examples], pad, limit)
     return tensors | {"labels": _labels(examples), "golds": golds(examples)}
 
 
 def answer_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
-    """`row_batch` of the right options, or the model answers."""
+    """Returns the `row_batch` of the right options, or of the model answers."""
     return row_batch([answer_row(example) for example in examples], pad, limit)
 
 

@@ -1,4 +1,4 @@
-"""What a run drew: digests of its rows and of their order, part by part, by which two runs are told apart.
+"""Digests of a run's rows and of their order, part by part, by which two runs are told apart.
 
 Parts: train (which rows, whatever their order), order (as training takes them), dev, test, demonstrations (as they
 stand before the prompts of test), start (the weights, new parameters among them), and the seeds of directions and
@@ -19,13 +19,13 @@ _LETTERS = 16  # of a part's digest
 
 
 def rows_digest(examples: Sequence[Example], *, ordered: bool) -> str | None:
-    """Of examples by their contents, in their order or whatever it is; None without any."""
+    """Returns the digest of examples by their contents, in their order or in any; None without any."""
     lines = [json.dumps([e.fields, e.golds, e.answers, e.options], sort_keys=True) for e in examples]
     return _digest(lines if ordered else sorted(lines))[:_LETTERS] if lines else None
 
 
 def prompts_digest(examples: Sequence[Example]) -> str | None:
-    """Of all that stands in the first rows of examples, demonstrations too."""
+    """Returns the digest of all text in the first rows of examples, demonstrations too."""
     return _digest(json.dumps(e.rows[0].ids) for e in examples)[:_LETTERS]
 
 

@@ -137,7 +137,7 @@ def _classifier(
 
 
 def _only_causal(choice: TaskConfig, loaded: Loaded, options: tuple[Template, ...]) -> list[str]:
-    """What a task asks for that only a causal model does."""
+    """Returns the settings of a task that only a causal model supports."""
     problems = [f"{o.where} holds a field, which only causal models can score." for o in options if o.fields]
     if choice.objective == "answer":
         problems.append(

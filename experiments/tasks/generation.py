@@ -96,7 +96,7 @@ def _ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 @contextmanager
 def _generating_by(model: nn.Module, config: GenerationConfig) -> Iterator[None]:
-    """Within it, the config is the model's own, from which transformers takes whatever a given one leaves open."""
+    """A context in which generation uses this config as the model's own, which transformers falls back on."""
     base: Any = base_of(model)
     own, base.generation_config = base.generation_config, config
     try:
@@ -106,7 +106,7 @@ def _generating_by(model: nn.Module, config: GenerationConfig) -> Iterator[None]
 
 
 def _slides(model: nn.Module, length: int) -> bool:
-    """Whether virtual tokens before rows of that length are further away than a layer sees."""
+    """Returns whether virtual tokens before rows of that length are further away than a layer sees."""
     tokens = adapter_tokens(model)
     config: Any = base_of(model).config
     window = getattr(config.get_text_config(), "sliding_window", None)

@@ -12,7 +12,7 @@ NORMAL_95 = 1.959963984540054  # the 97.5 % point of the normal distribution
 
 
 def normalise(answer: str) -> str:
-    """As SQuAD's evaluation does: lower case, no punctuation, no articles, single spaces."""
+    """Normalises as SQuAD's evaluation does: lower case, no punctuation, no articles, single spaces."""
     kept = "".join(c for c in answer.lower() if c not in string.punctuation)
     return " ".join(ARTICLES.sub(" ", kept).split())
 

@@ -55,7 +55,7 @@ def mean_logprobs(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def unscored(scores: Tensor) -> Tensor:
-    """Whether an example's scores [B, O] choose no option: one of them is no number, or the best is infinite.
+    """Returns whether scores [B, O] choose no option: one of them is NaN, or the best is infinite.
 
     -inf stands for an option that the example does not have.
     """

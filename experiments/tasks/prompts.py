@@ -125,7 +125,7 @@ class CausalPrompts:
 
     @property
     def _vary(self) -> bool:
-        """Whether options differ by record."""
+        """Returns whether options differ by record."""
         return self.own or any(option.fields for option in self.options)
 
     def _example(
@@ -163,7 +163,7 @@ class CausalPrompts:
     def _rows(
         self, rows: Sequence[Record], texts: list[tuple[str, list[str]]], befores: list[str]
     ) -> tuple[list[tuple[Row, ...]], list[str]]:
-        """For each record the rows of its candidates, uncut, and what is wrong with them."""
+        """Returns for each record the rows of its candidates, uncut, and their problems."""
         asked = [(before + prompt).lstrip() for before, (prompt, _) in zip(befores, texts, strict=True)]
         wholes = [
             [(before + whole).lstrip() for whole in candidates]
@@ -200,7 +200,7 @@ class CausalPrompts:
         return Row(self._cut(row.ids), row.span)
 
     def _cut(self, ids: Ids) -> Ids:
-        """At most `limit` tokens: those that begin every row, if there is room beside them, and the end."""
+        """Cuts to at most `limit` tokens: those that begin every row, if there is room beside them, and the end."""
         if len(ids) <= self.limit:
             return ids
         start = self.encoder.start if len(self.encoder.start) < self.limit - 1 else ()
@@ -311,7 +311,7 @@ class MaskedPrompts:
         return text if len(ends) <= self.limits[name] else text[: ends[self.limits[name] - 1]]
 
     def _cut(self, ids: Ids, mask: int) -> Row:
-        """At most `limit` tokens: the end goes, but for the last token; before it, from the left, what would
+        """Cuts to at most `limit` tokens: the end goes, but for the last token; before it, from the left, what would
         leave no room for the mask and what follows it.
         """
         over = max(len(ids) - self.limit, 0)

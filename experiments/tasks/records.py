@@ -112,7 +112,7 @@ def _labels(choice: TaskConfig, path: Path | None) -> Sequence[Any] | None:
 
 
 def _paths(table: Table, choice: TaskConfig, names: list[str]) -> dict[str, Path]:
-    """Where each of our names is found in a row. A list of columns means the first there is."""
+    """Returns the column of each of our names in a row; of a list of columns, the first that exists."""
     paths: dict[str, Path] = {}
     missing: list[str] = []
     for name in names:
@@ -217,7 +217,7 @@ def _label(value: Any, choice: TaskConfig, labels: Sequence[Any] | None) -> int:
 
 
 def _quoted(value: Any, labels: Sequence[Any]) -> str:
-    """What to do where YAML has read yes and no as true and false."""
+    """Returns a hint for labels where YAML has read yes and no as true and false."""
     if (
         isinstance(value, str)
         and value.lower() in ("yes", "no", "on", "off")

@@ -82,7 +82,7 @@ def _within(folder: Path) -> list[Path]:
 
 
 def kind_of(path: Path) -> str | None:
-    """.jsonl, .json, .csv, .tsv or .parquet; None for a file of no such name."""
+    """Returns .jsonl, .json, .csv, .tsv or .parquet; None for any other file name."""
     kind = Path(path.name.removesuffix(".gz")).suffix
     return (
         kind if kind in (*JSON, *TABLES, PARQUET) and not (kind == PARQUET and path.suffix == ".gz") else None
@@ -145,7 +145,7 @@ def _json(path: Path) -> Table:
 
 
 def _lines_of_json(content: bytes) -> bool:
-    """Whether an array stands on the first line, and more JSON behind it."""
+    """Returns whether an array stands on the first line, and more JSON behind it."""
     first, _, rest = content.lstrip().partition(b"\n")
     try:
         json.loads(first.decode("utf-8"))

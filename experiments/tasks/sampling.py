@@ -1,4 +1,4 @@
-"""Which rows are train, dev and test: as MeZO draws them, numpy's permutation of the pool under a seed, and
+"""Draws train, dev and test rows: as MeZO draws them, numpy's permutation of the pool under a seed, and
 k of each label as LM-BFF draws them.
 """
 

@@ -52,7 +52,7 @@ class Encoder:
 
     @cached_property
     def spaced(self) -> bool:
-        """Whether the tokenizer puts a space before every text, so that pieces of a text are not its parts."""
+        """Returns whether the tokenizer puts a space before every text, so that pieces are not parts of it."""
         whole, letter, mark = self.bodies(["a?", "a", "?"])
         return letter + mark != whole
 
@@ -69,7 +69,7 @@ class Encoder:
 
 
 def scored(prompt: Ids, whole: Ids) -> int:
-    """How many tokens at the end of `whole` are scored: those from the first on in which it differs from its prompt.
+    """Returns how many last tokens of `whole` are scored: from its first difference from the prompt on.
 
     Usually the tokens behind the prompt. A token that spans prompt and option is scored too, for its letters tell
     the options apart.
@@ -83,6 +83,6 @@ def scored(prompt: Ids, whole: Ids) -> int:
 
 
 def distinct(rows: Sequence[Ids]) -> list[int]:
-    """For each row the number of the first one that is the same."""
+    """Returns for each row the index of the first equal row."""
     first: dict[Ids, int] = {}
     return [first.setdefault(row, number) for number, row in enumerate(rows)]

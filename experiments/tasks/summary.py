@@ -1,4 +1,4 @@
-"""Which examples a task uses and how their labels are spread, and what about them makes a result mean less."""
+"""Summary of a task's examples: how many, how their labels are spread, and what makes a result mean less."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -61,7 +61,7 @@ class Task:
 
     @property
     def generated(self) -> bool:
-        """Whether answers are generated instead of chosen among options."""
+        """Returns whether answers are generated instead of chosen among options."""
         return self.metric != "accuracy"
 
     @property
@@ -102,11 +102,11 @@ class Task:
         return self._placed(batch)
 
     def collate_rows(self, rows: Sequence[Row]) -> Batch:
-        """`row_batch` of single rows, on the model's device."""
+        """Returns the `row_batch` of single rows, on the model's device."""
         return self._placed(batches.row_batch(rows, self.pad, self.limit))
 
     def collate_groups(self, groups: Sequence[Sequence[Row]]) -> Batch:
-        """`scored_batch` of groups of rows, on the model's device."""
+        """Returns the `scored_batch` of groups of rows, on the model's device."""
         return self._placed(batches.scored_batch(groups, self.pad, self.limit))
 
     def correct(self, example: Example, prediction: int | str | None) -> float:
@@ -194,7 +194,7 @@ def _check_ids(loaded: Loaded, examples: Sequence[Example]) -> None:
 
 
 def class_count(choice: TaskConfig | dict[str, Any]) -> int | None:
-    """How many options every example has, which a classifier's head needs; None for generated answers."""
+    """Returns how many options every example has, which a classifier's head needs; None for generated answers."""
     options = read(TaskConfig, choice, "task").options
     return len(options) if options is not None else None
 

@@ -25,9 +25,8 @@ class Trackio:
 
     def start(self, about: About) -> str:
         """Creates the run. Raises ValueError if the environment redirects trackio to a Space or server."""
-        trackio = importlib.import_module(
-            "trackio"
-        )  # a plain import would resolve to this module for type checkers
+        # A plain import would resolve to this module for type checkers.
+        trackio = importlib.import_module("trackio")
         redirects = [name for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL") if os.environ.get(name)]
         if redirects:
             raise ValueError(

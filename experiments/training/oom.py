@@ -1,4 +1,4 @@
-"""Out of memory is no end: the same step again with fewer probes a forward, then with smaller micro-batches.
+"""Recovers from out-of-memory errors: retries with fewer stacked probes, then with smaller micro-batches.
 
 A look that fails has moved nothing and journaled nothing, so it can be repeated. Stacked or one by one, whole or
 in pieces, the losses are the same but for rounding (on a CPU, probes one by one: the same bits). What was found to
@@ -29,7 +29,7 @@ def release() -> None:
 
 
 def retry_smaller(attempt: Callable[[], T], smaller: Callable[[], bool]) -> T:
-    """`attempt`, and again as long as memory runs out and `smaller` finds something to make smaller."""
+    """Calls `attempt`, and retries as long as memory runs out and `smaller` finds something to reduce."""
     while True:
         try:
             return attempt()
@@ -83,7 +83,7 @@ class BackoffLook(ModuleLook):
 
 
 class MemoryBudget:
-    """What was found to fit, in memory.json of the run's folder: probes_per_forward, micro, evaluate.
+    """The sizes that fit into memory, stored in memory.json of the run: probes_per_forward, micro, evaluate.
 
     evaluate: examples of an evaluation at once. found: all three, or None while what was asked for fits.
     say: prints a line. What an earlier process found holds as long as the same is asked for.
@@ -106,7 +106,7 @@ class MemoryBudget:
         return self._now["evaluate"]
 
     def evaluated(self, attempt: Callable[[int], T]) -> T:
-        """`attempt` with so many examples at once, and with half as many as long as memory runs out."""
+        """Calls `attempt` with this many examples at once, and with half as many as long as memory runs out."""
         return retry_smaller(lambda: attempt(self.evaluate), self._fewer)
 
     def _fewer(self) -> bool:

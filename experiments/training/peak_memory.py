@@ -10,7 +10,7 @@ from torch import nn
 
 
 def gpus_of(model: nn.Module) -> int:
-    """How many GPUs the weights lie on."""
+    """Returns how many GPUs the weights lie on."""
     return len({weight.device for weight in model.parameters() if weight.device.type != "cpu"})
 
 

@@ -45,7 +45,7 @@ class Named(io.TextIOBase):
 
 
 def name_stderr() -> None:
-    """From now on every line of this process's stderr says which rank wrote it, unless it is the first."""
+    """Prefixes every further line of this process's stderr with its rank, unless it is the first."""
     rank = rank_info(os.environ).rank
     if rank and not isinstance(sys.stderr, Named):
         sys.stderr = Named(sys.stderr, f"rank {rank}")

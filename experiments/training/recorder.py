@@ -31,7 +31,7 @@ def cadence(session: Session) -> tuple[int, int]:
 
 
 def covers(rows: Sequence[Mapping[str, Any]], session: Session, step: int) -> bool:
-    """Whether the rows hold all that a run has written by then: what a snapshot of that step would skip is there."""
+    """Returns whether the rows hold all that a run has written by then, so that a snapshot of that step counts."""
     rows_every, dev_every = cadence(session)
     last = {
         kind: max((r["steps"] for r in rows if r["kind"] == kind), default=0) for kind in ("train", "dev")
@@ -101,7 +101,7 @@ class Recorder:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the last look at dev was the one that ends the run."""
+        """Returns whether the last look at dev was the one that ends the run."""
         return self._patience is not None and self._worse >= self._patience
 
     @property
@@ -125,7 +125,7 @@ class Recorder:
         return self._seconds + time.monotonic() - self._began
 
     def gpu_hours(self, seconds: float) -> float:
-        """What so many seconds of the run cost."""
+        """Returns the GPU-hours of this many seconds of the run."""
         return seconds * self._gpus / 3600
 
     def note_before(self, test: Evaluation) -> None:
@@ -138,7 +138,7 @@ class Recorder:
         self._evaluated("after", steps, test)
 
     def note_stop(self) -> None:
-        """That the process ended at a step boundary, and how long it took up to there."""
+        """Notes that the process ended at a step boundary, and the seconds up to there."""
         self._write({"kind": "stop", "steps": self._trained})
 
     def note_step(self, t: int, seen: dict[str, float], replayed: bool = False) -> None:
@@ -152,7 +152,7 @@ class Recorder:
             self._trained = steps
 
     def is_dev_due(self, steps: int, last: bool = False) -> bool:
-        """Whether dev is to be evaluated after so many steps, and no row says that it was. last: training ends here."""
+        """Returns whether dev is due after this many steps and has no row yet. last: training ends here."""
         due = self._has_dev and (steps % self._every == 0 or steps == self._steps or last)
         return due and steps > self.looked
 
@@ -167,7 +167,7 @@ class Recorder:
             )
 
     def is_early_stop(self, steps: int) -> bool:
-        """Whether the evaluation after so many steps has used up the patience."""
+        """Returns whether the evaluation after so many steps has used up the patience."""
         return steps == self.looked and self.out_of_patience
 
     def _evaluated(self, kind: str, steps: int, result: Evaluation) -> dict[str, Any]:
@@ -200,9 +200,8 @@ class Recorder:
     def _counted(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with what it took to get there."""
         seconds = self.seconds()
-        if (
-            not self._peak or seconds - self._peak_at >= _PEAK_EVERY
-        ):  # reading it takes the time of a small step
+        # Reading the value takes as long as a small step.
+        if not self._peak or seconds - self._peak_at >= _PEAK_EVERY:
             self._peak, self._peak_at = peak_memory.peak(self._device), seconds
         return row | {
             "forward_passes": row["steps"] * self._step_cost,

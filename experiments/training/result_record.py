@@ -13,7 +13,7 @@ from experiments.training.session import Session
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended. reason: why it diverged. selected_step: after how many steps the reported weights were reached.
+    """The end of a run. reason: why it diverged. selected_step: steps after which the reported weights were reached.
 
     after: of the reported weights. last_sha256: of the weights after the last step. peak: bytes of memory.
     fitted: forward passes of a way that takes no steps. checks: forward passes with which a look that another one took

@@ -51,7 +51,7 @@ def open_unchecked(path: Path) -> Journal:
 
 @dataclass
 class Earlier:
-    """What earlier processes of a run have left that belongs to its journal.
+    """Rows and notes of earlier processes of a run that belong to its journal.
 
     rows: of metrics.jsonl. steps: that the journal holds. notes: sentences about what was removed.
     """

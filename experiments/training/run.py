@@ -57,7 +57,7 @@ def run(
 def _shared(
     config: RunConfig, team: Team, rerun: bool, console: Console, submitted: Path | None, warned: list[str]
 ) -> int:
-    """`run`, once its processes are together. warned: the sentences of all warnings, from now on too."""
+    """Does the work of `run` once its processes have met. warned: a list that all warnings are added to."""
     need(config.tracker.name)  # refuses a tracker whose package is missing before anything is loaded
     session = build(config, team)
     path = folder_of(config, session.name, session.hash)
@@ -86,9 +86,8 @@ def _shared(
                 del session  # the run has it, and will let it go
                 return running.go()
             except BaseException as error:  # Ctrl-C too: status.json says why the run ended; raised below
-                with suppress(
-                    JournalError
-                ):  # of a full disk the first error is the one to show, which is raised
+                # With a full disk this fails too; the first error is the one to show, and it is raised.
+                with suppress(JournalError):
                     if isinstance(error, RanksDiverged):
                         folder.keep_metrics(len(journal))
                     folder.write_failed(error, steps=len(journal))
@@ -144,7 +143,7 @@ class _Run:
             self.recorder.sink.close(status, result)
 
     def go(self) -> int:
-        """Before, training, after."""
+        """Evaluates, trains, evaluates again and writes the result; returns the exit code."""
         for note in self._earlier.notes:
             self._say(note)
         self.folder.write_config(self.config.recorded())
@@ -264,7 +263,7 @@ class _Run:
         self.folder.write_status("stopped", steps=done, reason=self.stop.reason)
         self.folder.forget_stop()
         self.console.print(
-            f"Stopped after {done:,} steps ({self.stop.reason}). The same command goes on from there.",
+            f"Stopped after {done:,} steps ({self.stop.reason}). Rerun the same command to resume.",
             highlight=False,
         )
         self.end_tracking("stopped")
@@ -306,7 +305,7 @@ class _Run:
         return 0
 
     def _answers(self, after: Evaluation) -> dict[str, Any]:
-        """What answers.json holds: of each test example its row, what was answered, and how right that is."""
+        """Returns the contents of answers.json: of each test example its row, the answer, and its score."""
         task, examples = self.session.task, self.session.task.test
         pairs = zip(examples, after.predictions, strict=True)
         return {

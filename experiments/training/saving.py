@@ -66,7 +66,7 @@ def _apart(model: Any) -> dict[str, Any]:
 
 
 def _ties(model: Any) -> bool:
-    """Whether transformers knows itself which weights of the model are one."""
+    """Returns whether transformers itself knows which weights of the model are tied."""
     config = getattr(model, "config", None)
     return isinstance(model, MeanPooled) or getattr(config, "tie_word_embeddings", True)
 

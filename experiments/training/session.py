@@ -63,7 +63,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """<model>-<task>-<optimizer>-<peft>."""
+        """Returns <model>-<task>-<optimizer>-<peft>."""
         return name_of(self.config, self.loaded.name)
 
     @property
@@ -90,7 +90,7 @@ class Session:
         return dropout_of(self.loaded.model) if getattr(self.optimizer, "dropout", False) else 0.0
 
     def draw(self, start: str) -> Draw:
-        """What this run drew, part by part (experiments.tasks.draws). start: digest of the weights it starts from."""
+        """Returns what this run drew, part by part (experiments.tasks.draws). start: digest of its first weights."""
         task, shown = self.task, self.config.task.demonstrations
         steps, fits = self.steps > 0, isinstance(self.optimizer, LinearProbe)
         noise = seed_of(self.config, noise_of(self.config.optimizer.options))
@@ -115,7 +115,7 @@ class Session:
         return TokenCount(lengths, min(self.config.batch.size, len(lengths)), order, self.step_cost)
 
     def header(self) -> dict[str, Any]:
-        """What a journal of this run must agree on to be continued."""
+        """Returns the header on which a journal must agree with this run to be continued."""
         weights = self.optimizer.weights
         return {
             "hash": self.hash,
@@ -134,7 +134,7 @@ class Session:
         }
 
     def _noise(self) -> str:
-        """What the moves' bits depend on: signs are the same from all kernels, Gaussians only from these two."""
+        """Returns the noise that the bits depend on: signs agree among all kernels, Gaussians among these two."""
         if not isinstance(self.optimizer, Probing):
             return "none"
         kind, signs = self.optimizer.directions.name, self.optimizer.directions.stream == SIGNS
@@ -189,7 +189,7 @@ def build(config: RunConfig, team: Team | None = None) -> Session:
 
 
 def steps_of(config: RunConfig) -> int:
-    """How many steps the budget allows, without a model; raises ConfigError that lists every number out of range."""
+    """Returns how many steps the budget allows, without a model. Raises ConfigError for numbers out of range."""
     _, optimizer = _check_constructors(config, Solo())
     return budgeted_steps(config, optimizer)
 
@@ -273,7 +273,7 @@ def _set_threads(threads: int | None, loaded: Loaded) -> None:
 
 
 def budgeted_steps(config: RunConfig, optimizer: Optimizer) -> int:
-    """How many steps the budget allows; practically unbounded for a budget of minutes."""
+    """Returns how many steps the budget allows; practically unbounded for a budget of minutes."""
     budget = config.budget
     if isinstance(optimizer, NoTraining):
         return 0

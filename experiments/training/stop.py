@@ -26,16 +26,15 @@ _SAME = 1.0  # seconds within which torchrun hands on to its processes the Ctrl-
 
 
 class StopFlag:
-    """Why the run should stop, or None. A context: handlers are put back at the end."""
+    """The reason for which the run should stop, or None. A context, which restores signal handlers at its end."""
 
     def __init__(self, folder: RunFolder, team: Team | None = None):
         self.folder = folder
         self.team = team or Solo()
         self.reason: str | None = None
         self.farewell = b""  # what the terminal needs when the process exits at once
-        self.say: Callable[[str], None] | None = (
-            None  # prints a line beside the view of the run, if there is one
-        )
+        # Prints a line beside the view of the run, if there is one.
+        self.say: Callable[[str], None] | None = None
         self._code = 0
         self._since = 0.0
         self._before: dict[int, Any] = {}
@@ -55,7 +54,9 @@ class StopFlag:
         again = number == signal.SIGINT and self._code == signal.SIGINT
         if again and (self.team.size == 1 or time.monotonic() - self._since > _SAME):
             _write(sys.stdout, self.farewell)
-            _write(sys.stderr, b"\nStopped at once. The same command goes on from the last whole step.\n")
+            _write(
+                sys.stderr, b"\nStopped at once. Rerun the same command to resume from the last whole step.\n"
+            )
             os._exit(INTERRUPTED)
         if not again:
             self._code, self._since = number, time.monotonic()
@@ -70,13 +71,13 @@ class StopFlag:
             _write(sys.stderr, f"\n{ACKNOWLEDGED}\n".encode())
 
     def code(self) -> int:
-        """What this process was told: 0 nothing, a signal's number, or that a STOP file lies there."""
+        """Returns the stop code of this process: 0 for none, a signal's number, or the code of a STOP file."""
         if not self._code and self.team.leads and self.folder.stop_asked():
             self._code = _FILE
         return self._code
 
     def asked(self) -> bool:
-        """Whether to stop at this boundary; all processes answer alike."""
+        """Returns whether to stop at this boundary; all processes agree."""
         if code := self.team.stop:
             self.reason = "STOP file" if code == _FILE else signal.Signals(code).name
         return self.reason is not None
@@ -88,7 +89,7 @@ class StopFlag:
 
 
 def _write(stream: TextIO | None, data: bytes) -> None:
-    """Past all buffers, as a signal's handler may; what cannot be written is lost."""
+    """Writes past all buffers, as a signal handler may; what cannot be written is lost."""
     with suppress(OSError, ValueError):
         if stream is not None and data:
             os.write(stream.fileno(), data)

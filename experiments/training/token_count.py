@@ -1,4 +1,4 @@
-"""How much text a run has put through its model: a function of the step alone, so a resumed run counts the same."""
+"""Counts the tokens of a run as a function of the step alone, so that a resumed run counts the same."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate

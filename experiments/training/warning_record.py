@@ -42,7 +42,7 @@ class WarningRecord:
         return self._folder.warnings()
 
     def _write_provenance(self, weights: Weights) -> None:
-        """Which kernels failed their trial is known only once they were used."""
+        """Writes provenance.json again: failed kernels are known only once they were used."""
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record = provenance(gpus, torch.get_num_threads(), self._began)
         used = {"kernels": weights.backend, "left_to_eager": left_to_eager(), "attention": self._attention}

@@ -17,6 +17,7 @@ STYLES = {"running": "cyan", "requeued": "cyan", "finished": "green", "failed": 
           "diverged": "yellow", "stopped": "yellow", "waiting": "yellow"}  # fmt: skip
 ATTENTION = ("failed", "unreadable")  # states that make watch end with 1
 _WHY = (*ATTENTION, "diverged")  # states whose reason is printed
+# Finished runs come last.
 _ORDER = (
     "running",
     "requeued",
@@ -26,7 +27,7 @@ _ORDER = (
     "stopped",
     "waiting",
     "queued",
-)  # then what finished
+)
 _LEAST, _MOST = 14, 60  # columns of a run's name
 _BAR = 10
 _SPARK = 16

@@ -79,7 +79,7 @@ def test_ctrl_c_ends_every_run_at_a_step_and_the_same_command_goes_on(tmp_path):
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
     said, acknowledged = process.communicate(timeout=100)
-    assert process.returncode == 130 and "The same command goes on from there" in said
+    assert process.returncode == 130 and "Rerun the same command to resume" in said
     assert acknowledged == f"\n{ACKNOWLEDGED}\n"
     assert "[1/3] seed=0 started" in said and "optimizer" not in said.partition("[1/3]")[2].partition("\n")[0]
     found = {each.state: each for each in states([path.parent for path in runs.rglob("status.json")])}

@@ -1,4 +1,4 @@
-"""What a direction is: a key that names it, and a kind that says how its numbers are made.
+"""Directions: a key names one, and a kind says how its numbers are made.
 
 A kind makes z of a key tensor by tensor, in one of four ways:
 
@@ -48,7 +48,7 @@ class Probe:
 
 
 def two_sides(probes: Sequence[Probe]) -> bool:
-    """Whether these are θ + Δ and θ − Δ."""
+    """Returns whether these are θ + Δ and θ − Δ."""
     return len(probes) == 2 and probes[1].terms == tuple((key, -scale) for key, scale in probes[0].terms)
 
 
@@ -58,7 +58,7 @@ def words_of(terms: Terms) -> list[tuple[int, float]]:
 
 
 class Theta(Protocol):
-    """What a kind may ask of the weights: their tensors, and named numbers made by the fastest kernels at hand.
+    """The part of the weights that a kind may use: their tensors, and named numbers from the fastest kernels.
 
     ids: the 64-bit id of every trained tensor by its canonical name.
     """
@@ -107,11 +107,11 @@ class Directions(ABC):
         return terms
 
     def plain(self, weights: Theta, name: str) -> bool:
-        """Whether this tensor's numbers are those of the stream as they are."""
+        """Returns whether this tensor's numbers are those of the stream as they are."""
         return True
 
     def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> Entries | None:
-        """What becomes of sums of the stream's numbers of this tensor to make those of z; None where `total` does.
+        """Returns the transform from sums of the stream's numbers to those of z; None where `total` does it.
 
         lists: of several sums at once, before `terms`.
         """
@@ -127,5 +127,5 @@ class Directions(ABC):
         return weights.numbers(name, self.stream, terms, rows)
 
     def factors(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor] | None:
-        """(A [m, R], B [n, R]), fp32, with Σ scale · z = A Bᵀ for a tensor [m, n]; None where it has none."""
+        """Returns (A [m, R], B [n, R]), fp32, with Σ scale · z = A Bᵀ for a tensor [m, n]; None where it has none."""
         return None

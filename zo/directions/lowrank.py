@@ -28,7 +28,7 @@ class Factored(Directions):
 
     @abstractmethod
     def thin(self, weights: Theta, name: str, terms: Terms) -> tuple[Tensor, Tensor]:
-        """(A [m, R], B [n, R]) with Σ scale · z = A Bᵀ, where (m, n) is `shape` of the tensor."""
+        """Returns (A [m, R], B [n, R]) with Σ scale · z = A Bᵀ, where (m, n) is `shape` of the tensor."""
 
     def shape(self, tensor: Tensor) -> tuple[int, int]:
         """The shape in which a tensor is taken."""
@@ -135,11 +135,11 @@ class LowRank(Factored):
 
 
 def is_matrix(tensor: Tensor) -> bool:
-    """Whether it has elements, and more than one dimension longer than 1."""
+    """Returns whether it has elements, and more than one dimension longer than 1."""
     return tensor.numel() > 0 and sum(length > 1 for length in tensor.shape) > 1
 
 
 def matrix_shape(tensor: Tensor) -> tuple[int, int]:
-    """(m, n) of a tensor taken as a matrix: its first dimension longer than 1, and all that follow."""
+    """Returns (m, n) of a tensor taken as a matrix: its first dimension longer than 1, and all that follow."""
     m = next(length for length in tensor.shape if length > 1)
     return m, tensor.numel() // m

@@ -26,7 +26,7 @@ class Sphere(Directions):
         return [(key, scale * self._factor(weights, key)) for key, scale in terms]
 
     def _factor(self, weights: Theta, key: Key) -> float:
-        """√d/‖g‖ of one key, kept from the first tensor that asks to the last."""
+        """Returns √d/‖g‖ of one key, stored from the first tensor that needs it to the last."""
         if key not in self._kept:
             if len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]

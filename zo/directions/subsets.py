@@ -43,9 +43,8 @@ class Sparse(Directions):
     def bind(self, weights: Theta) -> dict[str, dict[str, Tensor]]:
         for name in weights.ids:
             source = weights.source(name)
-            self.thresholds[name] = torch.full(
-                (1,), torch.inf, dtype=torch.float32, device=source.device
-            )  # of what is not masked
+            # An infinite threshold masks nothing: that of tensors other than matrices.
+            self.thresholds[name] = torch.full((1,), torch.inf, dtype=torch.float32, device=source.device)
             if is_matrix(source):
                 smallest = max(1, round((1.0 - self.sparsity) * source.numel()))
                 quantile = source.abs().float().view(-1).kthvalue(smallest).values

@@ -63,7 +63,7 @@ class Moments:
 
 
 def roots(x: Tensor) -> Tensor:
-    """√x of fp32 numbers as IEEE has it, which torch's own fp32 root is not everywhere (zo/noise/philox.py)."""
+    """Returns √x of fp32 numbers as IEEE rounds it; torch's fp32 root differs on some CPUs (zo/noise/philox.py)."""
     return x.double().sqrt_().float()
 
 

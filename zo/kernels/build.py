@@ -83,7 +83,7 @@ def _build(compiler: str, options: list[str], runtime: Path | None) -> Path:
 
 
 def _processor() -> str:
-    """What -march=native depends on."""
+    """Returns the properties of the processor that -march=native depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What is done with named noise, in plain torch: the reference that faster forms must equal.
+"""Operations on named noise in plain torch: the reference that faster forms must equal.
 
 A term is (key, scale): 64 bits of Philox key and a number. Sums of terms are formed in fp32, in the order
 given; every product and sum is rounded by itself (no fused multiply-add). A sum of no terms is 0. Weight decay
@@ -21,7 +21,7 @@ Terms = Sequence[tuple[int, float]]
 
 
 class Kernels(Protocol):
-    """What every form offers; the methods are documented at Eager."""
+    """The interface of every form; the methods are documented at Eager."""
 
     name: str
 

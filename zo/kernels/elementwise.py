@@ -1,4 +1,4 @@
-"""What an element-wise rule sees: a block of one tensor after another (zo/weights.py)."""
+"""Blocks that element-wise rules see, one tensor after another (zo/weights.py)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ class Value(Protocol):
 
 @dataclass
 class Elements:
-    """What a step sees. name: of the tensor. noise: z of each key. state: by its own name; what is assigned stays."""
+    """The inputs of a step. name: the tensor's. noise: z of each key. state: by name; assigned values stay."""
 
     name: str
     noise: Sequence[Any]
@@ -65,7 +65,7 @@ class Formula:
     _programs: dict[Any, "Program | None"] = field(default_factory=dict)
 
     def __call__(self, block: Stateful) -> Tensor:
-        """In torch, for one block, whose state is written into."""
+        """Evaluates the formula in torch for one block, and writes its state."""
         self.program(block.name, len(block.noise), tuple(block.state))  # refuses what symbols do not do
         at = Elements(block.name if self.by_name else "", block.noise, dict(block.state))
         step = self.step(at)
@@ -116,7 +116,7 @@ class Tape:
         return Symbol(self, self.inputs + len(self.ops) - 1)
 
     def program(self, step: int, states: list[int]) -> Program | None:
-        """With a register free again once its value is wanted no more."""
+        """Returns the program, whose registers are reused once their values are no longer needed."""
         last = {place: i for i, (_, a, b, _) in enumerate(self.ops) for place in (a, b)}
         last |= dict.fromkeys((step, *states), len(self.ops))
         where = {place: place for place in range(self.inputs)}
@@ -178,17 +178,17 @@ class Symbol:
 
 
 def memory(numbers: Tensor) -> int:
-    """Whose memory a tensor lies in."""
+    """Returns the tensor in whose memory this one lies."""
     return numbers.untyped_storage().data_ptr()
 
 
 def root(x: Any) -> Any:
-    """√x as IEEE has it."""
+    """Returns √x as IEEE rounds it."""
     return x.tape.put("root", x) if isinstance(x, Symbol) else roots(x)
 
 
 def sign(x: Any) -> Any:
-    """-1, 0 or 1."""
+    """Returns -1, 0 or 1."""
     return x.tape.put("sign", x) if isinstance(x, Symbol) else torch.sign(x)
 
 

@@ -293,7 +293,7 @@ def _operations(ops: tuple[tuple[int, int, int, int, float], ...]) -> bytes:
 
 
 def _has(entries: Entries | None, w: Tensor) -> bool:
-    """Whether the entries, if any, are tensors that the loops can read."""
+    """Returns whether the entries, if any, are tensors that the loops can read."""
     if isinstance(entries, DivideBySqrtOuter):
         R, C = entries.R, entries.C
         return _vector(R) and _vector(C) and R.numel() * C.numel() == w.numel()

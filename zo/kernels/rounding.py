@@ -1,4 +1,4 @@
-"""How a weight of 16 bits takes a move computed in fp32: nearest, stochastic or master.
+"""Rounding of moves from fp32 to weights of 16 bits: nearest, stochastic or master.
 
 nearest     round to nearest even, as torch converts
 stochastic  round up with the probability of the discarded part, decided by 16 random bits; unbiased,
@@ -62,9 +62,8 @@ def split(x: Tensor, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tenso
     if dtype == torch.float16:
         return _split_half(x)
     pattern = x.view(torch.int32)
-    pattern = torch.where(
-        x.isnan(), 0x7FC00000, pattern
-    )  # of others the carry would make an infinity or a zero
+    # One pattern for every NaN: in others the carry would make an infinity or a zero.
+    pattern = torch.where(x.isnan(), 0x7FC00000, pattern)
     high = (pattern + 0x8000) >> 16
     low = (pattern - (high << 16)).to(torch.int16)
     return high.to(torch.int16).view(torch.bfloat16), low

@@ -1,4 +1,4 @@
-"""What becomes of a sum of noise, entry by entry, before it is added to a weight; kinds of direction say so.
+"""Element-wise transforms of a sum of noise before it is added to a weight; kinds of direction choose them.
 
     DivideBySqrt(H)             Σ c z / √H                  H of the entry
     DivideBySqrtOuter(R, C)   Σ c z / √(R_i C_j)          of its row and column
@@ -30,7 +30,7 @@ class Entries(ABC):
         """The sum of list number `index` and the numbers there; `total` may be written into."""
 
     def of(self, total: Tensor, part: slice | Tensor, index: int = 0) -> Tensor:
-        """What becomes of a part of a sum."""
+        """Transforms a part of a sum."""
         return self.join(total, self.at(part), index)
 
 

@@ -91,7 +91,7 @@ def left_to_eager() -> list[dict[str, str]]:
 
 
 def wrong(form: Kernels, operation: str, stream: int, dtype: torch.dtype, device: torch.device) -> str:
-    """Why an operation of a form cannot be used; empty where it agrees with the eager form."""
+    """Returns why an operation of a form cannot be used; empty if it agrees with the eager form."""
     case = _CASES[operation]
     try:
         pairs = zip(case(form, stream, dtype, device), case(Eager(), stream, dtype, device), strict=True)

@@ -24,16 +24,17 @@ _ALIGNED = 128  # elements: what begins elsewhere is the eager form's
 
 
 class Triton(Eager):
-    """For CUDA tensors, or any under Triton's interpreter. What is not here is the eager form's.
+    """Kernels for CUDA tensors, or any under Triton's interpreter; the rest is inherited from the eager form.
 
     block: elements that the eager form makes at a time; more than on a CPU, since launches are what costs.
     """
 
     name = "triton"
+    # The kernels make the numbers of these streams themselves, without storing them.
     streams = (
         philox.SIGNS,
         philox.GAUSSIANS,
-    )  # whose numbers the kernels make themselves, without keeping them
+    )
 
     def __init__(self, block: int = 1 << 22):
         super().__init__(block)
@@ -165,7 +166,7 @@ class Triton(Eager):
 
 
 def _nearest(w: Tensor, update: str, low: Tensor | None) -> bool:
-    """Whether a move of these weights is rounded as the kernels round."""
+    """Returns whether a move of these weights is rounded as the kernels round."""
     return w.dtype in _DTYPES and low is None and (update != "stochastic" or w.dtype == torch.float32)
 
 
@@ -179,7 +180,7 @@ def _run(
     decay: float = 0.0,
     first: int = 0,
 ) -> None:
-    """out ← w + (Σ scale z − decay · w); of w's rows, or of all its elements; w is None for zeros."""
+    """Writes out ← w + (Σ scale z − decay · w), for w's rows or all its elements; w is None for zeros."""
     keys, scales = _on(out.device, tuple(terms))
     width, tile = out.numel() if rows is None else out.shape[1], _TILE[stream]
     programs = triton.cdiv(width, tile) * (1 if rows is None else len(rows))

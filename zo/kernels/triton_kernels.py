@@ -1,4 +1,4 @@
-"""What triton.py runs on a GPU: the numbers of philox.py made in registers, and what is done with them.
+"""GPU kernels that triton.py runs: they make the numbers of philox.py in registers and use them there.
 
 A program has one tile of one row of a matrix, or of a tensor read as one row: [tile / lanes, lanes] elements, of which
 a line is one word of 32 signs or one block of 4 Gaussians. Sums begin with -0.0, which changes no number
@@ -108,7 +108,7 @@ def sums(
     by_rows: tl.constexpr,
     decays: tl.constexpr,
 ):
-    """out ← w + (Σ scale z − decay · w).
+    """Writes out ← w + (Σ scale z − decay · w).
 
     by_rows: out has a row for each int64 number at rows_ptr, which names the row of w; otherwise all is one row.
     first: the element of the noise that the row begins with. Without `reads` w counts as zeros.

@@ -27,7 +27,7 @@ _RUN = 1000  # steps of the run that is assumed at least
 
 
 class Inputs:
-    """What every site was given in one evaluation, group by group."""
+    """Samples of every site's input in one evaluation, group by group."""
 
     def __init__(self) -> None:
         self.groups: dict[int, dict[int, list[list[Any]]]] = {}
@@ -38,7 +38,7 @@ class Inputs:
         self.groups.setdefault(group, {}).setdefault(site, []).append(prints)
 
     def same(self, group: int, alone: "Inputs") -> bool:
-        """Whether a group of this evaluation was given what the probe was given alone."""
+        """Returns whether a group of this evaluation was given what the probe was given alone."""
         mine, other = self.groups.get(group, {}), alone.groups.get(0, {})
         if mine.keys() != other.keys():
             return False
@@ -63,7 +63,7 @@ def _agree(ones: Sequence[Any], others: Sequence[Any]) -> bool:
 
 
 def _close(one: Tensor, other: Any) -> bool:
-    """Whether two samples of an input differ by rounding only."""
+    """Returns whether two samples of an input differ by rounding only."""
     if not isinstance(other, Tensor) or one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.dtype in _EXACT:
@@ -79,7 +79,7 @@ def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 
 def same_losses(one: Pair, other: Pair, dtype: torch.dtype | None) -> bool:
-    """Whether losses and weights of a probe agree. dtype: what a GPU rounds to, or None where bits must be equal."""
+    """Returns whether losses and weights agree. dtype: what a GPU rounds to; None if bits must be equal."""
     for a, b in zip(one, other, strict=True):
         x, y = (torch.tensor(numbers, dtype=torch.float64, device="cpu") for numbers in (a, b))
         tolerance = 0.0 if dtype is None else _GPU.get(dtype, 0.0)
@@ -99,7 +99,7 @@ def kind(shapes: Sequence[tuple[int, ...] | None]) -> tuple[tuple[int, int] | No
 
 
 class Ledger:
-    """When stacks are compared, what that may cost, and which steps were stacked without it.
+    """Decides when stacks are compared and what that may cost; notes steps that were stacked unchecked.
 
     passes: forward passes that only compared. share: of a batch, what is being evaluated now.
     """
@@ -113,7 +113,7 @@ class Ledger:
         self._doubted: list[list[int]] = []  # first and last step of every run of uncompared steps
 
     def affords(self, cost: int, forward_passes: int, probes: int) -> bool:
-        """Whether a new shape may be compared for `cost` forward passes; the first always is."""
+        """Returns whether a new shape may be compared for `cost` forward passes; the first always is."""
         limit = Fraction(max(forward_passes, _RUN * probes), _PART)
         return not self._shapes or self._shapes + cost * self.share <= limit
 
@@ -126,7 +126,7 @@ class Ledger:
             self._next = 1 << self._steps.bit_length()
 
     def due(self) -> bool:
-        """Whether this step repeats the comparison: the look's steps 1, 2, 4, 8 and so on, or the next that can."""
+        """Returns whether this step repeats the comparison: steps 1, 2, 4, 8 and so on, or the next that can."""
         return self._steps >= self._next
 
     def finish(self, step: int, uncompared: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which inputs of a module carry the batch.
+"""Detection of the inputs of a module that carry the batch.
 
 When G probes are stacked, tensors that carry the batch are G times longer in their leading dimension;
 tensors that do not (position ids, masks shared by all rows) keep it. Lengths alone cannot tell the two

@@ -65,5 +65,5 @@ class SharedLook:
 
 
 def bounds(n: int, parts: int, part: int) -> tuple[int, int]:
-    """Where the part-th of `parts` runs of n things begins and ends; their lengths differ by at most one."""
+    """Returns begin and end of the part-th of `parts` runs of n items; lengths differ by at most one."""
     return part * n // parts, (part + 1) * n // parts

@@ -83,6 +83,6 @@ class Duals:
 
 
 def unpack(losses: Tensor) -> tuple[Tensor, Tensor]:
-    """(values, tangents) of losses computed inside `along`; tangents are 0 where no trained weight was used."""
+    """Returns (values, tangents) of losses computed inside `along`; tangents are 0 without trained weights."""
     value, tangent = forward_ad.unpack_dual(losses)
     return value, torch.zeros_like(value) if tangent is None else tangent

@@ -200,7 +200,7 @@ class Executor:
         return output.flatten(0, 1)
 
     def _thin(self, site: Site) -> list[tuple[Tensor, Tensor] | None] | None:
-        """(A, B) of the site's matrix at each active probe, where the kind has such factors."""
+        """Returns (A, B) of the site's matrix at each active probe, where the kind has such factors."""
         name = site.name("weight")
         if name is None or self.directions.plain(self.weights, name):
             return None

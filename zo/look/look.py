@@ -1,4 +1,4 @@
-"""From a batch to one loss a probe.
+"""Looks: the forward evaluations that turn a batch into one loss for each probe.
 
 An objective is a function (model, batch) → losses [B], or (losses [B], weights [B]), of B examples; a batch is
 any tree (tensor, tuple, dict) of tensors with leading dimension B. The loss of a probe is Σ w l / Σ w, summed
@@ -49,18 +49,18 @@ class Look(ABC):
 
     @abstractmethod
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
-        """(Σ w l, Σ w) of each probe over the batch, in float64: what parts of a batch can be added by."""
+        """Returns (Σ w l, Σ w) of each probe over the batch in float64, so that parts of a batch can be added."""
 
     def slopes(self, keys: Sequence[Key], batch: Any) -> list[float]:
         """The loss at θ and then zᵀ∇L for each key, rounded to fp32."""
         return [mean(*sums) for sums in self.slope_sums(keys, batch)]
 
     def slope_sums(self, keys: Sequence[Key], batch: Any) -> list[tuple[float, float]]:
-        """(Σ w l, Σ w) at θ and then (Σ w zᵀ∇l, Σ w) for each key; LookError from a look that only evaluates."""
+        """Returns (Σ w l, Σ w) at θ, then (Σ w zᵀ∇l, Σ w) for each key. Raises LookError if it only evaluates."""
         raise LookError(f"A {type(self).__name__} gives losses, not slopes: look with a ModuleLook.")
 
     def examples(self, batch: Any, probes: int) -> tuple[Tensor, Tensor]:
-        """(losses, weights) of a batch that holds `probes` groups of rows, float64 [probes, B]."""
+        """Returns (losses, weights) of a batch that holds `probes` groups of rows, float64 [probes, B]."""
         self.calls += 1
         result = self.objective(self.model, batch)
         losses, *rest = result if isinstance(result, tuple) else (result,)
@@ -113,7 +113,7 @@ class ModelLook(Look):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Inside, the model is in eval mode; after, every module is in the mode it was in.
+        """A context in which the model is in eval mode; afterwards each module has its old mode again.
 
         Raises LookError where the objective puts a module into train mode: every probe would have its own dropout.
         """
@@ -174,12 +174,12 @@ class ModelLook(Look):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the host's allocator, had no more to give."""
+    """Returns whether a device, or the host's allocator, ran out of memory."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def weighted_sums(losses: Sequence[float], weights: Sequence[float]) -> tuple[float, float]:
-    """(Σ w l, Σ w), exact sums in float64; the first is NaN when a loss is no finite number."""
+    """Returns (Σ w l, Σ w), exact sums in float64; the first is NaN if a loss is not finite."""
     return total_of([loss * weight for loss, weight in zip(losses, weights, strict=True)]), math.fsum(weights)
 
 

@@ -122,12 +122,12 @@ class ModuleLook(Stacking):
 
     @cached_property
     def _cpu_bytes(self) -> int:
-        """Of the model's weights on a CPU, 0 elsewhere; once, for a walk over a large model takes a millisecond."""
+        """Returns the bytes of the model's weights on a CPU, else 0; cached, since a walk takes a millisecond."""
         cpu = all(tensor.is_cpu for tensor in self.weights.tensors.values())
         return sum(p.nbytes for p in self.model.parameters()) if cpu else 0
 
     def slope_sums(self, keys: Sequence[Key], batch: Any) -> list[tuple[float, float]]:
-        """By forward-mode differentiation: one pass on dual numbers for each key, counted as one forward pass."""
+        """Differentiates in forward mode: one pass on dual numbers for each key, counted as one forward pass."""
         self.weights.refresh()
         sums: list[tuple[float, float]] = []
         for key in keys:
@@ -165,7 +165,7 @@ class ModuleLook(Stacking):
 
 
 def stack_size(probes_per_forward: int | str, probes: int, numbers: int, cpu_bytes: int) -> int:
-    """How many of the probes that are left share the next model call; "auto" as ModuleLook says.
+    """Returns how many of the remaining probes share the next model call; "auto" as in ModuleLook.
 
     numbers: of input, in the batch. cpu_bytes: of the weights of a model on a CPU, 0 elsewhere.
     """

@@ -30,7 +30,7 @@ _CONSTANT |= {"zeros_like", "ones_like", "empty_like", "full_like"}
 
 
 def tested(model: nn.Module) -> bool:
-    """Whether the model is one of transformers' on the tested list, with or without an adapter."""
+    """Returns whether the model is on the tested list of transformers' families, with or without an adapter."""
     for module in model.modules():
         kind = getattr(getattr(module, "config", None), "model_type", None)
         if type(module).__module__.startswith("transformers.models."):
@@ -53,7 +53,7 @@ class RowOrder(TorchDispatchMode):
 
     @contextmanager
     def set_active(self, active: bool) -> Iterator[None]:
-        """Inside, operations are watched or are not: those of the executor itself order nothing."""
+        """A context in which operations are watched, or not: those of the executor itself order nothing."""
         before, self.active = self.active, active
         try:
             yield

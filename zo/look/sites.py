@@ -1,4 +1,4 @@
-"""Where a model reads its trained weights: a site is a module that is called, with the weights it reads.
+"""Sites: the modules that read trained weights when they are called, each with its weights.
 
 Dispatch is on the function that is a module's forward, never on its class: a subclass that computes
 something else is another module.

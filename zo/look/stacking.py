@@ -53,11 +53,11 @@ class Stacking(ModelLook):
     @property
     @abstractmethod
     def executor(self) -> Executor:
-        """What evaluates the model at probes."""
+        """The executor that evaluates the model at probes."""
 
     @abstractmethod
     def _group_size(self, probes: int, chunk: Any) -> int:
-        """How many of the probes that are left share the next model call."""
+        """Returns how many of the probes that are left share the next model call."""
 
     @property
     def check_forward_passes(self) -> int:
@@ -65,7 +65,7 @@ class Stacking(ModelLook):
         return math.ceil(self._ledger.passes)
 
     def _of_chunk(self, probes: Sequence[Probe], chunk: Any, first: bool) -> list[Pair]:
-        """(losses, weights) of every example, for each probe. first: of the step's chunks."""
+        """Returns (losses, weights) of every example, for each probe. first: of the step's chunks."""
         size = min(self._group_size(len(probes), chunk), len(probes))
         shape = shapes(chunk)
         if size == 1 or shape in self._unstackable:
@@ -141,7 +141,7 @@ class Stacking(ModelLook):
         return self._matching(probes, chunk, alone, inputs, "the same probes") or alone
 
     def _agrees_at_theta(self, chunk: Any, size: int) -> bool:
-        """Whether a stack at θ, whose groups hold the examples in other orders, gives every site what each gives."""
+        """Returns whether a stack at θ, its groups in different orders, gives each site its inputs."""
         batches = [rolled(chunk, group) for group in range(size)]
         each = [self._noted([Probe()], batch) for batch in batches]
         pairs, inputs = [pair for one, _ in each for pair in one], [note for _, one in each for note in one]
@@ -207,7 +207,7 @@ class Stacking(ModelLook):
         return None
 
     def _give_up(self, reason: str) -> None:
-        """From here on one by one."""
+        """Evaluates probes one by one from here on."""
         if self.sequential_because is None:
             self.sequential_because = reason
             warnings.warn(f"Probes are evaluated one by one: {reason}.", ZOWarning, stacklevel=4)

@@ -95,7 +95,7 @@ _TABLES: dict[torch.device, Tensor] = {}
 
 
 def _sign_table(device: torch.device) -> Tensor:
-    """[256, 8]: the eight signs of a byte."""
+    """Returns the eight signs of each byte: [256, 8]."""
     if device not in _TABLES:
         octet = torch.arange(256, device=device).unsqueeze(1) >> torch.arange(8, device=device)
         _TABLES[device] = 1.0 - 2.0 * (octet & 1).float()

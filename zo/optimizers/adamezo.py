@@ -68,9 +68,8 @@ class AdaMeZO(TwoPoint):
         self.window = Window(self.horizon, self.n)
         self.rule = "direction" if self.betas[1] == 0.0 else "element"
         self.starts = self.horizon + 1 if self.warmup is None else self.warmup
-        self.settled = (
-            0 if self.horizon < 2 else self.starts
-        )  # steps of the warm-up are a hundred times smaller
+        # Steps of the warm-up are a hundred times smaller.
+        self.settled = 0 if self.horizon < 2 else self.starts
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
         slopes = self.slopes(losses)

@@ -174,7 +174,7 @@ class FirstOrder(Optimizer):
         return f"its loss or gradient left float16's range; the loss scale is now {self.loss_scale.value:g}"
 
     def _scaling(self) -> dict[str, float]:
-        """What a step reports of the scaling: the scale of the next step, and steps skipped so far."""
+        """Returns the metrics of the scaling: the scale of the next step, and steps skipped so far."""
         if self.loss_scale is None:
             return {}
         return {"loss_scale": self.loss_scale.value, "skipped": float(self.skipped)}

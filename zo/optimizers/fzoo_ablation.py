@@ -67,7 +67,7 @@ class FZOOAblation(Probing):
 
     @property
     def _has_base(self) -> bool:
-        """Whether the loss at θ is the first of a step's losses."""
+        """Returns whether the loss at θ is the first of a step's losses."""
         return self.sides == "one" and self.baseline == "l0"
 
     @property
@@ -111,5 +111,5 @@ class FZOOAblation(Probing):
         return [factor * (x - mean) for x in shifted], deviation(losses, self.ddof)
 
     def state(self) -> dict[str, Tensor]:
-        """What the directions keep, and the running spread, where one is kept."""
+        """Returns the directions' state, and the running spread if there is one."""
         return super().state() | ({"spread": self._spread} if self.running else {})

@@ -88,7 +88,7 @@ class FZOOR(Probing):
         return {"loss": losses[0], "sigma": sigma}
 
     def state(self) -> dict[str, Tensor]:
-        """What the directions keep, and the step before."""
+        """Returns the directions' state, and the previous step."""
         return super().state() | self._before.state()
 
     def load(self, state: dict[str, Tensor]) -> None:

@@ -107,7 +107,7 @@ class HiZOO(HessianScaled):
         return DivideBySqrt(self.state_tensors["H"][name])
 
     def _take(self, t: int, slope: float, curvature: float, alpha: float, lr: float) -> None:
-        """In one pass."""
+        """Takes the step in one pass."""
 
         def step(at: Elements) -> Value:
             (z,), H = at.noise, at.state["H"]
@@ -121,7 +121,7 @@ class HiZOO(HessianScaled):
 
 
 def squares(z: Any, estimator: str) -> Any:
-    """|z² − 1| as in the paper, z² as in the code."""
+    """Returns |z² − 1| as in the paper, or z² as in the code."""
     return abs(z * z - 1.0) if estimator == "paper" else z * z
 
 

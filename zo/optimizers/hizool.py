@@ -94,13 +94,13 @@ class HiZOOL(HessianScaled):
 
 
 def shape(tensor: Tensor) -> tuple[int, int]:
-    """[m, n] of a matrix, [first, rest] of what has more dimensions; a vector is [d, 1] and so keeps all of H."""
+    """Returns [m, n] of a matrix, [first, rest] with more dimensions, [d, 1] of a vector, which keeps all of H."""
     m = tensor.shape[0] if tensor.dim() > 1 and tensor.numel() else tensor.numel()
     return m, tensor.numel() // max(m, 1)
 
 
 def pieces(part: slice, width: int) -> Iterator[tuple[slice, slice]]:
-    """(rows, columns) of the rectangles that a run of elements of a [*, width] matrix is made of, in order."""
+    """Yields (rows, columns) of the rectangles that make up a run of elements of a [*, width] matrix."""
     start, stop = part.start, part.stop
     while start < stop:
         row, column = divmod(start, width)

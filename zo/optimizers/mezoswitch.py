@@ -87,7 +87,7 @@ class MeZOSwitch(TwoPoint):
 
 
 def length_of(weights: Weights, terms: Sequence[tuple[Key, float]], directions: Directions) -> float:
-    """‖Σ c z‖ over all weights, in fp64 and in one order (zo/kernels/sums.py): a function of the journal."""
+    """Returns ‖Σ c z‖ over all weights, in fp64 and one order (zo/kernels/sums.py): a function of the journal."""
     parts: list[float] = []
     for name in weights.tensors:
         made = [(weights.direction(name, key, directions).view(-1), c) for key, c in terms]

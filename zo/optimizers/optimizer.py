@@ -48,7 +48,7 @@ class PassOptions(TypedDict):
 
 
 class Looker(Protocol):
-    """What evaluates losses: zo.look."""
+    """The interface of zo.look, which evaluates losses."""
 
     def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]: ...
 
@@ -214,7 +214,7 @@ class Optimizer(ABC):
         return int(4 * self.state_copies * sum(tensor.numel() for tensor in tensors))
 
     def state(self) -> dict[str, Tensor]:
-        """What a snapshot must keep beside the weights: the slots."""
+        """Returns what a snapshot must hold beside the weights: the state tensors."""
         return {
             f"{slot}:{name}": t for slot, tensors in self.state_tensors.items() for name, t in tensors.items()
         }
@@ -310,7 +310,7 @@ class Probing(Optimizer):
         self.weights.elementwise(rule, keys, self.directions, self.state_tensors, **self.pass_options(t, lr))
 
     def check_size(self, size: float) -> None:
-        """At the first move of a usual size, warns when one of about `size` an entry would be rounded away."""
+        """Warns at the first move of usual size if a move of about `size` an entry would be rounded away."""
         if size > 0.0 and not self._moved:
             check_move(self.weights, size)
             self._moved = True

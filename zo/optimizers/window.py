@@ -30,7 +30,7 @@ class Window:
         return tuple(beta**k for k in reversed(range(len(self.steps))))
 
     def state(self) -> dict[str, Tensor]:
-        """For snapshots: the steps [k], and their slopes [k, n]."""
+        """Returns the state for snapshots: the steps [k], and their slopes [k, n]."""
         slopes = torch.tensor([slopes for _, slopes in self.steps], dtype=torch.float64, device="cpu")
         steps = torch.tensor([step for step, _ in self.steps], dtype=torch.int64, device="cpu")
         return {"window:steps": steps, "window:slopes": slopes.view(-1, self.n)}

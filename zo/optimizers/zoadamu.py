@@ -84,7 +84,7 @@ class ZOAdaMU(Probing):
         return end + (1.0 - end) * (1.0 + math.cos(math.pi * done)) / 2
 
     def _mix(self, t: int) -> tuple[float, float, float]:
-        """(a, b, s) with m ← a z₀ + b (m + s z₁) for standard normals z₀ and z₁."""
+        """Returns (a, b, s) with m ← a z₀ + b (m + s z₁) for standard normals z₀ and z₁."""
         alpha, beta1 = self.anneal(t, self.alpha), self.anneal(t, self.beta1)
         return beta1 * math.sqrt(alpha), 1.0 - beta1, math.sqrt(1.0 - alpha)
 

@@ -57,7 +57,7 @@ class ZOConservative(EitherSide):
         return first + look(points if self.one_sided else [Probe(), *points], batch)
 
     def required_losses(self, losses: Sequence[float]) -> Sequence[float]:
-        """Those of ĝ and at θ; of the two candidates one that is no number is not taken."""
+        """Returns the losses of ĝ and at θ; a candidate whose loss is not finite is not taken."""
         return losses[:-2]
 
     def _move(self, t: int, losses: Sequence[float], lr: float) -> dict[str, float]:
