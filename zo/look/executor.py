@@ -9,7 +9,7 @@ and on a CPU therefore the same bits, as if it were evaluated alone.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import groupby, repeat
+from itertools import repeat
 from typing import Any, cast
 
 import torch
@@ -24,6 +24,7 @@ from zo.look.affine import add_thin, affine, affine_into
 from zo.look.agreement import Inputs
 from zo.look.batch_dims import BATCH, Layout, leading, parts, together
 from zo.look.order import RowOrder, quiet
+from zo.look.points import Points
 from zo.look.sites import Site
 from zo.precision import swallowed
 from zo.weights import Weights
@@ -256,8 +257,10 @@ class Executor:
         outputs = []
         for (x,), gain, shift in zip(inputs, gains, shifts, strict=True):
             # In a 16-bit model the gain is an fp32 copy: the module computes in fp32 and gives back its input's dtype.
-            wide = next((p.dtype for p in (gain, shift) if p is not None), x.dtype)
-            gain, shift = (p if p is None else p.to(wide) for p in (gain, shift))
+            first = shift if gain is None else gain
+            wide = x.dtype if first is None else first.dtype
+            gain = None if gain is None else gain.to(wide)
+            shift = None if shift is None else shift.to(wide)
             y = F.layer_norm(x.to(wide), module.normalized_shape, gain, shift, module.eps)
             outputs.append(y.to(x.dtype))
         return self._join(outputs, carries)
@@ -311,18 +314,6 @@ class Executor:
             lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
             output,
         )
-
-
-class Points:
-    """The active probes, and how their tensors are made: asked by every site of a model.
-
-    moved: those that have terms. runs: neighbours on the same keys, or without any.
-    """
-
-    def __init__(self, probes: Sequence[Probe]):
-        self.probes = probes
-        self.moved = [probe for probe in probes if probe.terms]
-        self.runs = [list(run) for _, run in groupby(probes, key=lambda p: [key for key, _ in p.terms])]
 
 
 class Watched(dict[str, Any]):
