@@ -61,6 +61,7 @@ class Executor:
         self._rows = 0
         self._calls: dict[int, int] = {}
         self._buffers: dict[tuple[torch.dtype, torch.device, str], list[Tensor]] = {}
+        self._shaped: dict[tuple[object, ...], list[Tensor]] = {}  # views of the buffers, by shape and number
         self._made: dict[tuple[str, Probe], Tensor] | None = {} if materialise else None
 
     @contextmanager
@@ -181,13 +182,18 @@ class Executor:
 
     def _buffers_of(self, like: Tensor, attribute: str, count: int) -> list[Tensor]:
         """Memory for some tensors; those of the same attribute share it, so it is as large as the largest."""
-        place, size = (like.dtype, like.device, attribute), like.numel()
+        shaped = (like.dtype, like.device, attribute, like.shape, count)
+        if shaped in self._shaped:
+            return self._shaped[shaped]
+        place, size = shaped[:3], like.numel()
         buffers = self._buffers.setdefault(place, [])
         buffers += [like.new_empty(0) for _ in range(count - len(buffers))]
         for i in range(count):
             if buffers[i].numel() < size:
                 buffers[i] = like.new_empty(size)
-        return [buffer[:size].view(like.shape) for buffer in buffers[:count]]
+                self._shaped.clear()  # views keep the smaller memory
+        self._shaped[shaped] = [buffer[:size].view(like.shape) for buffer in buffers[:count]]
+        return self._shaped[shaped]
 
     def _linear(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
@@ -204,13 +210,13 @@ class Executor:
                 if w is not None
             )
             return self._join(list(outputs), carries)
-        first, width = inputs[0][0], cast(nn.Linear, site.module).out_features
-        output = first.new_empty(len(inputs), *first.shape[:-1], width)
-        for y, (x,), w, b, pair in zip(output, inputs, matrices, biases, pairs, strict=True):
+        groups = input.reshape(len(inputs), -1, input.shape[-1])  # as matrices
+        output = groups.new_empty(*groups.shape[:-1], cast(nn.Linear, site.module).out_features)
+        for y, x, w, b, pair in zip(output.unbind(), groups.unbind(), matrices, biases, pairs, strict=True):
             assert w is not None
-            affine_into(y.view(-1, width), x.reshape(-1, x.shape[-1]), w, b)
+            affine_into(y, x, w, b)
             add_thin(y, x, pair)
-        return output.flatten(0, 1)
+        return output.view(*input.shape[:-1], output.shape[-1])
 
     def _thin(self, site: Site) -> list[tuple[Tensor, Tensor] | None] | None:
         """Returns (A, B) of the site's matrix at each active probe, where the kind has such factors."""
@@ -259,10 +265,11 @@ class Executor:
             # In a 16-bit model the gain is an fp32 copy: the module computes in fp32 and gives back its input's dtype.
             first = shift if gain is None else gain
             wide = x.dtype if first is None else first.dtype
-            gain = None if gain is None else gain.to(wide)
-            shift = None if shift is None else shift.to(wide)
-            y = F.layer_norm(x.to(wide), module.normalized_shape, gain, shift, module.eps)
-            outputs.append(y.to(x.dtype))
+            if shift is not None and shift.dtype is not wide:
+                shift = shift.to(wide)
+            y = x if x.dtype is wide else x.to(wide)
+            y = torch.layer_norm(y, module.normalized_shape, gain, shift, module.eps)
+            outputs.append(y if x.dtype is wide else y.to(x.dtype))
         return self._join(outputs, carries)
 
     def _swap(self, site: Site, original: Any, *args: Any, **kwargs: Any) -> Any:
