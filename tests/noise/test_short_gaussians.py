@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +85,14 @@ def test_numbers_are_those_of_the_specification():
             expected.append(sum(SIGNED[half >> shift & 31] for shift in (0, 5, 10)) / 4096)
     made = philox.noise([key_of(3, 5, 7)], id_of("weight"), SHORT_GAUSSIANS, 0, 32, CPU)[0]
     assert made.tolist() == expected
+
+
+def test_the_page_prints_these_numbers():
+    page = (Path(__file__).parents[2] / "docs" / "randomness.md").read_text(encoding="utf-8")
+    words = philox.words([key_of(0, 0, 0)], id_of("weight"), torch.arange(1), SHORT_GAUSSIANS)[0, 0]
+    made = philox.noise([key_of(0, 0, 0)], id_of("weight"), SHORT_GAUSSIANS, 0, 4, CPU)[0]
+    assert " ".join(f"{word & 0xFFFFFFFF:08x}" for word in words.tolist()) in page
+    assert " ".join(number.hex() for number in made.tolist()) in page
 
 
 def test_bits_is_an_option_of_gaussian_directions():
