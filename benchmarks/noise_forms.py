@@ -5,7 +5,7 @@
 MODEL is a causal model in the Hugging Face layout. One thread, process CPU seconds; all forms take turns in each round,
 and a number is the median of the rounds.
 
-`weight` has nanoseconds for each bfloat16 weight, of a tensor of 16 M, for all noise of a step (both sides and the move):
+`weight` has nanoseconds a bfloat16 weight, of a tensor of 16 M, for all noise of a step (both sides and the move):
 
   mezo 32 bits       Box-Muller, made for both sides and again for the move: the default
   mezo 16 bits       the same with short Gaussians (directions: {kind: gaussian, bits: 16})
@@ -25,6 +25,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,28 +75,28 @@ def per_weight(rounds: int) -> dict[str, float]:
     def sides(noise: Noise) -> None:
         form.perturb_many(w, noise, [[(7, 1e-3)], [(7, -1e-3)]], outs)
 
-    def mezo(noise: Noise) -> None:
+    def mezo(noise: Noise, t: int) -> None:
         sides(noise)
         form.move(w, noise, [(7, 1e-6)])
 
-    def mezo_kept() -> None:
+    def mezo_kept(t: int) -> None:
         form.noise([7], wide, 0, COUNT, w.device, kept)
         form.perturb_many(w, wide, [[], []], outs, AddMomentum(kept[0], (1e-3, -1e-3)))
         form.move(w, wide, [], entries=AddMomentum(kept[0], (1e-6,)))
 
-    def adamezo(noise: Noise) -> None:
+    def adamezo(noise: Noise, t: int) -> None:
         sides(noise)
         form.moments(w, noise, rule, list(range(HORIZON)))
 
-    def adamezo_8_bits() -> None:
+    def adamezo_8_bits(t: int) -> None:
         sides(wide)
         moments(window, slopes, first, second, w)
 
     runs: Runs = {"copy": lambda t: outs[0].copy_(w)}
     for bits, stream in STREAMS.items():
-        runs[f"mezo {bits}"] = lambda t, noise=Noise(1, stream): mezo(noise)
-        runs[f"adamezo {bits}"] = lambda t, noise=Noise(1, stream): adamezo(noise)
-    runs |= {"mezo kept": lambda t: mezo_kept(), "adamezo 8 bits": lambda t: adamezo_8_bits()}
+        runs[f"mezo {bits}"] = partial(mezo, Noise(1, stream))
+        runs[f"adamezo {bits}"] = partial(adamezo, Noise(1, stream))
+    runs |= {"mezo kept": mezo_kept, "adamezo 8 bits": adamezo_8_bits}
     return {
         name: round(statistics.median(s) * 1e9 / COUNT, 3)
         for name, s in sorted(in_turn(runs, rounds).items())

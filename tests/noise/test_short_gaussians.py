@@ -79,10 +79,8 @@ def test_drawn_numbers_have_the_exact_distribution():
 def test_numbers_are_those_of_the_specification():
     """Each half word by its own integers, as docs/randomness.md says it."""
     words = philox.words([key_of(3, 5, 7)], id_of("weight"), torch.arange(4), SHORT_GAUSSIANS)[0].flatten()
-    expected = []
-    for word in words.tolist():
-        for half in (word & 0xFFFF, word >> 16 & 0xFFFF):
-            expected.append(sum(SIGNED[half >> shift & 31] for shift in (0, 5, 10)) / 4096)
+    halves = [half for word in words.tolist() for half in (word & 0xFFFF, word >> 16 & 0xFFFF)]
+    expected = [sum(SIGNED[half >> shift & 31] for shift in (0, 5, 10)) / 4096 for half in halves]
     made = philox.noise([key_of(3, 5, 7)], id_of("weight"), SHORT_GAUSSIANS, 0, 32, CPU)[0]
     assert made.tolist() == expected
 

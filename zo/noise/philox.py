@@ -39,8 +39,8 @@ _LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.
 _LOG += (-1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)  # Cephes' logf
 _SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 _COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
-# Units of 2^-12: near the quantiles of N(0, 1/3) at (i + 1/2)/32, moved so that the sum of three entries, each of either
-# sign, has a variance of 1 to 5e-9 and a fourth moment of 3 to 2e-5.
+# Units of 2^-12: near the quantiles of N(0, 1/3) at (i + 1/2)/32, moved so that the sum of three entries, each of
+# either sign, has a variance of 1 to 5e-9 and a fourth moment of 3 to 2e-5.
 SHORT_TABLE = (90, 265, 441, 622, 809, 1002, 1204, 1418, 1646, 1892, 2168, 2480, 2858, 3339, 4041, 5560)
 
 
