@@ -152,24 +152,22 @@ class Executor:
         self.perturbed.add(name)
         if self._made is not None:
             return [self._kept(name, probe) for probe in probes]
-        if source.numel() > _SMALL and len(moved) > 1:
+        if source.numel() > _SMALL or len(moved) == 1:
             return self._in_turn(name, attribute, source)
         outs = self._buffers_of(source, attribute, len(moved))
-        made = iter(self._at(name, moved, outs))
+        made = iter(self.weights.at_many(name, moved, self.directions, outs))
         return [next(made) if probe.terms else source for probe in probes]
 
     def _in_turn(self, name: str, attribute: str, source: Tensor) -> Iterator[Tensor]:
         """A large tensor at each active probe, made just before it is used."""
+        outs = self._buffers_of(source, attribute, self._points.longest)
         for run in self._points.runs:
-            if run[0].terms:
-                yield from self._at(name, run, self._buffers_of(source, attribute, len(run)))
-            else:
+            if not run[0].terms:
                 yield from repeat(source, len(run))
-
-    def _at(self, name: str, probes: Sequence[Probe], outs: Sequence[Tensor]) -> Sequence[Tensor]:
-        if len(probes) == 1:
-            return (self.weights.at(name, probes[0], self.directions, outs[0]),)
-        return self.weights.at_many(name, probes, self.directions, outs)
+            elif len(run) == 1:
+                yield self.weights.at(name, run[0], self.directions, outs[0])
+            else:
+                yield from self.weights.at_many(name, run, self.directions, outs[: len(run)])
 
     def _kept(self, name: str, probe: Probe) -> Tensor:
         """A tensor at a probe, made at its first use; `materialise` keeps it while `at` is open."""
@@ -183,7 +181,8 @@ class Executor:
         """Memory for some tensors; those of the same attribute share it, so it is as large as the largest."""
         place, size = (like.dtype, like.device, attribute), like.numel()
         buffers = self._buffers.setdefault(place, [])
-        buffers += [like.new_empty(0) for _ in range(count - len(buffers))]
+        while len(buffers) < count:
+            buffers.append(like.new_empty(0))
         for i in range(count):
             if buffers[i].numel() < size:
                 buffers[i] = like.new_empty(size)
@@ -209,13 +208,14 @@ class Executor:
         for y, (x,), w, b, pair in zip(output, inputs, matrices, biases, pairs, strict=True):
             assert w is not None
             affine_into(y.view(-1, width), x.reshape(-1, x.shape[-1]), w, b)
-            add_thin(y, x, pair)
+            if pair is not None:
+                add_thin(y, x, pair)
         return output.flatten(0, 1)
 
     def _thin(self, site: Site) -> list[tuple[Tensor, Tensor] | None] | None:
         """Returns (A, B) of the site's matrix at each active probe, where the kind has such factors."""
         name = site.own.get("weight")
-        if name is None or self.directions.plain(self.weights, name):
+        if name is None or not self.weights.ways(self.directions)[name].factored:
             return None
         thin = [self.weights.factors_at(name, probe, self.directions) for probe in self._points.probes]
         if not any(thin):
