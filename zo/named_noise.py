@@ -21,7 +21,8 @@ class Way:
     """What is decided once about a tensor and a kind of direction, and holds for every probe and move.
 
     kernels: the form for the tensor's device. noise: the name of its numbers. plain: z is these numbers as they are.
-    all_terms: every term applies to it as it is. transforms: the kind may have `entries` for it.
+    all_terms: every term applies to it as it is. transforms: the kind may have `entries` for it. factored: it may have
+    `factors`.
     """
 
     kernels: Kernels
@@ -29,6 +30,7 @@ class Way:
     plain: bool
     all_terms: bool
     transforms: bool
+    factored: bool
 
 
 class NamedNoise(Held):
@@ -74,22 +76,22 @@ class NamedNoise(Held):
         known = self._ways.get(id(directions))
         if known is not None and known[0]() is directions:  # else an object that is gone had this id
             return known[1]
-        kind = type(directions)
-        all_terms, transforms = kind.terms is Directions.terms, kind.entries is not Directions.entries
-        ways = {
-            name: Way(
-                self.kernels(name),
-                Noise(self.ids[name], directions.stream),
-                directions.plain(self, name),
-                all_terms,
-                transforms,
-            )
-            for name in self.tensors
-        }
+        ways = {name: self._way(name, directions) for name in self.tensors}
         if len(self._ways) >= _KINDS:
             self._ways.clear()
         self._ways[id(directions)] = weakref.ref(directions), ways
         return ways
+
+    def _way(self, name: str, directions: Directions) -> Way:
+        plain, kind = directions.plain(self, name), type(directions)
+        return Way(
+            self.kernels(name),
+            Noise(self.ids[name], directions.stream),
+            plain,
+            all_terms=kind.terms is Directions.terms,
+            transforms=not plain and kind.entries is not Directions.entries,
+            factored=not plain and kind.factors is not Directions.factors,
+        )
 
     def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
         """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""

@@ -23,9 +23,11 @@ from zo.look import sites
 from zo.look.affine import add_thin, affine, affine_into
 from zo.look.agreement import Inputs
 from zo.look.batch_dims import BATCH, Layout, leading, parts, together
+from zo.look.buffers import Buffers
 from zo.look.order import RowOrder, quiet
+from zo.look.packing import Positions, put, taken
 from zo.look.points import Points
-from zo.look.sites import Site
+from zo.look.sites import Site, Watched
 from zo.precision import swallowed
 from zo.weights import Weights
 
@@ -38,11 +40,19 @@ class Executor:
     materialise: make each tensor of a probe once, at its first use, and keep it as long as `at` is open, instead
         of making it at every use. For objectives that call the model many times, such as generation; the
         numbers are the same, the memory is a copy of the trained weights.
+    packs: linear layers multiply only the positions that the model's attention mask shows (zo/look/packing.py).
+    packed: whether any did so far.
     perturbed: canonical names of the tensors that any probe has moved so far.
     """
 
     def __init__(
-        self, model: nn.Module, weights: Weights, directions: Directions, *, materialise: bool = False
+        self,
+        model: nn.Module,
+        weights: Weights,
+        directions: Directions,
+        *,
+        materialise: bool = False,
+        packs: bool = False,
     ):
         cpu = all(tensor.device.type == "cpu" for tensor in weights.tensors.values())
         self.model = model
@@ -53,15 +63,16 @@ class Executor:
             rounded = [n for _, _, n in site.slots if n in weights.copies and weights.tensors[n].dim() > 1]
             if rounded and isinstance(site.module, nn.Embedding):
                 raise swallowed(rounded, weights, None)
+        self.packs, self.packed = packs, False
         self.perturbed: set[str] = set()
+        self._positions: Positions | None = None
         self._points = Points(())
         self._layout: Layout | None = None
         self._inputs: Inputs | None = None
         self._group = 0  # of the probe that a nested site is called for
         self._rows = 0
         self._calls: dict[int, int] = {}
-        self._buffers: dict[tuple[torch.dtype, torch.device, str], list[Tensor]] = {}
-        self._shaped: dict[tuple[object, ...], list[Tensor]] = {}  # views of the buffers, by shape and number
+        self._buffers = Buffers()
         self._made: dict[tuple[str, Probe], Tensor] | None = {} if materialise else None
 
     @contextmanager
@@ -81,12 +92,14 @@ class Executor:
         self._points, self._layout, self._calls = Points(probes), layout, {}
         self._inputs = inputs
         self._rows = rows  # unless the model is called, with other rows
+        self._positions = None
         replaced: list[tuple[nn.Module, Any]] = []
         self._check_parameters()
-        hook = self.model.register_forward_pre_hook(self._count_rows, with_kwargs=True, prepend=True)
+        hook = self.model.register_forward_pre_hook(self._model_called, with_kwargs=True, prepend=True)
+        every = len(probes) > 1 or layout.recording or inputs is not None or self.packs
         try:
             for site in self.sites:
-                if site.slots or len(probes) > 1 or layout.recording or inputs is not None:
+                if site.slots or every:
                     replaced.append((site.module, site.module.__dict__.get("forward")))
                     original = quiet(order, True, site.module.forward)
                     forward = partial(getattr(self, f"_{site.kind}"), site, original)
@@ -113,9 +126,12 @@ class Executor:
                         "trained. Write into the parameter (with torch.no_grad(): p.copy_(x)), or make a new optimizer."
                     )
 
-    def _count_rows(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _model_called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Notes the rows of one group, and which positions of them are needed."""
         lengths = [n for n in leading((args, kwargs)) if n is not None]
-        self._rows = lengths[0] // len(self._points.probes) if lengths else 0
+        groups = len(self._points.probes)
+        self._rows = lengths[0] // groups if lengths else 0
+        self._positions = Positions.of_call(kwargs, groups) if self.packs else None
 
     def _groups(self, site: Site, inputs: Any) -> tuple[list[Any], bool]:
         """The inputs of each active probe, and whether any of them carries the batch."""
@@ -153,24 +169,22 @@ class Executor:
         self.perturbed.add(name)
         if self._made is not None:
             return [self._kept(name, probe) for probe in probes]
-        if source.numel() > _SMALL and len(moved) > 1:
+        if source.numel() > _SMALL or len(moved) == 1:
             return self._in_turn(name, attribute, source)
-        outs = self._buffers_of(source, attribute, len(moved))
-        made = iter(self._at(name, moved, outs))
+        outs = self._buffers.of(source, attribute, len(moved))
+        made = iter(self.weights.at_many(name, moved, self.directions, outs))
         return [next(made) if probe.terms else source for probe in probes]
 
     def _in_turn(self, name: str, attribute: str, source: Tensor) -> Iterator[Tensor]:
         """A large tensor at each active probe, made just before it is used."""
+        outs = self._buffers.of(source, attribute, self._points.longest)
         for run in self._points.runs:
-            if run[0].terms:
-                yield from self._at(name, run, self._buffers_of(source, attribute, len(run)))
-            else:
+            if not run[0].terms:
                 yield from repeat(source, len(run))
-
-    def _at(self, name: str, probes: Sequence[Probe], outs: Sequence[Tensor]) -> Sequence[Tensor]:
-        if len(probes) == 1:
-            return (self.weights.at(name, probes[0], self.directions, outs[0]),)
-        return self.weights.at_many(name, probes, self.directions, outs)
+            elif len(run) == 1:
+                yield self.weights.at(name, run[0], self.directions, outs[0])
+            else:
+                yield from self.weights.at_many(name, run, self.directions, outs[: len(run)])
 
     def _kept(self, name: str, probe: Probe) -> Tensor:
         """A tensor at a probe, made at its first use; `materialise` keeps it while `at` is open."""
@@ -180,21 +194,6 @@ class Executor:
             self._made[name, probe] = self.weights.at(name, probe, self.directions)
         return self._made[name, probe]
 
-    def _buffers_of(self, like: Tensor, attribute: str, count: int) -> list[Tensor]:
-        """Memory for some tensors; those of the same attribute share it, so it is as large as the largest."""
-        shaped = (like.dtype, like.device, attribute, like.shape, count)
-        if shaped in self._shaped:
-            return self._shaped[shaped]
-        place, size = shaped[:3], like.numel()
-        buffers = self._buffers.setdefault(place, [])
-        buffers += [like.new_empty(0) for _ in range(count - len(buffers))]
-        for i in range(count):
-            if buffers[i].numel() < size:
-                buffers[i] = like.new_empty(size)
-                self._shaped.clear()  # views keep the smaller memory
-        self._shaped[shaped] = [buffer[:size].view(like.shape) for buffer in buffers[:count]]
-        return self._shaped[shaped]
-
     def _linear(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
         if not site.slots and not carries:
@@ -203,25 +202,43 @@ class Executor:
         matrices = self._each(site, "weight") if thin is None else repeat(self._source(site), len(inputs))
         biases = self._each(site, "bias")
         pairs = repeat(None, len(inputs)) if thin is None else iter(thin)
+        width = cast(nn.Linear, site.module).out_features
+        each = zip(inputs, self._needed(inputs, width), matrices, biases, pairs, strict=True)
         if len(inputs) == 1 or not carries:
-            outputs = (
-                add_thin(affine(x, w, b), x, pair)
-                for (x,), w, b, pair in zip(inputs, matrices, biases, pairs, strict=True)
-                if w is not None
-            )
-            return self._join(list(outputs), carries)
-        groups = input.reshape(len(inputs), -1, input.shape[-1])  # as matrices
-        output = groups.new_empty(*groups.shape[:-1], cast(nn.Linear, site.module).out_features)
-        for y, x, w, b, pair in zip(output.unbind(), groups.unbind(), matrices, biases, pairs, strict=True):
+            outputs = []
+            for (x,), index, w, b, pair in each:
+                assert w is not None
+                rows = x if index is None else taken(x, index)
+                y = add_thin(affine(rows, w, b), rows, pair)
+                outputs.append(y if index is None else put(y, index, x.shape))
+            return self._join(outputs, carries)
+        groups = input.reshape(len(inputs), -1, input.shape[-1])
+        output = groups.new_empty(*groups.shape[:-1], width)
+        for y, x, (_, index, w, b, pair) in zip(output.unbind(), groups.unbind(), each, strict=True):
             assert w is not None
-            affine_into(y, x, w, b)
-            add_thin(y, x, pair)
-        return output.view(*input.shape[:-1], output.shape[-1])
+            rows = x if index is None else taken(x, index)
+            some = y if index is None else y.new_empty(len(rows), width)
+            affine_into(some, rows, w, b)
+            if pair is not None:
+                add_thin(some, rows, pair)
+            if index is not None:
+                y.zero_().index_copy_(0, index, some)
+        return output.view(*input.shape[:-1], width)
+
+    def _needed(self, inputs: list[Any], width: int) -> list[Tensor | None]:
+        """Returns which positions each group of a linear layer's inputs must be multiplied at; None for all."""
+        if self._positions is None:
+            return [None] * len(inputs)
+        # A nested site is called for one probe of several.
+        groups = range(self._group, self._group + 1) if len(inputs) == 1 else range(len(inputs))
+        found = [self._positions.index(g, x, width) for g, (x,) in zip(groups, inputs, strict=True)]
+        self.packed |= any(index is not None for index in found)
+        return found
 
     def _thin(self, site: Site) -> list[tuple[Tensor, Tensor] | None] | None:
         """Returns (A, B) of the site's matrix at each active probe, where the kind has such factors."""
         name = site.own.get("weight")
-        if name is None or self.directions.plain(self.weights, name):
+        if name is None or not self.weights.ways(self.directions)[name].factored:
             return None
         thin = [self.weights.factors_at(name, probe, self.directions) for probe in self._points.probes]
         if not any(thin):
@@ -321,26 +338,3 @@ class Executor:
             lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
             output,
         )
-
-
-class Watched(dict[str, Any]):
-    """A module's parameters that know which of them were read: one that is not was not perturbed either."""
-
-    def __init__(self, parameters: dict[str, Any]):
-        super().__init__(parameters)
-        self.read: set[str] = set()
-
-    def __getitem__(self, key: str) -> Any:
-        self.read.add(key)
-        return super().__getitem__(key)
-
-
-def refuse_compiled(model: nn.Module) -> None:
-    """Raises LookError for a model of torch.compile, whose compiled forward does not see replaced ones."""
-    for name, module in model.named_modules():
-        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
-            raise LookError(
-                f"{f'The part {name} of the model' if name else 'The model'} is compiled by torch.compile, and a "
-                "compiled forward does not see perturbed weights. Give the module as it was before: "
-                "torch.compile(model)._orig_mod, or do not call module.compile()."
-            )

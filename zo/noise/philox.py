@@ -28,7 +28,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-SPECIFICATION = 3
+SPECIFICATION = 4
 SIGNS, GAUSSIANS, ROUNDING, SHORT_GAUSSIANS = 0, 1, 2, 3
 PER_BLOCK = {SIGNS: 128, GAUSSIANS: 4, ROUNDING: 8, SHORT_GAUSSIANS: 8}
 
