@@ -97,20 +97,20 @@ class Layers:
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str):
-            _numbers(self.blocks, 0)  # raises where the form is wrong
+            _numbers(self.blocks, 0)  # raises for a text of another form; how many there are is not known yet
 
     def chosen(self, count: int) -> list[int]:
-        """The numbers among `count` blocks, ascending. Raises ConfigError for what is not there."""
-        said = self.blocks
-        if isinstance(said, str):
-            places = set(_numbers(said, count))
+        """Returns the numbers of the chosen blocks among `count`, ascending. Raises ConfigError for what is not there."""
+        blocks = self.blocks
+        if isinstance(blocks, str):
+            numbers = _numbers(blocks, count)
         else:
-            places = {n + count if n < 0 else n for n in ([said] if isinstance(said, int) else said)}
+            numbers = [n + count if n < 0 else n for n in ([blocks] if isinstance(blocks, int) else blocks)]
         check(
-            bool(places) and all(0 <= n < count for n in places),
-            f"peft.blocks={said}: the model has {count} blocks, 0 to {count - 1}. Choose at least one of them.",
+            len(numbers) > 0 and min(numbers) >= 0 and max(numbers) < count,
+            f"peft.blocks={blocks}: the model has {count} blocks, 0 to {count - 1}. Choose at least one of them.",
         )
-        return sorted(places)
+        return sorted(set(numbers))
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,13 @@ def mode(values: Mapping[str, Any] | Mode) -> Mode:
     return read(MODES[name], values, "peft")
 
 
-def _numbers(said: str, count: int) -> list[int]:
-    if some := re.fullmatch(r"(first|last):(\d+)", said):
-        n = int(some[2])
-        return list(range(n)) if some[1] == "first" else list(range(count - n, count))
-    if some := re.fullmatch(r"(\d+)-(\d+)", said):
-        return list(range(int(some[1]), int(some[2]) + 1))
+def _numbers(text: str, count: int) -> Sequence[int]:
+    """Returns the numbers that a text names among `count` blocks, not all of which need be there."""
+    if match := re.fullmatch(r"(first|last):(\d{1,6})", text):
+        n = int(match[2])
+        return range(n) if match[1] == "first" else range(count - n, count)
+    if match := re.fullmatch(r"(\d{1,6})-(\d{1,6})", text):
+        return range(int(match[1]), int(match[2]) + 1)
     raise ConfigError(
-        f"peft.blocks={said}: write last:2, first:2, a range such as 0-3, or a list such as [0,5]."
+        f"peft.blocks={text}: write last:2, first:2, a range such as 0-3, or a list such as [0,5]."
     )

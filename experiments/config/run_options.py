@@ -36,7 +36,8 @@ class Budget:
         int | None, key("Forward passes of training; a backward pass counts as three.", ge=1, le=10**12)
     ] = None
     minutes: Annotated[
-        float | None, key("Minutes of training and evaluation; outside the promise of equal bits.", gt=0)
+        float | None,
+        key("Minutes of training and evaluation; outside the promise of equal bits.", gt=0, le=MANY),
     ] = None
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class Checkpoint:
     """Snapshots beside the journal."""
 
     max_replay_minutes: Annotated[
-        float, key("A snapshot is taken when replaying the journal would take longer.", gt=0)
+        float, key("A snapshot is taken when replaying the journal would take longer.", gt=0, le=MANY)
     ] = 10.0
     accept: Annotated[Sequence[str], key("Lines of the journal's header that may differ on resuming.")] = ()
 
@@ -112,7 +113,7 @@ class Ranks:
     ] = "probes"
     check_every: Annotated[int, key("Steps between comparisons of the weights.", ge=1, le=MANY)] = 100
     backend: Annotated[Literal["auto", "gloo", "nccl"], key("What carries the numbers.")] = "auto"
-    timeout_seconds: Annotated[float, key("Seconds that a process is waited for.", gt=0)] = 600.0
+    timeout_seconds: Annotated[float, key("Seconds that a process is waited for.", gt=0, le=MANY)] = 600.0
 
     def __post_init__(self) -> None:
         check_values(self, "ranks")

@@ -19,8 +19,6 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, Literal
 
-import annotated_types
-
 from zo.fields import Range
 
 REQUIRED: Any = object()
@@ -300,8 +298,8 @@ def _type(source: _Source, node: ast.expr) -> Any:
     raise _Unknown
 
 
-def _limits(source: _Source, node: ast.expr) -> Iterator[annotated_types.BaseMetadata]:
-    """The bounds that a call of zo.fields.Range declares; other metadata says nothing here."""
+def _limits(source: _Source, node: ast.expr) -> Iterator[Range]:
+    """The Range that a call of zo.fields.Range makes; other metadata says nothing here."""
     if isinstance(node, ast.Name):
         home, statement = _lookup(source, node.id)
         if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
@@ -309,13 +307,8 @@ def _limits(source: _Source, node: ast.expr) -> Iterator[annotated_types.BaseMet
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
         return
     home, statement = _lookup(source, node.func.id)
-    if home.module != Range.__module__ or getattr(statement, "name", "") != Range.__name__:
-        return
-    limits = {"ge": annotated_types.Ge, "gt": annotated_types.Gt, "le": annotated_types.Le, "lt": annotated_types.Lt,
-              "multiple_of": annotated_types.MultipleOf}  # fmt: skip
-    for keyword in node.keywords:
-        if keyword.arg in limits:
-            yield limits[keyword.arg](_value(source, keyword.value))
+    if home.module == Range.__module__ and getattr(statement, "name", "") == Range.__name__:
+        yield Range(**{word.arg: _value(source, word.value) for word in node.keywords if word.arg is not None})
 
 
 def _union(source: _Source, *members: ast.expr) -> Any:

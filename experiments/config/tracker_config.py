@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from experiments.config.key import key
+from experiments.config.key import MANY, key
 from experiments.config.parsing import check, check_values
 from zo.errors import ConfigError
 
@@ -28,7 +28,7 @@ class Wandb:
     project: Annotated[str, key("The project.")] = "zo"
     entity: Annotated[str | None, key("The user or team; null: the account's own.")] = None
     timeout_seconds: Annotated[
-        float, key("Seconds that the server is waited for; then the run is tracked offline.", gt=0)
+        float, key("Seconds that the server is waited for; then the run is tracked offline.", gt=0, le=MANY)
     ] = 10.0
 
     def __post_init__(self) -> None:

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments.commands.launch import main
+from experiments.config.compose import compose
+from experiments.config.peft_config import Layers
+from zo.errors import ConfigError
+
 ROOT = Path(__file__).parents[2]
 CHECK = """
 import sys
@@ -48,11 +53,14 @@ def refused(*words: str) -> str:
         ("optimizer.n=4294967295", "schedule.warmup=1", "schedule.end=2"),
         ("optimizer=linear_probe", "peft=lora"),
         ("optimizer=adamw", "task.objective=metric"),
+        ("optimizer.directions={kind: lowrank}", "optimizer.directions.rank=0", "optimizer.directions.evry=4", "seed=-1"),
+        ("budget.minutes=1e300", "ranks.timeout_seconds=1e300", "cluster.more=[a]", "=3", "save=1"),
     ],
 )
 def test_all_mistakes_come_in_one_list(words):
     text = refused(*words)
     right = {"peft=lora", "task.dev=0", "optimizer=linear_probe", "optimizer=adamw"}
+    right.add("optimizer.directions={kind: lowrank}")
     if words[0] == "optimizer=linear_probe":
         right.remove("peft=lora")
     wrong = [word for word in words if word not in right]
@@ -77,6 +85,56 @@ def test_the_parsers_own_words_do_not_leak(words):
         leak in text for leak in ("EOF", "mismatched", "token", "extraneous", "missing EQUAL", "input '")
     )
     assert text.endswith("python launch.py --help shows every group, option and key.\n")
+
+
+@pytest.mark.parametrize(
+    ("spec", "what"),
+    [
+        ("{kind: sparse, sparsity: 1}", ["sparsity of the directions sparse takes a number of at least 0 and below 1"]),
+        ("{kind: sparse, density: 0.5}", ["have no option density. Options: sparsity, of"]),
+        ("{kind: lowrank, rank: 4294967295, every: 0}", ["at most 65536", "or null"]),
+        ("{kind: lowrank, vectors: untit, rang: 2}", ["Did you mean unit?", "Did you mean rank?"]),
+        ("{kind: layers, drop: nan, of: gausian}", ["It must be finite", "Did you mean gaussian?"]),
+        ("{kind: gaussian, scale: 2}", ["have no option scale. Options: none"]),
+        ("{rank: 4}", ["No kind is named"]),
+        ("spheres", ["Did you mean sphere?"]),
+    ],
+)
+def test_options_of_directions_are_listed_with_the_rest(spec, what):
+    problems = compose([f"optimizer.directions={spec}", "optimizer.lr=-1"]).problems
+    assert [p.where for p in problems] == ["optimizer.lr=-1", *[f"optimizer.directions={spec}"] * len(what)]
+    assert all(text in problem.what for text, problem in zip(what, problems[1:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (("seed=range(0,1000000000)", "task=sst3"), ["task=sst3", "seed=range(0,1000000000)"]),
+        (("seed=range(0,10,0)",), ["seed=range(0,10,0)"]),
+        (("seed=range(5,5)",), ["seed=range(5,5)"]),
+        (("seed=range(0,9000)", "optimizer.n=2,4"), ["seed=range(0,9000)"]),
+        (("--trials", "1000000000", "optimizer.lr=interval(1e-6,1e-3)"), ["--trials 1000000000"]),
+        (("--trials", "3", "optimizer.lr=interval(a,b)"), ["optimizer.lr=interval(a,b)"]),
+        (("--trials", "optimizer.lr=1,2", "--name"), ["--trials optimizer.lr=1,2", "--name"]),
+        (("--name", "../elsewhere", "seed=0,1"), ["--name ../elsewhere"]),
+        (("--name", "--dry-run", "seed=x,0"), ["--name", "seed=x"]),
+    ],
+)
+def test_a_sweep_is_refused_before_it_is_made(words, where, capsys):
+    assert main(["-m", *words]) == 2
+    text = capsys.readouterr().err
+    assert all(f"\n  {place}\n" in text for place in where)
+
+
+def test_blocks_are_counted_without_listing_them():
+    assert [p.where for p in compose(["peft=layers", "peft.blocks=0-99999999999"]).problems] == [
+        "peft.blocks=0-99999999999"
+    ]
+    with pytest.raises(ConfigError, match="has 12 blocks"):
+        Layers("layers", "0-999999").chosen(12)
+    assert [Layers("layers", blocks).chosen(4) for blocks in ("last:2", "1-2", [-1, 0], -2)] == [
+        [2, 3], [1, 2], [0, 3], [2],
+    ]  # fmt: skip
 
 
 def test_a_missing_tracker_package_stands_in_the_list(tmp_path):
