@@ -26,17 +26,16 @@ if __name__ == "__main__":
     first_word_of_command(sys.argv[1:])
 
 from experiments.commands import manage, report
-from experiments.commands.arguments import Parser, number, problems_in, run_folder
 from experiments.commands import sync as trackers
 from experiments.commands import watch as watching
+from experiments.commands.arguments import Parser, number_of, problems_in, run_folder
 from experiments.config.problems import Problem, did_you_mean, listing, one_of
 from experiments.display.warned import spoken_warnings
 from experiments.launching.states import find_runs
 from zo.errors import ConfigError, DataError, ZOError
-from zo.fields import Count, LONGEST, Range
+from zo.fields import LONGEST, Count, Range
 
-
-TO_STEP = number(Annotated[int, Range(ge=0, le=LONGEST)])
+TO_STEP = number_of(Annotated[int, Range(ge=0, le=LONGEST)])
 AHEAD = {
     "estimate": "what runs will need: memory, GPUs, GPU-hours",
     "prefetch": "bring models and data here, for nodes without network",
@@ -80,7 +79,10 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, Parser]]:
             help="a module of your own that the run's configuration may import; repeatable",
         )  # fmt: skip
         command.add_argument(
-            "--steps", type=TO_STEP, metavar="N", help="weights after so many steps; default: the reported ones"
+            "--steps",
+            type=TO_STEP,
+            metavar="N",
+            help="weights after so many steps; default: the reported ones",
         )
     replay.add_argument(
         "--lengths", type=Path, help="JSON file to write with the length of every step (optimizer.record)"
@@ -91,7 +93,10 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, Parser]]:
         command.add_argument("overrides", nargs="*", help="as for launch.py: model=opt-13b,opt-30b task=sst2")
         if name == "estimate":
             command.add_argument(
-                "--tokens", type=number(Count), metavar="N", help="of the longest row; default: by the task"
+                "--tokens",
+                type=number_of(Count),
+                metavar="N",
+                help="of the longest row; default: by the task",
             )
             command.add_argument("--json", action="store_true", help="numbers instead of a table")
     manage.add(commands)

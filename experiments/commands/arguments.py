@@ -112,7 +112,7 @@ def _wrong(action: argparse.Action, where: str, value: str) -> list[Problem]:
     return []
 
 
-def number(kind: Any) -> Callable[[str], float]:
+def number_of(kind: Any) -> Callable[[str], float]:
     """Returns the `type` of a flag that takes a number of an annotated type, such as zo.fields.Count."""
 
     def read(text: str) -> float:
@@ -129,13 +129,13 @@ def number(kind: Any) -> Callable[[str], float]:
 
 def run_folder(text: str) -> Path:
     """Returns the folder of a run that was started. Raises ConfigError for any other path."""
-    path = folder(text)
+    path = runs_folder(text)
     if not (path / "config.yaml").is_file():
         raise ConfigError("It is no run's folder: it has no config.yaml.")
     return path
 
 
-def folder(text: str) -> Path:
+def runs_folder(text: str) -> Path:
     """Returns a folder that is there. Raises ConfigError for any other path."""
     if not Path(text).is_dir():
         raise ConfigError("There is no such folder. Give a sweep's folder, a run's, or one above runs.")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from experiments.commands.arguments import folder, number
+from experiments.commands.arguments import number_of, runs_folder
 from experiments.commands.watch import tell_waiting
 from experiments.config.saved import load_config
 from experiments.config.trusted import check_targets
@@ -33,7 +33,7 @@ COMMANDS = {
 }
 
 
-LINES = number(Annotated[int, Range(ge=1, le=10**6)])
+LINES = number_of(Annotated[int, Range(ge=1, le=10**6)])
 
 
 def add(commands: Any) -> None:
@@ -41,12 +41,10 @@ def add(commands: Any) -> None:
     for name, words in COMMANDS.items():
         command = commands.add_parser(name, help=words)
         command.add_argument(
-            "runs", type=folder, nargs="+", help="folders: a sweep's, runs', or one above runs"
+            "runs", type=runs_folder, nargs="+", help="folders: a sweep's, runs', or one above runs"
         )
         if name == "logs":
-            command.add_argument(
-                "--lines", type=LINES, default=20, metavar="N", help="lines of each log"
-            )
+            command.add_argument("--lines", type=LINES, default=20, metavar="N", help="lines of each log")
         if name == "retry":
             command.add_argument(
                 "--stopped",

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.commands.arguments import folder
+from experiments.commands.arguments import runs_folder
 from experiments.config.problems import Problem
 from experiments.display.console import new_console
 from experiments.papers import papers, published
@@ -36,7 +36,9 @@ PACKAGES = ("jinja2", "matplotlib", "scipy")  # of the extra `report`, for --out
 def add(commands: Any) -> None:
     """The command's arguments."""
     command = commands.add_parser("report", help="compare methods: tables, figures, a page")
-    command.add_argument("runs", type=folder, nargs="+", help="folders: a sweep's, runs', or one above runs")
+    command.add_argument(
+        "runs", type=runs_folder, nargs="+", help="folders: a sweep's, runs', or one above runs"
+    )
     command.add_argument(
         "--where", action="append", default=[], type=_condition, metavar="KEY=VALUE[,VALUE]",
         help="only runs with it: task, method, model, peft, seed, status, or a key of the configuration; repeatable",

@@ -63,7 +63,10 @@ def wrong_directions(spec: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]
     options = dict(spec) if isinstance(spec, Mapping) else {"kind": spec}
     kind, targets = options.pop("kind", None), direction_kinds()
     if kind is None:
-        yield "", f"No kind is named. Write optimizer.directions={{kind: lowrank, rank: 4}}. Kinds: {one_of(targets)}."
+        yield (
+            "",
+            f"No kind is named. Write optimizer.directions={{kind: lowrank, rank: 4}}. Kinds: {one_of(targets)}.",
+        )
         return
     if not isinstance(kind, str) or kind not in targets:
         near = did_you_mean(str(kind), targets)

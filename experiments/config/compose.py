@@ -167,9 +167,9 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
 
 @functools.lru_cache(maxsize=64)  # the runs of a sweep differ in values more than in files
 def _hydra(lines: tuple[str, ...], conf: Path, stamp: int) -> DictConfig:
-    """Returns what Hydra makes of a choice of files. stamp: of the files, so that none is read twice but after a change.
+    """Returns what Hydra makes of a choice of files; callers copy it before they write to it.
 
-    Not to be written: callers copy it.
+    stamp: of the files, so that the result is made anew after a change.
     """
     local = [f"hydra.searchpath=[file://{conf / 'local'}]"] if (conf / "local").is_dir() else []
     with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
@@ -242,9 +242,7 @@ def _key_exists(override: Override, model: type[Section], problems: list[Problem
     return False
 
 
-def _set(
-    tree: DictConfig, model: type[Section], values: Sequence[Override], problems: list[Problem]
-) -> None:
+def _set(tree: DictConfig, model: type[Section], values: Sequence[Override], problems: list[Problem]) -> None:
     """Writes the values as Hydra does, after everything the files say.
 
     A budget on the command line replaces that of the files: the kinds that it does not name become null.

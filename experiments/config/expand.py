@@ -18,7 +18,6 @@ from hydra.errors import HydraException
 from experiments.config import compose
 from experiments.config.problems import Problem
 
-
 MAX_RUNS = 10_000  # of one command line; each is composed and listed before any starts
 
 
@@ -50,13 +49,17 @@ def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
             try:
                 counts.append(values_of(override))
             except HydraException:
-                what = "The values cannot be listed. Write key=a,b,c, or a range with numbers: key=range(0,5)."
+                what = (
+                    "The values cannot be listed. Write key=a,b,c, or a range with numbers: key=range(0,5)."
+                )
                 problems.append(Problem(text, what))
                 continue
             parsed.append(override)
         while (count := math.prod(counts)) > MAX_RUNS or 0 in counts:
             place = counts.index(0 if 0 in counts else max(counts))
-            size = "no run" if 0 in counts else f"{count:,.0f} runs" if math.isfinite(count) else "endless runs"
+            size = (
+                "no run" if 0 in counts else f"{count:,.0f} runs" if math.isfinite(count) else "endless runs"
+            )
             what = f"The values make {size}; a sweep has 1 to {MAX_RUNS:,}. Give fewer values, or launch them in parts."
             problems.append(Problem(str(parsed[place].input_line), what))
             del counts[place], parsed[place]  # the others may be wrong too

@@ -35,7 +35,7 @@ class Key(Range):
 
 
 def key(text: str, **bounds: float) -> Key:
-    """Returns the declaration of a key. text: a sentence of help. bounds: ge, gt, le, lt, as zo.fields.Range has them."""
+    """Returns the declaration of a key. text: a sentence of help. bounds: ge, gt, le, lt, as in zo.fields.Range."""
     return Key(**bounds, help=text)
 
 

@@ -100,7 +100,7 @@ class Layers:
             _numbers(self.blocks, 0)  # raises for a text of another form; how many there are is not known yet
 
     def chosen(self, count: int) -> list[int]:
-        """Returns the numbers of the chosen blocks among `count`, ascending. Raises ConfigError for what is not there."""
+        """Returns the numbers of the chosen blocks among `count`, ascending. Raises ConfigError unless all exist."""
         blocks = self.blocks
         if isinstance(blocks, str):
             numbers = _numbers(blocks, count)

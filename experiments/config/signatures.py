@@ -53,8 +53,9 @@ def arguments(target: str) -> list[Argument]:
 
 
 def class_attribute(target: str, name: str) -> Any:
-    """The plain value that the class `package.module.Name`, or the first of its bases, gives an attribute of its own;
-    None where none does, and of a function. Raises Unreadable, also for a value that is not plain.
+    """Returns the plain value that the class `package.module.Name`, or the first of its bases, gives an attribute.
+
+    None where no class does, and for a function. Raises Unreadable, also for a value that is not plain.
     """
     module, _, leaf = target.rpartition(".")
     return _attribute(*_find(module, leaf), name)
@@ -212,8 +213,9 @@ def _passed_by_program(value: ast.expr | None) -> bool:
 
 
 def _converted(source: _Source, item: ast.AnnAssign) -> tuple[_Source, ast.expr, ast.expr | None]:
-    """Returns the scope of a field's annotation, the annotation and the default; of a descriptor what its `__set__`
-    takes, and its first argument.
+    """Returns the scope of a field's annotation, the annotation and the default.
+
+    For a descriptor these are what its `__set__` takes, and its first argument.
     """
     as_written = source, item.annotation, item.value
     if (
@@ -308,7 +310,9 @@ def _limits(source: _Source, node: ast.expr) -> Iterator[Range]:
         return
     home, statement = _lookup(source, node.func.id)
     if home.module == Range.__module__ and getattr(statement, "name", "") == Range.__name__:
-        yield Range(**{word.arg: _value(source, word.value) for word in node.keywords if word.arg is not None})
+        yield Range(
+            **{word.arg: _value(source, word.value) for word in node.keywords if word.arg is not None}
+        )
 
 
 def _union(source: _Source, *members: ast.expr) -> Any:

@@ -53,7 +53,11 @@ def refused(*words: str) -> str:
         ("optimizer.n=4294967295", "schedule.warmup=1", "schedule.end=2"),
         ("optimizer=linear_probe", "peft=lora"),
         ("optimizer=adamw", "task.objective=metric"),
-        ("optimizer.directions={kind: lowrank}", "optimizer.directions.rank=0", "optimizer.directions.evry=4", "seed=-1"),
+        (
+            "optimizer.directions={kind: lowrank}",
+            "optimizer.directions.rank=0",
+            "optimizer.directions.evry=4",
+        ),
         ("budget.minutes=1e300", "ranks.timeout_seconds=1e300", "cluster.more=[a]", "=3", "save=1"),
     ],
 )
@@ -90,7 +94,10 @@ def test_the_parsers_own_words_do_not_leak(words):
 @pytest.mark.parametrize(
     ("spec", "what"),
     [
-        ("{kind: sparse, sparsity: 1}", ["sparsity of the directions sparse takes a number of at least 0 and below 1"]),
+        (
+            "{kind: sparse, sparsity: 1}",
+            ["sparsity of the directions sparse takes a number of at least 0 and below 1"],
+        ),
         ("{kind: sparse, density: 0.5}", ["have no option density. Options: sparsity, of"]),
         ("{kind: lowrank, rank: 4294967295, every: 0}", ["at most 65536", "or null"]),
         ("{kind: lowrank, vectors: untit, rang: 2}", ["Did you mean unit?", "Did you mean rank?"]),

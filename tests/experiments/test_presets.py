@@ -121,7 +121,7 @@ def test_every_published_row_has_values_in_its_preset_or_a_search_in_its_sweep()
         if f"{paper}/{model}" in PRESETS and method not in content_of(f"{paper}/{model}")["methods"]
     }
     assert without == {("fzoo", method, "7") for method in SEARCHED}
-    assert SEARCHED <= set(re.findall(r"optimizer: (\w+)", (SWEEPS / "papers" / "fzoo-7.yaml").read_text()))
+    assert set(re.findall(r"optimizer: (\w+)", (SWEEPS / "papers" / "fzoo-7.yaml").read_text())) >= SEARCHED
     of_others = {f"{paper}/{model}" for paper, model, _, _ in rows} - set(PRESETS)
     assert of_others == set(), "a table without a preset"
 
