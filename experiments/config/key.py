@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True)
     class Batch:
-        size: Annotated[int, key("Examples a step.", ge=1)] = 16
+        size: Annotated[int, key("Examples per step.", ge=1)] = 16
 
 The schema, --help, the list of errors, the table of docs/configuration.md and the hash all read these declarations.
 """

@@ -17,18 +17,18 @@ from zo.errors import ConfigError
 class Full:
     """Every weight is trained."""
 
-    name: Annotated[Literal["none"], key("The mode.")]
+    name: Annotated[Literal["none"], key("Name of the mode.")]
 
 
 @dataclass(frozen=True)
 class Lora:
     """Low-rank adapters (Hu et al. 2021): W + alpha / r · B A. targets: names of linear layers, or the library's."""
 
-    name: Annotated[Literal["lora"], key("The mode.")]
-    r: Annotated[int, key("The rank.", ge=1, le=65_536)] = 8
-    alpha: Annotated[float, key("The product BA is scaled by alpha / r.")] = 16.0
+    name: Annotated[Literal["lora"], key("Name of the mode.")]
+    r: Annotated[int, key("Rank of the adapters.", ge=1, le=65_536)] = 8
+    alpha: Annotated[float, key("Scale of the adapters: BA is multiplied by alpha / r.")] = 16.0
     targets: Annotated[
-        Sequence[str] | None, key("Names of linear layers; null: the library's choice for the model.")
+        Sequence[str] | None, key("Names of linear layers; null: the peft library's choice for the model.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -39,10 +39,11 @@ class Lora:
 class Prefix:
     """Keys and values of virtual tokens before every layer's own (Li and Liang 2021), without reparametrisation."""
 
-    name: Annotated[Literal["prefix"], key("The mode.")]
-    tokens: Annotated[int, key("Virtual tokens.", ge=1, le=65_536)] = 5
+    name: Annotated[Literal["prefix"], key("Name of the mode.")]
+    tokens: Annotated[int, key("Number of virtual tokens.", ge=1, le=65_536)] = 5
     init: Annotated[
-        Literal["activations", "random"], key("First values: those of real tokens, or random numbers.")
+        Literal["activations", "random"],
+        key("Initial values: keys and values of real tokens, or random numbers."),
     ] = "activations"
 
     def __post_init__(self) -> None:
@@ -53,10 +54,11 @@ class Prefix:
 class Prompt:
     """Embeddings of virtual tokens before the text's (Lester et al. 2021)."""
 
-    name: Annotated[Literal["prompt"], key("The mode.")]
-    tokens: Annotated[int, key("Virtual tokens.", ge=1, le=65_536)] = 20
+    name: Annotated[Literal["prompt"], key("Name of the mode.")]
+    tokens: Annotated[int, key("Number of virtual tokens.", ge=1, le=65_536)] = 20
     init: Annotated[
-        Literal["vocabulary", "random"], key("First values: embeddings of the vocabulary, or random numbers.")
+        Literal["vocabulary", "random"],
+        key("Initial values: embeddings of the vocabulary, or random numbers."),
     ] = "vocabulary"
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class Prompt:
 class IA3:
     """Factors on keys, values and what enters the second feed-forward layer (Liu et al. 2022)."""
 
-    name: Annotated[Literal["ia3"], key("The mode.")]
+    name: Annotated[Literal["ia3"], key("Name of the mode.")]
     targets: Annotated[
         Sequence[str] | None, key("Layers whose outputs are scaled; null: by the architecture.")
     ] = None
@@ -80,18 +82,18 @@ class IA3:
 class BitFit:
     """The biases (Ben Zaken et al. 2022)."""
 
-    name: Annotated[Literal["bitfit"], key("The mode.")]
+    name: Annotated[Literal["bitfit"], key("Name of the mode.")]
 
 
 @dataclass(frozen=True)
 class Layers:
     """Whole transformer blocks."""
 
-    name: Annotated[Literal["layers"], key("The mode.")]
+    name: Annotated[Literal["layers"], key("Name of the mode.")]
     blocks: Annotated[
         str | int | Sequence[int],
         key(
-            "last:2, first:2, a range such as 0-3, a number, or a list of numbers; 0 is the first, -1 the last."
+            "Blocks to train: last:2, first:2, a range such as 0-3, a number or a list; 0 is the first, -1 the last."
         ),
     ] = "last:2"
 
@@ -117,7 +119,7 @@ class Layers:
 class Head:
     """The head alone; one that is tied to the input embeddings becomes a copy of its own."""
 
-    name: Annotated[Literal["head"], key("The mode.")]
+    name: Annotated[Literal["head"], key("Name of the mode.")]
 
 
 Mode = Full | Lora | Prefix | Prompt | IA3 | BitFit | Layers | Head

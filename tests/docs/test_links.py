@@ -1,6 +1,5 @@
 """Links of every page lead somewhere; files, keys and options that pages name exist; examples compile."""
 
-import functools
 import re
 from functools import cache
 from pathlib import Path
@@ -88,7 +87,7 @@ def declared(kind: type, prefix: str = "") -> set[str]:
 
 
 @cache
-@functools.cache  # it reads every file of conf/, and is asked for every name of every page
+@cache  # it reads every file of conf/, and is asked for every name of every page
 def keys() -> set[str]:
     """Every key of a configuration: declared in experiments/config, or an argument in a file of conf/."""
     found = declared(RunConfig)
