@@ -68,8 +68,10 @@ def worth_sharing(rows: Sequence[Row]) -> bool:
 
 @dataclass(frozen=True)
 class _Prompts:
-    """Shared prompts that went through the model: [E, T] on the left padded, their keys and values where options
-    have more than one token, and the log-probabilities [E, width, V] after each of their last `width` tokens.
+    """Holds prompts that went through the model once, for all options of their examples.
+
+    mask: of the prompts [E, T], padded on the left. cache: their keys and values; None where every option has one
+    token. The log-probabilities [E, width, V] stand after each of the last `width` tokens.
     """
 
     mask: Tensor

@@ -243,8 +243,10 @@ def _optimizer(config: RunConfig, weights: Weights, **scheduled: Any) -> Optimiz
 
 
 def _instantiate(group: str, call: Call, base: type[Made], **extra: Any) -> Made:
-    """The one place where `_target_` is called. Nothing but a class of the group's kind is: run folders are passed on,
-    and replaying one must not run what its config.yaml names.
+    """Calls the class that `_target_` names; the only place that does.
+
+    Only a class of the group's kind is called: run folders are passed on, and replaying one must not run whatever its
+    config.yaml names.
     """
     section = current_section(call.as_dict())
     target = str(section["_target_"])
