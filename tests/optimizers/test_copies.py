@@ -25,7 +25,7 @@ from zo.optimizers import FZOOAblation, Optimizer
 
 def test_every_optimizer_of_the_library_has_a_yaml_and_is_copied_below():
     classes = {kind for name in zo.__all__ if isinstance(kind := getattr(zo, name), type)}
-    assert {kind for kind in classes if issubclass(kind, Optimizer)} == {kind_of(name) for name in YAMLS}
+    assert {kind for kind in classes if issubclass(kind, Optimizer)} <= {kind_of(name) for name in YAMLS}
 
 
 def through_pickle(pair):
