@@ -140,6 +140,7 @@ SPREAD = ONE_SIDED.replace(
             return self.no_move(loss=here)
         self.apply(""",
 )
+FORGETS = MOMENTUM.replace('{"usual:": self.usual}', "{}")
 TESTS = {name: test for name, test in vars(battery).items() if name.startswith("test_")}
 
 
@@ -224,12 +225,7 @@ WRONG = [
         "declares in state_copies",
     ),
     (MOMENTUM, "backward_passes = 1", "test_replays_from_its_losses", "'checkpoint'"),
-    (
-        MOMENTUM.replace('{"usual:": self.usual}', "{}"),
-        "",
-        "test_resumes_to_the_same_bits",
-        "state() must give every tensor",
-    ),
+    (FORGETS, "", "test_resumes_to_the_same_bits", "state() must give every tensor"),
     (ONE_SIDED, "small_problem = {'eps': 1e6}", "test_descends_a_quadratic", "`small_problem`"),
 ]
 
