@@ -97,6 +97,7 @@ class ModuleLook(Stacking):
         """Factored at first use, so that first-order methods need none."""
         if self._executor is None:
             assert self.directions is not None, "a first-order method asks for gradients, not probes"
+            refuse_compiled(self.model)  # it may have been compiled since the look was made
             self._executor = Executor(
                 self.model,
                 self.weights,
@@ -111,6 +112,7 @@ class ModuleLook(Stacking):
         """Factored at first use; only forward gradients need it."""
         if self._duals is None:
             assert self.directions is not None, "a first-order method asks for gradients, not slopes"
+            refuse_compiled(self.model)
             self._duals = Duals(self.model, self.weights, self.directions)
         return self._duals
 
