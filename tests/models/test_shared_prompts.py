@@ -59,7 +59,7 @@ def test_sums_are_those_of_whole_rows_alone(folder, name, peft):
     loaded = loaded_from(folder, name, peft)
     assert shareable(loaded)
     with torch.no_grad():
-        made = shared_logprobs(loaded, examples(), 128)
+        made = shared_logprobs(loaded, examples())
     for sums, rows in zip(made, examples(), strict=True):
         torch.testing.assert_close(sums, torch.tensor([whole(loaded, r) for r in rows]), rtol=0, atol=ATOL)
 
@@ -67,11 +67,11 @@ def test_sums_are_those_of_whole_rows_alone(folder, name, peft):
 def test_prompts_go_in_parts_where_their_keys_and_values_would_be_large(folder, monkeypatch):
     loaded = loaded_from(folder, "llama")
     with torch.no_grad():
-        together = shared_logprobs(loaded, examples(), 128)
+        together = shared_logprobs(loaded, examples())
         monkeypatch.setattr(prefix_cache, "_CACHE", 20_000)
         calls = []
         handle = loaded.model.register_forward_hook(lambda *_: calls.append(1))
-        parts = shared_logprobs(loaded, examples(), 128)
+        parts = shared_logprobs(loaded, examples())
         handle.remove()
     assert len(calls) > 4
     for one, other in zip(together, parts, strict=True):
