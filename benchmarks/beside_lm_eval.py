@@ -34,16 +34,16 @@ from experiments.evaluation import evaluate
 from experiments.models.loading import Loaded, load
 from experiments.tasks.task import Task, load_task
 
-# Examples a task: some ten seconds of one thread for each of the two.
+# Examples a task: some seconds of one thread for each of the two.
 EXAMPLES = {
-    "sst2": 48,
+    "squad": 8,
+    "copa": 40,
+    "drop": 6,
+    "sst2": 32,
     "trec": 32,
-    "boolq": 16,
-    "multirc": 12,
-    "record": 4,
-    "copa": 100,
-    "squad": 16,
-    "drop": 16,
+    "boolq": 6,
+    "multirc": 4,
+    "record": 2,
 }
 ROWS = {"boolq": ("multirc", {"passage": "paragraph", "question": "question", "label": "label"})}
 NEW_TOKENS = 24
@@ -99,6 +99,8 @@ def measure(loaded: Loaded, name: str, rounds: int, examples: int | None, shared
         "equal": sum(one == other for one, other in pairs),
         **{f"value_{key}": round(_value(task, said), 4) for key, said in answers.items()},
         "rounds": rounds,
+        "batch": BATCH,
+        "new_tokens": NEW_TOKENS,
         "torch": torch.__version__,
         "lm_eval": importlib.metadata.version("lm-eval"),
         "date": datetime.date.today().isoformat(),

@@ -61,9 +61,10 @@ def _continues(example: Example) -> bool:
 
 def _encoded(loaded: Loaded, examples: Sequence[Example], share: bool) -> Prompts | None:
     """The prompts without their last tokens, read once; None where the model or a prompt does not allow it."""
-    if not share or not shareable(loaded) or min(len(example.prompt) for example in examples) < 2:
+    lengths = {len(example.prompt) for example in examples}
+    if not share or not shareable(loaded) or min(lengths) < 2:
         return None
-    if rows_of_one_length(loaded.model, loaded.tokenizer, loaded.pad):
+    if len(lengths) > 1 and rows_of_one_length(loaded.model, loaded.tokenizer, loaded.pad):
         return None
     return encode_by_length(loaded, [example.prompt[:-1] for example in examples])
 
