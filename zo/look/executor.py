@@ -26,7 +26,7 @@ from zo.look.batch_dims import BATCH, Layout, leading, parts, together
 from zo.look.order import RowOrder, quiet
 from zo.look.packing import Positions, put, taken
 from zo.look.points import Points
-from zo.look.sites import Site
+from zo.look.sites import Site, Watched
 from zo.precision import swallowed
 from zo.weights import Weights
 
@@ -72,6 +72,7 @@ class Executor:
         self._rows = 0
         self._calls: dict[int, int] = {}
         self._buffers: dict[tuple[torch.dtype, torch.device, str], list[Tensor]] = {}
+        self._shaped: dict[tuple[object, ...], list[Tensor]] = {}  # views of the buffers, by shape and number
         self._made: dict[tuple[str, Probe], Tensor] | None = {} if materialise else None
 
     @contextmanager
@@ -194,14 +195,19 @@ class Executor:
 
     def _buffers_of(self, like: Tensor, attribute: str, count: int) -> list[Tensor]:
         """Memory for some tensors; those of the same attribute share it, so it is as large as the largest."""
-        place, size = (like.dtype, like.device, attribute), like.numel()
+        shaped = (like.dtype, like.device, attribute, like.shape, count)
+        if shaped in self._shaped:
+            return self._shaped[shaped]
+        place, size = shaped[:3], like.numel()
         buffers = self._buffers.setdefault(place, [])
         while len(buffers) < count:
             buffers.append(like.new_empty(0))
         for i in range(count):
             if buffers[i].numel() < size:
                 buffers[i] = like.new_empty(size)
-        return [buffer[:size].view(like.shape) for buffer in buffers[:count]]
+                self._shaped.clear()  # views keep the smaller memory
+        self._shaped[shaped] = [buffer[:size].view(like.shape) for buffer in buffers[:count]]
+        return self._shaped[shaped]
 
     def _linear(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
@@ -214,6 +220,7 @@ class Executor:
         width = cast(nn.Linear, site.module).out_features
         each = zip(inputs, self._needed(inputs, width), matrices, biases, pairs, strict=True)
         if len(inputs) == 1 or not carries:
+<<<<<<< HEAD
             outputs = []
             for (x,), index, w, b, pair in each:
                 assert w is not None
@@ -234,6 +241,21 @@ class Executor:
             if index is not None:
                 flat.zero_().index_copy_(0, index, some)
         return output.flatten(0, 1)
+=======
+            outputs = (
+                add_thin(affine(x, w, b), x, pair)
+                for (x,), w, b, pair in zip(inputs, matrices, biases, pairs, strict=True)
+                if w is not None
+            )
+            return self._join(list(outputs), carries)
+        groups = input.reshape(len(inputs), -1, input.shape[-1])  # as matrices
+        output = groups.new_empty(*groups.shape[:-1], cast(nn.Linear, site.module).out_features)
+        for y, x, w, b, pair in zip(output.unbind(), groups.unbind(), matrices, biases, pairs, strict=True):
+            assert w is not None
+            affine_into(y, x, w, b)
+            add_thin(y, x, pair)
+        return output.view(*input.shape[:-1], output.shape[-1])
+>>>>>>> h/noise
 
     def _needed(self, inputs: list[Any], width: int) -> list[Tensor | None]:
         """Returns which positions each group of a linear layer's inputs must be multiplied at; None for all."""
@@ -292,10 +314,11 @@ class Executor:
             # In a 16-bit model the gain is an fp32 copy: the module computes in fp32 and gives back its input's dtype.
             first = shift if gain is None else gain
             wide = x.dtype if first is None else first.dtype
-            gain = None if gain is None else gain.to(wide)
-            shift = None if shift is None else shift.to(wide)
-            y = F.layer_norm(x.to(wide), module.normalized_shape, gain, shift, module.eps)
-            outputs.append(y.to(x.dtype))
+            if shift is not None and shift.dtype is not wide:
+                shift = shift.to(wide)
+            y = x if x.dtype is wide else x.to(wide)
+            y = torch.layer_norm(y, module.normalized_shape, gain, shift, module.eps)
+            outputs.append(y if x.dtype is wide else y.to(x.dtype))
         return self._join(outputs, carries)
 
     def _swap(self, site: Site, original: Any, *args: Any, **kwargs: Any) -> Any:
@@ -347,15 +370,3 @@ class Executor:
             lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
             output,
         )
-
-
-class Watched(dict[str, Any]):
-    """A module's parameters that know which of them were read: one that is not was not perturbed either."""
-
-    def __init__(self, parameters: dict[str, Any]):
-        super().__init__(parameters)
-        self.read: set[str] = set()
-
-    def __getitem__(self, key: str) -> Any:
-        self.read.add(key)
-        return super().__getitem__(key)
