@@ -23,6 +23,7 @@ from zo.look import sites
 from zo.look.affine import add_thin, affine, affine_into
 from zo.look.agreement import Inputs
 from zo.look.batch_dims import BATCH, Layout, leading, parts, together
+from zo.look.buffers import Buffers
 from zo.look.order import RowOrder, quiet
 from zo.look.packing import Positions, put, taken
 from zo.look.points import Points
@@ -71,8 +72,7 @@ class Executor:
         self._group = 0  # of the probe that a nested site is called for
         self._rows = 0
         self._calls: dict[int, int] = {}
-        self._buffers: dict[tuple[torch.dtype, torch.device, str], list[Tensor]] = {}
-        self._shaped: dict[tuple[object, ...], list[Tensor]] = {}  # views of the buffers, by shape and number
+        self.buffers = Buffers()
         self._made: dict[tuple[str, Probe], Tensor] | None = {} if materialise else None
 
     @contextmanager
@@ -170,13 +170,13 @@ class Executor:
             return [self._kept(name, probe) for probe in probes]
         if source.numel() > _SMALL or len(moved) == 1:
             return self._in_turn(name, attribute, source)
-        outs = self._buffers_of(source, attribute, len(moved))
+        outs = self.buffers.of(source, attribute, len(moved))
         made = iter(self.weights.at_many(name, moved, self.directions, outs))
         return [next(made) if probe.terms else source for probe in probes]
 
     def _in_turn(self, name: str, attribute: str, source: Tensor) -> Iterator[Tensor]:
         """A large tensor at each active probe, made just before it is used."""
-        outs = self._buffers_of(source, attribute, self._points.longest)
+        outs = self.buffers.of(source, attribute, self._points.longest)
         for run in self._points.runs:
             if not run[0].terms:
                 yield from repeat(source, len(run))
@@ -193,22 +193,6 @@ class Executor:
             self._made[name, probe] = self.weights.at(name, probe, self.directions)
         return self._made[name, probe]
 
-    def _buffers_of(self, like: Tensor, attribute: str, count: int) -> list[Tensor]:
-        """Memory for some tensors; those of the same attribute share it, so it is as large as the largest."""
-        shaped = (like.dtype, like.device, attribute, like.shape, count)
-        if shaped in self._shaped:
-            return self._shaped[shaped]
-        place, size = shaped[:3], like.numel()
-        buffers = self._buffers.setdefault(place, [])
-        while len(buffers) < count:
-            buffers.append(like.new_empty(0))
-        for i in range(count):
-            if buffers[i].numel() < size:
-                buffers[i] = like.new_empty(size)
-                self._shaped.clear()  # views keep the smaller memory
-        self._shaped[shaped] = [buffer[:size].view(like.shape) for buffer in buffers[:count]]
-        return self._shaped[shaped]
-
     def _linear(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
         if not site.slots and not carries:
@@ -218,44 +202,28 @@ class Executor:
         biases = self._each(site, "bias")
         pairs = repeat(None, len(inputs)) if thin is None else iter(thin)
         width = cast(nn.Linear, site.module).out_features
-        each = zip(inputs, self._needed(inputs, width), matrices, biases, pairs, strict=True)
+        needed = self._needed(inputs, width)
         if len(inputs) == 1 or not carries:
-<<<<<<< HEAD
             outputs = []
-            for (x,), index, w, b, pair in each:
+            for (x,), index, w, b, pair in zip(inputs, needed, matrices, biases, pairs, strict=True):
                 assert w is not None
                 rows = x if index is None else taken(x, index)
                 y = add_thin(affine(rows, w, b), rows, pair)
                 outputs.append(y if index is None else put(y, index, x.shape))
             return self._join(outputs, carries)
-        first = inputs[0][0]
-        output = first.new_empty(len(inputs), *first.shape[:-1], width)
-        for y, ((x,), index, w, b, pair) in zip(output, each, strict=True):
+        groups = input.reshape(len(inputs), -1, input.shape[-1])  # as matrices
+        output = groups.new_empty(*groups.shape[:-1], width)
+        each = zip(output.unbind(), groups.unbind(), needed, matrices, biases, pairs, strict=True)
+        for y, x, index, w, b, pair in each:
             assert w is not None
-            flat = y.view(-1, width)
-            rows = x.reshape(-1, x.shape[-1]) if index is None else taken(x, index)
-            some = flat if index is None else flat.new_empty(len(rows), width)
+            rows = x if index is None else x.index_select(0, index)
+            some = y if index is None else y.new_empty(len(rows), width)
             affine_into(some, rows, w, b)
             if pair is not None:
                 add_thin(some, rows, pair)
             if index is not None:
-                flat.zero_().index_copy_(0, index, some)
-        return output.flatten(0, 1)
-=======
-            outputs = (
-                add_thin(affine(x, w, b), x, pair)
-                for (x,), w, b, pair in zip(inputs, matrices, biases, pairs, strict=True)
-                if w is not None
-            )
-            return self._join(list(outputs), carries)
-        groups = input.reshape(len(inputs), -1, input.shape[-1])  # as matrices
-        output = groups.new_empty(*groups.shape[:-1], cast(nn.Linear, site.module).out_features)
-        for y, x, w, b, pair in zip(output.unbind(), groups.unbind(), matrices, biases, pairs, strict=True):
-            assert w is not None
-            affine_into(y, x, w, b)
-            add_thin(y, x, pair)
-        return output.view(*input.shape[:-1], output.shape[-1])
->>>>>>> h/noise
+                y.zero_().index_copy_(0, index, some)
+        return output.view(*input.shape[:-1], width)
 
     def _needed(self, inputs: list[Any], width: int) -> list[Tensor | None]:
         """Returns which positions each group of a linear layer's inputs must be multiplied at; None for all."""

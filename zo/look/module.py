@@ -28,7 +28,7 @@ _AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "aut
 # stack's activations leave the cache. FZOO on OPT 10m over its forwards, one by one, by threes, by fives, all nine: at
 # 4x32 tokens in fp32 1.17, 1.11, 1.15, 1.16 and in bf16 1.34, 1.25, 1.22, 1.23; at 16x64 1.05 alone, 1.2 by threes.
 _AUTO_CPU = 22e9
-# And this many numbers, for models whose weights are small: the activations of more leave the cache (benchmarks/results).
+# And this many numbers, for models whose weights are small: the activations of more leave the cache.
 _AUTO_CPU_NUMBERS = 4096
 
 
