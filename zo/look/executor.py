@@ -72,7 +72,7 @@ class Executor:
         self._group = 0  # of the probe that a nested site is called for
         self._rows = 0
         self._calls: dict[int, int] = {}
-        self._buffers = Buffers()
+        self.buffers = Buffers()
         self._made: dict[tuple[str, Probe], Tensor] | None = {} if materialise else None
 
     @contextmanager
@@ -129,9 +129,8 @@ class Executor:
     def _model_called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Notes the rows of one group, and which positions of them are needed."""
         lengths = [n for n in leading((args, kwargs)) if n is not None]
-        groups = len(self._points.probes)
-        self._rows = lengths[0] // groups if lengths else 0
-        self._positions = Positions.of_call(kwargs, groups) if self.packs else None
+        self._rows = lengths[0] // len(self._points.probes) if lengths else 0
+        self._positions = Positions.of_call(kwargs, len(self._points.probes)) if self.packs else None
 
     def _groups(self, site: Site, inputs: Any) -> tuple[list[Any], bool]:
         """The inputs of each active probe, and whether any of them carries the batch."""
@@ -171,13 +170,13 @@ class Executor:
             return [self._kept(name, probe) for probe in probes]
         if source.numel() > _SMALL or len(moved) == 1:
             return self._in_turn(name, attribute, source)
-        outs = self._buffers.of(source, attribute, len(moved))
+        outs = self.buffers.of(source, attribute, len(moved))
         made = iter(self.weights.at_many(name, moved, self.directions, outs))
         return [next(made) if probe.terms else source for probe in probes]
 
     def _in_turn(self, name: str, attribute: str, source: Tensor) -> Iterator[Tensor]:
         """A large tensor at each active probe, made just before it is used."""
-        outs = self._buffers.of(source, attribute, self._points.longest)
+        outs = self.buffers.of(source, attribute, self._points.longest)
         for run in self._points.runs:
             if not run[0].terms:
                 yield from repeat(source, len(run))
@@ -203,20 +202,21 @@ class Executor:
         biases = self._each(site, "bias")
         pairs = repeat(None, len(inputs)) if thin is None else iter(thin)
         width = cast(nn.Linear, site.module).out_features
-        each = zip(inputs, self._needed(inputs, width), matrices, biases, pairs, strict=True)
+        needed = self._needed(inputs, width)
         if len(inputs) == 1 or not carries:
             outputs = []
-            for (x,), index, w, b, pair in each:
+            for (x,), index, w, b, pair in zip(inputs, needed, matrices, biases, pairs, strict=True):
                 assert w is not None
                 rows = x if index is None else taken(x, index)
                 y = add_thin(affine(rows, w, b), rows, pair)
                 outputs.append(y if index is None else put(y, index, x.shape))
             return self._join(outputs, carries)
-        groups = input.reshape(len(inputs), -1, input.shape[-1])
+        groups = input.reshape(len(inputs), -1, input.shape[-1])  # as matrices
         output = groups.new_empty(*groups.shape[:-1], width)
-        for y, x, (_, index, w, b, pair) in zip(output.unbind(), groups.unbind(), each, strict=True):
+        each = zip(output.unbind(), groups.unbind(), needed, matrices, biases, pairs, strict=True)
+        for y, x, index, w, b, pair in each:
             assert w is not None
-            rows = x if index is None else taken(x, index)
+            rows = x if index is None else x.index_select(0, index)
             some = y if index is None else y.new_empty(len(rows), width)
             affine_into(some, rows, w, b)
             if pair is not None:
