@@ -118,8 +118,9 @@ class Task:
         return float(prediction in example.golds)
 
     def majority_of(self, examples: Sequence[Example]) -> float:
-        """The metric of one constant prediction: the option most frequent among these examples, or the answer
-        most frequent in train.
+        """Returns the metric of a constant prediction.
+
+        It is the option that is most frequent among these examples, or the answer that is most frequent in train.
         """
         if not examples:
             raise DataError(f"Task {self.name} has no examples here, so it has no baseline.")
