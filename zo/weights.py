@@ -157,7 +157,7 @@ class Weights(NamedNoise):
                 self._show(name)
 
     def _writes(self, decay: float, no_decay: Sequence[str], rounding_key: Key | None) -> dict[str, Write]:
-        """How each tensor takes a move; `no_decay` as in `move`."""
+        """Returns how each tensor takes a move; `no_decay` as in `move`."""
         word = self._rounding_word(rounding_key)
         write, spared = Write(decay, self.update, word), Write(0.0, self.update, word)
         parts = tuple(no_decay)

@@ -11,7 +11,7 @@ class Buffers:
         self._flat: dict[tuple[torch.dtype, torch.device, str], list[Tensor]] = {}
 
     def of(self, like: Tensor, attribute: str, count: int) -> list[Tensor]:
-        """`count` tensors of this one's shape, dtype and device, not set to anything; the next call has them too."""
+        """Returns tensors of this one's shape, dtype and device whose numbers are any; the next call gets them too."""
         flat, size = self._flat.setdefault((like.dtype, like.device, attribute), []), like.numel()
         while len(flat) < count:
             flat.append(like.new_empty(0))
