@@ -18,7 +18,7 @@ _KINDS = 8  # of directions whose ways are remembered; more than an optimizer us
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Holds what is decided once about a tensor and a kind of direction, for every probe and move.
+    """Decisions about a tensor and a kind of direction that hold for every probe and move.
 
     kernels: the form for the tensor's device. noise: the name of its numbers. plain: z is these numbers as they are.
     all_terms: every term applies to it as it is. transforms: the kind may have `entries` for it. factored: it may have

@@ -42,6 +42,7 @@ class Weights(NamedNoise):
     params: a module or its named parameters.
     update: auto, nearest, stochastic or master; how 16-bit weights take a move. auto is nearest here, and master in
         first-order methods (zo/optimizers/firstorder.py).
+    model: the module; None for named parameters.
     stated: whether `update` was chosen, that is, given and not auto.
     half: whether the model holds float16 numbers, trained or frozen.
     kernels: auto, eager, native or triton; who computes (bits of signs are equal).
@@ -55,8 +56,9 @@ class Weights(NamedNoise):
         super().__init__(trained(params), copies=copies, low=update == "master", kernels=kernels)
         self.stated = update != "auto"
         self.update = update if self.stated else "nearest"
-        model = params.parameters() if isinstance(params, nn.Module) else self.tensors.values()
-        self.half = any(tensor.dtype == torch.float16 for tensor in model)
+        self.model = params if isinstance(params, nn.Module) else None
+        tensors = self.tensors.values() if self.model is None else self.model.parameters()
+        self.half = any(tensor.dtype == torch.float16 for tensor in tensors)
         self._spared: dict[tuple[str, ...], frozenset[str]] = {}  # tensors without decay, by `no_decay`
 
     def _own(self, name: str, probe: Probe, directions: Directions) -> Probe:

@@ -13,12 +13,14 @@ Weights (zo/weights.py) is the one place that asks for them; looks and moves go 
 
 from abc import ABC
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
 
+from zo.errors import ConfigError
+from zo.fields import problems_of
 from zo.kernels.transforms import Entries
 from zo.noise import key_of
 
@@ -81,6 +83,8 @@ class Theta(Protocol):
 class Directions(ABC):
     """A kind of direction. A plain one has a name and a stream; others override what they make themselves.
 
+    One with options is a dataclass: the ranges stand in the annotations (zo/fields.py), and `check` holds them.
+
     name: as configurations have it. stream: which numbers of zo.kernels it is made of.
     stateful: z depends on more than its key and the shapes (weights, moments), so that the z of an older step
         cannot be made again; methods that replay old directions refuse such a kind.
@@ -89,6 +93,11 @@ class Directions(ABC):
     name: str
     stream: int
     stateful = False
+
+    def check(self) -> None:
+        """Raises ConfigError that lists every option out of range."""
+        if is_dataclass(self) and (problems := list(problems_of(self))):
+            raise ConfigError("\n".join(problems))
 
     def bind(self, weights: Theta) -> dict[str, dict[str, Tensor]]:
         """Called once, when the optimizer is made; returns fp32 tensors that its snapshots must hold, by slot."""

@@ -10,34 +10,37 @@ LeZO (Wang et al., 2024): in every step a share `drop` of the layers, drawn anew
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from zo.directions.direction import Directions, Terms, Theta
 from zo.directions.lowrank import is_matrix
-from zo.errors import ConfigError
+from zo.fields import Share
 from zo.kernels.transforms import MaskLarge
 from zo.noise import GAUSSIANS, SIGNS, key_of
 
+_Noise = Literal["gaussian", "rademacher"]
 _STREAMS = {"gaussian": GAUSSIANS, "rademacher": SIGNS}
 _LAYER = re.compile(r"^((?:.*?\.)??\d+)\.")
 _FIRST = -2  # indices of a step's keys from here down name its layers; -1 names rounding
 
 
+@dataclass(eq=False)
 class Sparse(Directions):
     """sparsity: share of every matrix that stays. of: gaussian or rademacher, for what moves."""
+
+    sparsity: Share = 0.75
+    of: _Noise = "gaussian"
 
     name = "sparse"
     stateful = True
 
-    def __init__(self, sparsity: float = 0.75, of: str = "gaussian"):
-        if not 0.0 <= sparsity < 1.0:
-            raise ConfigError(
-                f"sparsity = {sparsity} must lie in [0, 1): it is the share that does not move."
-            )
-        self.sparsity = sparsity
-        self.stream = _stream(of)
+    def __post_init__(self) -> None:
+        self.check()
+        self.stream = _STREAMS[self.of]
         self.thresholds: dict[str, Tensor] = {}
 
     def bind(self, weights: Theta) -> dict[str, dict[str, Tensor]]:
@@ -62,6 +65,7 @@ class Sparse(Directions):
         return None if self.plain(weights, name) else MaskLarge(weights.source(name), self.thresholds[name])
 
 
+@dataclass(eq=False)
 class Layers(Directions):
     """drop: share of the layers that a step leaves out. of: gaussian or rademacher, for the others.
 
@@ -69,15 +73,14 @@ class Layers(Directions):
     last norm, a head) are in every step. Where no name has a number, each tensor is a layer.
     """
 
+    drop: Share = 0.75
+    of: _Noise = "gaussian"
+
     name = "layers"
 
-    def __init__(self, drop: float = 0.75, of: str = "gaussian"):
-        if not 0.0 <= drop < 1.0:
-            raise ConfigError(
-                f"drop = {drop} must lie in [0, 1): it is the share of layers that a step leaves out."
-            )
-        self.drop = drop
-        self.stream = _stream(of)
+    def __post_init__(self) -> None:
+        self.check()
+        self.stream = _STREAMS[self.of]
         self._layers: dict[str, int] | None = None
         self._chosen: tuple[tuple[int, int], set[int]] = ((0, -1), set())
 
@@ -106,12 +109,6 @@ class Layers(Directions):
         if layer is None:
             return terms
         return [(key, scale) for key, scale in terms if layer in self.chosen(weights, key.seed, key.step)]
-
-
-def _stream(of: str) -> int:
-    if of not in _STREAMS:
-        raise ConfigError(f"of = {of!r} is none of {', '.join(_STREAMS)}.")
-    return _STREAMS[of]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

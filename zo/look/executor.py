@@ -72,7 +72,7 @@ class Executor:
         self._group = 0  # of the probe that a nested site is called for
         self._rows = 0
         self._calls: dict[int, int] = {}
-        self._buffers = Buffers()
+        self.buffers = Buffers()
         self._made: dict[tuple[str, Probe], Tensor] | None = {} if materialise else None
 
     @contextmanager
@@ -129,9 +129,8 @@ class Executor:
     def _model_called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Notes the rows of one group, and which positions of them are needed."""
         lengths = [n for n in leading((args, kwargs)) if n is not None]
-        groups = len(self._points.probes)
-        self._rows = lengths[0] // groups if lengths else 0
-        self._positions = Positions.of_call(kwargs, groups) if self.packs else None
+        self._rows = lengths[0] // len(self._points.probes) if lengths else 0
+        self._positions = Positions.of_call(kwargs, len(self._points.probes)) if self.packs else None
 
     def _groups(self, site: Site, inputs: Any) -> tuple[list[Any], bool]:
         """The inputs of each active probe, and whether any of them carries the batch."""
@@ -171,13 +170,13 @@ class Executor:
             return [self._kept(name, probe) for probe in probes]
         if source.numel() > _SMALL or len(moved) == 1:
             return self._in_turn(name, attribute, source)
-        outs = self._buffers.of(source, attribute, len(moved))
+        outs = self.buffers.of(source, attribute, len(moved))
         made = iter(self.weights.at_many(name, moved, self.directions, outs))
         return [next(made) if probe.terms else source for probe in probes]
 
     def _in_turn(self, name: str, attribute: str, source: Tensor) -> Iterator[Tensor]:
         """A large tensor at each active probe, made just before it is used."""
-        outs = self._buffers.of(source, attribute, self._points.longest)
+        outs = self.buffers.of(source, attribute, self._points.longest)
         for run in self._points.runs:
             if not run[0].terms:
                 yield from repeat(source, len(run))
@@ -203,28 +202,28 @@ class Executor:
         biases = self._each(site, "bias")
         pairs = repeat(None, len(inputs)) if thin is None else iter(thin)
         width = cast(nn.Linear, site.module).out_features
-        each = zip(inputs, self._needed(inputs, width), matrices, biases, pairs, strict=True)
+        needed = self._needed(inputs, width)
         if len(inputs) == 1 or not carries:
             outputs = []
-            for (x,), index, w, b, pair in each:
+            for (x,), index, w, b, pair in zip(inputs, needed, matrices, biases, pairs, strict=True):
                 assert w is not None
                 rows = x if index is None else taken(x, index)
                 y = add_thin(affine(rows, w, b), rows, pair)
                 outputs.append(y if index is None else put(y, index, x.shape))
             return self._join(outputs, carries)
-        first = inputs[0][0]
-        output = first.new_empty(len(inputs), *first.shape[:-1], width)
-        for y, ((x,), index, w, b, pair) in zip(output, each, strict=True):
+        groups = input.reshape(len(inputs), -1, input.shape[-1])  # as matrices
+        output = groups.new_empty(*groups.shape[:-1], width)
+        each = zip(output.unbind(), groups.unbind(), needed, matrices, biases, pairs, strict=True)
+        for y, x, index, w, b, pair in each:
             assert w is not None
-            flat = y.view(-1, width)
-            rows = x.reshape(-1, x.shape[-1]) if index is None else taken(x, index)
-            some = flat if index is None else flat.new_empty(len(rows), width)
+            rows = x if index is None else x.index_select(0, index)
+            some = y if index is None else y.new_empty(len(rows), width)
             affine_into(some, rows, w, b)
             if pair is not None:
                 add_thin(some, rows, pair)
             if index is not None:
-                flat.zero_().index_copy_(0, index, some)
-        return output.flatten(0, 1)
+                y.zero_().index_copy_(0, index, some)
+        return output.view(*input.shape[:-1], width)
 
     def _needed(self, inputs: list[Any], width: int) -> list[Tensor | None]:
         """Returns which positions each group of a linear layer's inputs must be multiplied at; None for all."""
@@ -283,10 +282,11 @@ class Executor:
             # In a 16-bit model the gain is an fp32 copy: the module computes in fp32 and gives back its input's dtype.
             first = shift if gain is None else gain
             wide = x.dtype if first is None else first.dtype
-            gain = None if gain is None else gain.to(wide)
-            shift = None if shift is None else shift.to(wide)
-            y = F.layer_norm(x.to(wide), module.normalized_shape, gain, shift, module.eps)
-            outputs.append(y.to(x.dtype))
+            if shift is not None and shift.dtype is not wide:
+                shift = shift.to(wide)
+            y = x if x.dtype is wide else x.to(wide)
+            y = torch.layer_norm(y, module.normalized_shape, gain, shift, module.eps)
+            outputs.append(y if x.dtype is wide else y.to(x.dtype))
         return self._join(outputs, carries)
 
     def _swap(self, site: Site, original: Any, *args: Any, **kwargs: Any) -> Any:
