@@ -17,6 +17,9 @@ class Local:
     threads: Annotated[
         int | None, key("Threads of the CPU, a run; null shares the cores out.", ge=1, le=65_536)
     ] = None
+    fork: Annotated[
+        bool, key("Runs without GPUs are forks of one process, which imports once; false: each imports anew.")
+    ] = True
 
     def __post_init__(self) -> None:
         check_values(self, "launcher")

@@ -121,10 +121,11 @@ def states(folders: Sequence[Path], scheduler: Scheduler | None = None) -> list[
     requests = [submission(folder) or {} for folder in folders]
     if scheduler is None:
         scheduler = Scheduler(str(request["job"]) for request in requests if "job" in request)
-    return [_state(folder, request, scheduler) for folder, request in zip(folders, requests, strict=True)]
+    return [state_of(folder, request, scheduler) for folder, request in zip(folders, requests, strict=True)]
 
 
-def _state(folder: Path, request: dict[str, Any], scheduler: Scheduler) -> State:
+def state_of(folder: Path, request: dict[str, Any], scheduler: Scheduler) -> State:
+    """Returns the state of one run. request: its submission.json, {} without one."""
     job = request.get("job")
     # The lock is read before the files: a process that has released it by now has written them all.
     holder = None if (folder / "result.json").exists() else holder_of(folder / "lock")
