@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import start_and_tools
 from benchmarks.cases import TARGETS
 
 Row = dict[str, Any]
@@ -48,6 +49,7 @@ def write(results: Path, page: Path) -> None:
         timed = [row for row in mine if "step_over_forwards" in row]
         parts = (_targets(timed), _methods(timed), _adamezo(timed), _memory(mine), _made(timed))
         text += f"## {device}\n\n" + "\n".join(part for part in parts if part) + "\n"
+    text += start_and_tools.section(results / "tools")
     if not any(row["device"].startswith("cuda") for row in rows):
         text += _NO_GPU
     page.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
