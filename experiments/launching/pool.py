@@ -169,7 +169,8 @@ class Pool:
         """Starts the process that runs are forked from, if there are several to fork."""
         alike = [folder for folder in folders if self._forks and not asked_of(folder).get("pythonpath")]
         if len(alike) > 1:
-            self._server = ForkServer(asked_of(alike[0])["code"], self._environment(alike[0], ()))
+            with suppress(OSError):  # no memory or process is left for it: each run starts an interpreter
+                self._server = ForkServer(asked_of(alike[0])["code"], self._environment(alike[0], ()))
 
     def _start(self, folder: Path, devices: Sequence[str]) -> "Process | None":
         asked, server = asked_of(folder), self._server
