@@ -27,7 +27,7 @@ SEEDS = 5  # of a setting; the settings of the sweep are learning rates
 DRY = 300
 _WORDS = {
     "first": "a run of 5 steps (tiny-clm, sentiment, MeZO)",
-    "again": "the same command, when the run has ended",
+    "again": "the command of a run that has ended, given again",
     "fresh": "a sweep of {count} such runs, an interpreter each (launcher.fork=false)",
     "forked": "the same sweep, forks of one process",
     "watch": "`watch --once` of {count:,} runs with {rows} steps each",
@@ -135,8 +135,8 @@ def section(results: Path) -> str:
         )
         text += "\n".join(lines) + "\n\n"
     head = (
-        "## Start and tools\n\nCPU seconds, user and system, of whole commands with all processes that they start"
-        " (`python -m benchmarks.start_and_tools`).\n\n"
+        "## Start and tools\n\nCPU seconds, user and system, of whole commands with all processes that they start\n"
+        "(`python -m benchmarks.start_and_tools`).\n\n"
     )
     return head + text if text else ""
 
