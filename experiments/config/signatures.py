@@ -45,11 +45,12 @@ class Argument:
     default: Any
 
 
-def arguments(target: str) -> list[Argument]:
+@functools.cache
+def arguments(target: str) -> tuple[Argument, ...]:
     """The YAML's arguments of the class or function `package.module.Name`. Raises Unreadable."""
     module, _, name = target.rpartition(".")
     source, node = _find(module, name)
-    return _arguments(source, node)
+    return tuple(_arguments(source, node))
 
 
 def class_attribute(target: str, name: str) -> Any:
