@@ -39,11 +39,11 @@ def prefetch(configs: Sequence[RunConfig]) -> int:
 
 def _distinct(choices: Sequence[Any]) -> list[Any]:
     """Each once, in order; choices hold lists, so they are compared, not hashed."""
-    found: list[Any] = []
+    distinct: list[Any] = []
     for choice in choices:
-        if choice not in found:
-            found.append(choice)
-    return found
+        if choice not in distinct:
+            distinct.append(choice)
+    return distinct
 
 
 def _say(text: str) -> None:

@@ -67,8 +67,8 @@ def ended(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
                 return None
             folder = folder_of(config, name, hash_of(config, contents, steps))
             # A damaged result counts as none: the run resumes and writes it again.
-            found, _ = read_result(folder)
-            return None if found is None else (found, folder)
+            stored, _ = read_result(folder)
+            return None if stored is None else (stored, folder)
     return None
 
 

@@ -78,10 +78,10 @@ def cut(path: Path) -> int:
     return 0
 
 
-def _check_whole(journal: Journal | Copy, wanted: int, asked: int | None) -> None:
+def _check_whole(journal: Journal | Copy, wanted: int, requested: int | None) -> None:
     """Raises JournalError where a damaged record stands before the steps that are wanted, or nobody said how many."""
     damage = journal.damage if isinstance(journal, Journal) else None
-    if damage is not None and (asked is None or wanted > len(journal)):
+    if damage is not None and (requested is None or wanted > len(journal)):
         raise JournalError(damage)
 
 
@@ -102,10 +102,10 @@ def _measure(path: Path, steps: int | None, out: Path, allowed: Sequence[str]) -
     with open_journal(session, folder, read_only=True) as journal:
         wanted = len(journal) if steps is None else min(steps, len(journal))
         _check_whole(journal, wanted if steps is None else steps, steps)
-        found = path_lengths(session.optimizer, journal, wanted)
-    out.write_text(json.dumps(found), encoding="utf-8")
+        lengths = path_lengths(session.optimizer, journal, wanted)
+    out.write_text(json.dumps(lengths), encoding="utf-8")
     new_console().print(
-        f"{wanted:,} steps, a path of length {math.fsum(found):.6g}; each step's is in {out}.",
+        f"{wanted:,} steps, a path of length {math.fsum(lengths):.6g}; each step's is in {out}.",
         soft_wrap=True,
     )  # fmt: skip
     return 0

@@ -114,11 +114,11 @@ def _shown(flock: Flock, find: Find, every: float, console: Console) -> bool:
 
 def _told(flock: Flock, find: Find, every: float, console: Console) -> None:
     """A line when a run's state or its value on dev changes, and at each tenth of it."""
-    finder, told = _Finder(flock, find), dict[Path, object]()
+    finder, reported = _Finder(flock, find), dict[Path, object]()
     while True:
         for name, run in zip(flock.names, flock.runs, strict=True):
-            if told.get(run.folder) != (now := _news(run)):
-                told[run.folder] = now
+            if reported.get(run.folder) != (now := _news(run)):
+                reported[run.folder] = now
                 console.print(line(name, run), highlight=False, soft_wrap=True)
         if flock.ended:
             return

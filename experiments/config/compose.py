@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
 
 from experiments.config import resolvers as resolvers  # for ${by:...}
@@ -61,15 +61,15 @@ class Composed:
 
 def groups() -> dict[str, list[str]]:
     """Each group of conf/ and its options, those of conf/local/<group> too."""
-    found = {}
+    options_by_group = {}
     for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN):
         options = {
             path.relative_to(place).with_suffix("").as_posix()
             for place in (folder, CONF / "local" / folder.name)
             for path in place.rglob("*.yaml")
         }
-        found[folder.name] = sorted(options)
-    return found
+        options_by_group[folder.name] = sorted(options)
+    return options_by_group
 
 
 def compose(overrides: Sequence[str]) -> Composed:
@@ -276,7 +276,7 @@ def _validate(
         words = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
         result.problems.append(Problem(written.get(key, key), words.splitlines()[0]))
         return None
-    found: list[Problem] = []
+    problems: list[Problem] = []
     bad: set[str] = set()  # sections that the schema refuses
     try:
         content = model.model_validate(content).model_dump(by_alias=True)
@@ -286,7 +286,8 @@ def _validate(
             bad.add(key.partition(".")[0])
             has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
             where = f"{key}={item['input']}" if has_value else key
-            found.append(Problem(place(key, where), _sentence(model, key, item)))
+            problems.append(Problem(place(key, where), _sentence(model, key, item)))
+        content |= {name: _typed(model, name, content[name]) for name in content.keys() - bad}
     parts = result.parts
     for name in model.model_fields:
         try:
@@ -295,19 +296,28 @@ def _validate(
         except ConfigError as error:
             for line in str(error).splitlines():
                 where, _, what = line.partition(": ")
-                found.append(Problem(place(where, where), what))
+                problems.append(Problem(place(where, where), what))
     optimizer = content.get("optimizer")
     options = optimizer if isinstance(optimizer, dict) else {}
-    found += combinations(parts, options.get("directions"), place)
-    if not found:
-        found += _without_effect(plain(content), values)
-    result.problems += found
-    return None if found else RunConfig(**parts)
+    problems += combinations(parts, options.get("directions"), place)
+    if not problems:
+        problems += _without_effect(plain(content), values)
+    result.problems += problems
+    return None if problems else RunConfig(**parts)
+
+
+def _typed(model: type[Section], name: str, value: Any) -> Any:
+    """A section that the schema accepts, its values of the declared types, where another section is refused."""
+    if name not in model.model_fields:
+        return value
+    declared = model.model_fields[name]
+    section: TypeAdapter[Any] = TypeAdapter(Annotated[declared.annotation, declared])  # pyright: ignore
+    return section.dump_python(section.validate_python(value), by_alias=True)
 
 
 def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[Problem]:
     """Options given by hand that have no effect beside the others: a sweep over one would train the same run twice."""
-    found = []
+    problems = []
     for group in CALLS:
         if not isinstance(config[group]["_target_"], str):
             continue  # listed already
@@ -319,8 +329,8 @@ def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[
             for override in values:
                 value = override.value() if override.key_or_group == group else None
                 if override.key_or_group == f"{group}.{name}" or (isinstance(value, dict) and name in value):
-                    found.append(Problem(str(override.input_line), what))
-    return found
+                    problems.append(Problem(str(override.input_line), what))
+    return problems
 
 
 def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:

@@ -44,13 +44,13 @@ def comments_of(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns help for the keys of constructors: the comments of the file of conf/ that has the same `_target_`."""
     from experiments.config.compose import CONF
 
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for group in CALLS:
         for path in sorted((CONF / group).glob("*.yaml")):
             text = path.read_text(encoding="utf-8")
             if f"_target_: {values[group].get('_target_')}\n" in text:
-                found |= {f"{group}.{key}": words for key, words in _COMMENT.findall(text)}
-    return found
+                comments |= {f"{group}.{key}": words for key, words in _COMMENT.findall(text)}
+    return comments
 
 
 def _lines(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from experiments.config.key import LARGE, MANY, key
+from experiments.config.key import LARGE, MANY, UNHASHED, key
 from experiments.config.parsing import check, check_values
 
 
@@ -55,12 +55,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples a step, and how many of them go through the model at once."""
+    """The size of a batch, and of its parts that go through the model at once."""
 
     size: Annotated[int, key("Examples per step.", ge=1, le=LARGE)] = 16
     micro: Annotated[int | None, key("Examples per forward pass; null: the whole batch.", ge=1, le=LARGE)] = (
         None
     )
+    skip_padding: Annotated[
+        bool,
+        key("Leave padded positions out of linear layers; losses differ by rounding."),
+        UNHASHED,
+    ] = True
 
     def __post_init__(self) -> None:
         check_values(self, "batch")

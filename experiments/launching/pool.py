@@ -88,9 +88,11 @@ def gpus() -> list[str]:
     """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
-    return [name for name in said.split(",") if name][:count] if said else [str(i) for i in range(count)]
+    return (
+        [name for name in visible.split(",") if name][:count] if visible else [str(i) for i in range(count)]
+    )
 
 
 class Pool:
@@ -218,8 +220,8 @@ def command(folder: Path) -> list[str]:
 
 def environment(folder: Path) -> dict[str, str]:
     """Returns the environment in which a run imports its own code first, then the user's modules."""
-    asked: Any = submission(folder)
-    paths = [asked["code"], *asked.get("pythonpath", ())]
+    submitted: Any = submission(folder)
+    paths = [submitted["code"], *submitted.get("pythonpath", ())]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 

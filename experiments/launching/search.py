@@ -94,8 +94,8 @@ class Study:
 
     def best(self) -> list[tuple[float, dict[str, Any]]]:
         """Returns value and parameters of the reported trials, best first."""
-        told = [(trial.value, trial.params) for trial in self._study.trials if trial.value is not None]
-        return sorted(told, key=lambda pair: -pair[0])
+        trials = [(trial.value, trial.params) for trial in self._study.trials if trial.value is not None]
+        return sorted(trials, key=lambda pair: -pair[0])
 
 
 class Pace:

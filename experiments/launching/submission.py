@@ -57,7 +57,7 @@ def freeze_run(
         folder.write_status("queued", launcher=launch["name"])
 
 
-def freeze_again(path: Path, asked: Mapping[str, Any], steps: int | None) -> None:
+def freeze_again(path: Path, submitted: Mapping[str, Any], steps: int | None) -> None:
     """Returns a submitted run to the state in which it waits to be started.
 
     Raises Locked while another process is in the folder.
@@ -65,9 +65,9 @@ def freeze_again(path: Path, asked: Mapping[str, Any], steps: int | None) -> Non
     folder = RunFolder(path)
     with folder.locked():
         folder.forget_stop()
-        kept = {key: value for key, value in asked.items() if key not in ("job", "scheduler_log")}
+        kept = {key: value for key, value in submitted.items() if key not in ("job", "scheduler_log")}
         folder.write(NAME, {**kept, "by": this_process()})
-        folder.write_status("queued", launcher=asked["launch"]["name"], steps=steps)
+        folder.write_status("queued", launcher=submitted["launch"]["name"], steps=steps)
 
 
 def users_paths() -> list[str]:
@@ -95,12 +95,12 @@ def submission(folder: Path) -> dict[str, Any] | None:
 
 def command_of(folder: Path) -> str | None:
     """Returns the command that started the run, to be run from the current folder; None if unknown."""
-    asked = submission(folder) or {}
-    words = asked.get("command")
+    submitted = submission(folder) or {}
+    words = submitted.get("command")
     if not words:
         return None
     command = shlex.join(words)
-    return command if asked["cwd"] == os.getcwd() else f"cd {shlex.quote(asked['cwd'])} && {command}"
+    return command if submitted["cwd"] == os.getcwd() else f"cd {shlex.quote(submitted['cwd'])} && {command}"
 
 
 def write_sweep(runs_folder: Path, name: str, runs: Sequence["Run"], command: Sequence[str]) -> Path:

@@ -213,11 +213,11 @@ class RunFolder:
         That another process of the run was lost does not replace a reason that any of them has written since this one
         began.
         """
-        said = self.status() or {}
+        status = self.status() or {}
         if (
             isinstance(error, RankLost)
-            and said.get("state") == "failed"
-            and said["time"] >= psutil.Process().create_time()
+            and status.get("state") == "failed"
+            and status["time"] >= psutil.Process().create_time()
         ):
             return
         last = traceback.format_exception_only(error)[-1].strip()

@@ -59,8 +59,8 @@ def read_result(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 def warnings_of(record: Mapping[str, Any] | None) -> list[str]:
     """Returns the warnings that a status.json or result.json holds; runs of earlier versions have none."""
-    found = (record or {}).get("warnings")
-    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+    warnings = (record or {}).get("warnings")
+    return [each for each in warnings if isinstance(each, str)] if isinstance(warnings, list) else []
 
 
 def digest_of(path: Path) -> str | None:

@@ -72,13 +72,13 @@ def _within(folder: Path) -> list[Path]:
     """The files of rows in a split's own folder. Raises DataError for files of several kinds."""
     if not folder.is_dir():
         return []
-    found = sorted(p for p in folder.iterdir() if p.is_file() and kind_of(p) is not None)
-    kinds = {kind_of(path) for path in found}
+    files = sorted(p for p in folder.iterdir() if p.is_file() and kind_of(p) is not None)
+    kinds = {kind_of(path) for path in files}
     if len(kinds) > 1:
         raise DataError(
-            f"{folder} holds files of several kinds ({', '.join(p.name for p in found)}); leave those of one."
+            f"{folder} holds files of several kinds ({', '.join(p.name for p in files)}); leave those of one."
         )
-    return found
+    return files
 
 
 def kind_of(path: Path) -> str | None:
