@@ -160,7 +160,7 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
     if by_hand:
         listed = "\n".join(f"  {folder}" for folder in by_hand)
         by_hand_words = (
-            f"Started by hand, so launch.py with their choices goes on with them, not retry:\n{listed}"
+            f"Started by hand; retry leaves them alone. Resume each with launch.py and its choices:\n{listed}"
         )
         if not groups:
             raise ConfigError(by_hand_words)

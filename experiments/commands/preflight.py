@@ -1,9 +1,9 @@
 """Answers what it can about a run before torch and transformers are imported, which takes seconds.
 
-Files that are not there are told at once. A run that has ended is shown again when its result is surely the one that
-this command would find: the folder's configuration says the same, and the contents of model and data, digested by
-the very functions that a run uses, give the hash that the folder is named by. Wherever something here is not on this
-machine (models and data of the hub), or is shared by several processes, the run proper answers.
+Missing files are reported at once. If the run has ended and its inputs are unchanged, the stored result is printed: the
+folder's configuration is the same, and the contents of model and data, digested by the functions that a run uses, give
+the hash in the folder's name. Where the inputs are not on this machine (models and data of the hub), or several
+processes share the run, the run itself decides.
 """
 
 import functools

@@ -72,8 +72,8 @@ def cut(path: Path) -> int:
         shutil.copy2(folder.journal, kept)
         os.truncate(folder.journal, journal.bytes)
         new_console().print(
-            f"{len(journal):,} steps are left; the run's command goes on from there, and removes the rows and snapshots"
-            f" of the steps that are cut. The whole file as it was is {kept}.", soft_wrap=True,
+            f"{len(journal):,} steps are left. Rerun the run's command to resume there; it removes the rows and "
+            f"snapshots of the steps that are cut. The whole file as it was is {kept}.", soft_wrap=True,
         )  # fmt: skip
     return 0
 

@@ -72,11 +72,13 @@ def watch(find: Find, once: bool, every: float, console: Console | None = None) 
 
 
 def tell_waiting(console: Console, folders: Sequence[Path]) -> None:
-    """Says which command goes on with runs that nobody will start."""
+    """Prints the commands that resume runs which no process will start."""
     if not folders:
         return
     wait = "1 run waits" if len(folders) == 1 else f"{len(folders)} runs wait"
-    console.print(f"{wait}, and no process will start what waits. The same command goes on:", soft_wrap=True)
+    console.print(
+        f"{wait}, and no process will start what waits. Rerun the same command to resume:", soft_wrap=True
+    )
     for command in dict.fromkeys(
         command for folder in folders if (command := command_of(folder)) is not None
     ):

@@ -1,10 +1,10 @@
-"""Runs a run as a SLURM job: signals, time limit, preemption.
+"""Executes a run as a SLURM job: signals, time limit, preemption.
 
 SLURM sends SIGUSR2 some time before the job's end. Our handlers replace submitit's: the run's own sets a flag, the
-step in flight ends, the journal is whole, and then `scontrol requeue` is called; the job that starts next goes on
-from the journal to the same bits. Before the first step and should no step end in time, requeueing at once loses
-nothing either, for a journal is whole after every step. SIGTERM is SLURM's way to cancel and to preempt; it is
-requeued only where SLURM says PREEMPTED.
+step in flight ends, the journal is whole, and then `scontrol requeue` is called. The next job resumes from the journal
+to the same bits. Before the first step, or if no step ends in time, the job is requeued at once; nothing is lost, as
+the journal is whole after every step. SLURM cancels and preempts with SIGTERM; the job is requeued only if SLURM
+reports PREEMPTED.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Searches the dev metric with Optuna: asks for values, runs them, reports their scores.
 
-The study is a journal in the sweep's folder. What a process that ended left unfinished is asked for again, and runs
-that have ended are never run twice, so the same command goes on. A trial's value is the best dev metric of its run,
-averaged over seeds; a run that diverged without one counts 0, one that failed leaves its trial out.
+The study is a journal in the sweep's folder. Rerun the same command to resume: unfinished trials are tried again, and
+finished runs are never repeated. A trial's value is the best dev metric of its run, averaged over seeds. A run that
+diverged without one counts as 0; a trial with a failed run is left out.
 """
 
 import time

@@ -45,7 +45,7 @@ def _run(folder: RunFolder) -> int:
     except Locked as error:
         sys.stderr.write(f"{error}\n")
         return BUSY
-    except Exception as error:  # also a bug: whoever asks for the run's status is told why it failed
+    except Exception as error:  # also a bug: the run's status says why it failed
         traceback.print_exc()
         folder.write_failed(error)
         return 2 if isinstance(error, ConfigError | DataError) else 1

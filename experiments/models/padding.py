@@ -51,7 +51,7 @@ def check_right_padding(
     largest = float((alone - alone.mean(-1, keepdim=True)).abs().max())
     allowed = max(noise, _RIGHT.get(_dtype(model), _RIGHT_16) * largest)
     change = max(float((other - alone).abs().max()) for other in others)
-    if change > allowed:  # not where it is NaN: a model of NaNs is told of when its scores are read
+    if change > allowed:  # NaN compares false: a model of NaNs is reported when its scores are read
         raise ConfigError(
             f"{name} ({type(model).__name__}) computes another result for a row when a longer one stands beside it: "
             f"its logits change by {change:.2g} of {largest:.2g}, because the architecture does not heed the attention "

@@ -15,7 +15,7 @@ from typing import Any
 
 from zo.errors import DataError
 
-LISTED = 10  # problems of a file that are told at once
+LISTED = 10  # problems of a file that one message lists
 JSON, TABLES, PARQUET = (".jsonl", ".json"), (".csv", ".tsv"), ".parquet"
 TEXTS = tuple(kind + packed for kind in (*JSON, *TABLES) for packed in ("", ".gz"))
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
