@@ -1,4 +1,4 @@
-"""python -m experiments estimate: the table of what runs need, one line a configuration."""
+"""Prints the table of `python -m experiments estimate`: one line per configuration."""
 
 import json
 import sys

@@ -70,7 +70,7 @@ class Request:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answers a question, lists what is wrong, or runs."""
+    """Prints help or a configuration, lists problems, or runs."""
     request = _read(argv)
     if "--version" in request.flags:
         return _say(f"zo {_version()}\n")

@@ -12,7 +12,7 @@ from zo.errors import ConfigError, DataError
 
 
 def prefetch(configs: Sequence[RunConfig]) -> int:
-    """Fetches what is not here and prints what was done; 0. Raises ConfigError that lists all that could not be."""
+    """Fetches missing models and data and prints each; returns 0. Raises ConfigError that lists all failures."""
     problems: dict[str, None] = {}
     for models, choice in _distinct([(config.paths.models, config.model) for config in configs]):
         try:

@@ -1,4 +1,4 @@
-"""Answers what it can about a run before torch and transformers are imported, which takes seconds.
+"""Checks a run before torch and transformers are imported, which takes seconds.
 
 Missing files are reported at once. If the run has ended and its inputs are unchanged, the stored result is printed: the
 folder's configuration is the same, and the contents of model and data, digested by the functions that a run uses, give
@@ -52,7 +52,7 @@ def _check_file(key: str, path: str | None) -> None:
 
 
 def ended(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
-    """The result and the folder of this very run, where it has ended; None also where that takes more to say."""
+    """Returns result and folder of this run if it has ended; None if it has not, or if that is not known yet."""
     if rank_info(os.environ).size > 1:
         return None
     name = name_of(config, model_name(config.model))
@@ -73,7 +73,7 @@ def ended(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
 
 
 def tidy(config: RunConfig, path: Path) -> None:
-    """Finishes what a process that was killed after it wrote the result could not, where this user may write."""
+    """Cleans up after a process that was killed once it had written the result, if this user may write there."""
     with suppress(JournalError, OSError):
         folder = RunFolder(path)
         if not folder.is_tidy() or (path / "lock").exists():

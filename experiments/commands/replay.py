@@ -1,4 +1,4 @@
-"""Weights from a run's journal: the base model, the configuration and the told losses are all it takes."""
+"""Rebuilds weights from the base model, the configuration and the losses in a run's journal."""
 
 import json
 import math
@@ -79,7 +79,7 @@ def cut(path: Path) -> int:
 
 
 def _check_whole(journal: Journal | Copy, wanted: int, requested: int | None) -> None:
-    """Raises JournalError where a damaged record stands before the steps that are wanted, or nobody said how many."""
+    """Raises JournalError if a record before the wanted steps is damaged, or any is and no number was given."""
     damage = journal.damage if isinstance(journal, Journal) else None
     if damage is not None and (requested is None or wanted > len(journal)):
         raise JournalError(damage)

@@ -1,4 +1,4 @@
-"""launch.py -m: check every run, show what is to do, freeze it, start it.
+"""Plans, prints and starts the runs of launch.py -m.
 
 0 done, 1 a run failed, 2 wrong input, 3 another process is at some of the runs, which have not ended.
 """
@@ -95,7 +95,7 @@ def _data_of(sweep_plan: Plan) -> list[str]:
 
 
 def _search(request: Asked, checked: Checked, sweep_plan: Plan, console: Console) -> int:
-    """Trials in batches: as many as run at once here, and on SLURM `TRIALS`."""
+    """Runs trials in batches: as many as run at once here, and `TRIALS` on SLURM."""
     space, trials = checked.space, request.trials or 0
     assert space is not None
     console.print(f"{checked.name}: {trials} trials over {', '.join(space.dimensions)}")
@@ -147,13 +147,13 @@ def _search(request: Asked, checked: Checked, sweep_plan: Plan, console: Console
 
 
 def _was_stopped(todo: Sequence[Run], launch: Mapping[str, Any]) -> bool:
-    """Returns whether a local pool was told to stop (SIGTERM, SIGHUP): runs are then neither over nor failed."""
+    """Returns whether a local pool was stopped by a signal: its runs have then neither ended nor failed."""
     left = ("queued", "stopped", "waiting")
     return launch["name"] == "local" and any(s.state in left for s in states([run.folder for run in todo]))
 
 
 def _trial_name(run: Run, fixed: Sequence[str]) -> str:
-    """Returns what the trial tries, and its seed, as overrides."""
+    """Returns a trial's values and seed as overrides."""
     return " ".join(text for text in run.overrides if text not in fixed) or title_of(run.folder)
 
 
@@ -167,7 +167,7 @@ def _config(overrides: Sequence[str]) -> RunConfig:
 def _overview(
     name: str, sweep_plan: Plan, todo: Sequence[Run], busy: Sequence[Run], rerun: bool, estimates: bool
 ) -> Table:
-    """One line a run: what is to do and what is there; with estimates what it will need."""
+    """Returns the table of runs with their states, and with their estimated needs on request."""
     ended = len(sweep_plan.runs) - len(todo) - len(busy)
     title = f"{name}: {len(sweep_plan.runs)} runs, {len(todo)} to do, {ended} done"
     needs = Needs() if estimates else None

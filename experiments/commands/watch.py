@@ -1,4 +1,4 @@
-"""python -m experiments watch RUNS: several runs at once, from their files, until all have ended or q is pressed."""
+"""Shows several runs from their files until all have ended or q is pressed: python -m experiments watch RUNS."""
 
 import os
 import select
@@ -86,7 +86,7 @@ def tell_waiting(console: Console, folders: Sequence[Path]) -> None:
 
 
 class _Finder:
-    """Asks `find` now and then; folders that are being removed make it keep what it had."""
+    """Calls `find` every few seconds; keeps the last answer while folders are being removed."""
 
     def __init__(self, flock: Flock, find: Find):
         self._find = find
@@ -163,7 +163,7 @@ class Keys(AbstractContextManager["Keys"]):
             signal.signal(number, handler)
 
     def wait(self, seconds: float) -> str:
-        """The key that is pressed within so many seconds, or ''; raises KeyboardInterrupt after Ctrl-C."""
+        """Returns the key pressed within this many seconds, or ''; raises KeyboardInterrupt after Ctrl-C."""
         if self._interrupted:
             raise KeyboardInterrupt
         if self._file < 0:

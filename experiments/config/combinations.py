@@ -20,7 +20,7 @@ LINEAR_PROBE = "experiments.baselines.LinearProbe"
 
 
 def combinations(parts: Mapping[str, Any], directions: object, place: Place) -> list[Problem]:
-    """Returns what is wrong between sections. parts: the sections that are right by themselves.
+    """Returns the problems between sections. parts: the sections that are valid by themselves.
 
     directions: the kind that the optimizer is given, also where other options of its are wrong. place: what the user
     wrote of a key, or the words that stand for it.

@@ -73,7 +73,7 @@ def groups() -> dict[str, list[str]]:
 
 
 def compose(overrides: Sequence[str]) -> Composed:
-    """Everything that can be said about a command line's overrides without importing torch."""
+    """Composes the overrides of a command line and lists their problems, without importing torch."""
     result = Composed()
     choices, values = _sort(overrides, result.problems)
     try:
@@ -118,7 +118,7 @@ def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Overr
 
 
 def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
-    """Returns what is wrong with a text that is no override; the parser's own words speak of tokens."""
+    """Returns a sentence on a text that is no override, in place of the parser's words, which speak of tokens."""
     key, equals, value = text.partition("=")
     if not equals:
         near = did_you_mean(key, groups_of_conf)
@@ -167,7 +167,7 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
 
 @functools.lru_cache(maxsize=64)  # the runs of a sweep differ in values more than in files
 def _hydra(lines: tuple[str, ...], conf: Path, stamp: int) -> DictConfig:
-    """Returns what Hydra makes of a choice of files; callers copy it before they write to it.
+    """Composes the chosen files by Hydra. The result is shared: copy it before writing to it.
 
     stamp: of the files, so that the result is made anew after a change.
     """
@@ -344,7 +344,7 @@ def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
 
 
 def _sentence(model: type[Section], key: str, item: Any) -> str:
-    """Returns a sentence on what is allowed in place of what pydantic refused."""
+    """Returns a sentence that says what is allowed where pydantic refused a value."""
     target = field_at(model, key.split("."))
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])

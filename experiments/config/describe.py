@@ -88,7 +88,7 @@ def _commented(line: str, words: str) -> str:
 
 
 def key_table() -> str:
-    """Returns the Markdown table of every key that all runs have: what it says, takes, its default, if in the hash."""
+    """Returns the Markdown table of all keys: help, allowed values, default, and whether they enter the hash."""
     rows = ["| key | what it says | it takes | default | in the hash |", "|---|---|---|---|---|"]
     model = from_dataclass(RunConfig)
     rows += _rows(RunConfig, model, "", hashed=True)

@@ -23,7 +23,7 @@ class Function:
 
 
 def copa(values: Values) -> dict[str, Any]:
-    """The premise without its full stop, the conjunction asked for, both choices as clauses."""
+    """Returns the premise without its full stop, the conjunction, and both choices as clauses."""
     question = values["question"]
     if question not in CONJUNCTIONS:
         raise ValueError(f"question is {question!r}, but must be effect or cause.")

@@ -33,7 +33,7 @@ class Unreadable(Exception):
 
 
 class _Unknown(Exception):
-    """An annotation that names something no YAML can hold, such as a tensor."""
+    """Raised for an annotation that no YAML can hold, such as a tensor."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _attribute(source: "_Source", node: ast.ClassDef | ast.FunctionDef, name: st
 
 
 def listed(module: str, name: str) -> list[str]:
-    """The names in the value that a module gives a constant, such as the classes of a table, in their order."""
+    """Returns the names in the value of a module's constant, such as the classes of a table, in order."""
     source, node = _lookup(_parse(module), name)
     value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
     if value is None:

@@ -254,7 +254,7 @@ def _options(choice: "TaskConfig") -> Iterator[str]:
 
 
 def fields_of(choice: "TaskConfig") -> set[str]:
-    """The names that templates may hold: of columns, and of what the function makes."""
+    """Returns the fields that templates may use: columns, and fields that the function adds."""
     own_fields = FUNCTIONS[choice.function].makes if choice.function in FUNCTIONS else ()
     return {*choice.columns, *own_fields}
 

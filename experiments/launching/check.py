@@ -78,7 +78,7 @@ def check(request: Asked) -> Checked:
 
 
 def _site_problems(configs: Sequence[RunConfig], dry: bool) -> list[Problem]:
-    """Returns what keeps a sweep from SLURM: missing programs, and several tasks on one device."""
+    """Returns reasons why SLURM cannot run a sweep: missing programs, several tasks on one device."""
     if configs[0].launcher.name != "slurm":
         return []
     problems = []
@@ -120,7 +120,7 @@ def missing_programs() -> str | None:
 
 
 def _expanded(request: Asked) -> tuple[str, list[list[str]], list[Problem], Space | None]:
-    """Returns the sweep's name, the overrides of each run, what cannot be read, and a search's space."""
+    """Returns the sweep's name, the overrides of each run, the problems, and a search's space."""
     if request.file is not None:
         name, lines, problems = read_sweep(request.file, request.overrides)
     else:

@@ -89,7 +89,7 @@ class Requeue:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
 
     def after(self, code: int) -> None:
-        """Requeues, if asked to, once the run has returned."""
+        """Requeues the job after the run has returned, if a signal asked for it."""
         status = self._folder.status() or {}
         if code == 0 and status.get("state") == "stopped":
             self._decide(status.get("reason"))

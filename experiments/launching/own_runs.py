@@ -21,7 +21,7 @@ def runs_root() -> Path:
 
 
 def root_of(run: Path, own: Path, trusted: Sequence[Path]) -> Path:
-    """The folder of runs that a run lies in, if what the run names may be run.
+    """Returns the folder of runs that a run lies in, if its code and cluster lines may be run.
 
     own: of this checkout. trusted: folders of runs that the user named. Raises ConfigError for the folder of somebody
     else, which shows what would be run.

@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Show:
-    """A pool's output. line: prints a permanent line. note: shows words at once; None: stderr, unbuffered."""
+    """A pool's output. line: prints a permanent line. note: prints immediately; None: stderr, unbuffered."""
 
     line: Callable[[str], None]
     note: Callable[[str], None] | None = None

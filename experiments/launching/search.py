@@ -70,7 +70,7 @@ class Study:
 
     @property
     def done(self) -> int:
-        """Returns the number of reported trials, apart from those that are asked for again."""
+        """Returns the number of finished trials; those to repeat do not count."""
         again = {trial.user_attrs.get("again") for trial in self._study.trials}
         return sum(trial.state.is_finished() and trial.number not in again for trial in self._study.trials)
 

@@ -13,7 +13,7 @@ Drawn = Mapping[str, bool]  # each of `seeds`, and whether this run uses what it
 
 
 def drawn(config: RunConfig, steps: int, family: str, dropout: float) -> Drawn:
-    """Returns the parts that a run draws, whatever their seed.
+    """Returns the parts of a run that are drawn at random.
 
     dropout: the largest probability in the model's configuration.
     """

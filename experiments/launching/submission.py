@@ -40,7 +40,7 @@ class Pending:
 def freeze_run(
     run: "Run", code: Path, launch: Mapping[str, Any], cluster: Mapping[str, Any], *, rerun: bool = False
 ) -> None:
-    """Writes what the run will be, whatever is edited afterwards. rerun: forgets what the folder holds.
+    """Freezes code and configuration of a run, so that later edits do not change it. rerun: clears the folder.
 
     Raises Locked while another process is in the folder.
     """
@@ -89,7 +89,7 @@ def check_paths(folder: Path) -> None:
 
 
 def submission(folder: Path) -> dict[str, Any] | None:
-    """Returns what was written at submission; None for a run that no launcher started."""
+    """Returns the record of a run's submission; None for a run that no launcher started."""
     return read_json(folder / NAME)
 
 

@@ -20,7 +20,7 @@ from zo.rank_env import rank_info
 
 
 def work(path: Path) -> int:
-    """Runs what is frozen in the folder; a failure goes to its status, and with a traceback to stderr."""
+    """Executes the frozen run of a folder; writes a failure to its status, and a traceback to stderr."""
     folder = RunFolder(path.resolve())
     submitted = submission(folder.path)
     if submitted is None:

@@ -52,7 +52,7 @@ def span(row: Row) -> range:
 
 
 def scored_batch(groups: Sequence[Sequence[Row]], pad: int, limit: int) -> Batch:
-    """B groups of up to O rows each, such as the options of B examples, read as `read_once` says.
+    """Collates B groups of up to O rows each, such as the options of B examples.
 
     input_ids, attention_mask [B, D, T]: the distinct rows. positions [B, D, P]: places in them whose logits are wanted.
     targets [B, O, K]: the rows' last `span` tokens; places [B, O, K]: which of the D · P positions predicts each.

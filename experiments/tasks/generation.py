@@ -25,7 +25,7 @@ from experiments.peft.virtual import places_by_mask
 
 @dataclass(frozen=True)
 class Greedy:
-    """pad: the id that fills rows. new_tokens: at most so many a row."""
+    """pad: the id that fills rows. new_tokens: most tokens per row."""
 
     tokenizer: PreTrainedTokenizerBase
     pad: int

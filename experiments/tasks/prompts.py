@@ -89,7 +89,7 @@ class CausalPrompts:
         return prompt.strip(" "), wholes
 
     def demonstrations(self, rows: Sequence[Record]) -> str:
-        """Records with their right options or first answers, and what separates them from a prompt."""
+        """Returns records with their right options or first answers, and the text between them and a prompt."""
         shown = [self.texts(r)[1][r.golds[0] if r.golds else 0].strip() for r in rows]
         return SEPARATOR.join([*shown, ""]).lstrip()
 

@@ -1,4 +1,4 @@
-"""Files of rows: JSON lines, a JSON array, CSV, TSV and parquet. Text is UTF-8 whatever the locale, and may be gzipped.
+"""Reads files of rows: JSON lines, a JSON array, CSV, TSV and parquet. Text is always UTF-8, and may be gzipped.
 
 A split is a file of its name, parts of a parquet file, or a folder of its name with files of one kind.
 """
@@ -172,7 +172,7 @@ def _array(path: Path, content: bytes) -> Table:
 
 
 def _table(path: Path) -> Table:
-    """Rows under the names in the first line, every value text: NA and 2012 stay what they are."""
+    """Returns rows named by the first line. Every value is text: NA and 2012 are not converted."""
     try:
         text = _text(path).decode("utf-8")
     except UnicodeDecodeError as error:

@@ -19,7 +19,7 @@ def draw(pool: int, n: int, seed: int) -> list[int]:
 def train_and_dev(
     pool: int, train: int, dev: int, dev_share: float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Row numbers of train and dev, drawn together; dev is the end of what is drawn.
+    """Returns the row numbers of train and dev, drawn together; dev is the end of the draw.
 
     Where the pool is smaller than train + dev, dev takes what train leaves, or `dev_share` of the pool if
     that is more, but never more than asked. With dev_share = 1 that is the published rule, which gives dev

@@ -1,4 +1,4 @@
-"""Summary of a task's examples: how many, how their labels are spread, and what makes a result mean less."""
+"""Summarises a task's examples: their number, the spread of labels, and reasons to trust a result less."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
