@@ -3,21 +3,16 @@
 Every override is looked at by itself, so that one message lists everything that is wrong.
 """
 
-import functools
 import re
 from collections.abc import Collection, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
@@ -25,6 +20,7 @@ from yaml import YAMLError
 from experiments.config import resolvers as resolvers  # for ${by:...}
 from experiments.config.acting import conditions, idle
 from experiments.config.combinations import combinations
+from experiments.config.conf_files import read_files
 from experiments.config.problems import Problem, did_you_mean, key_meant, one_of
 from experiments.config.run_config import CALLS, KINDS, RunConfig, parse_section, plain
 from experiments.config.schema import (
@@ -44,7 +40,6 @@ from zo.fields import hint
 CONF = Path(__file__).resolve().parents[2] / "conf"
 # Chosen by the machine and the model, not on the command line.
 HIDDEN = ("local", "recipe")
-METHODS = "methods"  # a key of an experiment's file: the values of each method, by optimizer=NAME
 OPEN = ("experiment", "debug")  # groups of which nothing need be chosen, so that null is a choice
 BUDGETS = ("steps", "forward_passes", "minutes")
 
@@ -77,7 +72,7 @@ def compose(overrides: Sequence[str]) -> Composed:
     result = Composed()
     choices, values = _sort(overrides, result.problems)
     try:
-        tree = deepcopy(_hydra(tuple(str(o.input_line) for o in choices), CONF, _stamp()))
+        tree = read_files([str(o.input_line) for o in choices], CONF)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         result.problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
         return result
@@ -163,49 +158,6 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
     return (
         f"conf/{group} has no option {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
     )
-
-
-@functools.lru_cache(maxsize=64)  # the runs of a sweep differ in values more than in files
-def _hydra(lines: tuple[str, ...], conf: Path, stamp: int) -> DictConfig:
-    """Composes the chosen files by Hydra. The result is shared: copy it before writing to it.
-
-    stamp: of the files, so that the result is made anew after a change.
-    """
-    local = [f"hydra.searchpath=[file://{conf / 'local'}]"] if (conf / "local").is_dir() else []
-    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
-        methods = _methods_of(lines, conf)
-        tree = _composed([*lines, *local], methods)
-        if METHODS in tree and methods is None:  # of an experiment that a file of conf/local chose
-            tree = _composed([*lines, *local], OmegaConf.to_container(tree[METHODS]))
-    with open_dict(tree):
-        tree.pop(METHODS, None)
-    return tree
-
-
-def _methods_of(lines: Sequence[str], conf: Path) -> Any:
-    """Returns `methods` of the experiment that is chosen on the command line, or None."""
-    names = [line.partition("=")[2] for line in lines if line.startswith("experiment=")]
-    paths = [base / "experiment" / f"{name}.yaml" for name in names[-1:] for base in (conf, conf / "local")]
-    path = next((path for path in paths if path.is_file()), None)
-    content = None if path is None else OmegaConf.to_container(OmegaConf.load(path))
-    return content.get(METHODS) if isinstance(content, dict) else None
-
-
-def _composed(lines: list[str], methods: Any) -> DictConfig:
-    """Composes by Hydra. methods: values by optimizer, which take the place that conf/config.yaml names `methods`."""
-    store = ConfigStore.instance()
-    try:
-        for name, values in (methods or {}).items():
-            store.store(name=name, group=METHODS, package="_global_", node=values)
-        return hydra_compose("config", lines)
-    finally:
-        store.repo.pop(METHODS, None)  # of this composition alone
-
-
-def _stamp() -> int:
-    """Returns a number that changes when a file of conf/ is written, added or removed."""
-    states = ((path, path.stat()) for path in CONF.rglob("*.yaml"))
-    return hash(frozenset((path, state.st_mtime_ns, state.st_size) for path, state in states))
 
 
 def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> type[Section]:
