@@ -3,6 +3,7 @@
 The YAML files in conf/model hold these fields and no others.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -82,6 +83,10 @@ class ModelConfig:
             raise ConfigError(
                 f"model.first_token={self.first_token} is for causal models, but model.family={self.family}. "
                 f"Set model.first_token=null."
+            )
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(
+                f"model.device={self.device} is no device. Allowed are auto, cpu, cuda and cuda:<index>."
             )
         if self.device_map is not None and self.device != "auto":
             raise ConfigError(

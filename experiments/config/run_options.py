@@ -62,9 +62,7 @@ class Batch:
         None
     )
     skip_padding: Annotated[
-        bool,
-        key("Leave padded positions out of linear layers; losses differ by rounding."),
-        UNHASHED,
+        bool, key("Leave padded positions out of matrix products; losses change by rounding."), UNHASHED
     ] = True
 
     def __post_init__(self) -> None:

@@ -48,15 +48,15 @@ class Probe:
 
     terms: tuple[tuple[Key, float], ...] = ()
 
+    @cached_property
+    def words(self) -> tuple[tuple[int, float], ...]:
+        """The terms as the kernels of zo.kernels take them; the same for every tensor that all terms reach."""
+        return tuple([(key.word, scale) for key, scale in self.terms])
+
 
 def two_sides(probes: Sequence[Probe]) -> bool:
     """Returns whether these are θ + Δ and θ − Δ."""
     return len(probes) == 2 and probes[1].terms == tuple((key, -scale) for key, scale in probes[0].terms)
-
-
-def words_of(terms: Terms) -> list[tuple[int, float]]:
-    """The terms as the kernels of zo.kernels take them."""
-    return [(key.word, scale) for key, scale in terms]
 
 
 class Theta(Protocol):
@@ -107,16 +107,12 @@ class Directions(ABC):
         """fp32 numbers that this kind keeps between steps for these trained tensors, of which only shapes count."""
         return 0
 
-    def norm2(self, weights: Theta) -> float:
-        """E‖z‖²/d over these weights. Optimizers do not rescale silently (docs/directions.md)."""
-        return 1.0
-
     def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
         """The terms as they apply to this tensor: left out where z is zero there, rescaled, or of more keys."""
         return terms
 
     def plain(self, weights: Theta, name: str) -> bool:
-        """Returns whether this tensor's numbers are those of the stream as they are."""
+        """Returns whether this tensor's numbers are those of the stream as they are; asked once for each tensor."""
         return True
 
     def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> Entries | None:

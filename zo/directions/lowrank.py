@@ -75,14 +75,6 @@ class LowRank(Factored):
         self._size = 0
         self._step: int | None = None  # whose factors are kept
 
-    def norm2(self, weights: Theta) -> float:
-        if self.vectors == "unit":
-            return 1.0
-        sources = [weights.source(name) for name in weights.ids]
-        total = sum(source.numel() for source in sources)
-        matrices = sum(source.numel() for source in sources if is_matrix(source))
-        return (matrices + (total - matrices) / self.rank) / total
-
     def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
         if self.vectors == "unit" or self.rank == 1 or not self.plain(weights, name):
             return terms

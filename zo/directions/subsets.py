@@ -58,11 +58,6 @@ class Sparse(Directions):
     def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         return len(tensors)
 
-    def norm2(self, weights: Theta) -> float:
-        sources = {name: weights.source(name) for name in weights.ids}
-        moving = sum((w.abs() <= self.thresholds[name]).sum().item() for name, w in sources.items())
-        return moving / sum(w.numel() for w in sources.values())
-
     def plain(self, weights: Theta, name: str) -> bool:
         return not is_matrix(weights.source(name))
 
@@ -108,14 +103,6 @@ class Layers(Directions):
 
     def _kept(self, count: int) -> int:
         return max(1, round((1.0 - self.drop) * count))
-
-    def norm2(self, weights: Theta) -> float:
-        layers = self.layers(weights)
-        share = self._kept(max(layers.values()) + 1) / (max(layers.values()) + 1)
-        sizes = {name: weights.source(name).numel() for name in weights.ids}
-        return sum(size * (share if name in layers else 1.0) for name, size in sizes.items()) / sum(
-            sizes.values()
-        )
 
     def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
         layer = self.layers(weights).get(name)

@@ -107,15 +107,6 @@ class Projected(Lazy):
         m, _ = matrix_shape(tensor)
         return min(self.rank, m) * m
 
-    def norm2(self, weights: Theta) -> float:
-        total = numel = 0
-        for name in weights.ids:
-            tensor = weights.source(name)
-            numel += tensor.numel()
-            m, n = matrix_shape(tensor) if is_matrix(tensor) else (0, 0)
-            total += min(self.rank, m) * n if m else tensor.numel()
-        return total / numel
-
     def core(self, weights: Theta, name: str, terms: Terms) -> Tensor:
         """Σ scale Ψ, [r, n]."""
         m, n = matrix_shape(weights.source(name))

@@ -28,6 +28,8 @@ _AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "aut
 # stack's activations leave the cache. FZOO on OPT 10m over its forwards, one by one, by threes, by fives, all nine: at
 # 4x32 tokens in fp32 1.17, 1.11, 1.15, 1.16 and in bf16 1.34, 1.25, 1.22, 1.23; at 16x64 1.05 alone, 1.2 by threes.
 _AUTO_CPU = 22e9
+# And this many numbers, for models whose weights are small: the activations of more leave the cache.
+_AUTO_CPU_NUMBERS = 4096
 
 
 class ModuleLook(Stacking):
@@ -35,8 +37,8 @@ class ModuleLook(Stacking):
 
     optimizer: whose probes will be looked at; its weights must be the model's.
     probes_per_forward: how many probes share a model call: a number, "all", or "auto" (as many as keep
-        rows × tokens within 16,384; on a CPU also, times the bytes of the model's weights, within 22e9; the
-        calls are then about equally large). 1 is sequential. On a CPU the losses are the same bits.
+        rows × tokens within 16,384; on a CPU within 4,096 and, times the bytes of the model's weights, within 22e9;
+        the calls are then about equally large). 1 is sequential. On a CPU the losses are the same bits.
     micro: examples evaluated at a time.
     materialise: for objectives that call the model many times, as text generation does: each probe's weights
         are made once a call of the objective, not once a call of the model. Probes then go one by one, and their
@@ -97,6 +99,7 @@ class ModuleLook(Stacking):
         """Factored at first use, so that first-order methods need none."""
         if self._executor is None:
             assert self.directions is not None, "a first-order method asks for gradients, not probes"
+            refuse_compiled(self.model)  # it may have been compiled since the look was made
             self._executor = Executor(
                 self.model,
                 self.weights,
@@ -111,6 +114,7 @@ class ModuleLook(Stacking):
         """Factored at first use; only forward gradients need it."""
         if self._duals is None:
             assert self.directions is not None, "a first-order method asks for gradients, not slopes"
+            refuse_compiled(self.model)
             self._duals = Duals(self.model, self.weights, self.directions)
         return self._duals
 
@@ -229,7 +233,7 @@ def stack_size(probes_per_forward: int | str, probes: int, numbers: int, cpu_byt
         return probes_per_forward
     limit = _AUTO // numbers
     if cpu_bytes:
-        limit = min(limit, int(_AUTO_CPU / (numbers * cpu_bytes)))
+        limit = min(limit, _AUTO_CPU_NUMBERS // numbers, int(_AUTO_CPU / (numbers * cpu_bytes)))
     calls = math.ceil(probes / max(1, limit))
     return math.ceil(probes / calls)
 
