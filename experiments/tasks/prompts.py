@@ -313,11 +313,7 @@ class MaskedPrompts:
         return text if len(ends) <= self.limits[name] else text[: ends[self.limits[name] - 1]]
 
     def _cut(self, ids: Ids, mask: int) -> Row:
-        """Cuts to at most `limit` tokens.
-
-        The end is cut first, the last token excepted. Where that leaves no room for the mask and what follows it, the
-        beginning is cut too.
-        """
+        """Cuts to at most `limit` tokens: the end but its last, then the beginning if the mask has no room."""
         over = max(len(ids) - self.limit, 0)
         left = 0 if mask < self.limit - 1 else min(over, mask - 1)
         kept = (ids[0], *ids[1 + left :])
