@@ -42,11 +42,11 @@ def test_nothing_that_a_config_names_is_imported(given, tmp_path, capsys, monkey
     more = [] if command == "replay" else ["--out", str(tmp_path / "out")]
     assert main([command, str(path), *more]) == 2
     assert not (tmp_path / "run").exists() and "this" not in sys.modules
-    said = capsys.readouterr()
+    said, module = capsys.readouterr(), target.rpartition(".")[0]
     assert said.err == (
         "1 problem with this command.\n\n"
-        f"      schedule._target_ = {target} is no class of zo's. Importing it would run code that this run's folder names, "
-        f"so nothing was imported. If you trust {target.rpartition('.')[0]}: --allow {target.rpartition('.')[0]}.\n\n"
+        f"      schedule._target_ = {target} is no class of zo's. Importing it would run code that this run's folder "
+        f"names, so nothing was imported. If you trust {module}: --allow {module}.\n\n"
         f"python -m experiments {command} --help shows what it takes.\n"
     )
     assert "Zen" not in said.out
