@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Show:
-    """A pool's output. line: prints a permanent line. note: shows words at once; None: stderr, unbuffered."""
+    """A pool's output. line: prints a permanent line. note: prints immediately; None: stderr, unbuffered."""
 
     line: Callable[[str], None]
     note: Callable[[str], None] | None = None
@@ -95,9 +95,11 @@ def gpus() -> list[str]:
     """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
-    return [name for name in said.split(",") if name][:count] if said else [str(i) for i in range(count)]
+    return (
+        [name for name in visible.split(",") if name][:count] if visible else [str(i) for i in range(count)]
+    )
 
 
 class Pool:
@@ -167,13 +169,13 @@ class Pool:
 
     def _serve(self, folders: Sequence[Path]) -> None:
         """Starts the process that runs are forked from, if there are several to fork."""
-        alike = [folder for folder in folders if self._forks and not asked_of(folder).get("pythonpath")]
+        alike = [folder for folder in folders if self._forks and not submission_of(folder).get("pythonpath")]
         if len(alike) > 1:
             with suppress(OSError):  # no memory or process is left for it: each run starts an interpreter
-                self._server = ForkServer(asked_of(alike[0])["code"], self._environment(alike[0], ()))
+                self._server = ForkServer(submission_of(alike[0])["code"], self._environment(alike[0], ()))
 
     def _start(self, folder: Path, devices: Sequence[str]) -> "Process | None":
-        asked, server = asked_of(folder), self._server
+        asked, server = submission_of(folder), self._server
         if server is not None and (asked.get("pythonpath") or asked["code"] != server.code):
             server = None
         if server is not None:
@@ -248,17 +250,17 @@ def command(folder: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "experiments.launching.worker", str(folder.resolve())]
 
 
-def asked_of(folder: Path) -> dict[str, Any]:
+def submission_of(folder: Path) -> dict[str, Any]:
     """Returns submission.json of a frozen run."""
-    asked = submission(folder)
-    assert asked is not None  # the pool's caller has frozen it
-    return asked
+    found = submission(folder)
+    assert found is not None  # the pool's caller has frozen it
+    return found
 
 
 def environment(folder: Path) -> dict[str, str]:
     """Returns the environment in which a run imports its own code first, then the user's modules."""
-    asked = asked_of(folder)
-    paths = [asked["code"], *asked.get("pythonpath", ())]
+    submitted = submission_of(folder)
+    paths = [submitted["code"], *submitted.get("pythonpath", ())]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 

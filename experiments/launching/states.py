@@ -145,7 +145,7 @@ def state_of(folder: Path, request: dict[str, Any], scheduler: Scheduler) -> Sta
     if holder is not None:
         detail = f"process {holder['pid']} on {holder['host']}"
         if job is None and (starter := request.get("by")) is not None and not may_run(starter):
-            detail += "; the sweep that started it is gone, and it goes on alone"
+            detail += "; the sweep that started it is gone, and it runs on alone"
         return State(folder, "running", detail, steps, job)
     if job is not None and state != "new" and (entry := scheduler.queued(job)) is not None:
         return _in_queue(folder, state, job, entry, steps)

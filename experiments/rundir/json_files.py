@@ -1,4 +1,4 @@
-"""Reads the files of a run's folder: what is whole in each, and a sentence for the rest.
+"""Reads the files of a run's folder: the intact part of each, and a sentence on damage.
 
 They are written by other processes, moved, cut by a full disk and edited by hand. One reader for each file, so that
 a damaged run is named wherever it is met and no other run's report stops at it.
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns what a JSON file holds; None where there is none, or one that is not whole.
+    """Returns the content of a JSON file; None if it is missing or incomplete.
 
     There is no question beforehand whether it is there: it may be gone by the time it is read. Raises PermissionError
     for one that this user may not read.
@@ -53,7 +53,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_result(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """Returns result.json of a run that has ended, or None; and what is wrong with one that is there, or None."""
+    """Returns result.json, or None if there is none; and a sentence on damage, or None."""
     path = folder / "result.json"
     result = read_json(path)
     if result is None:
@@ -69,8 +69,8 @@ def read_result(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 def warnings_of(record: Mapping[str, Any] | None) -> list[str]:
     """Returns the warnings that a status.json or result.json holds; runs of earlier versions have none."""
-    found = (record or {}).get("warnings")
-    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+    warnings = (record or {}).get("warnings")
+    return [each for each in warnings if isinstance(each, str)] if isinstance(warnings, list) else []
 
 
 def digest_of(path: Path) -> str | None:
@@ -82,7 +82,7 @@ def digest_of(path: Path) -> str | None:
 
 
 def read_rows(folder: Path) -> tuple[list[Row], str | None]:
-    """Returns the rows of metrics.jsonl that are whole, and what is wrong with the others, or None.
+    """Returns the intact rows of metrics.jsonl, and a sentence on the others, or None.
 
     A last line without its end is one that is being written, or was when its process died: it is left out.
     """
@@ -111,7 +111,7 @@ def numbered_rows(folder: Path) -> tuple[list[Row], list[int]]:
 
 
 def row_of(line: bytes) -> Row | None:
-    """Returns the row that a line of metrics.jsonl holds; None for what is no row."""
+    """Returns the row of a line of metrics.jsonl; None if the line is no row."""
     try:
         row = from_json(line)  # a third of json's time, over the many rows of many runs
     except ValueError:
@@ -135,7 +135,7 @@ def config_text(config: Mapping[str, Any]) -> str:
 
 
 def read_configuration(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Returns config.yaml, as far as it can be read, and what is wrong with it, or None.
+    """Returns config.yaml, as far as it can be read, and a sentence on damage, or None.
 
     One of an older version has no digest; it must have the sections that every version wrote.
     """
@@ -181,7 +181,7 @@ def _section(text: str) -> bytes:
 
 
 def problem_of_configuration(folder: Path) -> str | None:
-    """Returns what is wrong with config.yaml, or None; one that is as it was written is not parsed."""
+    """Returns a sentence on a damaged config.yaml, or None; an unchanged file is not parsed."""
     try:
         body, mark, digest = (folder / "config.yaml").read_bytes().rpartition(_DIGEST.encode())
     except FileNotFoundError:

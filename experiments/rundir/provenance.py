@@ -1,4 +1,4 @@
-"""Records what made a result: code, machine, versions, command."""
+"""Records the origin of a result: code, machine, versions, command."""
 
 import importlib.metadata
 import json
