@@ -78,7 +78,7 @@ def train(
         else:
             team.begin(t)
             lr = None if rate is None else f32(rate(t))  # as the journal will hold it
-            with _back_to_agreement(team, journal, snapshots):
+            with back_to_agreement(team, journal, snapshots):
                 losses = optimizer.step(t, batch_of(t, True), look, lr)
             if journal is not None:
                 journal.append(losses, lr)
@@ -95,7 +95,7 @@ def train(
             replay_seconds = 0.0
         if over:
             break
-    with _back_to_agreement(team, journal, snapshots):
+    with back_to_agreement(team, journal, snapshots):
         team.verify(start, optimizer.weights)
     return start
 
@@ -186,7 +186,7 @@ def _newest(
 
 
 @contextmanager
-def _back_to_agreement(
+def back_to_agreement(
     team: Team, journal: Journal | Copy | None, snapshots: Snapshots | None
 ) -> Iterator[None]:
     """Drops the steps since ranks last agreed, if they diverged: their losses are of different weights."""
