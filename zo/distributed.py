@@ -8,9 +8,9 @@
 every loss is computed and rounded as in one process, so the weights are the same bits. With "batch" every
 rank looks at all probes on its part of the rows; (Σ w l, Σ w) of the parts are added in rank order, in
 float64, which differs from one process by the rounding of matrix products of another shape (1e-6). The
-batch is padded before it is cut, so a row is what it was. With "own" every rank is given rows of its own, as
-data loaders of data-parallel trainers do, and the sums are added in the same way. "both" forms as many groups of ranks as divide
-them and have a probe each; a group shares its probes, and the batch is cut within it.
+batch is padded before it is cut, so a row is what it was. "both" forms as many groups of ranks as divide
+them and have a probe each; a group shares its probes, and the batch is cut within it. With "own" every rank is
+given rows of its own, by a data loader that deals them out, and the sums are added as with "batch".
 
 All ranks hold θ and move it by themselves; every check_every steps a checksum of θ travels with the losses,
 and ranks that differ are named. A process that dies closes its connections, so the gather of the others

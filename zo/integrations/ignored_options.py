@@ -16,9 +16,7 @@ from zo.weights import Weights
 
 _MOVES = "the moves are those of `method`. Drop it, and give the method's own options in method_options"
 _BACKWARD = "there is no backward pass. Drop it"
-_SHARDED = (
-    "processes exchange losses, not weights or gradients, and each holds the whole model. Start them with torchrun"
-)
+_SHARDED = "processes exchange losses alone, and each holds the whole model. Start them with torchrun"
 _UNWRAPPED = "the model is not wrapped, since there are no gradients to exchange. Drop it"
 _IGNORED = {
     "optim": _MOVES,
@@ -127,8 +125,8 @@ def _of_instance(method: Optimizer, request: Request, args: Any) -> Iterator[str
             )
         elif wanted is not None and value != wanted:
             yield (
-                f"The optimizer has {mine} = {value:g}, and TrainingArguments.{theirs} = {wanted:g}. Give both the same, "
-                "or give the method's class, which takes it from there."
+                f"The optimizer has {mine} = {value:g}, and TrainingArguments.{theirs} = {wanted:g}. Give both the "
+                "same, or give the method's class, which takes it from there."
             )
 
 
@@ -150,7 +148,11 @@ def _of_arguments(args: Any) -> Iterator[str]:
         yield f"{kind}.gradient_checkpointing = True would have no effect: {_BACKWARD}."
     for name in _NARROW:
         if getattr(args, name, False):
-            whose = " (the default of TRL's configurations)" if name == "bf16" and defaults.get("bf16") is None else ""
+            whose = (
+                " (the default of TRL's configurations)"
+                if name == "bf16" and defaults.get("bf16") is None
+                else ""
+            )
             yield (
                 f"{kind}.{name} = True{whose} rounds the weights to 16 bits, and with them the perturbations that are "
                 f"compared. Set {name}=False; to save memory load the model in bfloat16 (dtype=torch.bfloat16), which "

@@ -83,8 +83,8 @@ def load_state(folder: Path, optimizer: Optimizer, step: int) -> None:
     found = Snapshots(folder / SNAPSHOTS).newest(step)
     if found is None or found[0] != step:
         raise JournalError(
-            f"{folder} holds no state of zo after {step} steps: another trainer wrote it, or with save_only_model. Load "
-            "its model with from_pretrained, and train without resume_from_checkpoint."
+            f"{folder} holds no state of zo after {step} steps: another trainer wrote it, or with save_only_model. "
+            "Load its model with from_pretrained, and train without resume_from_checkpoint."
         )
     if Snapshots(folder / SNAPSHOTS).journal_of(step) != _digest(folder / JOURNAL, step):
         raise JournalError(

@@ -5,11 +5,10 @@
 
     class ZOSFTTrainer(ZOTrainer, SFTTrainer): ...       # TRL's, with its way to prepare data
 
-transformers keeps what it does well: data, evaluation, schedules, callbacks, trackers, checkpoints, the hub. The step is
-zo's: forward passes at probes, a record in the journal, one move.
+transformers keeps what it does well: data, evaluation, schedules, callbacks, trackers, checkpoints, the hub. The step
+is zo's: forward passes at probes, a record in the journal, one move.
 """
 
-import contextlib
 import inspect
 import re
 from collections.abc import Mapping
@@ -48,8 +47,8 @@ class ZOTrainer(Trainer):
 
     All positional and named arguments of the trainer behind it are taken as they are. Beside them:
 
-    method: a class such as zo.FZOO, made with learning_rate, weight_decay and seed of TrainingArguments; or an optimizer
-        of this model, made by you.
+    method: a class such as zo.FZOO, made with learning_rate, weight_decay and seed of TrainingArguments; or an
+        optimizer of this model, made by you.
     method_options: further options for a class.
     losses: (model, batch) → losses [B], or (losses, weights), in place of the model's own loss.
     probes_per_forward: how many probes share a model call (zo.ModuleLook).
@@ -81,6 +80,7 @@ class ZOTrainer(Trainer):
         self._team: Team = Solo()
         self._collected: list[Any] = []  # micro-batches of the step
         self._seen: dict[str, float] | None = None  # by the newest step
+        self._losses: list[float] = []  # of the steps since the last line of the log
         self._resumed_from: Path | None = None
         self._used = False
         super().__init__(*args, **kwargs)
@@ -131,7 +131,11 @@ class ZOTrainer(Trainer):
     # ---- The step ----
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As Trainer.train. Raises Diverged for losses that are no finite numbers (with on_nan="skip" they are logged)."""
+        """Trains as Trainer.train does.
+
+        Raises Diverged for losses that are no finite numbers; with the method's on_nan="skip" they are shown.
+        """
+        self._losses.clear()
         self._collected, self._seen, self._resumed_from, self.journal = [], None, None, None
         team = Ranks(share="own") if self.args.world_size > 1 else Solo()
         try:
@@ -155,6 +159,7 @@ class ZOTrainer(Trainer):
             return torch.zeros((), device=self.args.device)
         batch, self._collected = MicroBatches(self._collected), []
         self._seen = self._take_step(self.state.global_step, batch)
+        self._losses.append(self._seen["loss"])
         return torch.tensor(self._seen["loss"], device=self.args.device)
 
     def _take_step(self, t: int, batch: MicroBatches) -> dict[str, float]:
@@ -213,6 +218,9 @@ class ZOTrainer(Trainer):
         """
         if self._seen is not None and {"loss", "learning_rate"} <= logs.keys():
             seen = dict(self._seen)
+            # transformers' own sum stays NaN once a loss was.
+            logs["loss"] = sum(self._losses) / len(self._losses)
+            self._losses.clear()
             logs.pop("grad_norm", None)
             if "projected_gradient" in seen:
                 logs["grad_norm"] = seen.pop("projected_gradient")
@@ -231,7 +239,8 @@ class ZOTrainer(Trainer):
         path = Path(self.args.output_dir) / "README.md"
         if self.is_world_process_zero() and path.is_file():
             text = path.read_text(encoding="utf-8")
-            text = re.sub(r"^- optimizer: .*\n", f"- optimizer: {self._method_name()} of zo\n", text, flags=re.MULTILINE)
+            line = f"- optimizer: {self._method_name()} of zo\n"
+            text = re.sub(r"^- optimizer: .*\n", line, text, flags=re.MULTILINE)
             path.write_text(text.rstrip() + "\n\n" + self._card_section(), encoding="utf-8")
 
     def _method_name(self) -> str:
@@ -247,11 +256,9 @@ class ZOTrainer(Trainer):
         ]
         if getattr(self, "zo", None) is not None:
             options = ", ".join(f"{name} = {value!r}" for name, value in self._options().items())
-            steps = self.state.global_step
-            lines += [f"- options: {options}"]
-            lines += [
-                f"- {steps:,} steps of {self.zo.forward_passes} forward passes, {steps * self.zo.forward_passes:,} in all"
-            ]
+            steps, each = self.state.global_step, self.zo.forward_passes
+            lines.append(f"- options: {options}")
+            lines.append(f"- {steps:,} steps of {each} forward passes, {steps * each:,} in all")
         return "\n".join(lines) + "\n"
 
 
@@ -266,4 +273,3 @@ class _RateHolder(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Does nothing: there are no gradients."""
-

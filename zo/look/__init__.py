@@ -6,4 +6,13 @@ from zo.look.inplace import InPlace
 from zo.look.look import Look, MicroBatches, ModelLook, Objective
 from zo.look.module import ModuleLook
 
-__all__ = ["ClosureLook", "InPlace", "Look", "MicroBatches", "ModelLook", "ModuleLook", "Objective", "SharedLook"]
+__all__ = [
+    "ClosureLook",
+    "InPlace",
+    "Look",
+    "MicroBatches",
+    "ModelLook",
+    "ModuleLook",
+    "Objective",
+    "SharedLook",
+]

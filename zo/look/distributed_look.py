@@ -23,9 +23,7 @@ class SharedLook:
     own: every rank is given its own part of the batch, which is not cut again.
     """
 
-    def __init__(
-        self, look: Look, gather: Gather, rank: int, groups: int, parts: int, *, own: bool = False
-    ):
+    def __init__(self, look: Look, gather: Gather, rank: int, groups: int, parts: int, *, own: bool = False):
         self.look = look
         self.gather = gather
         self.rank = rank
