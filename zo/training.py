@@ -121,18 +121,21 @@ def snapshot(
     optimizer: Optimizer, snapshots: Snapshots, step: int, journal: Journal | Copy | None = None
 ) -> None:
     """Saves weights and optimizer after `step` steps, bound to the journal's records that led there."""
-    state: dict[str, Tensor] = {
-        f"weights:{name}": tensor for name, tensor in optimizer.weights.state().items()
-    }
-    state |= {f"optimizer:{name}": tensor for name, tensor in optimizer.state().items()}
-    state["counts"] = torch.tensor([optimizer.skipped, optimizer.idle], dtype=torch.int64, device="cpu")
     if isinstance(journal, Journal):
         journal.sync()  # after a power cut a journal that is shorter than its snapshot would make it useless
-    snapshots.save(step, state, None if journal is None else journal.digest(step))
+    snapshots.save(step, state_of(optimizer), None if journal is None else journal.digest(step))
+
+
+def state_of(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Returns all that `load_snapshot` needs: the tensors themselves, so copy them before the next move."""
+    state = {f"weights:{name}": tensor for name, tensor in optimizer.weights.state().items()}
+    state |= {f"optimizer:{name}": tensor for name, tensor in optimizer.state().items()}
+    state["counts"] = torch.tensor([optimizer.skipped, optimizer.idle], dtype=torch.int64, device="cpu")
+    return state
 
 
 def load_snapshot(optimizer: Optimizer, state: dict[str, Tensor]) -> None:
-    """Puts weights and optimizer where they were when `snapshot` saved this state."""
+    """Puts weights and optimizer where they were when `state_of` gave this state, or `snapshot` saved it."""
     parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
     for name, tensor in state.items():
         if name != "counts":

@@ -16,17 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from zo.distributed import Ranks
-from zo.errors import ConfigError, MissingPackage
-from zo.journal import Copy, Journal
-from zo.kernels.adam_window import f32
-from zo.look import MicroBatches, ModuleLook, Objective
-from zo.optimizers import Optimizer
-from zo.team import Solo, Team
-from zo.training import back_to_agreement
+from zo.errors import MissingPackage
 
 try:
     import accelerate  # noqa: F401  without it transformers' Trainer is a name that raises when it is called
@@ -37,9 +27,20 @@ except ImportError as error:
         "pip install 'transformers>=5.2,<6' 'accelerate>=1.1'"
     ) from error
 
+import torch
+from torch import Tensor, nn
+
+from zo.distributed import Ranks
+from zo.errors import ConfigError
 from zo.integrations.ignored_options import Request, refuse
 from zo.integrations.row_losses import check_losses, objective_of
 from zo.integrations.trainer_state import header_of, load_state, open_journal, save_state
+from zo.journal import Copy, Journal
+from zo.kernels.adam_window import f32
+from zo.look import MicroBatches, ModuleLook, Objective
+from zo.optimizers import Optimizer
+from zo.team import Solo, Team
+from zo.training import back_to_agreement
 
 
 class ZOTrainer(Trainer):
