@@ -16,8 +16,9 @@ dashboard [RUNS]      a W&B workspace and report that compare methods
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from experiments.display.first_word import first_word_of_command
 
@@ -27,50 +28,90 @@ if __name__ == "__main__":
 from experiments.commands import manage, report
 from experiments.commands import sync as trackers
 from experiments.commands import watch as watching
+from experiments.commands.arguments import Parser, number_of, problems_in, run_folder
+from experiments.config.problems import Problem, did_you_mean, listing, one_of
 from experiments.display.warned import spoken_warnings
 from experiments.launching.states import find_runs
 from zo.errors import ConfigError, DataError, ZOError
+from zo.fields import LONGEST, Count, Range
+
+TO_STEP = number_of(Annotated[int, Range(ge=0, le=LONGEST)])
+AHEAD = {
+    "estimate": "what runs will need: memory, GPUs, GPU-hours",
+    "prefetch": "bring models and data here, for nodes without network",
+    "expected": "what the papers print for such runs",
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """0 done, 1 the weights differ or a run failed, 2 wrong input."""
+    parser, commands = _parser()
+    if not argv:
+        return _refuse([Problem("", f"No command is given. Commands: {one_of(commands)}.")])
+    name, *words = argv
+    if name not in commands and name not in ("-h", "--help"):
+        kind = "flag" if name.startswith("-") else "command"
+        near = did_you_mean(name, commands) or f" Commands: {one_of(commands)}."
+        return _refuse([Problem(name, f"There is no such {kind}.{near}")])
+    if name in commands and not {"-h", "--help"} & set(words):
+        words, problems = commands[name].checked(words)
+        if name in AHEAD:  # the overrides are part of the same list
+            return _ahead(parser, name, words, problems)
+        if problems:
+            return _refuse(problems, name)
+    request = parser.parse_args([name, *words])
+    with spoken_warnings():
+        return _perform(request)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, Parser]]:
+    """Returns the parser of all commands, and each command's own."""
     parser = argparse.ArgumentParser(prog="python -m experiments", description="What is done with runs.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     replay = commands.add_parser("replay", help="rebuild the weights from the journal and compare digests")
     export = commands.add_parser("export", help="rebuild the weights from the journal and write them")
     cut = commands.add_parser("cut", help="cut a journal before its damaged record; the old file is kept")
-    cut.add_argument("run", type=Path, help="a run's folder, the one with the file journal")
+    cut.add_argument("run", type=run_folder, help="a run's folder, the one with the file journal")
     for command in (replay, export):
-        command.add_argument("run", type=Path, help="a run's folder, the one with the file journal")
+        command.add_argument("run", type=run_folder, help="a run's folder, the one with the file journal")
         command.add_argument(
             "--allow", action="append", default=[], metavar="MODULE",
             help="a module of your own that the run's configuration may import; repeatable",
         )  # fmt: skip
         command.add_argument(
-            "--steps", type=int, help="weights after so many steps; default: the reported ones"
+            "--steps",
+            type=TO_STEP,
+            metavar="N",
+            help="weights after so many steps; default: the reported ones",
         )
     replay.add_argument(
         "--lengths", type=Path, help="JSON file to write with the length of every step (optimizer.record)"
     )
     export.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    ahead = {
-        "estimate": commands.add_parser("estimate", help="what runs will need: memory, GPUs, GPU-hours"),
-        "prefetch": commands.add_parser(
-            "prefetch", help="bring models and data here, for nodes without network"
-        ),
-        "expected": commands.add_parser("expected", help="what the papers print for such runs"),
-    }
-    for command in ahead.values():
+    for name, words in AHEAD.items():
+        command = commands.add_parser(name, help=words)
         command.add_argument("overrides", nargs="*", help="as for launch.py: model=opt-13b,opt-30b task=sst2")
-    ahead["estimate"].add_argument("--tokens", type=int, help="of the longest row; default: by the task")
-    ahead["estimate"].add_argument("--json", action="store_true", help="numbers instead of a table")
+        if name == "estimate":
+            command.add_argument(
+                "--tokens",
+                type=number_of(Count),
+                metavar="N",
+                help="of the longest row; default: by the task",
+            )
+            command.add_argument("--json", action="store_true", help="numbers instead of a table")
     manage.add(commands)
     report.add(commands)
     watching.add(commands)
     trackers.add(commands)
-    request = parser.parse_args(argv)
-    with spoken_warnings():
-        return _ahead(request) if request.command in ahead else _perform(request)
+    return parser, commands.choices
+
+
+def _refuse(problems: Sequence[Problem], command: str = "") -> int:
+    """Prints all problems in the one form that launch.py has too."""
+    words = f"python -m experiments {command}".strip()
+    text = listing(list(dict.fromkeys(problems)), "this command", f"{words} --help shows what it takes.")
+    sys.stderr.write(text + "\n")
+    return 2
 
 
 def _perform(request: argparse.Namespace) -> int:
@@ -91,40 +132,42 @@ def _perform(request: argparse.Namespace) -> int:
         if request.command == "cut":
             return replay.cut(request.run)
         return replay.export(request.run, request.steps, request.out, request.allow)
+    except (ConfigError, DataError) as error:
+        return _refuse(problems_in(error), request.command)
     except ZOError as error:
         sys.stderr.write(f"{error}\n")
-        return 2 if isinstance(error, ConfigError | DataError) else 1
+        return 1
 
 
-def _ahead(request: argparse.Namespace) -> int:
+def _ahead(
+    parser: argparse.ArgumentParser, command: str, words: Sequence[str], problems: Sequence[Problem]
+) -> int:
     """Estimates, fetches or looks up for every configuration that the overrides name; all of them are checked first."""
     from experiments.config.compose import compose
     from experiments.config.expand import expand
-    from experiments.config.problems import listing
 
-    runs, problems = expand(request.overrides)
+    runs, wrong = expand([word for word in words if not word.startswith("--")])
     composed = [compose(run) for run in runs]
-    problems += [problem for one in composed for problem in one.problems if problem not in problems]
-    if problems or not composed:
-        sys.stderr.write(listing(list(dict.fromkeys(problems))) + "\n")
-        return 2
-    configs = [one.config for one in composed if one.config is not None]
-
+    problems = [*problems, *wrong, *(problem for each in composed for problem in each.problems)]
+    if problems:
+        return _refuse(problems, command)
+    request = parser.parse_args([command, *words])
+    configs = [each.config for each in composed if each.config is not None]
     try:
-        if request.command == "prefetch":
-            from experiments.commands.prefetch import prefetch
+        with spoken_warnings():
+            if command == "prefetch":
+                from experiments.commands.prefetch import prefetch
 
-            return prefetch(configs)
-        if request.command == "expected":
-            from experiments.commands import expected
+                return prefetch(configs)
+            if command == "expected":
+                from experiments.commands import expected
 
-            return expected.show(configs)
-        from experiments.commands.estimate import show
+                return expected.show(configs)
+            from experiments.commands.estimate import show
 
-        return show(configs, request.tokens, request.json)
+            return show(configs, request.tokens, request.json)
     except (ConfigError, DataError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        return _refuse(problems_in(error), command)
 
 
 if __name__ == "__main__":

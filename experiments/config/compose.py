@@ -3,21 +3,23 @@
 Every override is looked at by itself, so that one message lists everything that is wrong.
 """
 
+import functools
 import re
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
 
 from experiments.config import resolvers as resolvers  # for ${by:...}
@@ -29,7 +31,6 @@ from experiments.config.schema import (
     Anything,
     Section,
     allowed,
-    choices_of,
     field_at,
     from_constructor,
     keys,
@@ -38,14 +39,12 @@ from experiments.config.schema import (
 )
 from experiments.config.signatures import Unreadable
 from zo.errors import ConfigError
+from zo.fields import hint
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-# Chosen by the machine, the model, an experiment, not on the command line.
-HIDDEN = (
-    "local",
-    "recipe",
-    "protocol",
-)
+# Chosen by the machine and the model, not on the command line.
+HIDDEN = ("local", "recipe")
+METHODS = "methods"  # a key of an experiment's file: the values of each method, by optimizer=NAME
 OPEN = ("experiment", "debug")  # groups of which nothing need be chosen, so that null is a choice
 BUDGETS = ("steps", "forward_passes", "minutes")
 
@@ -73,23 +72,18 @@ def groups() -> dict[str, list[str]]:
     return found
 
 
-def compose(overrides: Sequence[str], trees: dict[tuple[str, ...], DictConfig] | None = None) -> Composed:
-    """Everything that can be said about a command line's overrides without importing torch.
-
-    trees: keeps what Hydra made of each choice of files, for the many runs of a sweep.
-    """
+def compose(overrides: Sequence[str]) -> Composed:
+    """Everything that can be said about a command line's overrides without importing torch."""
     result = Composed()
     choices, values = _sort(overrides, result.problems)
-    lines = tuple(str(o.input_line) for o in choices)
-    trees = {} if trees is None else trees
-    if lines not in trees and (made := _hydra(list(lines), result.problems)) is not None:
-        trees[lines] = made
-    tree = deepcopy(trees.get(lines))
-    if tree is None:
+    try:
+        tree = deepcopy(_hydra(tuple(str(o.input_line) for o in choices), CONF, _stamp()))
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        result.problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
         return result
     model = _model(tree, values, result.problems)
     good = [o for o in values if _key_exists(o, model, result.problems)]
-    _set(tree, good, result.problems)
+    _set(tree, model, good, result.problems)
     result.tree = tree
     config = _validate(tree, model, good, result)
     result.config = None if result.problems else config
@@ -130,7 +124,7 @@ def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
         near = did_you_mean(key, groups_of_conf)
         hint = f" Is it {key}=OPTION?" if key in groups_of_conf else near
         return f"It sets nothing: there is no equals sign.{hint} Write key=value, or group=option."
-    if not key or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
+    if not re.fullmatch(r"[+~]*[\w./@:-]+", key, re.ASCII):
         return "There is no key before the equals sign. Write key=value, or group=option."
     return (
         f"The value {value} cannot be read. Write key=value; one with blanks, brackets or quotation marks is "
@@ -141,6 +135,8 @@ def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
 def _form(override: Override) -> str | None:
     """Returns what is wrong with the form of an override, whatever its key."""
     key = override.key_or_group
+    if not key:
+        return unread(override.input_line or "=")
     if key.split(".")[0].split("/")[0] == "hydra":
         if key.partition("/")[2].split("@")[0] in ("launcher", "sweeper"):
             return "Hydra's launchers and sweepers are not used here: launcher=local or launcher=slurm says where " \
@@ -169,14 +165,47 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
     )
 
 
-def _hydra(lines: list[str], problems: list[Problem]) -> DictConfig | None:
+@functools.lru_cache(maxsize=64)  # the runs of a sweep differ in values more than in files
+def _hydra(lines: tuple[str, ...], conf: Path, stamp: int) -> DictConfig:
+    """Returns what Hydra makes of a choice of files; callers copy it before they write to it.
+
+    stamp: of the files, so that the result is made anew after a change.
+    """
+    local = [f"hydra.searchpath=[file://{conf / 'local'}]"] if (conf / "local").is_dir() else []
+    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
+        methods = _methods_of(lines, conf)
+        tree = _composed([*lines, *local], methods)
+        if METHODS in tree and methods is None:  # of an experiment that a file of conf/local chose
+            tree = _composed([*lines, *local], OmegaConf.to_container(tree[METHODS]))
+    with open_dict(tree):
+        tree.pop(METHODS, None)
+    return tree
+
+
+def _methods_of(lines: Sequence[str], conf: Path) -> Any:
+    """Returns `methods` of the experiment that is chosen on the command line, or None."""
+    names = [line.partition("=")[2] for line in lines if line.startswith("experiment=")]
+    paths = [base / "experiment" / f"{name}.yaml" for name in names[-1:] for base in (conf, conf / "local")]
+    path = next((path for path in paths if path.is_file()), None)
+    content = None if path is None else OmegaConf.to_container(OmegaConf.load(path))
+    return content.get(METHODS) if isinstance(content, dict) else None
+
+
+def _composed(lines: list[str], methods: Any) -> DictConfig:
+    """Composes by Hydra. methods: values by optimizer, which take the place that conf/config.yaml names `methods`."""
+    store = ConfigStore.instance()
     try:
-        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            local = [f"hydra.searchpath=[file://{CONF / 'local'}]"] if (CONF / "local").is_dir() else []
-            return hydra_compose("config", [*lines, *local])
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
-        return None
+        for name, values in (methods or {}).items():
+            store.store(name=name, group=METHODS, package="_global_", node=values)
+        return hydra_compose("config", lines)
+    finally:
+        store.repo.pop(METHODS, None)  # of this composition alone
+
+
+def _stamp() -> int:
+    """Returns a number that changes when a file of conf/ is written, added or removed."""
+    states = ((path, path.stat()) for path in CONF.rglob("*.yaml"))
+    return hash(frozenset((path, state.st_mtime_ns, state.st_size) for path, state in states))
 
 
 def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> type[Section]:
@@ -213,7 +242,7 @@ def _key_exists(override: Override, model: type[Section], problems: list[Problem
     return False
 
 
-def _set(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> None:
+def _set(tree: DictConfig, model: type[Section], values: Sequence[Override], problems: list[Problem]) -> None:
     """Writes the values as Hydra does, after everything the files say.
 
     A budget on the command line replaces that of the files: the kinds that it does not name become null.
@@ -223,8 +252,10 @@ def _set(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) 
     for override in values:
         try:
             OmegaConf.update(tree, override.key_or_group, override.value(), merge=True, force_add=True)
-        except OmegaConfBaseException as error:
-            problems.append(Problem(str(override.input_line), str(error).splitlines()[0] + "."))
+        except OmegaConfBaseException:  # a list in place of a mapping, or the other way round
+            field = field_at(model, override.key_or_group.split("."))
+            what = "It does not fit there." if field is None else f"It takes {allowed(field)}."
+            problems.append(Problem(str(override.input_line), what))
 
 
 def _validate(
@@ -256,6 +287,7 @@ def _validate(
             has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
             where = f"{key}={item['input']}" if has_value else key
             found.append(Problem(place(key, where), _sentence(model, key, item)))
+        content |= {name: _typed(model, name, content[name]) for name in content.keys() - bad}
     parts = result.parts
     for name in model.model_fields:
         try:
@@ -272,6 +304,15 @@ def _validate(
         found += _without_effect(plain(content), values)
     result.problems += found
     return None if found else RunConfig(**parts)
+
+
+def _typed(model: type[Section], name: str, value: Any) -> Any:
+    """A section that the schema accepts, its values of the declared types, where another section is refused."""
+    if name not in model.model_fields:
+        return value
+    declared = model.model_fields[name]
+    section: TypeAdapter[Any] = TypeAdapter(Annotated[declared.annotation, declared])  # pyright: ignore
+    return section.dump_python(section.validate_python(value), by_alias=True)
 
 
 def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[Problem]:
@@ -309,11 +350,10 @@ def _sentence(model: type[Section], key: str, item: Any) -> str:
         return str(item["ctx"]["error"])
     if target is None:
         return f"There is no such key.{key_meant(key, list(keys(model)))}"
-    if item["type"] == "missing":
+    if item["type"] == "missing" and not isinstance(item["loc"][-1], int):  # else an item of a list
         return f"It has no value; it takes {allowed(target)}."
     if isinstance(item["input"], bool) and any(isinstance(part, int) for part in item["loc"]):
         return (
             f"It takes {allowed(target)}. YAML reads yes and no without quotes as true and false: quote them."
         )
-    near = did_you_mean(str(item["input"]), choices_of(target.annotation))
-    return f"It takes {allowed(target)}.{near}"
+    return f"It takes {allowed(target)}.{hint(item['input'], target.annotation)}"

@@ -33,6 +33,8 @@ def test_answers_come_in_under_a_second(args, code):
         assert launch(*args).returncode == code
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if seconds[-1] < 1.0:
+            break
     assert min(seconds) < 1.0
 
 
@@ -68,7 +70,7 @@ def test_resolve_fills_in_every_default(capsys):
 
 def test_package_prints_one_part(capsys):
     assert main(["--cfg", "job", "--resolve", "-p", "batch", "batch.size=5"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == {"size": 5, "micro": None}
+    assert yaml.safe_load(capsys.readouterr().out) == {"size": 5, "micro": None, "skip_padding": True}
     assert main(["--cfg", "job", "--package", "batch.size", "batch.size=5"]) == 0
     assert capsys.readouterr().out == "5\n"
     assert main(["--cfg", "job", "-p", "nix"]) == 2

@@ -8,7 +8,7 @@ exactly in float64 (math.fsum: the order, and so micro-batches, cannot matter) a
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zo.backward import Backward
-from zo.checks import check_int
 from zo.directions import Key, Probe
 from zo.errors import LookError
+from zo.fields import AtLeastOne, check
+from zo.look.packing import packed
 
 Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
 PLAIN = Backward()
@@ -40,8 +41,7 @@ class Look(ABC):
     """
 
     def __init__(self, model: Any, objective: Objective, micro: int | None):
-        if micro is not None:
-            check_int("batch.micro", micro, 1, "example, or null for the whole batch")
+        check("batch.micro", micro, AtLeastOne | None)
         self.model = model
         self.objective = objective
         self.micro = micro
@@ -127,9 +127,13 @@ def cut(batch: Any, start: int, stop: int) -> Any:
 
 
 class ModelLook(Look):
-    """A look at a torch module: plain evaluation and gradients."""
+    """A look at a torch module: plain evaluation and gradients.
+
+    skip_padding: whether linear layers multiply only the positions that the model's attention mask shows.
+    """
 
     model: nn.Module
+    skip_padding = False
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -173,6 +177,7 @@ class ModelLook(Look):
             torch.random.fork_rng(devices=devices, enabled=seed is not None),
             torch.enable_grad(),
             how.around(self.model),
+            packed(self.model) if self.skip_padding else nullcontext(),
         ):
             if seed is not None:
                 torch.manual_seed(seed)

@@ -5,6 +5,8 @@ something else is another module.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from torch import nn
 
@@ -30,12 +32,22 @@ class Site:
     kind: str
     slots: list[tuple[nn.Module, str, str]] = field(default_factory=list)
 
-    def name(self, attribute: str) -> str | None:
-        """Canonical name of the site's own weight, or None if it has none or it is frozen."""
-        for owner, slot, name in self.slots:
-            if owner is self.module and slot == attribute:
-                return name
-        return None
+    @cached_property
+    def own(self) -> dict[str, str]:
+        """The canonical names of the module's own trained weights, by attribute."""
+        return {slot: name for owner, slot, name in self.slots if owner is self.module}
+
+
+class Watched(dict[str, Any]):
+    """A module's parameters that know which of them were read: one that is not was not perturbed either."""
+
+    def __init__(self, parameters: dict[str, Any]):
+        super().__init__(parameters)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
 
 
 def find(model: nn.Module, weights: Weights, frozen_linears: bool) -> list[Site]:
@@ -82,3 +94,14 @@ def _kind(module: nn.Module) -> str:
 
 def _called(module: nn.Module) -> bool:
     return type(module).forward is not nn.Module.forward or "forward" in module.__dict__
+
+
+def refuse_compiled(model: nn.Module) -> None:
+    """Raises LookError for a model of torch.compile, whose compiled forward does not see replaced ones."""
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise LookError(
+                f"{f'The part {name} of the model' if name else 'The model'} is compiled by torch.compile, and a "
+                "compiled forward does not see perturbed weights. Give the module as it was before: "
+                "torch.compile(model)._orig_mod, or do not call module.compile()."
+            )
