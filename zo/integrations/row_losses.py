@@ -81,7 +81,7 @@ def rows_of(model: nn.Module) -> Rows | None:
     if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         return None
     # As PreTrainedModel.loss_function decides, without its warning.
-    kind = LOSS_MAPPING.get(getattr(base, "loss_type", None), ForCausalLMLoss)
+    kind = LOSS_MAPPING.get(str(getattr(base, "loss_type", None)), ForCausalLMLoss)
     return _ROWS.get(vars(base).get("_loss_function", kind))
 
 

@@ -59,6 +59,7 @@ class ZOTrainer(Trainer):
     Raises ConfigError for options that would have no effect, all together.
     """
 
+    model: Any  # transformers' type of it includes None, which it is not after __init__
     zo: Optimizer
     look: ModuleLook
     journal: Journal | Copy | None
@@ -184,7 +185,12 @@ class ZOTrainer(Trainer):
         if self.journal is None:
             header = header_of(self.zo, self._options(), self._team)
             self.journal = open_journal(
-                Path(self.args.output_dir), self._resumed_from, t, header, self.zo.losses_per_step, self._team
+                Path(str(self.args.output_dir)),
+                self._resumed_from,
+                t,
+                header,
+                self.zo.losses_per_step,
+                self._team,
             )
         return self.journal
 
@@ -237,7 +243,7 @@ class ZOTrainer(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """As the card of the trainer behind it, with the method in place of the optimizer that was not used."""
         super().create_model_card(*args, **kwargs)
-        path = Path(self.args.output_dir) / "README.md"
+        path = Path(str(self.args.output_dir)) / "README.md"
         if self.is_world_process_zero() and path.is_file():
             text = path.read_text(encoding="utf-8")
             line = f"- optimizer: {self._method_name()} of zo\n"
