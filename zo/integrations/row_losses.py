@@ -45,7 +45,7 @@ def tokens(logits: Tensor, labels: Tensor, config: Any) -> tuple[Tensor, Tensor]
 
 
 def next_tokens(logits: Tensor, labels: Tensor, config: Any) -> tuple[Tensor, Tensor]:
-    """As `tokens`, where position t predicts the token at t + 1."""
+    """Returns `tokens` of a model whose position t predicts the token at t + 1."""
     return tokens(logits[:, :-1], labels[:, 1:], config)
 
 

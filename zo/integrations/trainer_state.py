@@ -1,4 +1,4 @@
-"""What a ZOTrainer keeps on disk: its journal in the output folder, and in each checkpoint a copy and a snapshot.
+"""Keeps a ZOTrainer on disk: its journal in the output folder, and in each checkpoint a copy and a snapshot.
 
     output_dir/zo-journal                     every step so far; 4 bytes a loss, 12 a step
     output_dir/checkpoint-N/zo-journal        the same, up to step N at least

@@ -218,7 +218,7 @@ class ZOTrainer(Trainer):
     # ---- What is shown ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As Trainer.log; rate, gradient norm and what else the method saw are those of the newest step.
+        """Logs as Trainer does; rate, gradient norm and what else the method saw are those of the newest step.
 
         grad_norm is the root mean square of the slopes along the directions, which estimates the gradient's norm. It
         is absent for methods that divide by none.
@@ -237,11 +237,11 @@ class ZOTrainer(Trainer):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """As Trainer's, which counts a forward and a backward pass, three times the work of a forward pass."""
+        """Returns the operations of a step's forward passes; Trainer's figure is three times that of one."""
         return int(super().floating_point_ops(inputs) * self.zo.forward_passes / 3)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """As the card of the trainer behind it, with the method in place of the optimizer that was not used."""
+        """Writes the card of the trainer behind it, with the method in place of the optimizer that was not used."""
         super().create_model_card(*args, **kwargs)
         path = Path(str(self.args.output_dir)) / "README.md"
         if self.is_world_process_zero() and path.is_file():
