@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -79,7 +80,8 @@ def test_two_processes_give_the_bits_of_one(tmp_path):
 
 @pytest.mark.slow
 def test_transformers_trainer_learns_and_a_finished_run_keeps_its_bits(tmp_path):
-    for name, count in (("train", 200), ("dev", 60)):
+    parts: tuple[tuple[Literal["train", "dev"], int], ...] = (("train", 200), ("dev", 60))
+    for name, count in parts:
         rows = examples("sentiment", name, count, 0)
         lines = [f"{row['sentence']} It was {('terrible', 'great')[row['label']]}\n" for row in rows]
         (tmp_path / f"{name}.txt").write_text("".join(lines), encoding="utf-8")

@@ -1,5 +1,7 @@
 """Options of transformers that forward passes make meaningless are refused, all together; their defaults are not."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
@@ -9,7 +11,7 @@ from zo import FZOO, AdamW, ConfigError, MeZO
 from zo.integrations.ignored_options import Request, refuse
 from zo.integrations.transformers import ZOTrainer
 
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "optim": "sgd", "optim_args": "a=1", "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-6,
     "max_grad_norm": 0.5, "torch_compile": True, "neftune_noise_alpha": 5.0, "label_smoothing_factor": 0.1,
     "use_liger_kernel": True, "auto_find_batch_size": True, "torch_empty_cache_steps": 3,

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
@@ -30,10 +31,11 @@ def start(folder, size, resume):
         one = trainer(folder, FZOO, model(), **SAVED)
         assert one.args.world_size == size
         one.train(resume_from_checkpoint=resume)
+        collator: Any = one.data_collator
         ended = {
             "sha": one.zo.weights.sha256(),
             "passes": one.look.forward_passes,
-            "rows": sum(len(batch["labels"]) for batch in one.data_collator.batches),
+            "rows": sum(len(batch["labels"]) for batch in collator.batches),
             "wrapped": isinstance(one.model_wrapped, DistributedDataParallel),
             "losses": [row["loss"] for row in one.state.log_history if "loss" in row],
         }

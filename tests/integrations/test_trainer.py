@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from typing import Any
 
 import pytest
 import torch
@@ -216,6 +217,7 @@ def test_the_work_counted_is_that_of_forward_passes(tmp_path):
     """Two operations a weight and token in a forward pass; transformers' figure of a step of training is six."""
     one = trainer(tmp_path, FZOO, max_steps=1)
     one.train()
-    (batch,) = one.data_collator.batches[:1]
+    collator: Any = one.data_collator
+    (batch,) = collator.batches[:1]
     weights = one.model.num_parameters(exclude_embeddings=True)
     assert one.state.total_flos == 2 * weights * batch["input_ids"].numel() * 9

@@ -1,6 +1,7 @@
 """TRL's SFTTrainer prepares data and evaluates; the steps are zo's."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,8 @@ def test_the_steps_are_those_of_a_plain_loop_on_the_tokens_of_the_completions(tm
     one = ZOSFTTrainer(
         MODEL, config(tmp_path / "a", **options), train_dataset=data, eval_dataset=data, method=FZOO
     )
-    theirs, batches = one.data_collator, []
+    theirs: Any = one.data_collator
+    batches: list[Any] = []
 
     def collator(some):
         made = theirs(some)
@@ -54,7 +56,7 @@ def test_the_steps_are_those_of_a_plain_loop_on_the_tokens_of_the_completions(tm
     one.train()
     assert all((batch["labels"] == -100).any(1).all() for batch in batches)  # prompts have no label
     one.data_collator = theirs  # `again` asks for the number of batches in an epoch
-    one.data_collator.batches = batches
+    theirs.batches = batches
     fresh = AutoModelForCausalLM.from_pretrained(MODEL)
     optimizer = FZOO(fresh, lr=LR, seed=one.args.seed)
     path = again(one, tmp_path / "b", optimizer, fresh, lambda t: linear(t, steps=3))

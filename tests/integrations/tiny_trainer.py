@@ -86,7 +86,7 @@ def again(done: ZOTrainer, folder: Path, optimizer: Any, fresh: Any, rate: Any) 
     """Takes the trainer's steps by zo.train on a fresh model; returns the journal's path."""
     collator: Any = done.data_collator
     steps = grouped(collator.batches, len(done.get_train_dataloader()), done.args.gradient_accumulation_steps)
-    header = read_header(Path(done.args.output_dir) / JOURNAL)
+    header = read_header(Path(str(done.args.output_dir)) / JOURNAL)
     look = ModuleLook(fresh, objective_of(fresh), optimizer)
     folder.mkdir()
     with Journal(folder / JOURNAL, header, optimizer.losses_per_step, with_lr=True) as journal:
