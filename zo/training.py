@@ -7,7 +7,7 @@
         yield Step(t, seen)                         # the caller writes rows and evaluates
         snapshot(t + 1)                             # now and then; whatever belongs to step t is done by then
 
-Steps in the journal are told without looking, so the same loop replays a journal, and yields its steps again. With
+Steps in the journal need no forward pass, so the same loop replays a journal, and yields its steps again. With
 snapshots it starts at the newest one that fits and replays the rest.
 """
 
@@ -144,14 +144,14 @@ class Loop:
             replay_seconds += time.monotonic() - began
             self.done = t + 1
             yield step
-            # Behind the yield: a step before a snapshot is never told again, so its rows must be written by now.
+            # Behind the yield: steps before a snapshot are never replayed, so their rows must be written by now.
             if self._snapshots is not None and replay_seconds > self._max_replay_seconds and not replayed:
                 if self._team.leads:
                     snapshot(self._optimizer, self._snapshots, self.done, self._journal)
                 replay_seconds = 0.0
             if step.is_last:
                 break
-        with self._back_to_agreement():
+        with back_to_agreement(self._team, self._journal, self._snapshots):
             self._team.verify(self.done, self._optimizer.weights)
 
     def _losses(self, t: int) -> tuple[bool, Sequence[float], float | None]:
@@ -162,23 +162,26 @@ class Loop:
             return True, record.losses, record.lr
         self._team.begin(t)
         lr = None if self._rate is None else f32(self._rate(t))  # rounded as the journal will hold it
-        with self._back_to_agreement():
+        with back_to_agreement(self._team, self._journal, self._snapshots):
             losses = self._optimizer.step(t, self._batch_of(t, True), self._look, lr)
         if self._journal is not None:
             self._journal.append(losses, lr)
         return False, losses, lr
 
-    @contextmanager
-    def _back_to_agreement(self) -> Iterator[None]:
-        """Drops the steps since ranks last agreed, if they diverged: their losses are of different weights."""
-        try:
-            yield
-        except RanksDiverged:
-            if self._journal is not None and self._team.agreed is not None:
-                self._journal.truncate(self._team.agreed)
-                if self._snapshots is not None and self._team.leads:
-                    self._snapshots.drop_from(self._team.agreed)
-            raise
+
+@contextmanager
+def back_to_agreement(
+    team: Team, journal: Journal | Copy | None, snapshots: Snapshots | None = None
+) -> Iterator[None]:
+    """Drops the steps since ranks last agreed, if they diverged: their losses are of different weights."""
+    try:
+        yield
+    except RanksDiverged:
+        if journal is not None and team.agreed is not None:
+            journal.truncate(team.agreed)
+            if snapshots is not None and team.leads:
+                snapshots.drop_from(team.agreed)
+        raise
 
 
 def _look_of(optimizer: Optimizer, losses: Objective | Looker) -> Looker:
@@ -188,8 +191,8 @@ def _look_of(optimizer: Optimizer, losses: Objective | Looker) -> Looker:
     model = optimizer.weights.model
     if model is None:
         raise ConfigError(
-            f"{type(optimizer).__name__} was made of named parameters, so the module that the losses are of is "
-            "unknown. Make the optimizer of the module, or give zo.ModuleLook(model, losses, optimizer) instead."
+            f"{type(optimizer).__name__} was made of named parameters, so the model of the losses is unknown. Make "
+            "the optimizer of the module, or give zo.ModuleLook(model, losses, optimizer) in place of the losses."
         )
     return ModuleLook(model, losses, optimizer)
 
@@ -215,18 +218,23 @@ def snapshot(
     optimizer: Optimizer, snapshots: Snapshots, step: int, journal: Journal | Copy | None = None
 ) -> None:
     """Saves weights and optimizer state after `step` steps, with the digest of the journal's records up to there."""
+    if isinstance(journal, Journal):
+        journal.sync()  # if a power cut shortened the journal, the snapshot would be useless
+    snapshots.save(step, state_of(optimizer), None if journal is None else journal.digest(step))
+
+
+def state_of(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Returns all that `load_snapshot` needs: the tensors themselves, so copy them before the next move."""
     state: dict[str, Tensor] = {
         f"weights:{name}": tensor for name, tensor in optimizer.weights.state().items()
     }
     state |= {f"optimizer:{name}": tensor for name, tensor in optimizer.state().items()}
     state["counts"] = torch.tensor([optimizer.skipped, optimizer.idle], dtype=torch.int64, device="cpu")
-    if isinstance(journal, Journal):
-        journal.sync()  # if a power cut shortened the journal, the snapshot would be useless
-    snapshots.save(step, state, None if journal is None else journal.digest(step))
+    return state
 
 
 def load_snapshot(optimizer: Optimizer, state: dict[str, Tensor]) -> None:
-    """Restores weights and optimizer from the state that `snapshot` saved."""
+    """Restores weights and optimizer from what `state_of` gave, or `snapshot` saved."""
     parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
     for name, tensor in state.items():
         if name != "counts":

@@ -3,21 +3,16 @@
 Every override is looked at by itself, so that one message lists everything that is wrong.
 """
 
-import functools
 import re
 from collections.abc import Collection, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
@@ -25,6 +20,7 @@ from yaml import YAMLError
 from experiments.config import resolvers as resolvers  # for ${by:...}
 from experiments.config.acting import conditions, idle
 from experiments.config.combinations import combinations
+from experiments.config.conf_files import read_files
 from experiments.config.problems import Problem, did_you_mean, key_meant, one_of
 from experiments.config.run_config import CALLS, KINDS, RunConfig, parse_section, plain
 from experiments.config.schema import (
@@ -44,7 +40,6 @@ from zo.fields import hint
 CONF = Path(__file__).resolve().parents[2] / "conf"
 # Chosen by the machine and the model, not on the command line.
 HIDDEN = ("local", "recipe")
-METHODS = "methods"  # a key of an experiment's file: the values of each method, by optimizer=NAME
 OPEN = ("experiment", "debug")  # groups of which nothing need be chosen, so that null is a choice
 BUDGETS = ("steps", "forward_passes", "minutes")
 
@@ -61,23 +56,23 @@ class Composed:
 
 def groups() -> dict[str, list[str]]:
     """Each group of conf/ and its options, those of conf/local/<group> too."""
-    found = {}
+    options_by_group = {}
     for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN):
         options = {
             path.relative_to(place).with_suffix("").as_posix()
             for place in (folder, CONF / "local" / folder.name)
             for path in place.rglob("*.yaml")
         }
-        found[folder.name] = sorted(options)
-    return found
+        options_by_group[folder.name] = sorted(options)
+    return options_by_group
 
 
 def compose(overrides: Sequence[str]) -> Composed:
-    """Everything that can be said about a command line's overrides without importing torch."""
+    """Composes the overrides of a command line and lists their problems, without importing torch."""
     result = Composed()
     choices, values = _sort(overrides, result.problems)
     try:
-        tree = deepcopy(_hydra(tuple(str(o.input_line) for o in choices), CONF, _stamp()))
+        tree = read_files([str(o.input_line) for o in choices], CONF)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         result.problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
         return result
@@ -118,7 +113,7 @@ def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Overr
 
 
 def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
-    """Returns what is wrong with a text that is no override; the parser's own words speak of tokens."""
+    """Returns a sentence on a text that is no override, in place of the parser's words, which speak of tokens."""
     key, equals, value = text.partition("=")
     if not equals:
         near = did_you_mean(key, groups_of_conf)
@@ -163,49 +158,6 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
     return (
         f"conf/{group} has no option {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
     )
-
-
-@functools.lru_cache(maxsize=64)  # the runs of a sweep differ in values more than in files
-def _hydra(lines: tuple[str, ...], conf: Path, stamp: int) -> DictConfig:
-    """Returns what Hydra makes of a choice of files; callers copy it before they write to it.
-
-    stamp: of the files, so that the result is made anew after a change.
-    """
-    local = [f"hydra.searchpath=[file://{conf / 'local'}]"] if (conf / "local").is_dir() else []
-    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
-        methods = _methods_of(lines, conf)
-        tree = _composed([*lines, *local], methods)
-        if METHODS in tree and methods is None:  # of an experiment that a file of conf/local chose
-            tree = _composed([*lines, *local], OmegaConf.to_container(tree[METHODS]))
-    with open_dict(tree):
-        tree.pop(METHODS, None)
-    return tree
-
-
-def _methods_of(lines: Sequence[str], conf: Path) -> Any:
-    """Returns `methods` of the experiment that is chosen on the command line, or None."""
-    names = [line.partition("=")[2] for line in lines if line.startswith("experiment=")]
-    paths = [base / "experiment" / f"{name}.yaml" for name in names[-1:] for base in (conf, conf / "local")]
-    path = next((path for path in paths if path.is_file()), None)
-    content = None if path is None else OmegaConf.to_container(OmegaConf.load(path))
-    return content.get(METHODS) if isinstance(content, dict) else None
-
-
-def _composed(lines: list[str], methods: Any) -> DictConfig:
-    """Composes by Hydra. methods: values by optimizer, which take the place that conf/config.yaml names `methods`."""
-    store = ConfigStore.instance()
-    try:
-        for name, values in (methods or {}).items():
-            store.store(name=name, group=METHODS, package="_global_", node=values)
-        return hydra_compose("config", lines)
-    finally:
-        store.repo.pop(METHODS, None)  # of this composition alone
-
-
-def _stamp() -> int:
-    """Returns a number that changes when a file of conf/ is written, added or removed."""
-    states = ((path, path.stat()) for path in CONF.rglob("*.yaml"))
-    return hash(frozenset((path, state.st_mtime_ns, state.st_size) for path, state in states))
 
 
 def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> type[Section]:
@@ -276,7 +228,7 @@ def _validate(
         words = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
         result.problems.append(Problem(written.get(key, key), words.splitlines()[0]))
         return None
-    found: list[Problem] = []
+    problems: list[Problem] = []
     bad: set[str] = set()  # sections that the schema refuses
     try:
         content = model.model_validate(content).model_dump(by_alias=True)
@@ -286,7 +238,7 @@ def _validate(
             bad.add(key.partition(".")[0])
             has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
             where = f"{key}={item['input']}" if has_value else key
-            found.append(Problem(place(key, where), _sentence(model, key, item)))
+            problems.append(Problem(place(key, where), _sentence(model, key, item)))
         content |= {name: _typed(model, name, content[name]) for name in content.keys() - bad}
     parts = result.parts
     for name in model.model_fields:
@@ -296,14 +248,14 @@ def _validate(
         except ConfigError as error:
             for line in str(error).splitlines():
                 where, _, what = line.partition(": ")
-                found.append(Problem(place(where, where), what))
+                problems.append(Problem(place(where, where), what))
     optimizer = content.get("optimizer")
     options = optimizer if isinstance(optimizer, dict) else {}
-    found += combinations(parts, options.get("directions"), place)
-    if not found:
-        found += _without_effect(plain(content), values)
-    result.problems += found
-    return None if found else RunConfig(**parts)
+    problems += combinations(parts, options.get("directions"), place)
+    if not problems:
+        problems += _without_effect(plain(content), values)
+    result.problems += problems
+    return None if problems else RunConfig(**parts)
 
 
 def _typed(model: type[Section], name: str, value: Any) -> Any:
@@ -317,7 +269,7 @@ def _typed(model: type[Section], name: str, value: Any) -> Any:
 
 def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[Problem]:
     """Options given by hand that have no effect beside the others: a sweep over one would train the same run twice."""
-    found = []
+    problems = []
     for group in CALLS:
         if not isinstance(config[group]["_target_"], str):
             continue  # listed already
@@ -329,8 +281,8 @@ def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[
             for override in values:
                 value = override.value() if override.key_or_group == group else None
                 if override.key_or_group == f"{group}.{name}" or (isinstance(value, dict) and name in value):
-                    found.append(Problem(str(override.input_line), what))
-    return found
+                    problems.append(Problem(str(override.input_line), what))
+    return problems
 
 
 def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
@@ -344,7 +296,7 @@ def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
 
 
 def _sentence(model: type[Section], key: str, item: Any) -> str:
-    """Returns a sentence on what is allowed in place of what pydantic refused."""
+    """Returns a sentence that says what is allowed where pydantic refused a value."""
     target = field_at(model, key.split("."))
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])

@@ -44,13 +44,13 @@ def comments_of(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns help for the keys of constructors: the comments of the file of conf/ that has the same `_target_`."""
     from experiments.config.compose import CONF
 
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for group in CALLS:
         for path in sorted((CONF / group).glob("*.yaml")):
             text = path.read_text(encoding="utf-8")
             if f"_target_: {values[group].get('_target_')}\n" in text:
-                found |= {f"{group}.{key}": words for key, words in _COMMENT.findall(text)}
-    return found
+                comments |= {f"{group}.{key}": words for key, words in _COMMENT.findall(text)}
+    return comments
 
 
 def _lines(
@@ -88,7 +88,7 @@ def _commented(line: str, words: str) -> str:
 
 
 def key_table() -> str:
-    """Returns the Markdown table of every key that all runs have: what it says, takes, its default, if in the hash."""
+    """Returns the Markdown table of all keys: help, allowed values, default, and whether they enter the hash."""
     rows = ["| key | what it says | it takes | default | in the hash |", "|---|---|---|---|---|"]
     model = from_dataclass(RunConfig)
     rows += _rows(RunConfig, model, "", hashed=True)
