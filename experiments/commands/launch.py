@@ -1,4 +1,4 @@
-"""Turns the arguments of launch.py into an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+"""Turns the arguments of `zo run` (launch.py) into an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +13,8 @@ from experiments.config.problems import Problem, did_you_mean, listing, split
 from experiments.config.run_config import RunConfig
 from experiments.display.console import new_console, outliving_output
 from experiments.display.warned import spoken_warnings
+from experiments.rundir.code_places import typed_command
+from zo.version import version
 
 FLAGS = (
     "--help",
@@ -33,7 +35,7 @@ SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun"}
 HELP = """\
 zo {version}: fine-tune a language model with forward passes.
 
-  python launch.py [group=option ...] [key=value ...]
+  {run} [group=option ...] [key=value ...]
 
   --cfg job     print the composed configuration and stop; with --resolve every default and reference filled in,
                 with --package KEY one part of it
@@ -71,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     """Answers a question, lists what is wrong, or runs."""
     request = _read(argv)
     if "--version" in request.flags:
-        return _say(f"zo {_version()}\n")
+        return _say(f"zo {version()}\n")
     if _many(request):
         return _sweep(request)
     composed = compose(request.overrides)
@@ -228,16 +230,9 @@ def _show(request: Request, tree: DictConfig, config: RunConfig) -> int:
 def _help(tree: DictConfig) -> str:
     width = max(len(name) for name in groups())
     lines = [f"  {name:<{width}}  {' '.join(options)}" for name, options in groups().items() if options]
-    return HELP.format(version=_version(), groups="\n".join(lines), config=described(tree))
-
-
-def _version() -> str:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version("zo")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
+    return HELP.format(
+        version=version(), run=typed_command("run"), groups="\n".join(lines), config=described(tree)
+    )
 
 
 def _refuse(problems: Sequence[Problem]) -> int:

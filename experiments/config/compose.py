@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -37,9 +36,10 @@ from experiments.config.schema import (
     section_in,
 )
 from experiments.config.signatures import Unreadable
+from experiments.rundir.code_places import shipped
 from zo.errors import ConfigError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = shipped("conf")
 # Chosen by the machine, the model, an experiment, not on the command line.
 HIDDEN = (
     "local",

@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-HELP = "python launch.py --help shows every group, option and key."
+from experiments.rundir.code_places import typed_command
+
+HELP = "--help shows every group, option and key."
 
 
 @dataclass(frozen=True)
@@ -56,4 +58,4 @@ def listing(problems: Sequence[Problem]) -> str:
             *([f"  {problem.where}"] if problem.where else []),
             *(f"      {line}" for line in problem.what.splitlines()),
         ]
-    return "\n".join([*lines, "", HELP])
+    return "\n".join([*lines, "", f"{typed_command('run')} {HELP}"])

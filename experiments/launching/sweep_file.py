@@ -20,8 +20,9 @@ from yaml import YAMLError
 
 from experiments.config.expand import replaced
 from experiments.config.problems import Problem, did_you_mean, one_of
+from experiments.rundir.code_places import shipped
 
-FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
+FOLDER = shipped("sweeps")
 KEYS = ("overrides", "grid", "zip", "seeds", "budget")
 
 

@@ -1,0 +1,136 @@
+"""Reads the arguments of `zo <command>` and performs it; `python -m experiments` is another name of `zo`.
+
+run, sweep            what launch.py does, and launch.py -m (experiments.commands.launch)
+status, logs, cancel, retry RUNS
+                      of a sweep's folder, of runs, or of a folder above them (experiments.commands.manage)
+report RUNS           methods compared: tables here, or a page, figures and tables with --out DIR (experiments.report)
+watch RUNS            several of them at once, while they run (experiments.watching)
+replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
+cut RUN               a journal cut before its damaged record, the old file kept, so that the run can go on
+export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
+estimate OVERRIDES    memory and GPU-hours of the runs that launch.py would start with them; several values: a table
+prefetch OVERRIDES    their models and data brought to this machine
+expected OVERRIDES    what the papers print for them: experiment=fzoo/opt-13b task=boolq,wic (experiments.papers)
+sync RUNS             runs given to W&B, TensorBoard or trackio after the fact (experiments.trackers)
+dashboard [RUNS]      a W&B workspace and report that compare methods
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.commands import manage, report
+from experiments.commands import sync as trackers
+from experiments.commands import watch as watching
+from experiments.display.warned import spoken_warnings
+from experiments.launching.states import find_runs
+from experiments.rundir.code_places import typed_command
+from zo.errors import ConfigError, DataError, ZOError
+from zo.version import version
+
+LAUNCH = {
+    "run": "fine-tune: zo run model=tiny-clm task=sentiment optimizer=fzoo; --help lists every option",
+    "sweep": "many runs: zo sweep optimizer=mezo,fzoo seed=0,1,2, or a file of sweeps/",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Performs a command; 0 done, 1 the weights differ or a run failed, 2 wrong input."""
+    parser = argparse.ArgumentParser(
+        prog=typed_command(),
+        description=f"zo {version()}: fine-tune language models with forward passes only.",
+    )
+    parser.add_argument("--version", action="version", version=f"zo {version()}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in LAUNCH.items():
+        commands.add_parser(name, help=words, add_help=False)  # read by experiments.commands.launch
+    replay = commands.add_parser("replay", help="rebuild the weights from the journal and compare digests")
+    export = commands.add_parser("export", help="rebuild the weights from the journal and write them")
+    cut = commands.add_parser("cut", help="cut a journal before its damaged record; the old file is kept")
+    cut.add_argument("run", type=Path, help="a run's folder, the one with the file journal")
+    for rebuilding in (replay, export):
+        rebuilding.add_argument("run", type=Path, help="a run's folder, the one with the file journal")
+        rebuilding.add_argument(
+            "--allow", action="append", default=[], metavar="MODULE",
+            help="a module of your own that the run's configuration may import; repeatable",
+        )  # fmt: skip
+        rebuilding.add_argument(
+            "--steps", type=int, help="weights after so many steps; default: the reported ones"
+        )
+    replay.add_argument(
+        "--lengths", type=Path, help="JSON file to write with the length of every step (optimizer.record)"
+    )
+    export.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    ahead = {
+        "estimate": commands.add_parser("estimate", help="what runs will need: memory, GPUs, GPU-hours"),
+        "prefetch": commands.add_parser(
+            "prefetch", help="bring models and data here, for nodes without network"
+        ),
+        "expected": commands.add_parser("expected", help="what the papers print for such runs"),
+    }
+    for early in ahead.values():
+        early.add_argument("overrides", nargs="*", help="as for run: model=opt-13b,opt-30b task=sst2")
+    ahead["estimate"].add_argument("--tokens", type=int, help="of the longest row; default: by the task")
+    ahead["estimate"].add_argument("--json", action="store_true", help="numbers instead of a table")
+    manage.add(commands)
+    report.add(commands)
+    watching.add(commands)
+    trackers.add(commands)
+    request = parser.parse_args(argv)
+    with spoken_warnings():
+        return _ahead(request) if request.command in ahead else _perform(request)
+
+
+def _perform(request: argparse.Namespace) -> int:
+    """Runs a command on existing runs."""
+    try:
+        if request.command in manage.COMMANDS:
+            return manage.perform(request)
+        if request.command == "report":
+            return report.perform(request)
+        if request.command == "watch":
+            return watching.watch(lambda: find_runs(request.runs), request.once, request.every)
+        if request.command in trackers.COMMANDS:
+            return trackers.perform(request)
+        from experiments.commands import replay  # late: torch and transformers take seconds
+
+        if request.command == "replay":
+            return replay.replay(request.run, request.steps, request.lengths, request.allow)
+        if request.command == "cut":
+            return replay.cut(request.run)
+        return replay.export(request.run, request.steps, request.out, request.allow)
+    except ZOError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2 if isinstance(error, ConfigError | DataError) else 1
+
+
+def _ahead(request: argparse.Namespace) -> int:
+    """Estimates, fetches or looks up for every configuration that the overrides name; all of them are checked first."""
+    from experiments.config.compose import compose
+    from experiments.config.expand import expand
+    from experiments.config.problems import listing
+
+    runs, problems = expand(request.overrides)
+    composed = [compose(run) for run in runs]
+    problems += [problem for one in composed for problem in one.problems if problem not in problems]
+    if problems or not composed:
+        sys.stderr.write(listing(list(dict.fromkeys(problems))) + "\n")
+        return 2
+    configs = [one.config for one in composed if one.config is not None]
+
+    try:
+        if request.command == "prefetch":
+            from experiments.commands.prefetch import prefetch
+
+            return prefetch(configs)
+        if request.command == "expected":
+            from experiments.commands import expected
+
+            return expected.show(configs)
+        from experiments.commands.estimate import show
+
+        return show(configs, request.tokens, request.json)
+    except (ConfigError, DataError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
