@@ -2,7 +2,7 @@
 
 import sys
 
-from experiments.__main__ import start
+from experiments.program import start
 
 if __name__ == "__main__":
     sys.exit(start(["run", *sys.argv[1:]]))

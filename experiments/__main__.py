@@ -1,48 +1,156 @@
-"""Starts the command line: `zo <command>`, `python -m experiments <command>`, and launch.py, which is `zo run`."""
+"""Reads the arguments of `python -m experiments <command>`, or `zo <command>` (experiments.program), and performs it.
 
+run, sweep OVERRIDES  what launch.py does, and launch.py -m (experiments.commands.launch)
+status, logs, cancel, retry RUNS
+                      of a sweep's folder, of runs, or of a folder above them (experiments.commands.manage)
+report RUNS           methods compared: tables here, or a page, figures and tables with --out DIR (experiments.report)
+watch RUNS            several of them at once, while they run (experiments.watching)
+replay RUN            rebuild the weights from the journal, without a forward pass, and compare digests
+cut RUN               a journal cut before its damaged record, the old file kept, so that the run can go on
+export RUN --out DIR  the same, and write them as a Hugging Face or PEFT folder
+estimate OVERRIDES    memory and GPU-hours of the runs that launch.py would start with them; several values: a table
+prefetch OVERRIDES    their models and data brought to this machine
+expected OVERRIDES    what the papers print for them: experiment=fzoo/opt-13b task=boolq,wic (experiments.papers)
+sync RUNS             runs given to W&B, TensorBoard or trackio after the fact (experiments.trackers)
+dashboard [RUNS]      a W&B workspace and report that compare methods
+"""
+
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from experiments.display.first_word import first_word_of_command
 
-LACKING = ("hydra", "omegaconf", "pydantic", "rich", "yaml")  # imported before torch and transformers
+if __name__ == "__main__":
+    first_word_of_command(sys.argv[1:])
+
+from experiments.commands import completion, launch, manage, report
+from experiments.commands import sync as trackers
+from experiments.commands import watch as watching
+from experiments.config.own_files import FLAG, config_dir
+from experiments.display.warned import spoken_warnings
+from experiments.launching.states import find_runs
+from experiments.rundir.code_places import typed_command
+from zo.errors import ConfigError, DataError, ZOError
+from zo.version import version
+
+AHEAD = {
+    "estimate": "what runs will need: memory, GPUs, GPU-hours",
+    "prefetch": "bring models and data here, for nodes without network",
+    "expected": "what the papers print for such runs",
+}
 
 
 def main(argv: Sequence[str]) -> int:
-    """Performs a command; 0 done, 1 the weights differ or a run failed, 2 wrong input, 130 interrupted."""
+    """0 done, 1 the weights differ or a run failed, 2 wrong input."""
+    if argv and argv[0] in launch.COMMANDS:
+        return launch.command(argv)
+    parser, commands = parsers()
+    request = parser.parse_args(argv)
+    if request.command in completion.COMMANDS:
+        return completion.perform(request, commands)
+    with spoken_warnings():
+        if request.command not in AHEAD:
+            return _perform(request)
+        with config_dir(request.config_dir):
+            return _ahead(request)
+
+
+def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Returns the parser of all commands, and each command's own."""
+    parser = argparse.ArgumentParser(
+        prog=typed_command(), description=f"zo {version()}: fine-tune language models with forward passes."
+    )
+    parser.add_argument("--version", action="version", version=f"zo {version()}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in launch.COMMANDS.items():
+        commands.add_parser(name, help=words, add_help=False)  # reads its arguments itself
+    replay = commands.add_parser("replay", help="rebuild the weights from the journal and compare digests")
+    export = commands.add_parser("export", help="rebuild the weights from the journal and write them")
+    cut = commands.add_parser("cut", help="cut a journal before its damaged record; the old file is kept")
+    cut.add_argument("run", type=Path, help="a run's folder, the one with the file journal")
+    for command in (replay, export):
+        command.add_argument("run", type=Path, help="a run's folder, the one with the file journal")
+        command.add_argument(
+            "--allow", action="append", default=[], metavar="MODULE",
+            help="a module of your own that the run's configuration may import; repeatable",
+        )  # fmt: skip
+        command.add_argument(
+            "--steps", type=int, help="weights after so many steps; default: the reported ones"
+        )
+    replay.add_argument(
+        "--lengths", type=Path, help="JSON file to write with the length of every step (optimizer.record)"
+    )
+    export.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    for name, words in AHEAD.items():
+        command = commands.add_parser(name, help=words)
+        command.add_argument("overrides", nargs="*", help="as for run: model=opt-13b,opt-30b task=sst2")
+        command.add_argument(FLAG, metavar="FOLDER", help="your own files, in groups as in conf/")
+        if name == "estimate":
+            command.add_argument("--tokens", type=int, help="of the longest row; default: by the task")
+            command.add_argument("--json", action="store_true", help="numbers instead of a table")
+    manage.add(commands)
+    report.add(commands)
+    watching.add(commands)
+    trackers.add(commands)
+    completion.add(commands)
+    return parser, commands.choices
+
+
+def _perform(request: argparse.Namespace) -> int:
+    """Runs a command on existing runs."""
     try:
-        if argv[:1] in (["run"], ["sweep"]):  # without the modules of the other commands, which take a second
-            from experiments.commands import launch
+        if request.command in manage.COMMANDS:
+            return manage.perform(request)
+        if request.command == "report":
+            return report.perform(request)
+        if request.command == "watch":
+            return watching.watch(lambda: find_runs(request.runs), request.once, request.every)
+        if request.command in trackers.COMMANDS:
+            return trackers.perform(request)
+        from experiments.commands import replay  # late: torch and transformers take seconds
 
-            return launch.main([*(["-m"] if argv[0] == "sweep" else []), *argv[1:]])
-        from experiments.commands import command_line
+        if request.command == "replay":
+            return replay.replay(request.run, request.steps, request.lengths, request.allow)
+        if request.command == "cut":
+            return replay.cut(request.run)
+        return replay.export(request.run, request.steps, request.out, request.allow)
+    except ZOError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2 if isinstance(error, ConfigError | DataError) else 1
 
-        return command_line.main(argv)
-    except ModuleNotFoundError as missing:
-        if missing.name not in LACKING:
-            raise
-        sys.stderr.write(f"{missing}. {_advice()}\n")
+
+def _ahead(request: argparse.Namespace) -> int:
+    """Estimates, fetches or looks up for every configuration that the overrides name; all of them are checked first."""
+    from experiments.config.compose import compose
+    from experiments.config.expand import expand
+    from experiments.config.problems import listing
+
+    runs, problems = expand(request.overrides)
+    composed = [compose(run) for run in runs]
+    problems += [problem for one in composed for problem in one.problems if problem not in problems]
+    if problems or not composed:
+        sys.stderr.write(listing(list(dict.fromkeys(problems))) + "\n")
+        return 2
+    configs = [one.config for one in composed if one.config is not None]
+
+    try:
+        if request.command == "prefetch":
+            from experiments.commands.prefetch import prefetch
+
+            return prefetch(configs)
+        if request.command == "expected":
+            from experiments.commands import expected
+
+            return expected.show(configs)
+        from experiments.commands.estimate import show
+
+        return show(configs, request.tokens, request.json)
+    except (ConfigError, DataError) as error:
+        sys.stderr.write(f"{error}\n")
         return 2
 
 
-def start(argv: Sequence[str]) -> int:
-    """Performs a command of a process of its own, and says first that it works."""
-    first_word_of_command(argv)
-    return main(argv)
-
-
-def command() -> int:
-    """Performs what `zo` is given; the entry point of the console script."""
-    return start(sys.argv[1:])
-
-
-def _advice() -> str:
-    from experiments.rundir.code_places import install
-
-    if sys.version_info >= (3, 14):
-        return "Experiments need Python 3.11 to 3.13, since Hydra 1.3 cannot start on 3.14; the library works here."
-    return f"Experiments need more than the library: {install('experiments')}"
-
-
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(main(sys.argv[1:]))

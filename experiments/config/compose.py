@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -19,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
+from experiments.config import own_files
 from experiments.config import resolvers as resolvers  # for ${by:...}
 from experiments.config.acting import conditions, idle
 from experiments.config.combinations import combinations
@@ -60,13 +62,18 @@ class Composed:
     parts: dict[str, Any] = field(default_factory=dict)  # the sections that are right, typed
 
 
+def places() -> list[Path]:
+    """Returns the folders that hold files of configuration: conf/, conf/local, and the user's own."""
+    return [CONF, *([CONF / "local"] if (CONF / "local").is_dir() else []), *own_files.own_folders()]
+
+
 def groups() -> dict[str, list[str]]:
-    """Each group of conf/ and its options, those of conf/local/<group> too."""
+    """Each group of conf/ and its options, those of conf/local/<group> and of the user's own folder too."""
     found = {}
     for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN):
         options = {
             path.relative_to(place).with_suffix("").as_posix()
-            for place in (folder, CONF / "local" / folder.name)
+            for place in (above / folder.name for above in places())
             for path in place.rglob("*.yaml")
         }
         found[folder.name] = sorted(options)
@@ -79,6 +86,8 @@ def compose(overrides: Sequence[str], trees: dict[tuple[str, ...], DictConfig] |
     trees: keeps what Hydra made of each choice of files, for the many runs of a sweep.
     """
     result = Composed()
+    if (nowhere := own_files.missing()) is not None:
+        result.problems.append(Problem(*nowhere))
     choices, values = _sort(overrides, result.problems)
     lines = tuple(str(o.input_line) for o in choices)
     trees = {} if trees is None else trees
@@ -163,7 +172,10 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
     if isinstance(value, list):
         return f"One option is chosen, not several: {one_of(options)}."
     if str(value) in options:
-        return None
+        files = [file for place in places() if (file := place / group / f"{value}.yaml").is_file()]
+        if len(files) < 2:
+            return None
+        return f"Two files have this name, {files[0]} and {files[1]}. Rename the second, which is your own."
     return (
         f"conf/{group} has no option {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
     )
@@ -172,11 +184,16 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
 def _hydra(lines: list[str], problems: list[Problem]) -> DictConfig | None:
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            local = [f"hydra.searchpath=[file://{CONF / 'local'}]"] if (CONF / "local").is_dir() else []
-            return hydra_compose("config", [*lines, *local])
+            return hydra_compose("config", [*lines, *search_path()])
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
         return None
+
+
+def search_path() -> list[str]:
+    """Returns the override by which Hydra finds files beside those of conf/."""
+    folders = ",".join("'file://" + str(place).replace("'", "\\'") + "'" for place in places()[1:])
+    return [f"hydra.searchpath=[{folders}]"] if folders else []
 
 
 def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> type[Section]:

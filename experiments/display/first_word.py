@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-ANSWERS = ("--help", "-h", "--version", "--cfg", "-c")  # flags whose answer comes at once
+ANSWERS = ("--help", "-h", "--version", "--cfg", "-c", "--info")  # flags whose answer comes at once
 WORDS = "Checking the configuration, then loading torch, the data and the model: some seconds.\n"
 READS = "Reading the runs' files.\n"  # of `zo`; the commands that need more say so:
-AT_ONCE = ("completion", "doctor")
+AT_ONCE = ("complete", "completion", "doctor")
 LOADS = {
     "run": WORDS,
     "sweep": WORDS,
