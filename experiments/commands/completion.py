@@ -61,7 +61,7 @@ def perform(request: argparse.Namespace, parsers: Mapping[str, argparse.Argument
     flags = {
         name: re.findall(r"(?<![\w-])--[\w-]+", parser.format_help()) for name, parser in parsers.items()
     }
-    flags |= dict.fromkeys(launch.COMMANDS, list(launch.FLAGS))
+    flags |= {name: list(launch.FLAGS) for name in launch.COMMANDS}
     del flags["complete"]
     words = candidates(request.line, {name: list(dict.fromkeys(found)) for name, found in flags.items()})
     sys.stdout.write("".join(f"{word}\n" for word in words))
