@@ -25,7 +25,7 @@ from experiments.display.first_word import first_word_of_command
 if __name__ == "__main__":
     first_word_of_command(sys.argv[1:])
 
-from experiments.commands import completion, launch, manage, report
+from experiments.commands import completion, doctor, launch, manage, report
 from experiments.commands import sync as trackers
 from experiments.commands import watch as watching
 from experiments.config.own_files import FLAG, config_dir
@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     request = parser.parse_args(argv)
     if request.command in completion.COMMANDS:
         return completion.perform(request, commands)
+    if request.command == "doctor":
+        return doctor.perform(request.seconds, request.json)
     with spoken_warnings():
         if request.command not in AHEAD:
             return _perform(request)
@@ -95,6 +97,7 @@ def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     watching.add(commands)
     trackers.add(commands)
     completion.add(commands)
+    doctor.add(commands)
     return parser, commands.choices
 
 

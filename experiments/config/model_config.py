@@ -47,7 +47,7 @@ class ModelConfig:
         key("A classifier's head: over the mean of the outputs, or the model's own."),
     ] = None
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], key("The type of the weights.")] = "float32"
-    device: Annotated[str, key("The device; auto: a GPU where there is one."), UNHASHED] = "auto"
+    device: Annotated[str, key("The device; auto: a CUDA or ROCm GPU where there is one."), UNHASHED] = "auto"
     device_map: Annotated[
         Literal["auto", "balanced", "sequential"] | Mapping[str, str | int] | None,
         key("Spreads layers over several GPUs, or maps modules to devices; null: all on `device`."),

@@ -276,8 +276,10 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(
-            f"model.device={name} is no device. Allowed are auto, cpu, cuda and cuda:<index>."
+            f"model.device={name} is no device. Allowed are auto, cpu, cuda, cuda:<index> and mps."
         ) from None
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"model.device={name}: torch finds no Apple GPU here. Use cpu or auto.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"model.device={name}: this machine has {torch.cuda.device_count()} CUDA devices. "
