@@ -120,8 +120,8 @@ def _torch(seconds: float) -> dict[str, Any]:
     try:
         out, wrong = process.communicate(timeout=max(1.0, seconds - 0.5))
     except subprocess.TimeoutExpired:
-        words = f"torch and the kernels were not ready in {seconds:g} s. The first time, kernels are compiled, which goes "
-        return {"error": words + "on now; ask again in a minute, or with --seconds 60."}
+        words = f"torch and the kernels were not ready in {seconds:g} s. The first time, kernels are compiled, which "
+        return {"error": words + "goes on now; ask again in a minute, or with --seconds 60."}
     if process.returncode:
         return {"error": (wrong.strip().splitlines() or [f"it ended with code {process.returncode}"])[-1]}
     return json.loads(out.strip().splitlines()[-1])

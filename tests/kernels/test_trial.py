@@ -152,7 +152,7 @@ def test_the_eager_form_is_checked_on_devices_that_nobody_tested(monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("this machine's CUDA device passes")
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    with pytest.raises(ConfigError, match="cuda cannot be used: .* Use the CPU"):
+    with pytest.raises(ConfigError, match=r"cuda cannot be used: .* Use the CPU"):
         best(torch.device("cuda"))
     assert best(CPU).name != "eager" or Native().reason
 
