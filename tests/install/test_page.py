@@ -1,4 +1,4 @@
-"""docs/install.md: its commands run from the installed wheel, in a folder of their own; container and workflow files."""
+"""docs/install.md: its commands run from the installed wheel; the container, workflow and citation files."""
 
 import re
 import shlex
