@@ -4,13 +4,15 @@
       [--out FILE]
 
 MODEL is a causal model in the Hugging Face layout. A step of MeZO on the first 16 training examples of each task, in
-three forms that take turns; the least time of the repeats counts (one thread, process CPU seconds):
+four forms that take turns; the least time of the repeats counts (one thread, process CPU seconds):
 
   whole   every option's whole row, B x O of them, as the papers' code does
+  padded  each distinct row once, padded positions evaluated (batch.skip_padding=false)
   now     what a run evaluates
   once    a floor: one row an example (an option's whole row without its last token), of which one token is scored
 
-`rows` and `positions` are of a forward pass, padding counted; `needed` are the tokens of the distinct rows, without it.
+`rows` and `positions` are of a forward pass: those that matrices are multiplied by. `needed` are the tokens of the
+distinct rows.
 `difference`: the largest of an option's log-probability among its example's, between
 whole and now. sst5 reads the rows of sst2, of the same kind.
 """
@@ -37,7 +39,7 @@ from zo.optimizers import MeZO
 CONF = Path(__file__).parents[1] / "conf"
 TASKS = ("sst2", "cb", "trec", "sst5", "rte", "wsc", "multirc", "snli")
 ROWS = {"sst5": "sst2"}  # whose rows stand for what is not at hand
-FORMS = ("whole", "now", "once")
+FORMS = ("whole", "padded", "now", "once")
 SIZE = 16
 
 
@@ -69,11 +71,15 @@ def measure(model: str, name: str, dtype: str, repeats: int, shared: Path) -> di
     floor = [Row(max((row.ids for row in example.rows), key=len), 1) for example in some]
     given = {
         "whole": (whole_rows(some, task.pad, task.limit), task.objective),
+        "padded": (task.collate(some), task.objective),
         "now": (task.collate(some), task.objective),
         "once": (batches.row_batch(floor, task.pad, task.limit), AnswerLoss("example")),
     }
     optimizer = MeZO(loaded.model, lr=0.0, eps=1e-3)
-    looks = {form: ModuleLook(loaded.model, given[form][1], optimizer) for form in FORMS}
+    looks = {
+        form: ModuleLook(loaded.model, given[form][1], optimizer, skip_padding=form in ("now", "once"))
+        for form in FORMS
+    }
     with torch.no_grad():
         losses = [task.scores(loaded.model, given[form][0]).log_softmax(-1) for form in ("whole", "now")]
     seconds = dict.fromkeys(FORMS, float("inf"))
@@ -88,6 +94,7 @@ def measure(model: str, name: str, dtype: str, repeats: int, shared: Path) -> di
         **{f"seconds_{form}": round(taken, 3) for form, taken in seconds.items()},
         "now_over_once": round(seconds["now"] / seconds["once"], 3),
         "whole_over_now": round(seconds["whole"] / seconds["now"], 3),
+        "padded_over_now": round(seconds["padded"] / seconds["now"], 3),
     }
 
 
@@ -95,10 +102,10 @@ def _counts(task: Task, some: tuple[Example, ...], given: dict[str, Any]) -> dic
     """Returns rows, positions and needed positions of a forward pass."""
     needed = sum(task.tokens(example) for example in some)
     found: dict[str, Any] = {"needed": needed}
-    for form in ("whole", "now"):
-        ids = given[form][0]["input_ids"]
-        rows = ids.numel() // ids.shape[-1]
-        found |= {f"rows_{form}": rows, f"positions_{form}": ids.numel()}
+    for form in ("whole", "padded", "now"):
+        mask = given[form][0]["attention_mask"]
+        positions = int(mask.sum()) if form == "now" else mask.numel()
+        found |= {f"rows_{form}": mask.numel() // mask.shape[-1], f"positions_{form}": positions}
     return found | {"positions_over_needed": round(found["positions_now"] / needed, 2)}
 
 

@@ -63,6 +63,10 @@ class Line:
             if key_of(text) not in APART and not key_of(text).startswith("budget.")
         )
 
+    def seed(self) -> int:
+        """Returns the seed of the run; 0 where the line names none."""
+        return next((int(text.partition("=")[2]) for text in self.overrides if key_of(text) == "seed"), 0)
+
 
 def lines_of(parts: Sequence[str], more: Sequence[str]) -> list[Line]:
     """Returns the runs of the parts, in order. Raises ConfigError for a sweep that cannot be read."""
@@ -71,10 +75,12 @@ def lines_of(parts: Sequence[str], more: Sequence[str]) -> list[Line]:
         if parts and not path.stem.startswith(tuple(parts)):
             continue
         _, swept, problems = read_sweep(str(path), more)
+        found: list[Line] = []
         for overrides in swept:
             runs, wrong = expand(overrides)
             problems += wrong
-            lines += [Line(path.stem, tuple(run)) for run in runs]
+            found += [Line(path.stem, tuple(run)) for run in runs]
+        lines += sorted(found, key=Line.seed)  # every method once before any has a second seed
         if problems:
             raise ConfigError(listing(problems))
     return lines

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
 
 from experiments.config import own_files
@@ -273,6 +273,7 @@ def _validate(
             has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
             where = f"{key}={item['input']}" if has_value else key
             found.append(Problem(place(key, where), _sentence(model, key, item)))
+        content |= {name: _typed(model, name, content[name]) for name in content.keys() - bad}
     parts = result.parts
     for name in model.model_fields:
         try:
@@ -289,6 +290,15 @@ def _validate(
         found += _without_effect(plain(content), values)
     result.problems += found
     return None if found else RunConfig(**parts)
+
+
+def _typed(model: type[Section], name: str, value: Any) -> Any:
+    """A section that the schema accepts, its values of the declared types, where another section is refused."""
+    if name not in model.model_fields:
+        return value
+    declared = model.model_fields[name]
+    section: TypeAdapter[Any] = TypeAdapter(Annotated[declared.annotation, declared])  # pyright: ignore
+    return section.dump_python(section.validate_python(value), by_alias=True)
 
 
 def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[Problem]:

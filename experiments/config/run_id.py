@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.acting import MEMORY_ONLY, NOISE, noise_of, settled
-from experiments.config.key import unhashed
-from experiments.config.model_config import ModelConfig
+from experiments.config.key import dataclass_in, hints, unhashed
 from experiments.config.run_config import RunConfig
-from experiments.config.task_config import TaskConfig
 
 Config = RunConfig | Mapping[str, Any]  # mappings: what folders of any version hold, which the report reads
 
@@ -22,7 +20,11 @@ OUTSIDE_HASH = unhashed(RunConfig)
 OF_STEPS = {"budget", "batch", "schedule", "update", "stop", "select", "select_by"}  # of training alone
 DRAWING = 1  # the rule by which rows are drawn (experiments.tasks.splits); one that changes makes other runs
 FIRST_ORDER = ("zo.optimizers.AdamW", "zo.optimizers.SGD")
-LOCAL = {"model": unhashed(ModelConfig), "task": unhashed(TaskConfig)}
+LOCAL = {
+    name: unhashed(kind)
+    for name, hint in hints(RunConfig).items()
+    if (kind := dataclass_in(hint)) and unhashed(kind)
+}
 # Classes that have moved: the `_target_` in config.yaml of older runs -> today's.
 MOVED_TARGETS = {
     "experiments.ways.LinearProbe": "experiments.baselines.LinearProbe",

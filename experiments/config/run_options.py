@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from experiments.config.key import LARGE, MANY, key
+from experiments.config.key import LARGE, MANY, UNHASHED, key
 from experiments.config.parsing import check, check_values
 
 
@@ -55,6 +55,11 @@ class Batch:
 
     size: Annotated[int, key("Examples a step.", ge=1, le=LARGE)] = 16
     micro: Annotated[int | None, key("Examples in the model at once; null: all.", ge=1, le=LARGE)] = None
+    skip_padding: Annotated[
+        bool,
+        key("Whether linear layers leave padded positions out; losses differ by rounding."),
+        UNHASHED,
+    ] = True
 
     def __post_init__(self) -> None:
         check_values(self, "batch")

@@ -21,7 +21,13 @@ PROBLEM = {
     "model": ("path", "revision", "dtype", "quantization"),
     "seeds": ("split", "test"),
 }
-PLACES = {"device", "device_map", "resources", "name"}  # keys of LOCAL that do not change the result
+PLACES = {
+    "device",
+    "device_map",
+    "resources",
+    "name",
+    "skip_padding",
+}  # keys of LOCAL that do not change the result
 
 
 def setting_key(config: Mapping[str, Any]) -> str:

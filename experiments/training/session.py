@@ -128,6 +128,7 @@ class Session:
                 for name, tensor in weights.tensors.items()
             ],
             "specification": SPECIFICATION,
+            "padding": "skipped" if self.config.batch.skip_padding else "evaluated",
             "noise": self._noise(),
             "device": self.loaded.device.type,
             "torch": torch.__version__,
@@ -183,6 +184,7 @@ def build(config: RunConfig, team: Team | None = None) -> Session:
         probes_per_forward=config.probes_per_forward,
         micro=config.batch.micro,
         materialise=isinstance(task.objective, GeneratedLoss),
+        skip_padding=config.batch.skip_padding,
     )
     decides = hash_of(config, [loaded.fingerprint, task.sources], steps)
     return Session(config, loaded, task, optimizer, look, schedule, steps, decides)

@@ -20,6 +20,7 @@ is named by (task, split, seed), that of a text by its seed.
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from random import Random
 from typing import Any, Literal
 
@@ -112,6 +113,12 @@ def examples(task: Task, split: Split, n: int, seed: int) -> list[Row]:
     Splits share no sentence, whatever the seeds; two seeds of one split may share rows. A split holds a few
     thousand rows; ValueError if it has fewer than n.
     """
+    return [dict(row) for row in _examples(task, split, n, seed)]
+
+
+@lru_cache(16)
+def _examples(task: Task, split: Split, n: int, seed: int) -> list[Row]:
+    """The rows of `examples`, made once a process: a run asks for a split several times."""
     kinds, make = _ROWS[task]
     rng = Random(f"{task}/{split}/{seed}")
     rows: dict[str, Row] = {}

@@ -68,7 +68,7 @@ def test_resolve_fills_in_every_default(capsys):
 
 def test_package_prints_one_part(capsys):
     assert main(["--cfg", "job", "--resolve", "-p", "batch", "batch.size=5"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == {"size": 5, "micro": None}
+    assert yaml.safe_load(capsys.readouterr().out) == {"size": 5, "micro": None, "skip_padding": True}
     assert main(["--cfg", "job", "--package", "batch.size", "batch.size=5"]) == 0
     assert capsys.readouterr().out == "5\n"
     assert main(["--cfg", "job", "-p", "nix"]) == 2

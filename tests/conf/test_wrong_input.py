@@ -143,3 +143,17 @@ def test_what_looks_odd_but_is_right():
     assert config.optimizer.lr == 1.0
     assert isinstance(config.optimizer.lr, float)
     assert config.task.columns == {"sentence": "sentence", "label": "label", "extra": "idx"}
+
+
+@pytest.mark.parametrize(
+    "good",
+    ["task.source.test=0", "task.source.subset=3", "model.name=7", "experiment=1", "task.source.test=null"],
+)
+def test_a_value_that_is_coerced_alone_is_coerced_beside_a_mistake_elsewhere(good, capsys):
+    """Sections that are right have values of their declared types, whatever another section says."""
+    alone = main([good, "--cfg", "job"])
+    said = capsys.readouterr()
+    assert main([good, "stop.every=x", "--cfg", "job"]) == 2
+    both = capsys.readouterr()
+    assert "stop.every=x" in both.err + both.out
+    assert (alone == 0) == (good not in both.err + both.out), said

@@ -74,7 +74,9 @@ def test_adam_of_opt_30b_is_the_published_figure():
     assert e.parameters == e.trained == n
     assert (e.masters, e.moments, e.gradients, e.update) == (4 * n, 8 * n, 4 * n, 4 * n)
     assert 2 * n <= e.weights < 1.001 * 2 * n
-    assert 5e9 < e.activations < 12e9
+    # One row: 48 layers keep 12 widths of 7,168 a token in fp16 (inputs and outputs of two norms, q, k, v, what
+    # attention gives, four of ReLU's); the rest is masks, copies of q and the head.
+    assert 1.0 < e.activations / (48 * 400 * 12 * 7168 * 2) < 1.3
     assert e.peak == e.weights + e.masters + e.moments + e.gradients + e.update
     assert 0.85 < e.peak / 633e9 < 1.15
     assert 0.85 < e.inference / 58e9 < 1.15

@@ -195,10 +195,20 @@ def test_a_run_counts_the_tokens_of_one_row_an_example(task):
     assert session.batch(0)["input_ids"].shape[:2] == (4, 1)
 
 
-def test_a_journal_of_whole_rows_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_journal_of_an_earlier_specification_is_refused_by_name(tmp_path, number):
     config = compose(["task.train=16", "task.dev=4", "task.test=4", "budget.steps=2"]).config
     assert config is not None
     header, path = build(config).header(), tmp_path / "journal"
-    Journal(path, header | {"specification": 2}, 2).close()
-    with pytest.raises(JournalError, match=r"specification: the journal has 2, this run has 3"):
+    Journal(path, header | {"specification": number}, 2).close()
+    with pytest.raises(JournalError, match=rf"specification: the journal has {number}, this run has 4"):
         Journal(path, header, 2)
+
+
+def test_a_journal_with_padding_is_refused_by_a_run_that_skips_it(tmp_path):
+    few = ["task.train=16", "task.dev=4", "task.test=4", "budget.steps=2"]
+    whole, skipping = (compose([*few, f"batch.skip_padding={skip}"]).config for skip in ("false", "true"))
+    assert whole is not None and skipping is not None
+    Journal(tmp_path / "journal", build(whole).header(), 2).close()
+    with pytest.raises(JournalError, match='padding: the journal has "evaluated", this run has "skipped"'):
+        Journal(tmp_path / "journal", build(skipping).header(), 2)

@@ -112,6 +112,10 @@ class Ledger:
         self._next = 1  # step of the next repeated comparison
         self._doubted: list[list[int]] = []  # first and last step of every run of uncompared steps
 
+    def note(self, cost: int) -> None:
+        """Notes forward passes that compared something else than stacks."""
+        self.passes += cost * self.share
+
     def affords(self, cost: int, forward_passes: int, probes: int) -> bool:
         """Returns whether a new shape may be compared for `cost` forward passes; the first always is."""
         limit = Fraction(max(forward_passes, _RUN * probes), _PART)

@@ -24,6 +24,7 @@ from zo.look.affine import add_thin, affine, affine_into
 from zo.look.agreement import Inputs
 from zo.look.batch_dims import BATCH, Layout, leading, parts, together
 from zo.look.order import RowOrder, quiet
+from zo.look.packing import Positions, put, taken
 from zo.look.sites import Site
 from zo.precision import swallowed
 from zo.weights import Weights
@@ -37,11 +38,19 @@ class Executor:
     materialise: make each tensor of a probe once, at its first use, and keep it as long as `at` is open, instead
         of making it at every use. For objectives that call the model many times, such as generation; the
         numbers are the same, the memory is a copy of the trained weights.
+    packs: linear layers multiply only the positions that the model's attention mask shows (zo/look/packing.py).
+    packed: whether any did so far.
     perturbed: canonical names of the tensors that any probe has moved so far.
     """
 
     def __init__(
-        self, model: nn.Module, weights: Weights, directions: Directions, *, materialise: bool = False
+        self,
+        model: nn.Module,
+        weights: Weights,
+        directions: Directions,
+        *,
+        materialise: bool = False,
+        packs: bool = False,
     ):
         cpu = all(tensor.device.type == "cpu" for tensor in weights.tensors.values())
         self.model = model
@@ -52,7 +61,9 @@ class Executor:
             rounded = [n for _, _, n in site.slots if n in weights.copies and weights.tensors[n].dim() > 1]
             if rounded and isinstance(site.module, nn.Embedding):
                 raise swallowed(rounded, weights, None)
+        self.packs, self.packed = packs, False
         self.perturbed: set[str] = set()
+        self._positions: Positions | None = None
         self._probes: Sequence[Probe] = ()
         self._layout: Layout | None = None
         self._inputs: Inputs | None = None
@@ -79,12 +90,14 @@ class Executor:
         self._probes, self._layout, self._calls = probes, layout, {}
         self._inputs = inputs
         self._rows = rows  # unless the model is called, with other rows
+        self._positions = None
         replaced: list[tuple[nn.Module, Any]] = []
         self._check_parameters()
-        hook = self.model.register_forward_pre_hook(self._count_rows, with_kwargs=True, prepend=True)
+        hook = self.model.register_forward_pre_hook(self._model_called, with_kwargs=True, prepend=True)
+        every = len(probes) > 1 or layout.recording or inputs is not None or self.packs
         try:
             for site in self.sites:
-                if site.slots or len(probes) > 1 or layout.recording or inputs is not None:
+                if site.slots or every:
                     replaced.append((site.module, site.module.__dict__.get("forward")))
                     original = quiet(order, True, site.module.forward)
                     forward = partial(getattr(self, f"_{site.kind}"), site, original)
@@ -111,9 +124,11 @@ class Executor:
                         "trained. Write into the parameter (with torch.no_grad(): p.copy_(x)), or make a new optimizer."
                     )
 
-    def _count_rows(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _model_called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Notes the rows of one group, and which positions of them are needed."""
         lengths = [n for n in leading((args, kwargs)) if n is not None]
         self._rows = lengths[0] // len(self._probes) if lengths else 0
+        self._positions = Positions.of_call(kwargs, len(self._probes)) if self.packs else None
 
     def _groups(self, site: Site, inputs: Any) -> tuple[list[Any], bool]:
         """The inputs of each active probe, and whether any of them carries the batch."""
@@ -184,20 +199,38 @@ class Executor:
         matrices = self._each(site, "weight") if thin is None else repeat(self._source(site), len(inputs))
         biases = self._each(site, "bias")
         pairs = repeat(None, len(inputs)) if thin is None else iter(thin)
+        width = cast(nn.Linear, site.module).out_features
+        each = zip(inputs, self._needed(inputs, width), matrices, biases, pairs, strict=True)
         if len(inputs) == 1 or not carries:
-            outputs = (
-                add_thin(affine(x, w, b), x, pair)
-                for (x,), w, b, pair in zip(inputs, matrices, biases, pairs, strict=True)
-                if w is not None
-            )
-            return self._join(list(outputs), carries)
-        first, width = inputs[0][0], cast(nn.Linear, site.module).out_features
+            outputs = []
+            for (x,), index, w, b, pair in each:
+                assert w is not None
+                rows = x if index is None else taken(x, index)
+                y = add_thin(affine(rows, w, b), rows, pair)
+                outputs.append(y if index is None else put(y, index, x.shape))
+            return self._join(outputs, carries)
+        first = inputs[0][0]
         output = first.new_empty(len(inputs), *first.shape[:-1], width)
-        for y, (x,), w, b, pair in zip(output, inputs, matrices, biases, pairs, strict=True):
+        for y, ((x,), index, w, b, pair) in zip(output, each, strict=True):
             assert w is not None
-            affine_into(y.view(-1, width), x.reshape(-1, x.shape[-1]), w, b)
-            add_thin(y, x, pair)
+            flat = y.view(-1, width)
+            rows = x.reshape(-1, x.shape[-1]) if index is None else taken(x, index)
+            some = flat if index is None else flat.new_empty(len(rows), width)
+            affine_into(some, rows, w, b)
+            add_thin(some, rows, pair)
+            if index is not None:
+                flat.zero_().index_copy_(0, index, some)
         return output.flatten(0, 1)
+
+    def _needed(self, inputs: list[Any], width: int) -> list[Tensor | None]:
+        """Returns which positions each group of a linear layer's inputs must be multiplied at; None for all."""
+        if self._positions is None:
+            return [None] * len(inputs)
+        # A nested site is called for one probe of several.
+        groups = range(self._group, self._group + 1) if len(inputs) == 1 else range(len(inputs))
+        found = [self._positions.index(g, x, width) for g, (x,) in zip(groups, inputs, strict=True)]
+        self.packed |= any(index is not None for index in found)
+        return found
 
     def _thin(self, site: Site) -> list[tuple[Tensor, Tensor] | None] | None:
         """Returns (A, B) of the site's matrix at each active probe, where the kind has such factors."""
@@ -311,14 +344,3 @@ class Watched(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         self.read.add(key)
         return super().__getitem__(key)
-
-
-def refuse_compiled(model: nn.Module) -> None:
-    """Raises LookError for a model of torch.compile, whose compiled forward does not see replaced ones."""
-    for name, module in model.named_modules():
-        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
-            raise LookError(
-                f"{f'The part {name} of the model' if name else 'The model'} is compiled by torch.compile, and a "
-                "compiled forward does not see perturbed weights. Give the module as it was before: "
-                "torch.compile(model)._orig_mod, or do not call module.compile()."
-            )

@@ -8,7 +8,7 @@ exactly in float64 (math.fsum: the order, and so micro-batches, cannot matter) a
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from zo.backward import Backward
 from zo.checks import check_int
 from zo.directions import Key, Probe
 from zo.errors import LookError
+from zo.look.packing import packed
 
 Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
 PLAIN = Backward()
@@ -107,9 +108,13 @@ def cut(batch: Any, start: int, stop: int) -> Any:
 
 
 class ModelLook(Look):
-    """A look at a torch module: plain evaluation and gradients."""
+    """A look at a torch module: plain evaluation and gradients.
+
+    skip_padding: whether linear layers multiply only the positions that the model's attention mask shows.
+    """
 
     model: nn.Module
+    skip_padding = False
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -153,6 +158,7 @@ class ModelLook(Look):
             torch.random.fork_rng(devices=devices, enabled=seed is not None),
             torch.enable_grad(),
             how.around(self.model),
+            packed(self.model) if self.skip_padding else nullcontext(),
         ):
             if seed is not None:
                 torch.manual_seed(seed)

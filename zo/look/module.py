@@ -12,9 +12,11 @@ from torch.utils import _pytree as pytree
 
 from zo.directions import Key, Probe
 from zo.errors import ConfigError, Unseen
+from zo.look.agreement import Pair
 from zo.look.dual import Duals, unpack
-from zo.look.executor import Executor, refuse_compiled
+from zo.look.executor import Executor
 from zo.look.look import Objective, length, mean, weighted_sums
+from zo.look.sites import refuse_compiled
 from zo.look.stacking import Stacking
 from zo.optimizers import Optimizer, Probing
 from zo.precision import check_first_losses, refuse_lost
@@ -37,6 +39,11 @@ class ModuleLook(Stacking):
     materialise: for objectives that call the model many times, as text generation does: each probe's weights
         are made once a call of the objective, not once a call of the model. Probes then go one by one, and their
         weights take as much memory again as the trained ones. The losses are the same bits.
+    skip_padding: linear layers multiply only the positions that the keyword attention_mask [rows, T] of the model
+        call shows, where that saves enough to pay for the copies (zo/look/packing.py). Losses change by rounding.
+        For objectives that read no output at a padded position. One probe is evaluated with its padding at the
+        looks 0, 8, 64, 512 and so on; if the loss differs by more than rounding at the first, padding is
+        evaluated, with a warning, and at later ones LookError is raised.
 
     A stack is compared with its probes alone (zo/look/agreement.py): all of them at the first batch, wherever its
     rows or dimensions are new and at the looks 1, 2, 4, 8 and so on; one of them where a width is new. Losses and the
@@ -56,6 +63,7 @@ class ModuleLook(Stacking):
         probes_per_forward: int | str = "auto",
         micro: int | None = None,
         materialise: bool = False,
+        skip_padding: bool = False,
     ):
         super().__init__(model, objective, micro)
         if isinstance(optimizer, Probing):
@@ -71,6 +79,7 @@ class ModuleLook(Stacking):
         self.weights = optimizer.weights
         self.directions = optimizer.directions if isinstance(optimizer, Probing) else None
         self.materialise = materialise
+        self.skip_padding = skip_padding
         self.sequential_because = (
             "each probe's weights are made once, for the whole objective" if materialise else None
         )
@@ -83,7 +92,13 @@ class ModuleLook(Stacking):
         """Factored at first use, so that first-order methods need none."""
         if self._executor is None:
             assert self.directions is not None, "a first-order method asks for gradients, not probes"
-            self._executor = Executor(self.model, self.weights, self.directions, materialise=self.materialise)
+            self._executor = Executor(
+                self.model,
+                self.weights,
+                self.directions,
+                materialise=self.materialise,
+                packs=self.skip_padding,
+            )
         return self._executor
 
     @property
@@ -104,6 +119,8 @@ class ModuleLook(Stacking):
             for number, chunk in enumerate(self.chunks(batch)):
                 self._ledger.share = Fraction(length(chunk), length(batch))
                 pairs = self._of_chunk(probes, chunk, first=number == 0)
+                if number == 0 and self.executor.packed:
+                    pairs = self._checked_padding(probes, chunk, pairs)
                 for i, (lost, weight) in enumerate(pairs):
                     losses[i] += lost
                     weights[i] += weight
@@ -113,6 +130,13 @@ class ModuleLook(Stacking):
         self.forward_passes += len(probes)
         self._ledger.finish(self._step, self._uncompared)
         return sums
+
+    def _checked_padding(self, probes: Sequence[Probe], chunk: Any, pairs: list[Pair]) -> list[Pair]:
+        """The pairs to take for a chunk whose padding was left out."""
+        if self._skips_padding(lambda: pairs[0], lambda: self._with_padding(probes[0], chunk)):
+            return pairs
+        self.executor.packs = False
+        return self._of_chunk(probes, chunk, first=False)
 
     def _group_size(self, probes: int, chunk: Any) -> int:
         if self.sequential_because is not None:

@@ -82,3 +82,14 @@ def _kind(module: nn.Module) -> str:
 
 def _called(module: nn.Module) -> bool:
     return type(module).forward is not nn.Module.forward or "forward" in module.__dict__
+
+
+def refuse_compiled(model: nn.Module) -> None:
+    """Raises LookError for a model of torch.compile, whose compiled forward does not see replaced ones."""
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise LookError(
+                f"{f'The part {name} of the model' if name else 'The model'} is compiled by torch.compile, and a "
+                "compiled forward does not see perturbed weights. Give the module as it was before: "
+                "torch.compile(model)._orig_mod, or do not call module.compile()."
+            )

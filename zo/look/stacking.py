@@ -3,8 +3,9 @@
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -12,15 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from zo.backward import Backward
 from zo.directions import Probe
 from zo.errors import LookError, ZOWarning
 from zo.look.agreement import Inputs, Ledger, Pair, kind, rolled, same_losses
 from zo.look.batch_dims import Ambiguous, Layout, Unstackable, leading, shapes
 from zo.look.executor import Executor
-from zo.look.look import ModelLook, Objective, out_of_memory
+from zo.look.look import PLAIN, ModelLook, Objective, length, out_of_memory
 from zo.look.order import TESTED, RowOrder, tested
+from zo.look.packing import packed
 from zo.weights import Weights
 
+# Looks with padding left out, by number, at which a probe is also evaluated with it: 4 passes of a run of 1,000 steps.
+_PADDING_COMPARED_AT = (0, 8, 64, 512, 4096, 32768)
 # What a model may raise where a stack has lengths that it does not expect.
 _FAILURES = (
     RuntimeError,
@@ -49,6 +54,7 @@ class Stacking(ModelLook):
         self._unstackable: set[object] = set()  # shapes that go one by one
         self._ledger = Ledger()
         self._step, self._uncompared = -1, False
+        self._padded_looks = 0
 
     @property
     @abstractmethod
@@ -83,6 +89,54 @@ class Stacking(ModelLook):
             self._uncompared |= stacked is not None
             pairs += self._alone(group, chunk) if stacked is None else stacked
         return pairs
+
+    def gradient(self, batch: Any, *, seed: int | None, how: Backward = PLAIN) -> float:
+        if self.skip_padding:
+            chunk = next(self.chunks(batch))
+            self._ledger.share = Fraction(length(chunk), length(batch))
+            with self.evaluating(), torch.no_grad():
+                self._skips_padding(
+                    lambda: self._of_model(chunk, packed(self.model)), lambda: self._of_model(chunk)
+                )
+        return super().gradient(batch, seed=seed, how=how)
+
+    def _of_model(self, chunk: Any, how: AbstractContextManager[None] | None = None) -> Pair:
+        with how or nullcontext():
+            losses, weights = self.examples(chunk, 1)
+        return losses[0].tolist(), weights[0].tolist()
+
+    def _with_padding(self, probe: Probe, chunk: Any) -> Pair:
+        """The pair of a probe with every position multiplied."""
+        self.executor.packs = False
+        try:
+            return self._alone([probe], chunk)[0]
+        finally:
+            self.executor.packs = True
+
+    def _skips_padding(self, without: Callable[[], Pair], whole: Callable[[], Pair]) -> bool:
+        """Returns whether padding may be left out; compares both forms at a few looks.
+
+        Raises LookError for a difference after looks that were not compared.
+        """
+        looks, self._padded_looks = self._padded_looks, self._padded_looks + 1
+        if looks not in _PADDING_COMPARED_AT:
+            return True
+        pair = without()
+        self._ledger.note(1)
+        if same_losses(pair, whole(), self._coarsest):
+            return True
+        kind = type(self.model).__name__
+        if looks:
+            raise LookError(
+                f"Step {self._step}: with its padding left out {kind} does not get the losses that it gets with it, so "
+                "those of earlier steps may be wrong. Begin the run again with skip_padding=False (on the command line "
+                "batch.skip_padding=false --rerun)."
+            )
+        self.skip_padding = False
+        warnings.warn(
+            f"Padding is evaluated too: without it {kind} gets other losses.", ZOWarning, stacklevel=4
+        )
+        return False
 
     def _alone(self, probes: Sequence[Probe], chunk: Any) -> list[Pair]:
         return [self._call([probe], chunk, Layout(recording=False))[0] for probe in probes]
@@ -214,9 +268,12 @@ class Stacking(ModelLook):
 
     @cached_property
     def _rounding(self) -> torch.dtype | None:
-        """The coarsest dtype of the model, to which losses must agree; None on a CPU, where bits must be equal."""
-        if all(tensor.is_cpu for tensor in self.weights.tensors.values()):
-            return None
+        """The dtype to whose rounding losses of a stack must agree; None on a CPU, where bits must be equal."""
+        return None if all(tensor.is_cpu for tensor in self.weights.tensors.values()) else self._coarsest
+
+    @cached_property
+    def _coarsest(self) -> torch.dtype:
+        """The coarsest dtype of the model's parameters."""
         dtypes = {p.dtype for p in self.model.parameters() if p.is_floating_point()}
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-SPECIFICATION = 3
+SPECIFICATION = 4
 SIGNS, GAUSSIANS, ROUNDING = 0, 1, 2
 PER_BLOCK = {SIGNS: 128, GAUSSIANS: 4, ROUNDING: 8}
 
