@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,23 @@ ROOT = Path(__file__).parents[2]
 Zo = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@dataclass(frozen=True)
+class Built:
+    """The wheel and the sdist, and what the tree was when they were built: its commit and files."""
+
+    wheel: Path
+    sdist: Path
+    commit: str
+    files: list[str]
+
+
+def git(*words: str) -> str:
+    """What git prints about this tree."""
+    return subprocess.run(["git", "-C", str(ROOT), *words], check=True, capture_output=True, text=True).stdout
+
+
 @pytest.fixture(scope="session")
-def built(tmp_path_factory) -> dict[str, Path]:
+def built(tmp_path_factory) -> Built:
     """The wheel, built from the sdist as an index's users get it, and the sdist."""
     pytest.importorskip("build", reason="the package build is not installed (pip install -e '.[dev]')")
     pytest.importorskip(
@@ -25,7 +41,10 @@ def built(tmp_path_factory) -> dict[str, Path]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(out.iterdir())) == 2, "nothing else is left where packages are built"
-    return {"wheel": next(out.glob("*.whl")), "sdist": next(out.glob("*.tar.gz"))}
+    # As git has them, new ones too; those that git ignores are nobody else's.
+    listed = git("ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    files = sorted(name for name in listed if (ROOT / name).is_file())
+    return Built(next(out.glob("*.whl")), next(out.glob("*.tar.gz")), git("rev-parse", "HEAD").strip(), files)
 
 
 def environment(folder: Path, *what: str) -> Path:
@@ -57,25 +76,25 @@ def environment(folder: Path, *what: str) -> Path:
 
 
 def program(programs: Path, cwd: Path) -> Zo:
-    """Returns a function that runs `zo` of an environment in a folder."""
+    """Returns a function that runs `zo` of an environment in a folder and asserts its exit code; None: any."""
 
-    def zo(*words: str, code: int = 0, **more: str) -> "subprocess.CompletedProcess[str]":
+    def zo(*words: str, code: int | None = 0, **more: str) -> "subprocess.CompletedProcess[str]":
         outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONSAFEPATH")}
         path = f"{programs}{os.pathsep}{outside['PATH']}"
         done = subprocess.run(
             [str(programs / "zo"), *words], cwd=cwd, capture_output=True, text=True, timeout=600,
             env=outside | {"PATH": path, "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(cwd)} | more,
         )  # fmt: skip
-        assert done.returncode == code, f"zo {' '.join(words)}\n{done.stdout}\n{done.stderr}"
+        assert code is None or done.returncode == code, f"zo {' '.join(words)}\n{done.stdout}\n{done.stderr}"
         return done
 
     return zo
 
 
 @pytest.fixture(scope="session")
-def installed(built, tmp_path_factory) -> Path:
+def installed(built: Built, tmp_path_factory) -> Path:
     """The programs of an environment with the wheel."""
-    return environment(tmp_path_factory.mktemp("wheel") / "venv", str(built["wheel"]))
+    return environment(tmp_path_factory.mktemp("wheel") / "venv", str(built.wheel))
 
 
 @pytest.fixture
