@@ -8,9 +8,10 @@ BIN     = $(VENV)/bin
 # The exact versions of constraints.txt; torch first and by its version, since a range may bring another build.
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH   = $(shell grep '^torch==' constraints.txt)
-# What `make quick` runs: closed forms, arguments, layout, and what the command line refuses.
-QUICK = tests/test_layout.py tests/conf/test_wrong_input.py $(addprefix tests/optimizers/, test_algebra.py \
-  test_arguments.py test_copies.py test_firstorder.py test_fzoo_variants.py test_zobench.py)
+# What `make quick` runs: closed forms and arguments of the methods, and what the command line refuses. Means over
+# thousands of draws, comparisons with transformers' models and the layout are left to `make test`.
+QUICK = tests/conf/test_wrong_input.py tests/conf/test_wrong_commands.py tests/config/test_declarations.py \
+  $(addprefix tests/optimizers/, test_algebra.py test_arguments.py test_fzoo_variants.py test_zobench.py)
 # Any extra arguments: make demo ARGS="optimizer=mezo", make test ARGS="-k journal".
 ARGS   ?=
 
@@ -27,7 +28,7 @@ test: $(VENV)/dev.done  ## the tests, without the slow ones; ARGS="-m slow" runs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm" -n 2 $(ARGS)
 
 quick: $(VENV)/dev.done  ## the algebra of the methods and the configuration, under 40 seconds
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not slurm" $(QUICK) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not slurm" -k "not along_the_gradient" $(QUICK) $(ARGS)
 
 check: $(VENV)/dev.done  ## lint, format, types, and which package may import which
 	@$(BIN)/ruff check

@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     for size in options.sizes:
-        name = re.sub(r"[^a-z0-9]+", "-", f"{_device_name(device)}-{size}".lower()).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", f"{device_name(device)}-{size}".lower()).strip("-")
         path = options.results / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         for case in cases.cases(size, options.tokens, options.dtypes):
@@ -81,7 +81,7 @@ def _row(case: Any, device: Any, options: argparse.Namespace, wanted: list[str])
         "parameters": sum(p.numel() for p in cases.model(case, torch.device("meta")).parameters()),
         "tokens": case.tokens,
         "dtype": case.dtype,
-        "device": _device_name(device),
+        "device": device_name(device),
         "threads": options.threads,
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
@@ -131,12 +131,12 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _device_name(device: Any) -> str:
+def device_name(device: Any) -> str:
     """Returns 'cpu <model name>' or 'cuda <card>'."""
     import torch
 
     if device.type == "cuda":
-        return f"cuda {torch.cuda.get_device_name(device)}"
+        return f"cuda {torch.cuda.getdevice_name(device)}"
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return "cpu " + next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -33,6 +33,15 @@ Triton's interpreter, and their compilation for an H100. To run them on a GPU:
     python -m benchmarks.gpu stacked    # losses of stacked probes are those of probes alone, to 1 % of σ
     python -m benchmarks.gpu large      # steps of OPT-66B, all weights trained in bfloat16
 """
+_LM_EVAL = """## Beside lm-evaluation-harness
+
+The same examples evaluated by zo and by lm-evaluation-harness (HFLM): the same model, token ids and batch size
+({batch}), greedy answers of at most {new} tokens, in turn in one process, on one thread
+(`python -m benchmarks.beside_lm_eval MODEL`). Seconds are medians of the process's own CPU seconds, the ratio is the
+median of the rounds' with its quartiles. zo's seconds include the loss, which the other does not compute. In bfloat16
+predictions may differ where two options or tokens are within its rounding. boolq reads the rows of multirc.
+
+"""
 _SLACK = 0.5  # MiB
 _GPU_TARGET = 1.10  # of FZOO's step on a GPU
 
@@ -48,6 +57,7 @@ def write(results: Path, page: Path) -> None:
         timed = [row for row in mine if "step_over_forwards" in row]
         parts = (_targets(timed), _methods(timed), _adamezo(timed), _memory(mine), _made(timed))
         text += f"## {device}\n\n" + "\n".join(part for part in parts if part) + "\n"
+    text += _beside_lm_eval(results / "lm_eval")
     if not any(row["device"].startswith("cuda") for row in rows):
         text += _NO_GPU
     page.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
@@ -145,6 +155,47 @@ def _adamezo(rows: Rows) -> str:
         "AdaMeZO's step over MeZO's, time with Gaussian directions (targets at 16x64: 1.15, memory 1.01):\n\n"
     )
     return head + "".join(lines) if lines else ""
+
+
+def _beside_lm_eval(folder: Path) -> str:
+    """Tabulates evaluation beside lm-evaluation-harness; nothing where nothing was measured."""
+    rows = [
+        row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text(encoding="utf-8"))
+    ]
+    if not rows:
+        return ""
+    lines = _head(
+        "model",
+        "dtype",
+        "task",
+        "n",
+        "zo, s",
+        "lm-eval, s",
+        "zo / lm-eval",
+        "equal predictions",
+        "zo",
+        "lm-eval",
+    )
+    for row in sorted(rows, key=lambda row: (row["model"], row["dtype"], row["task"])):
+        lines.append(
+            _line(
+                *(str(row[name]) for name in ("model", "dtype", "task", "examples")),
+                *(f"{row[name]:.2f}" for name in ("seconds_zo", "seconds_lm_eval")),
+                _with_quartiles(row, "zo_over_lm_eval"),
+                f"{row['equal']} of {row['examples']}",
+                *(f"{row[name]:.3f}" for name in ("value_zo", "value_lm_eval")),
+            )
+        )
+    versions = {f"lm-eval {row['lm_eval']}, torch {row['torch']}, {row['device']}" for row in rows}
+    dates = sorted({row["date"] for row in rows})
+    rounds = sorted({row["rounds"] for row in rows})
+    return (
+        _LM_EVAL.format(batch=rows[0]["batch"], new=rows[0]["new_tokens"])
+        + "\n".join(lines)
+        + f"\n\n{'; '.join(sorted(versions))}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; "
+        f"{' to '.join(map(str, dict.fromkeys((rounds[0], rounds[-1]))))} rounds a row. The last two columns are the "
+        "metric (accuracy, F1).\n\n"
+    )
 
 
 def _made(rows: Rows) -> str:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -178,7 +179,9 @@ class Trials:
         if problem := complaint(first, allowed):
             return Try(name, what, problem)
         again = child(lambda: command(config, False))
-        return Try(name, what, complaint(again, (0,)) or difference(runs, expected))
+        problem = complaint(again, (0,)) or difference(runs, expected)
+        shutil.rmtree(runs)  # of hundreds of tries, too much to keep in memory
+        return Try(name, what, problem)
 
     def damages(self) -> Iterator[Try]:
         """Damages every file of a run in every way, under every command; another run must still be reported."""

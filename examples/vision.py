@@ -51,11 +51,10 @@ def main() -> None:
             optimizer = zo.FZOO(model, lr=2e-2, n=8, seed=args.seed)
         else:
             optimizer = zo.MeZO(model, lr=1e-3, seed=args.seed)
-        look = zo.ModuleLook(model, losses, optimizer)
-        zo.train(optimizer, look, batch_of, args.steps * 9 // passes)
+        steps = zo.train(optimizer, losses, batch_of, args.steps * 9 // passes)
         with torch.no_grad():
             right = (model(images[test]).argmax(dim=1) == labels[test]).float().mean().item()
-        print(f"{name}: {right:.1%} of {len(test)} test images after {look.forward_passes} forward passes")
+        print(f"{name}: {right:.1%} of {len(test)} test images after {steps * passes} forward passes")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """zo: fine-tune with forward passes only.
 
     optimizer = zo.FZOO(model, lr=1e-3)
-    look = zo.ModuleLook(model, losses, optimizer)       # losses(model, batch) → one loss an example
-    zo.train(optimizer, look, batches, steps=200)
+    zo.train(optimizer, losses, batches, steps=200)      # losses(model, batch) → one loss an example
 
 Names are imported at first use, so that `import zo` costs nothing where only its errors are wanted.
 """

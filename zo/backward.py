@@ -1,5 +1,6 @@
-"""Options of a backward pass beside the gradient: fp32 gradients of 16-bit parameters, a scaled loss,
-layers computed twice instead of kept.
+"""Holds the options of a backward pass.
+
+They are fp32 gradients of 16-bit parameters, a scaled loss, and layers that are computed twice instead of kept.
 
     with how.around(model):
         (how.factor(rows) * loss).backward()

@@ -29,8 +29,8 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from zo.checks import check_int
 from zo.errors import ConfigError, RankLost, RanksDiverged
+from zo.fields import AtLeastOne, check
 from zo.look import InPlace, Look, SharedLook
 from zo.optimizers import Optimizer
 from zo.optimizers.optimizer import Looker
@@ -69,9 +69,8 @@ class Ranks(Team):
         timeout: float = 600.0,
         gpus: int | None = None,
     ):
-        if share not in ("probes", "batch", "both"):
-            raise ConfigError(f"ranks.share = {share!r} must be 'probes', 'batch' or 'both'.")
-        check_int("ranks.check_every", check_every, 1, "step")
+        check("ranks.share", share, Share)
+        check("ranks.check_every", check_every, AtLeastOne)
         self.place = place = place_in(os.environ) if place is None else place
         self.rank, self.size = place.rank, place.size
         self.share = share

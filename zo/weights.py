@@ -23,27 +23,26 @@ import torch
 from torch import Tensor, nn
 
 from zo.directions import Directions, Key, Probe, Terms
-from zo.directions.direction import two_sides, words_of
+from zo.directions.direction import two_sides
 from zo.errors import ConfigError
-from zo.held import Held
-from zo.kernels import Kernels, best, eager, rounding
+from zo.kernels import Write, eager, rounding
 from zo.kernels.adam_window import Moments
 from zo.kernels.elementwise import BLOCK, Block, Rule
 from zo.kernels.formulas import Formula
+from zo.named_noise import NamedNoise, Way
 from zo.names import Parameters, trained
-from zo.noise import id_of
 
 _GPU_BLOCK = 1 << 22  # of rules that add nothing up over a block; there launches are what costs
 _ROWS = 1 << 20  # numbers of a move that are made of thin factors at a time, 4 MiB
-_SMALL = 1 << 22  # numbers of one step that the eager kernels make at once and keep, 16 MiB
 
 
-class Weights(Held):
+class Weights(NamedNoise):
     """The tensors of a model that require a gradient, by canonical name.
 
     params: a module or its named parameters.
     update: auto, nearest, stochastic or master; how 16-bit weights take a move. auto is nearest here, and master in
         first-order methods (zo/optimizers/firstorder.py).
+    model: the module; None for named parameters.
     stated: whether `update` was chosen, that is, given and not auto.
     half: whether the model holds float16 numbers, trained or frozen.
     kernels: auto, eager, native or triton; who computes (bits of signs are equal).
@@ -54,114 +53,72 @@ class Weights(Held):
         self, params: Parameters, *, update: str = "auto", kernels: str = "auto", copies: bool = True
     ):
         rounding.check_update(update)
-        super().__init__(trained(params), copies=copies, low=update == "master")
+        super().__init__(trained(params), copies=copies, low=update == "master", kernels=kernels)
         self.stated = update != "auto"
         self.update = update if self.stated else "nearest"
-        model = params.parameters() if isinstance(params, nn.Module) else self.tensors.values()
-        self.half = any(tensor.dtype == torch.float16 for tensor in model)
-        self.ids = {name: id_of(name) for name in self.tensors}
-        self.numel = sum(tensor.numel() for tensor in self.tensors.values())
-        self._choice = kernels
-        self._kernels = self._chosen()
+        self.model = params if isinstance(params, nn.Module) else None
+        tensors = self.tensors.values() if self.model is None else self.model.parameters()
+        self.half = any(tensor.dtype == torch.float16 for tensor in tensors)
+        self._spared: dict[tuple[str, ...], frozenset[str]] = {}  # tensors without decay, by `no_decay`
 
-    def _chosen(self) -> dict[torch.device, Kernels]:
-        """Returns the kernels of each device of the tensors."""
-        return {device: best(device, self._choice) for device in {t.device for t in self.tensors.values()}}
-
-    def __getstate__(self) -> dict[str, object]:
-        """All but the kernels: a compiled library cannot be copied, and is found again."""
-        return {name: value for name, value in vars(self).items() if name != "_kernels"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state)
-        self._kernels = self._chosen()
-        self._renew()
-
-    @property
-    def backend(self) -> str:
-        """The names of the kernels in use, as the journal's header records them."""
-        return "+".join(sorted({kernels.name for kernels in self._kernels.values()}))
-
-    def kernels(self, name: str) -> Kernels:
-        """Returns the kernels for this tensor."""
-        return self._kernels[self.tensors[name].device]
-
-    def numbers(self, name: str, stream: int, terms: Terms, rows: Tensor | None = None) -> Tensor:
-        """Σ scale · (the stream's numbers of this tensor), fp32, in its shape or [len(rows), width]."""
-        zeros = torch.zeros_like(self.tensors[name].detach(), dtype=torch.float32)
-        if not terms:
-            return zeros if rows is None else zeros[rows]
-        place, words, kernels = (zeros, self.ids[name], stream), words_of(terms), self.kernels(name)
-        if rows is not None:
-            return kernels.perturb_rows(*place, words, rows)
-        return kernels.perturb(*place, words, zeros)
-
-    def factor(self, name: str, letter: str, size: int, stream: int, word: int) -> Tensor:
-        """fp32 [size]: the stream's numbers of the parameter `name`, a zero byte and the letter."""
-        zeros = torch.zeros(size, dtype=torch.float32, device=self.tensors[name].device)
-        pid = id_of(f"{name}\0{letter}")
-        return self.kernels(name).perturb(zeros, pid, stream, [(word, 1.0)], zeros)
-
-    def warm(self, keys: Sequence[Key], directions: Directions) -> None:
-        """Let the eager kernels make all plain noise of a small model's step in one call."""
-        words = list(dict.fromkeys(key.word for key in keys))
-        if words and self.numel * len(words) <= _SMALL and len(self._kernels) == 1:
-            (device, kernels), *_ = self._kernels.items()
-            plain = [name for name in self.tensors if directions.plain(self, name)]
-            layout = [(self.ids[name], self.tensors[name].numel()) for name in plain]
-            if layout:
-                kernels.warm(words, directions.stream, layout, device)
+    def _own(self, name: str, probe: Probe, directions: Directions) -> Probe:
+        """The probe with its terms as they apply to one tensor."""
+        return Probe(tuple(directions.terms(self, name, probe.terms)))
 
     def at(self, name: str, probe: Probe, directions: Directions, out: Tensor | None = None) -> Tensor:
         """θ_name + Σ scale z; the tensor itself, not a copy, when no term of the probe touches it."""
-        source, terms = self.source(name), directions.terms(self, name, probe.terms)
-        if not terms:
+        way, source = self.ways(directions)[name], self.source(name)
+        own = probe if way.all_terms else self._own(name, probe, directions)
+        if not own.terms:
             return source
-        if directions.plain(self, name):
-            return self.kernels(name).perturb(source, self.ids[name], directions.stream, words_of(terms), out)
-        if directions.entries(self, name, [probe.terms]) is not None:
+        if way.plain:
+            return way.kernels.perturb(source, way.noise, own.words, out)
+        if way.transforms and directions.entries(self, name, [probe.terms]) is not None:
             return self.at_many(name, [probe], directions, None if out is None else [out])[0]
-        return _plus(directions.total(self, name, terms), source)
+        return _plus(directions.total(self, name, own.terms), source)
 
     def direction(self, name: str, key: Key, directions: Directions) -> Tensor:
         """z of one tensor, fp32, in its shape."""
-        alone = [(key, 1.0)]
-        terms, entries = directions.terms(self, name, alone), directions.entries(self, name, [alone])
+        way, probe = self.ways(directions)[name], Probe(((key, 1.0),))
+        own = probe if way.all_terms else self._own(name, probe, directions)
+        entries = directions.entries(self, name, [probe.terms]) if way.transforms else None
+        if entries is None and own.terms:
+            return directions.total(self, name, own.terms)
+        zeros = self.numbers(name, directions.stream, [])
         if entries is None:
-            return directions.total(self, name, terms) if terms else self.numbers(name, directions.stream, [])
-        zeros, words = self.numbers(name, directions.stream, []), [words_of(terms)]
-        place = (zeros, self.ids[name], directions.stream)
-        return self.kernels(name).perturb_many(*place, words, [zeros], entries)[0]
+            return zeros
+        return way.kernels.perturb_many(zeros, way.noise, [own.words], [zeros], entries)[0]
 
     def at_many(
         self, name: str, probes: Sequence[Probe], directions: Directions, outs: Sequence[Tensor] | None
     ) -> Sequence[Tensor]:
         """Returns `at` for several probes on the same keys, whose noise is made once."""
-        entries = directions.entries(self, name, [probe.terms for probe in probes])
-        if entries is None and not directions.plain(self, name):
-            if two_sides(probes) and (one := directions.terms(self, name, probes[0].terms)):
-                total, source = directions.total(self, name, one), self.source(name)
+        way, source = self.ways(directions)[name], self.source(name)
+        entries = None
+        if way.transforms:
+            entries = directions.entries(self, name, [probe.terms for probe in probes])
+        own = probes if way.all_terms else [self._own(name, probe, directions) for probe in probes]
+        if entries is None and not way.plain:
+            if two_sides(probes) and own[0].terms:
+                total = directions.total(self, name, own[0].terms)
                 minus = torch.sub(source, total, out=None if outs is None else outs[1]).to(source.dtype)
                 return [_plus(total, source), minus]
             return [self.at(name, probe, directions) for probe in probes]
-        terms = [words_of(directions.terms(self, name, probe.terms)) for probe in probes]
-        source = self.source(name)
-        if not any(terms):
+        words = [probe.words for probe in own]
+        if not any(words):
             return [source] * len(probes)
-        return self.kernels(name).perturb_many(
-            source, self.ids[name], directions.stream, terms, outs, entries
-        )
+        return way.kernels.perturb_many(source, way.noise, words, outs, entries)
 
     def rows_at(self, name: str, rows: Tensor, probe: Probe, directions: Directions) -> Tensor:
         """Rows of a matrix at the probe, [len(rows), width]."""
-        source, terms = self.source(name), directions.terms(self, name, probe.terms)
-        if not terms:
+        way, source = self.ways(directions)[name], self.source(name)
+        own = probe if way.all_terms else self._own(name, probe, directions)
+        if not own.terms:
             return source[rows]
-        entries = directions.entries(self, name, [probe.terms])
-        if entries is None and not directions.plain(self, name):
-            return _plus(directions.total(self, name, terms, rows), source[rows])
-        place = (source, self.ids[name], directions.stream)
-        return self.kernels(name).perturb_rows(*place, words_of(terms), rows, entries)
+        entries = directions.entries(self, name, [probe.terms]) if way.transforms else None
+        if entries is None and not way.plain:
+            return _plus(directions.total(self, name, own.terms, rows), source[rows])
+        return way.kernels.perturb_rows(source, way.noise, own.words, rows, entries)
 
     def factors_at(self, name: str, probe: Probe, directions: Directions) -> tuple[Tensor, Tensor] | None:
         """Returns (A, B) with θ_name + A Bᵀ the matrix at the probe; None if no term touches it."""
@@ -183,21 +140,33 @@ class Weights(Held):
         is touched.
         """
         self.refresh()
-        wanted = [(key, c) for key, c in terms if c != 0.0]
-        word = self._rounding_word(rounding_key)
-        for name in self.tensors:
-            own_decay = 0.0 if any(part in name for part in no_decay) else decay
-            mine = directions.terms(self, name, wanted)
-            if own_decay == 0.0 and not mine:
+        move = Probe(tuple([(key, c) for key, c in terms if c != 0.0]))
+        ways, holds = self.ways(directions), bool(self.copies or self.low)
+        for name, write in self._writes(decay, no_decay, rounding_key).items():
+            way = ways[name]
+            own = move if way.all_terms else self._own(name, move, directions)
+            if write.decay == 0.0 and not own.terms:
                 continue
-            how = (own_decay, self.update, word, self.low.get(name))
-            source, pid = self.source(name), self.ids[name]
-            entries = directions.entries(self, name, [wanted]) if mine else None
-            if mine and entries is None and not directions.plain(self, name):
-                self._add(name, mine, directions, how)
+            entries = None
+            if way.transforms and own.terms:
+                entries = directions.entries(self, name, [move.terms])
+            if own.terms and entries is None and not way.plain:
+                self._add(name, own.terms, directions, write)
             else:
-                self.kernels(name).move(source, pid, directions.stream, words_of(mine), *how, entries)
-            self._show(name)
+                low = self.low.get(name)
+                way.kernels.move(self.source(name), way.noise, own.words, write, low, entries)
+            if holds:
+                self._show(name)
+
+    def _writes(self, decay: float, no_decay: Sequence[str], rounding_key: Key | None) -> dict[str, Write]:
+        """Returns how each tensor takes a move; `no_decay` as in `move`."""
+        word = self._rounding_word(rounding_key)
+        write, spared = Write(decay, self.update, word), Write(0.0, self.update, word)
+        parts = tuple(no_decay)
+        if parts not in self._spared:
+            self._spared[parts] = frozenset(n for n in self.tensors if any(part in n for part in parts))
+        names = self._spared[parts]
+        return {name: spared if name in names else write for name in self.tensors}
 
     def _rounding_word(self, rounding_key: Key | None) -> int:
         """The 64-bit key of a move's rounding bits."""
@@ -210,15 +179,12 @@ class Weights(Held):
             )
         return 0
 
-    def _add(
-        self, name: str, terms: Terms, directions: Directions, how: tuple[float, str, int, Tensor | None]
-    ) -> None:
+    def _add(self, name: str, terms: Terms, directions: Directions, write: Write) -> None:
         """The move of numbers that the kind makes itself; those of thin factors are made some rows at a time."""
-        source, pid = self.source(name), self.ids[name]
-        decay, update, word, low = how
+        source, pid, low = self.source(name), self.ids[name], self.low.get(name)
         factors = directions.factors(self, name, terms)
         if factors is None:
-            eager.add(source, directions.total(self, name, terms), pid, *how)
+            eager.add(source, directions.total(self, name, terms), pid, write, low)
             return
         a, b = factors
         matrix, lows = source.view(len(a), len(b)), None if low is None else low.view(len(a), len(b))
@@ -226,7 +192,7 @@ class Weights(Held):
         for start in range(0, len(a), height):
             rows = slice(start, start + height)
             lower = None if lows is None else lows[rows]
-            eager.add(matrix[rows], a[rows] @ b.T, pid, decay, update, word, lower, start * len(b))
+            eager.add(matrix[rows], a[rows] @ b.T, pid, write, lower, start * len(b))
 
     def zeros(self) -> dict[str, Tensor]:
         """A state for `elementwise`: fp32 zeros in the shape of every trained tensor, by name."""
@@ -250,63 +216,69 @@ class Weights(Held):
         A rule that returns Σ c z, summed in the order of the keys, gives the bits of `move`.
         """
         self.refresh()
-        word = self._rounding_word(rounding_key)
-        for name in self.tensors:
-            own_decay = 0.0 if any(part in name for part in no_decay) else decay
-            source, low = self.source(name).view(-1), self.low.get(name)
+        words, ways = tuple([key.word for key in keys]), self.ways(directions)
+        for name, write in self._writes(decay, no_decay, rounding_key).items():
+            way, source, low = ways[name], self.source(name).view(-1), self.low.get(name)
             lows = None if low is None else low.view(-1)
             flat = {slot: tensors[name].view(-1) for slot, tensors in (state or {}).items()}
-            words = self._plain_words(name, keys, directions)
-            place, how = (source, self.ids[name]), (own_decay, self.update, word, lows)
-            if words is not None and self._fused(rule, name, flat, place, directions.stream, words, how):
+            as_is = self._as_is(way, name, keys, directions)
+            if as_is and _fused(way, rule, name, flat, source, words, write, lows):
                 self._show(name)
                 continue
             size = _GPU_BLOCK if source.is_cuda and isinstance(rule, Moments | Formula) else BLOCK
-            noise_of = self._noise(name, keys, directions, min(size, source.numel()))
+            noise_of = self._noise(name, keys, directions, min(size, source.numel()), as_is)
             for start in range(0, source.numel(), size):
                 here = slice(start, start + size)
                 part, lower = source[here], None if lows is None else lows[here]
                 w, noise = eager.read(part, lower), noise_of(start, part.numel())
                 parts = {slot: t[here] for slot, t in flat.items()}
-                step = eager.decayed(rule(Block(name, start, w, noise, parts)), w, own_decay)
+                step = eager.decayed(rule(Block(name, start, w, noise, parts)), w, write.decay)
                 new = w.add_(step)  # where part is fp32, w is part
-                eager.write(part, new, self.ids[name], start, self.update, word, lower)
+                eager.store(part, new, way.noise.pid, start, write, lower)
             self._show(name)
 
-    def _fused(
-        self,
-        rule: Rule | Moments | Formula,
-        name: str,
-        state: Mapping[str, Tensor],
-        place: tuple[Tensor, int],
-        stream: int,
-        words: Sequence[int],
-        how: tuple[float, str, int, Tensor | None],
-    ) -> bool:
-        """Returns whether the kernels have made the move in one pass."""
-        if isinstance(rule, Moments):
-            return self.kernels(name).moments(rule, *place, stream, words, *how)
-        if isinstance(rule, Formula):
-            return self.kernels(name).formula(rule, name, state, *place, stream, words, *how)
-        return False
-
-    def _plain_words(self, name: str, keys: Sequence[Key], directions: Directions) -> list[int] | None:
-        """The Philox keys, where each key's z of this tensor is the stream's numbers as they are; else None."""
+    def _as_is(self, way: Way, name: str, keys: Sequence[Key], directions: Directions) -> bool:
+        """Returns whether each key's z of this tensor is the stream's numbers as they are."""
+        if way.all_terms or not way.plain:
+            return way.plain
         alone = [[(key, 1.0)] for key in keys]
-        whole = directions.plain(self, name) and [directions.terms(self, name, one) for one in alone] == alone
-        return [key.word for key in keys] if whole else None
+        return [directions.terms(self, name, one) for one in alone] == alone
 
     def _noise(
-        self, name: str, keys: Sequence[Key], directions: Directions, most: int
+        self, name: str, keys: Sequence[Key], directions: Directions, most: int, as_is: bool
     ) -> Callable[[int, int], Sequence[Tensor]]:
         """Returns f(start, count): one noise block for each key, valid until the next call; count is at most `most`."""
-        words, device = self._plain_words(name, keys, directions), self.tensors[name].device
-        if words is not None:
-            kernels, pid, stream = self.kernels(name), self.ids[name], directions.stream
+        if as_is:
+            way, device = self.ways(directions)[name], self.tensors[name].device
+            words = [key.word for key in keys]
             room = torch.empty(len(words), most, dtype=torch.float32, device=device)
-            return lambda start, n: kernels.noise(words, pid, stream, start, n, device, room) if words else ()
+            return lambda start, n: (
+                way.kernels.noise(words, way.noise, start, n, device, room) if words else ()
+            )
         whole = [self.direction(name, key, directions).view(-1) for key in keys]
         return lambda start, count: [z[start : start + count] for z in whole]
+
+
+def _fused(
+    way: Way,
+    rule: Rule | Moments | Formula,
+    name: str,
+    state: Mapping[str, Tensor],
+    w: Tensor,
+    words: Sequence[int],
+    write: Write,
+    low: Tensor | None,
+) -> bool:
+    """Returns whether the kernels have made the move in one pass; all tensors are flat."""
+    if isinstance(rule, Moments):
+        return way.kernels.moments(w, way.noise, rule, words, write, low)
+    if isinstance(rule, Formula):
+        program = rule.program(name, len(words), tuple(state))
+        state_tensors = list(state.values())
+        return program is not None and way.kernels.formula(
+            w, way.noise, program, words, state_tensors, write, low
+        )
+    return False
 
 
 def _plus(total: Tensor, source: Tensor) -> Tensor:

@@ -25,9 +25,11 @@ from urllib.request import Request, urlopen
 import psutil
 from packaging.requirements import Requirement
 
+from experiments.commands.arguments import number_of
 from experiments.config import own_files
 from experiments.rundir.code_places import ROOT, install
 from experiments.rundir.provenance import source
+from zo.fields import Positive
 from zo.version import DISTRIBUTION, version
 
 SECONDS = 10.0  # for everything
@@ -42,7 +44,11 @@ def add(commands: Any) -> None:
     command = commands.add_parser("doctor", help="what zo finds on this machine, and what is wrong with it")
     command.add_argument("--json", action="store_true", help="the same as JSON")
     command.add_argument(
-        "--seconds", type=float, default=SECONDS, help=f"how long it may take; default {SECONDS:g}"
+        "--seconds",
+        type=number_of(Positive),
+        default=SECONDS,
+        metavar="S",
+        help=f"time limit; default {SECONDS:g}",
     )
 
 

@@ -19,8 +19,9 @@ NOTE = (
 
 
 def expected(config: RunConfig) -> list[Published]:
-    """The published numbers of its model, task, method, peft, objective and demonstrations, and of its k where
-    they say one.
+    """Returns the published numbers of a run like this one.
+
+    They agree in model, task, method, peft, objective and demonstrations, and in k where they say one.
     """
     task, values = config.task, config.as_dict()
     wanted = (

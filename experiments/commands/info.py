@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from experiments.config import compose, own_files
+from experiments.config.composing import search_path
 from experiments.config.run_config import RunConfig
 from experiments.rundir.code_places import ROOT
 from experiments.rundir.provenance import source
@@ -43,7 +44,7 @@ def files(overrides: Sequence[str]) -> list[Path]:
     choices = [text for text in overrides if text.partition("=")[0] in options]
     with initialize_config_dir(config_dir=str(compose.CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        search = compose.search_path()
+        search = search_path(compose.places())
         found = loader.compute_defaults_list("config", [*choices, *search], RunMode.RUN).defaults
     places = compose.places()
     names = [

@@ -1,5 +1,6 @@
 """Turns the arguments of `zo run` (launch.py) into an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.config.combinations import missing_packages
 from experiments.config.compose import compose, groups
 from experiments.config.describe import described
+from experiments.config.expand import MAX_RUNS
 from experiments.config.own_files import FLAG, config_dir
 from experiments.config.problems import Problem, did_you_mean, listing, split
 from experiments.config.run_config import RunConfig
@@ -141,8 +143,10 @@ def _read(argv: Sequence[str]) -> Request:
         if value and name not in VALUED:
             request.problems.append(Problem(word, f"{name} takes no value."))
         elif name in VALUED:
-            value = value or (rest.pop(0) if rest else "")
+            value = value or (rest.pop(0) if rest and not rest[0].startswith("-") else "")
             request.values[name] = value
+            if not value and name != "--cfg":
+                request.problems.append(Problem(word, f"{name} takes a value."))
             if name == "--cfg" and value != "job":
                 request.problems.append(
                     Problem(f"{word} {value}".strip(), "--cfg takes job, the run's configuration.")
@@ -180,15 +184,18 @@ def _sweep(request: Request) -> int:
             )
         )
     wrong += [Problem(text, "One file a sweep; this is another.") for text in files[1:]]
-    trials = request.values.get("--trials", "")
-    if "--trials" in request.flags and not (trials.isdecimal() and int(trials)):
-        wrong.append(Problem(f"--trials {trials}".strip(), "It takes a whole number of at least 1."))
+    trials, name = request.values.get("--trials", ""), request.values.get("--name", "")
+    if trials and not (trials.isdecimal() and 1 <= int(trials) <= MAX_RUNS):
+        wrong.append(Problem(f"--trials {trials}", f"It takes a whole number of 1 to {MAX_RUNS:,}."))
+    if name and not re.fullmatch(r"\w[\w.+=-]*", name):
+        what = "It names a folder below paths.runs/sweeps: letters, digits and . _ - + =, no blanks and no slashes."
+        wrong.append(Problem(f"--name {name}", what))
     from experiments.launching.check import Asked, check
 
     asked = Asked(
         overrides=[text for text in request.overrides if text not in files],
         file=files[0].removeprefix("sweep=") if files else None,
-        name=request.values.get("--name"),
+        name=name or None,
         dry="--dry-run" in request.flags,
         smoke="--smoke" in request.flags,
         rerun="--rerun" in request.flags,
@@ -196,7 +203,7 @@ def _sweep(request: Request) -> int:
     )
     checked = check(asked)
     checked.problems[:0] = wrong
-    if not checked.runs:
+    if checked.problems or not checked.runs:  # what only torch can tell is listed when this is mended
         return _refuse(checked.problems)
 
     def launch() -> int:

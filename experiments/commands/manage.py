@@ -9,10 +9,11 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 
+from experiments.commands.arguments import number_of, runs_folder
 from experiments.commands.watch import tell_waiting
 from experiments.config.saved import load_config
 from experiments.config.trusted import check_targets
@@ -23,6 +24,7 @@ from experiments.launching.submission import LOG, Pending, check_paths, freeze_a
 from experiments.rundir.code_places import typed_command
 from experiments.rundir.folder import RunFolder, title_of
 from zo.errors import ConfigError
+from zo.fields import Range
 
 COMMANDS = {
     "status": "how runs are: queued, running, requeued, finished, failed (and why), diverged, stopped, waiting",
@@ -32,15 +34,18 @@ COMMANDS = {
 }
 
 
+LINES = number_of(Annotated[int, Range(ge=1, le=10**6)])
+
+
 def add(commands: Any) -> None:
     """The commands' arguments."""
     for name, words in COMMANDS.items():
         command = commands.add_parser(name, help=words)
         command.add_argument(
-            "runs", type=Path, nargs="+", help="folders: a sweep's, runs', or one above runs"
+            "runs", type=runs_folder, nargs="+", help="folders: a sweep's, runs', or one above runs"
         )
         if name == "logs":
-            command.add_argument("--lines", type=int, default=20, help="lines of each log")
+            command.add_argument("--lines", type=LINES, default=20, metavar="N", help="lines of each log")
         if name == "retry":
             command.add_argument(
                 "--stopped",

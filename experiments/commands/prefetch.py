@@ -12,7 +12,7 @@ from zo.errors import ConfigError, DataError
 
 
 def prefetch(configs: Sequence[RunConfig]) -> int:
-    """Fetches what is not here; says what was done, or every reason why not: 0, or 2."""
+    """Fetches what is not here and prints what was done; 0. Raises ConfigError that lists all that could not be."""
     problems: dict[str, None] = {}
     for models, choice in _distinct([(config.paths.models, config.model) for config in configs]):
         try:
@@ -32,8 +32,9 @@ def prefetch(configs: Sequence[RunConfig]) -> int:
                 _say(f"task {choice.name}: {len(table.rows):,} rows of {table.where}")
         except DataError as error:
             problems[str(error)] = None
-    sys.stderr.writelines(f"{problem}\n" for problem in problems)
-    return 2 if problems else 0
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return 0
 
 
 def _distinct(choices: Sequence[Any]) -> list[Any]:

@@ -5,13 +5,15 @@ table as Markdown and LaTeX and all numbers as CSV.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from experiments.commands.arguments import runs_folder
+from experiments.config.problems import Problem
 from experiments.display.console import new_console
 from experiments.papers import papers, published
 from experiments.report.comparison import Comparison, comparison
@@ -35,9 +37,11 @@ PACKAGES = ("jinja2", "matplotlib", "scipy")  # of the extra `report`, for --out
 def add(commands: Any) -> None:
     """The command's arguments."""
     command = commands.add_parser("report", help="compare methods: tables, figures, a page")
-    command.add_argument("runs", type=Path, nargs="+", help="folders: a sweep's, runs', or one above runs")
     command.add_argument(
-        "--where", action="append", default=[], metavar="KEY=VALUE[,VALUE]",
+        "runs", type=runs_folder, nargs="+", help="folders: a sweep's, runs', or one above runs"
+    )
+    command.add_argument(
+        "--where", action="append", default=[], type=_condition, metavar="KEY=VALUE[,VALUE]",
         help="only runs with it: task, method, model, peft, seed, status, or a key of the configuration; repeatable",
     )  # fmt: skip
     command.add_argument(
@@ -45,7 +49,7 @@ def add(commands: Any) -> None:
         help="rows and curves for each value of a key that was swept, as optimizer.horizon; once or twice",
     )  # fmt: skip
     command.add_argument(
-        "--passes-to", "--target", metavar="A",
+        "--passes-to", "--target", type=_target, metavar="A",
         help="forward passes to this metric on dev, as 0.8, or to a loss there, as loss=0.5",
     )  # fmt: skip
     command.add_argument(
@@ -54,18 +58,20 @@ def add(commands: Any) -> None:
         help="with --passes-to: ratios to this method's; default: mezo if it is there",
     )
     command.add_argument(
-        "--beside", action="append", default=[], metavar="PAPER",
+        "--beside", action="append", default=[], type=_paper, metavar="PAPER",
         help=f"lay a paper's published numbers beside: {', '.join(papers())}; repeatable",
     )  # fmt: skip
     command.add_argument(
         "--title", metavar="TEXT", help="the page's heading; default: the folders and conditions"
     )
-    command.add_argument("--out", type=Path, metavar="DIR", help="a folder for the page, figures and tables")
+    command.add_argument(
+        "--out", type=_out_folder, metavar="DIR", help="a folder for the page, figures and tables"
+    )
+    command.rules += [_reference_alone, _by_and_beside]
 
 
 def perform(request: argparse.Namespace) -> int:
     """0 done; wrong input as ConfigError, before anything is written."""
-    _check(request)
     numbers = [number for paper in dict.fromkeys(request.beside) for number in published(paper)]
     runs = select_runs(read_runs(request.runs), request.where)
     title = request.title or " ".join([*(path.resolve().name for path in request.runs), *request.where])
@@ -109,30 +115,49 @@ def write(made: Comparison, folder: Path) -> None:
     write_page(made, folder / "index.html")
 
 
-def _check(request: argparse.Namespace) -> None:
-    """Raises ConfigError for all that can be seen before a run is read."""
-    if request.passes_to is not None:
-        parse_target(request.passes_to)
-    elif request.reference is not None:
-        raise ConfigError(
-            f"--reference {request.reference}: it is the method that --passes-to compares with. Add --passes-to, such "
-            "as --passes-to 0.8."
-        )
-    if request.by and request.beside:
-        raise ConfigError(
-            "--by shows each value of a key, and --beside judges the setting that dev chose among them. Ask for one of "
-            "the two at a time."
-        )
-    out: Path | None = request.out
-    if out is None:
-        return
+def _condition(text: str) -> str:
+    if not all(text.partition("=")):
+        raise ConfigError("Write KEY=VALUE or KEY=VALUE,VALUE, such as task=sst2.")
+    return text
+
+
+def _target(text: str) -> str:
+    parse_target(text)
+    return text
+
+
+def _paper(text: str) -> str:
+    published(text)
+    return text
+
+
+def _out_folder(text: str) -> Path:
+    out = Path(text)
     if out.is_file() or out.suffix in (".csv", ".md", ".tex", ".html"):
-        raise ConfigError(f"--out {out}: it names a folder, which gets the page, the figures and the tables.")
+        raise ConfigError("It names a folder, which gets the page, the figures and the tables.")
     if lacking := [name for name in PACKAGES if find_spec(name) is None]:
         raise ConfigError(
-            f"--out {out}: the page and the figures need {', '.join(lacking)}, which {_are(lacking)} not here: "
+            f"The page and the figures need {', '.join(lacking)}, which {_are(lacking)} not here: "
             f"{install('report')}. Without --out the tables are printed."
         )
+    return out
+
+
+def _reference_alone(given: Collection[str]) -> Problem | None:
+    if "reference" not in given or "passes_to" in given:
+        return None
+    what = "It is the method that --passes-to compares with. Add --passes-to, such as --passes-to 0.8."
+    return Problem("--reference", what)
+
+
+def _by_and_beside(given: Collection[str]) -> Problem | None:
+    if not {"by", "beside"} <= set(given):
+        return None
+    what = (
+        "--by shows each value of a key, and --beside judges the setting that dev chose among them. Ask for one of the "
+        "two at a time."
+    )
+    return Problem("--by, --beside", what)
 
 
 def _are(names: Sequence[str]) -> str:

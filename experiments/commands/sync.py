@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from experiments.commands.arguments import runs_folder
 from experiments.display.console import new_console
 
 COMMANDS = {
@@ -15,12 +16,16 @@ COMMANDS = {
 def add(commands: Any) -> None:
     """The commands' arguments."""
     sync, dashboard = (commands.add_parser(name, help=words) for name, words in COMMANDS.items())
-    sync.add_argument("runs", type=Path, nargs="+", help="folders: a sweep's, runs', or one above runs")
+    sync.add_argument(
+        "runs", type=runs_folder, nargs="+", help="folders: a sweep's, runs', or one above runs"
+    )
     sync.add_argument(
         "--to", choices=("wandb", "tensorboard", "trackio"), help="default: each run's own, else wandb"
     )
     sync.add_argument("--mode", choices=("online", "offline"), default="online", help="of wandb")
-    dashboard.add_argument("runs", type=Path, nargs="*", help="the runs to compare; default: the project's")
+    dashboard.add_argument(
+        "runs", type=runs_folder, nargs="*", help="the runs to compare; default: the project's"
+    )
     dashboard.add_argument("--out", type=Path, help="a JSON file for the definition; default: printed")
     dashboard.add_argument("--save", action="store_true", help="make it at W&B, which needs a key")
     dashboard.add_argument(

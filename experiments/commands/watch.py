@@ -11,18 +11,21 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.live import Live
 
+from experiments.commands.arguments import number_of, runs_folder
 from experiments.display.console import new_console
 from experiments.launching.submission import command_of
 from experiments.watching.follow import Flock, Followed
 from experiments.watching.run_table import ATTENTION, Overview, line
 from zo.errors import ConfigError
+from zo.fields import Range
 
 INTERRUPTED = 130
+PAUSE = number_of(Annotated[float, Range(ge=0.01, le=86_400)])  # shorter would do nothing but read files
 _FIND = 5.0  # seconds between looks for runs that have come
 _STEP = 0.1  # share of a run after which another line is due where there is no terminal
 
@@ -33,10 +36,15 @@ def add(commands: Any) -> None:
     """The command's arguments."""
     command = commands.add_parser("watch", help="several runs at once, until all have ended or q is pressed")
     command.add_argument(
-        "runs", type=Path, nargs="+", help="folders: a sweep's, runs', or one above runs; new ones are found"
+        "runs",
+        type=runs_folder,
+        nargs="+",
+        help="folders: a sweep's, runs', or one above runs; new ones are found",
     )
     command.add_argument("--once", action="store_true", help="print the table once")
-    command.add_argument("--every", type=float, default=1.0, help="seconds between looks at the files")
+    command.add_argument(
+        "--every", type=PAUSE, default=1.0, metavar="SECONDS", help="seconds between looks at the files"
+    )
 
 
 def watch(find: Find, once: bool, every: float, console: Console | None = None) -> int:

@@ -1,7 +1,7 @@
 """Lists choices of several sections that do not go together, and packages that are missing. No torch."""
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from experiments.config.model_config import ModelConfig
@@ -13,6 +13,7 @@ from experiments.config.signatures import Unreadable, arguments, class_attribute
 from experiments.config.task_config import TaskConfig
 from experiments.config.tracker_config import need
 from zo.errors import ConfigError
+from zo.fields import fits, hint, words
 
 Place = Callable[[str, str], str]
 LINEAR_PROBE = "experiments.baselines.LinearProbe"
@@ -36,8 +37,10 @@ def combinations(parts: Mapping[str, Any], directions: object, place: Place) -> 
     if isinstance(task, TaskConfig) and parts.get("select") == "best" and task.dev == 0 and task.k is None:
         what = "It chooses a step on dev, but task.dev=0. Set task.dev, or select=last."
         note("select", "best", what)
-    if isinstance(directions, str | dict) and (what := wrong_directions(directions)) is not None:
-        note("optimizer.directions", directions, what)
+    if isinstance(directions, str | dict):
+        for option, what in wrong_directions(directions):
+            whole = place("optimizer.directions", f"optimizer.directions={directions}")
+            found.append(Problem(place(f"optimizer.directions.{option}", whole) if option else whole, what))
     if isinstance(optimizer, Call):
         target = current_target(optimizer.target)
         if isinstance(task, TaskConfig) and task.objective == "metric" and first_order(target):
@@ -49,27 +52,34 @@ def combinations(parts: Mapping[str, Any], directions: object, place: Place) -> 
     return found
 
 
-def direction_kinds() -> dict[str, list[str]]:
-    """Returns the kinds of directions, each with its options, as zo/directions names them; read from the source."""
+def direction_kinds() -> dict[str, str]:
+    """Returns the kinds of directions, each with its class, as zo/directions names them; read from the source."""
     names = [name for name in listed("zo.directions", "KINDS") if name != "kind"]
-    classes = [f"zo.directions.{name}" for name in names]
-    return {str(class_attribute(name, "name")): [each.name for each in arguments(name)] for name in classes}
+    return {str(class_attribute(f"zo.directions.{name}", "name")): f"zo.directions.{name}" for name in names}
 
 
-def wrong_directions(spec: object) -> str | None:
-    """Returns what is wrong with a kind of directions, or None; also for an optimizer that has none."""
+def wrong_directions(spec: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields what is wrong with a kind of directions: the option, empty for the kind itself, and a sentence."""
     options = dict(spec) if isinstance(spec, Mapping) else {"kind": spec}
-    kind, known = options.pop("kind", None), direction_kinds()
-    if spec is None:
-        return None
-    if not isinstance(kind, str) or kind not in known:
-        near = did_you_mean(str(kind), known)
-        return f"There are no directions {kind}.{near} Kinds: {one_of(known)}."
-    unknown = [name for name in options if name not in known[kind]]
-    if unknown:
-        near = did_you_mean(str(unknown[0]), known[kind])
-        return f"The directions {kind} have no option {unknown[0]}.{near} Options: {one_of(known[kind])}."
-    return None
+    kind, targets = options.pop("kind", None), direction_kinds()
+    if kind is None:
+        yield (
+            "",
+            f"No kind is named. Write optimizer.directions={{kind: lowrank, rank: 4}}. Kinds: {one_of(targets)}.",
+        )
+        return
+    if not isinstance(kind, str) or kind not in targets:
+        near = did_you_mean(str(kind), targets)
+        yield "", f"There are no directions {kind}.{near} Kinds: {one_of(targets)}."
+        return
+    types = {each.name: each.type for each in arguments(targets[kind])}
+    for name, value in options.items():
+        if name not in types:
+            near = did_you_mean(str(name), types)
+            yield name, f"The directions {kind} have no option {name}.{near} Options: {one_of(types)}."
+        elif not fits(value, types[name]):
+            near = hint(value, types[name])
+            yield name, f"The option {name} of the directions {kind} takes {words(types[name])}.{near}"
 
 
 def first_order(target: str) -> bool:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -24,13 +22,13 @@ from experiments.config import own_files
 from experiments.config import resolvers as resolvers  # for ${by:...}
 from experiments.config.acting import conditions, idle
 from experiments.config.combinations import combinations
+from experiments.config.composing import composed, stamp_of
 from experiments.config.problems import Problem, did_you_mean, key_meant, one_of
 from experiments.config.run_config import CALLS, KINDS, RunConfig, parse_section, plain
 from experiments.config.schema import (
     Anything,
     Section,
     allowed,
-    choices_of,
     field_at,
     from_constructor,
     keys,
@@ -40,14 +38,11 @@ from experiments.config.schema import (
 from experiments.config.signatures import Unreadable
 from experiments.rundir.code_places import shipped
 from zo.errors import ConfigError
+from zo.fields import hint
 
 CONF = shipped("conf")
-# Chosen by the machine, the model, an experiment, not on the command line.
-HIDDEN = (
-    "local",
-    "recipe",
-    "protocol",
-)
+# Chosen by the machine and the model, not on the command line.
+HIDDEN = ("local", "recipe")
 OPEN = ("experiment", "debug")  # groups of which nothing need be chosen, so that null is a choice
 BUDGETS = ("steps", "forward_passes", "minutes")
 
@@ -80,25 +75,23 @@ def groups() -> dict[str, list[str]]:
     return found
 
 
-def compose(overrides: Sequence[str], trees: dict[tuple[str, ...], DictConfig] | None = None) -> Composed:
-    """Everything that can be said about a command line's overrides without importing torch.
-
-    trees: keeps what Hydra made of each choice of files, for the many runs of a sweep.
-    """
+def compose(overrides: Sequence[str]) -> Composed:
+    """Everything that can be said about a command line's overrides without importing torch."""
     result = Composed()
     if (nowhere := own_files.missing()) is not None:
         result.problems.append(Problem(*nowhere))
     choices, values = _sort(overrides, result.problems)
-    lines = tuple(str(o.input_line) for o in choices)
-    trees = {} if trees is None else trees
-    if lines not in trees and (made := _hydra(list(lines), result.problems)) is not None:
-        trees[lines] = made
-    tree = deepcopy(trees.get(lines))
-    if tree is None:
+    try:
+        folders = places()
+        tree = deepcopy(
+            composed(tuple(str(o.input_line) for o in choices), tuple(folders), stamp_of(folders))
+        )
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        result.problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
         return result
     model = _model(tree, values, result.problems)
     good = [o for o in values if _key_exists(o, model, result.problems)]
-    _set(tree, good, result.problems)
+    _set(tree, model, good, result.problems)
     result.tree = tree
     config = _validate(tree, model, good, result)
     result.config = None if result.problems else config
@@ -139,7 +132,7 @@ def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
         near = did_you_mean(key, groups_of_conf)
         hint = f" Is it {key}=OPTION?" if key in groups_of_conf else near
         return f"It sets nothing: there is no equals sign.{hint} Write key=value, or group=option."
-    if not key or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
+    if not re.fullmatch(r"[+~]*[\w./@:-]+", key, re.ASCII):
         return "There is no key before the equals sign. Write key=value, or group=option."
     return (
         f"The value {value} cannot be read. Write key=value; one with blanks, brackets or quotation marks is "
@@ -150,6 +143,8 @@ def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
 def _form(override: Override) -> str | None:
     """Returns what is wrong with the form of an override, whatever its key."""
     key = override.key_or_group
+    if not key:
+        return unread(override.input_line or "=")
     if key.split(".")[0].split("/")[0] == "hydra":
         if key.partition("/")[2].split("@")[0] in ("launcher", "sweeper"):
             return "Hydra's launchers and sweepers are not used here: launcher=local or launcher=slurm says where " \
@@ -179,21 +174,6 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
     return (
         f"conf/{group} has no option {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
     )
-
-
-def _hydra(lines: list[str], problems: list[Problem]) -> DictConfig | None:
-    try:
-        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            return hydra_compose("config", [*lines, *search_path()])
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
-        return None
-
-
-def search_path() -> list[str]:
-    """Returns the override by which Hydra finds files beside those of conf/."""
-    folders = ",".join("'file://" + str(place).replace("'", "\\'") + "'" for place in places()[1:])
-    return [f"hydra.searchpath=[{folders}]"] if folders else []
 
 
 def _model(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> type[Section]:
@@ -230,7 +210,7 @@ def _key_exists(override: Override, model: type[Section], problems: list[Problem
     return False
 
 
-def _set(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) -> None:
+def _set(tree: DictConfig, model: type[Section], values: Sequence[Override], problems: list[Problem]) -> None:
     """Writes the values as Hydra does, after everything the files say.
 
     A budget on the command line replaces that of the files: the kinds that it does not name become null.
@@ -240,8 +220,10 @@ def _set(tree: DictConfig, values: Sequence[Override], problems: list[Problem]) 
     for override in values:
         try:
             OmegaConf.update(tree, override.key_or_group, override.value(), merge=True, force_add=True)
-        except OmegaConfBaseException as error:
-            problems.append(Problem(str(override.input_line), str(error).splitlines()[0] + "."))
+        except OmegaConfBaseException:  # a list in place of a mapping, or the other way round
+            field = field_at(model, override.key_or_group.split("."))
+            what = "It does not fit there." if field is None else f"It takes {allowed(field)}."
+            problems.append(Problem(str(override.input_line), what))
 
 
 def _validate(
@@ -336,11 +318,10 @@ def _sentence(model: type[Section], key: str, item: Any) -> str:
         return str(item["ctx"]["error"])
     if target is None:
         return f"There is no such key.{key_meant(key, list(keys(model)))}"
-    if item["type"] == "missing":
+    if item["type"] == "missing" and not isinstance(item["loc"][-1], int):  # else an item of a list
         return f"It has no value; it takes {allowed(target)}."
     if isinstance(item["input"], bool) and any(isinstance(part, int) for part in item["loc"]):
         return (
             f"It takes {allowed(target)}. YAML reads yes and no without quotes as true and false: quote them."
         )
-    near = did_you_mean(str(item["input"]), choices_of(target.annotation))
-    return f"It takes {allowed(target)}.{near}"
+    return f"It takes {allowed(target)}.{hint(item['input'], target.annotation)}"

@@ -14,7 +14,6 @@ from experiments.config.run_config import CALLS, KINDS, RunConfig, plain
 from experiments.config.schema import (
     Section,
     allowed,
-    choices_of,
     field_at,
     from_constructor,
     from_dataclass,
@@ -24,6 +23,7 @@ from experiments.config.schema import (
     section_in,
 )  # fmt: skip
 from experiments.config.signatures import Unreadable
+from zo.fields import choices
 
 _WIDTH = 44  # of key and value; the sentence stands behind
 _COMMENT = re.compile(r"^(\w+):[^#\n]*#\s*(.*)$", re.MULTILINE)
@@ -42,7 +42,7 @@ def values_of_keys(tree: DictConfig) -> dict[str, list[str]]:
     for key in keys(model):
         annotation = getattr(field_at(model, key.split(".")), "annotation", None)
         booleans = ["true", "false"] if bool in plain_kinds(annotation) else []
-        found[key] = [*choices_of(annotation), *booleans]
+        found[key] = [*choices(annotation), *booleans]
     return found
 
 

@@ -4,6 +4,7 @@ choice: seed=0,1,2   range: seed=range(0,5)   glob: task=glob(ss*)   sort, shuff
 The combinations come in Hydra's order: the last override changes fastest, a key given twice takes the later.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,10 +12,13 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 
 from experiments.config import compose
 from experiments.config.problems import Problem
+
+MAX_RUNS = 10_000  # of one command line; each is composed and listed before any starts
 
 
 @contextmanager
@@ -27,7 +31,8 @@ def parser() -> Iterator[OverridesParser]:
 def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
     """The overrides of each run, in order, and what cannot be read."""
     problems: list[Problem] = []
-    parsed = []
+    parsed: list[Override] = []
+    counts: list[float] = []
     with parser() as reading:
         for text in overrides:
             try:
@@ -41,12 +46,34 @@ def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
                 what = "A search draws from an interval: say --trials N. A sweep goes over values."
                 problems.append(Problem(text, what))
                 continue
+            try:
+                counts.append(values_of(override))
+            except HydraException:
+                what = (
+                    "The values cannot be listed. Write key=a,b,c, or a range with numbers: key=range(0,5)."
+                )
+                problems.append(Problem(text, what))
+                continue
             parsed.append(override)
-        try:
-            (runs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-        except HydraException as error:
-            return [], [*problems, Problem(" ".join(overrides), str(error).splitlines()[0])]
+        while (count := math.prod(counts)) > MAX_RUNS or 0 in counts:
+            place = counts.index(0 if 0 in counts else max(counts))
+            size = (
+                "no run" if 0 in counts else f"{count:,.0f} runs" if math.isfinite(count) else "endless runs"
+            )
+            what = f"The values make {size}; a sweep has 1 to {MAX_RUNS:,}. Give fewer values, or launch them in parts."
+            problems.append(Problem(str(parsed[place].input_line), what))
+            del counts[place], parsed[place]  # the others may be wrong too
+        (runs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return runs, problems
+
+
+def values_of(override: Override) -> float:
+    """Returns how many values an override gives; a range is counted without listing it, as it may be endless."""
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        start, stop, step = (float(part or 0) for part in (value.start, value.stop, value.step))
+        return max(0, math.ceil((stop - start) / step)) if step else math.inf
+    return sum(1 for _ in override.sweep_string_iterator()) if override.is_sweep_override() else 1
 
 
 def key_of(override: str) -> str:

@@ -2,18 +2,18 @@
 
     @dataclass(frozen=True)
     class Batch:
-        size: Annotated[int, key("Examples a step.", ge=1)] = 16
+        size: Annotated[int, key("Examples per step.", ge=1)] = 16
 
 The schema, --help, the list of errors, the table of docs/configuration.md and the hash all read these declarations.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import Field
-from pydantic.fields import FieldInfo
+from zo.fields import Range, fits, hint, words
 
 MANY = 10**9  # of anything that is counted: no run takes so many, and a slip of the keyboard shows
 LARGE = 10**7  # of what is held in memory, such as examples
@@ -27,11 +27,19 @@ class Unhashed:
 UNHASHED = Unhashed()
 
 
-def key(text: str, **bounds: Any) -> FieldInfo:
-    """Returns the declaration of a key. text: a sentence of help. bounds: ge, gt, le, lt, as pydantic has them."""
-    return Field(description=text, **bounds)
+@dataclass(frozen=True)
+class Key(Range):
+    """Declares a key: its range, and a sentence of help."""
+
+    help: str = ""
 
 
+def key(text: str, **bounds: float) -> Key:
+    """Returns the declaration of a key. text: a sentence of help. bounds: ge, gt, le, lt, as in zo.fields.Range."""
+    return Key(**bounds, help=text)
+
+
+@functools.cache
 def hints(kind: type) -> dict[str, Any]:
     """Returns the annotations of a dataclass's fields, declarations included."""
     return get_type_hints(kind, include_extras=True)
@@ -58,7 +66,7 @@ def dataclass_in(hint: Any) -> type | None:
 def help_of(hint: Any) -> str:
     """Returns the sentence of a declaration; empty without one."""
     extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    return next((e.description for e in extras if isinstance(e, FieldInfo) and e.description), "")
+    return next((extra.help for extra in extras if isinstance(extra, Key)), "")
 
 
 def unhashed(kind: type) -> frozenset[str]:
@@ -67,33 +75,9 @@ def unhashed(kind: type) -> frozenset[str]:
 
 
 def wrong_values(choice: Any, section: str) -> Iterator[str]:
-    """Yields a sentence for each field of a dataclass that is none of its choices, or out of its range."""
+    """Yields a sentence for each field of a dataclass whose declaration does not allow its value."""
     declared = hints(type(choice))
     for spec in fields(choice):
-        value, hint = getattr(choice, spec.name), declared[spec.name]
-        kinds = members(hint)
-        allowed = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
-        open_ended = any(get_origin(kind) is Mapping or kind in (int, str) for kind in kinds)
-        if allowed and not open_ended and value not in allowed and value is not None:
-            listed = ", ".join(map(str, allowed)) + (" or null" if type(None) in kinds else "")
-            yield f"{section}.{spec.name}={value}: allowed are {listed}."
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            bounds = bounds_of(hint)
-            if not all(_HOLDS[name](value, bound) for name, bound in bounds):
-                words = " and ".join(f"{BOUNDS[name]} {bound}" for name, bound in bounds)
-                null = ", or null" if type(None) in kinds else ""
-                yield f"{section}.{spec.name}={value}: it is {words}{null}."
-
-
-BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-_HOLDS: dict[str, Any] = {
-    "ge": lambda value, bound: value >= bound, "gt": lambda value, bound: value > bound,
-    "le": lambda value, bound: value <= bound, "lt": lambda value, bound: value < bound,
-}  # fmt: skip
-
-
-def bounds_of(hint: Any) -> list[tuple[str, Any]]:
-    """Returns the bounds of a declaration as pairs such as ("ge", 1)."""
-    extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    limits = [limit for extra in extras for limit in getattr(extra, "metadata", [extra])]
-    return [(n, getattr(limit, n)) for n in BOUNDS for limit in limits if hasattr(limit, n)]
+        value, kind = getattr(choice, spec.name), declared[spec.name]
+        if not fits(value, kind):
+            yield f"{section}.{spec.name}={value}: It takes {words(kind)}.{hint(value, kind)}"

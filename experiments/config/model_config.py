@@ -3,6 +3,7 @@
 The YAML files in conf/model hold these fields and no others.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -34,38 +35,40 @@ class ModelConfig:
 
     path: Annotated[
         str | None,
-        key("A folder, a hub id, or package:<package>/<folder>; its contents enter the hash."),
+        key("A folder, a hub id, or package:<package>/<folder>; the contents enter the hash, not the path."),
         UNHASHED,
     ]
-    name: Annotated[
-        str | None, key("The model's name in folders and tables; null: from the path."), UNHASHED
+    name: Annotated[str | None, key("Name in folders and tables; null: taken from the path."), UNHASHED] = (
+        None
+    )
+    family: Annotated[
+        Family | None, key("Kind of model, which decides the prompts; null: by its architecture.")
     ] = None
-    family: Annotated[Family | None, key("How a task is put to it; null: by its architecture.")] = None
-    revision: Annotated[str | None, key("A commit, tag or branch of the hub; null: the newest.")] = None
+    revision: Annotated[str | None, key("Commit, tag or branch on the hub; null: the newest.")] = None
     head: Annotated[
         Literal["mean", "own"] | None,
-        key("A classifier's head: over the mean of the outputs, or the model's own."),
+        key("Classifier's head: on the mean of the outputs, or the model's own."),
     ] = None
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], key("The type of the weights.")] = "float32"
-    device: Annotated[str, key("The device; auto: a CUDA or ROCm GPU where there is one."), UNHASHED] = "auto"
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], key("Data type of the weights.")] = "float32"
+    device: Annotated[str, key("Device; auto: a GPU if there is one."), UNHASHED] = "auto"
     device_map: Annotated[
         Literal["auto", "balanced", "sequential"] | Mapping[str, str | int] | None,
-        key("Spreads layers over several GPUs, or maps modules to devices; null: all on `device`."),
+        key("Spread layers over several GPUs, or map modules to devices; null: all on `device`."),
         UNHASHED,
     ] = None
     attention: Annotated[
-        Literal["eager", "sdpa", "flash_attention_2"], key("The code that computes attention.")
+        Literal["eager", "sdpa", "flash_attention_2"], key("Implementation of attention.")
     ] = "sdpa"
     quantization: Annotated[
-        Literal["int8", "nf4", "fp4"] | None, key("Fewer bits for the frozen weights, for adapters alone.")
+        Literal["int8", "nf4", "fp4"] | None, key("Quantisation of the frozen weights; only with adapters.")
     ] = None
     first_token: Annotated[
-        str | None, key("The token that begins the rows of a causal model; null: the tokenizer's own.")
+        str | None, key("First token of each row of a causal model; null: the tokenizer's own.")
     ] = None
-    untie: Annotated[bool, key("Train the output matrix apart from the embeddings that it is tied to.")] = (
+    untie: Annotated[bool, key("Train the output matrix separately from the embeddings it is tied to.")] = (
         False
     )
-    resources: Annotated[Resources, key("What a run asks a scheduler for."), UNHASHED] = field(
+    resources: Annotated[Resources, key("Resources that a run requests from a scheduler."), UNHASHED] = field(
         default_factory=Resources
     )
 
@@ -80,6 +83,10 @@ class ModelConfig:
             raise ConfigError(
                 f"model.first_token={self.first_token} is for causal models, but model.family={self.family}. "
                 f"Set model.first_token=null."
+            )
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+            raise ConfigError(
+                f"model.device={self.device} is no device. Allowed are auto, cpu, cuda, cuda:<index> and mps."
             )
         if self.device_map is not None and self.device != "auto":
             raise ConfigError(

@@ -17,18 +17,18 @@ from zo.errors import ConfigError
 class Full:
     """Every weight is trained."""
 
-    name: Annotated[Literal["none"], key("The mode.")]
+    name: Annotated[Literal["none"], key("Name of the mode.")]
 
 
 @dataclass(frozen=True)
 class Lora:
     """Low-rank adapters (Hu et al. 2021): W + alpha / r · B A. targets: names of linear layers, or the library's."""
 
-    name: Annotated[Literal["lora"], key("The mode.")]
-    r: Annotated[int, key("The rank.", ge=1, le=65_536)] = 8
-    alpha: Annotated[float, key("The product BA is scaled by alpha / r.")] = 16.0
+    name: Annotated[Literal["lora"], key("Name of the mode.")]
+    r: Annotated[int, key("Rank of the adapters.", ge=1, le=65_536)] = 8
+    alpha: Annotated[float, key("Scale of the adapters: BA is multiplied by alpha / r.")] = 16.0
     targets: Annotated[
-        Sequence[str] | None, key("Names of linear layers; null: the library's choice for the model.")
+        Sequence[str] | None, key("Names of linear layers; null: the peft library's choice for the model.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -39,10 +39,11 @@ class Lora:
 class Prefix:
     """Keys and values of virtual tokens before every layer's own (Li and Liang 2021), without reparametrisation."""
 
-    name: Annotated[Literal["prefix"], key("The mode.")]
-    tokens: Annotated[int, key("Virtual tokens.", ge=1, le=65_536)] = 5
+    name: Annotated[Literal["prefix"], key("Name of the mode.")]
+    tokens: Annotated[int, key("Number of virtual tokens.", ge=1, le=65_536)] = 5
     init: Annotated[
-        Literal["activations", "random"], key("First values: those of real tokens, or random numbers.")
+        Literal["activations", "random"],
+        key("Initial values: keys and values of real tokens, or random numbers."),
     ] = "activations"
 
     def __post_init__(self) -> None:
@@ -53,10 +54,11 @@ class Prefix:
 class Prompt:
     """Embeddings of virtual tokens before the text's (Lester et al. 2021)."""
 
-    name: Annotated[Literal["prompt"], key("The mode.")]
-    tokens: Annotated[int, key("Virtual tokens.", ge=1, le=65_536)] = 20
+    name: Annotated[Literal["prompt"], key("Name of the mode.")]
+    tokens: Annotated[int, key("Number of virtual tokens.", ge=1, le=65_536)] = 20
     init: Annotated[
-        Literal["vocabulary", "random"], key("First values: embeddings of the vocabulary, or random numbers.")
+        Literal["vocabulary", "random"],
+        key("Initial values: embeddings of the vocabulary, or random numbers."),
     ] = "vocabulary"
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class Prompt:
 class IA3:
     """Factors on keys, values and what enters the second feed-forward layer (Liu et al. 2022)."""
 
-    name: Annotated[Literal["ia3"], key("The mode.")]
+    name: Annotated[Literal["ia3"], key("Name of the mode.")]
     targets: Annotated[
         Sequence[str] | None, key("Layers whose outputs are scaled; null: by the architecture.")
     ] = None
@@ -80,44 +82,44 @@ class IA3:
 class BitFit:
     """The biases (Ben Zaken et al. 2022)."""
 
-    name: Annotated[Literal["bitfit"], key("The mode.")]
+    name: Annotated[Literal["bitfit"], key("Name of the mode.")]
 
 
 @dataclass(frozen=True)
 class Layers:
     """Whole transformer blocks."""
 
-    name: Annotated[Literal["layers"], key("The mode.")]
+    name: Annotated[Literal["layers"], key("Name of the mode.")]
     blocks: Annotated[
         str | int | Sequence[int],
         key(
-            "last:2, first:2, a range such as 0-3, a number, or a list of numbers; 0 is the first, -1 the last."
+            "Blocks to train: last:2, first:2, a range such as 0-3, a number or a list; 0 is the first, -1 the last."
         ),
     ] = "last:2"
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str):
-            _numbers(self.blocks, 0)  # raises where the form is wrong
+            _numbers(self.blocks, 0)  # raises for a text of another form; how many there are is not known yet
 
     def chosen(self, count: int) -> list[int]:
-        """The numbers among `count` blocks, ascending. Raises ConfigError for what is not there."""
-        said = self.blocks
-        if isinstance(said, str):
-            places = set(_numbers(said, count))
+        """Returns the numbers of the chosen blocks among `count`, ascending. Raises ConfigError unless all exist."""
+        blocks = self.blocks
+        if isinstance(blocks, str):
+            numbers = _numbers(blocks, count)
         else:
-            places = {n + count if n < 0 else n for n in ([said] if isinstance(said, int) else said)}
+            numbers = [n + count if n < 0 else n for n in ([blocks] if isinstance(blocks, int) else blocks)]
         check(
-            bool(places) and all(0 <= n < count for n in places),
-            f"peft.blocks={said}: the model has {count} blocks, 0 to {count - 1}. Choose at least one of them.",
+            len(numbers) > 0 and min(numbers) >= 0 and max(numbers) < count,
+            f"peft.blocks={blocks}: the model has {count} blocks, 0 to {count - 1}. Choose at least one of them.",
         )
-        return sorted(places)
+        return sorted(set(numbers))
 
 
 @dataclass(frozen=True)
 class Head:
     """The head alone; one that is tied to the input embeddings becomes a copy of its own."""
 
-    name: Annotated[Literal["head"], key("The mode.")]
+    name: Annotated[Literal["head"], key("Name of the mode.")]
 
 
 Mode = Full | Lora | Prefix | Prompt | IA3 | BitFit | Layers | Head
@@ -145,12 +147,13 @@ def mode(values: Mapping[str, Any] | Mode) -> Mode:
     return read(MODES[name], values, "peft")
 
 
-def _numbers(said: str, count: int) -> list[int]:
-    if some := re.fullmatch(r"(first|last):(\d+)", said):
-        n = int(some[2])
-        return list(range(n)) if some[1] == "first" else list(range(count - n, count))
-    if some := re.fullmatch(r"(\d+)-(\d+)", said):
-        return list(range(int(some[1]), int(some[2]) + 1))
+def _numbers(text: str, count: int) -> Sequence[int]:
+    """Returns the numbers that a text names among `count` blocks, not all of which need be there."""
+    if match := re.fullmatch(r"(first|last):(\d{1,6})", text):
+        n = int(match[2])
+        return range(n) if match[1] == "first" else range(count - n, count)
+    if match := re.fullmatch(r"(\d{1,6})-(\d{1,6})", text):
+        return range(int(match[1]), int(match[2]) + 1)
     raise ConfigError(
-        f"peft.blocks={said}: write last:2, first:2, a range such as 0-3, or a list such as [0,5]."
+        f"peft.blocks={text}: write last:2, first:2, a range such as 0-3, or a list such as [0,5]."
     )

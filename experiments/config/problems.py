@@ -49,13 +49,15 @@ def one_of(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def listing(problems: Sequence[Problem]) -> str:
-    """The message for all problems at once."""
+def listing(
+    problems: Sequence[Problem], subject: str = "the configuration; nothing was run", help_line: str = ""
+) -> str:
+    """The message for all problems at once. subject: what they are of. help_line: where to read what is allowed."""
     head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [f"{head} with the configuration; nothing was run.", ""]
+    lines = [f"{head} with {subject}.", ""]
     for problem in problems:
         lines += [
             *([f"  {problem.where}"] if problem.where else []),
             *(f"      {line}" for line in problem.what.splitlines()),
         ]
-    return "\n".join([*lines, "", f"{typed_command('run')} {HELP}"])
+    return "\n".join([*lines, "", help_line or f"{typed_command('run')} {HELP}"])

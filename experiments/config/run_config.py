@@ -42,63 +42,63 @@ class RunConfig:
     """All that a user chooses of a run. The order of the fields is that of config.yaml in a run's folder."""
 
     seed: Annotated[
-        int, key("Draws everything that is drawn, but for what `seeds` fixes.", ge=0, lt=2**32), UNHASHED
+        int, key("Seed of all random numbers that `seeds` does not fix.", ge=0, lt=2**32), UNHASHED
     ] = 0
-    seeds: Annotated[Seeds, key("A number fixes a part of what is drawn; null follows `seed`.")]
-    budget: Annotated[Budget, key("How long to train: exactly one is set.")]
-    batch: Annotated[Batch, key("Examples a step.")]
+    seeds: Annotated[Seeds, key("Seeds of single parts of a run; null follows `seed`.")]
+    budget: Annotated[Budget, key("Length of training; set exactly one.")]
+    batch: Annotated[Batch, key("Examples per step.")]
     probes_per_forward: Annotated[
         Literal["auto", "all"] | Annotated[int, key("", ge=1, le=10**7)],
-        key("How many probes share one call of the model; same losses, other speed and memory."),
+        key("Probes evaluated in one call of the model; changes speed and memory, not the losses."),
         UNHASHED,
     ] = "auto"
     update: Annotated[
         Literal["auto", "nearest", "stochastic", "master"],
-        key("How 16-bit weights take a move; auto: master in first-order methods, else nearest."),
+        key(
+            "Rounding of updates to 16-bit weights; auto: master (fp32 copies) in first-order methods, else nearest."
+        ),
     ] = "auto"
     kernels: Annotated[
         Literal["auto", "eager", "native", "triton"],
-        key("The code that makes the noise; the numbers are the same."),
+        key("Implementation of the random numbers; all give the same bits."),
         UNHASHED,
     ] = "auto"
     evaluate: Annotated[Evaluate, key("Evaluation on dev and test."), UNHASHED]
-    stop: Annotated[Stop, key("When dev is evaluated, and when training ends early.")]
+    stop: Annotated[Stop, key("When to evaluate on dev, and when to stop early.")]
     select: Annotated[
-        Literal["last", "best"], key("Which weights are reported and saved: the last, or the best on dev.")
+        Literal["last", "best"], key("Weights to report and save: the last, or the best on dev.")
     ] = "last"
-    select_by: Annotated[
-        Literal["metric", "loss"], key("What makes weights the best on dev, for select=best.")
-    ] = "metric"
-    checkpoint: Annotated[Checkpoint, key("Snapshots beside the journal."), UNHASHED]
-    ranks: Annotated[Ranks, key("How several processes share a run."), UNHASHED]
+    select_by: Annotated[Literal["metric", "loss"], key("What select=best compares on dev.")] = "metric"
+    checkpoint: Annotated[Checkpoint, key("Snapshots of the weights beside the journal."), UNHASHED]
+    ranks: Annotated[Ranks, key("How several processes share one run."), UNHASHED]
     threads: Annotated[
         int | None,
         key(
-            "Threads of the CPU; null: one for models under 2 million weights, else as many as torch takes.",
+            "CPU threads; null: one for models with fewer than 2 million weights, else torch's default.",
             ge=1,
             le=65_536,
         ),
         UNHASHED,
     ] = None
-    paths: Annotated[Paths, key("Where things go."), UNHASHED]
-    save: Annotated[bool, key("Whether the trained model is written into the run's folder."), UNHASHED] = True
+    paths: Annotated[Paths, key("Folders of runs and models."), UNHASHED]
+    save: Annotated[bool, key("Write the trained model into the run's folder."), UNHASHED] = True
     experiment: Annotated[
-        str, key("The family of runs this one belongs to: the first folder below paths.runs."), UNHASHED
+        str, key("Name of this family of runs: the first folder below paths.runs."), UNHASHED
     ] = "default"
-    model: Annotated[ModelConfig, key("Which model, and how it is loaded.")]
-    task: Annotated[TaskConfig, key("Where examples come from, and how they are put to a model.")]
-    cluster: Annotated[Cluster, key("The site of launcher=slurm, in sbatch's words."), UNHASHED] = field(
+    model: Annotated[ModelConfig, key("The model and how it is loaded.")]
+    task: Annotated[TaskConfig, key("The examples and how a model sees them.")]
+    cluster: Annotated[Cluster, key("Settings of launcher=slurm, named as in sbatch."), UNHASHED] = field(
         default_factory=Cluster
     )
-    peft: Annotated[Mode, key("Which parameters are trained.")]
-    launcher: Annotated[Launcher, key("Where runs go."), UNHASHED] = field(
+    peft: Annotated[Mode, key("The parameters that are trained.")]
+    launcher: Annotated[Launcher, key("Where runs are executed."), UNHASHED] = field(
         default_factory=lambda: Local("local")
     )
-    tracker: Annotated[Tracking, key("Where else a run's numbers go."), UNHASHED] = field(
-        default_factory=lambda: Nothing("none")
-    )
-    optimizer: Annotated[Call, key("The method; its keys are its constructor's arguments.")]
-    schedule: Annotated[Call, key("The learning rate over the run.")]
+    tracker: Annotated[
+        Tracking, key("Experiment tracker that gets a copy of the run's numbers."), UNHASHED
+    ] = field(default_factory=lambda: Nothing("none"))
+    optimizer: Annotated[Call, key("The optimizer; its keys are its constructor's arguments.")]
+    schedule: Annotated[Call, key("Learning-rate schedule.")]
 
     def __post_init__(self) -> None:
         check_values(self, "")

@@ -13,15 +13,18 @@ class Seeds:
     """A number for each part of what a run draws; null follows `seed`."""
 
     split: Annotated[
-        int | None, key("Which examples are train and dev, and so the demonstrations.", ge=0, lt=2**32)
+        int | None,
+        key("Seed that draws the examples of train and dev, and so the demonstrations.", ge=0, lt=2**32),
     ] = None
-    test: Annotated[int | None, key("Which examples are test.", ge=0, lt=2**32)] = 0
-    order: Annotated[int | None, key("The order of the training examples.", ge=0, lt=2**32)] = None
-    init: Annotated[int | None, key("New parameters: adapters, a classifier's head.", ge=0, lt=2**32)] = None
+    test: Annotated[int | None, key("Seed that draws the examples of test.", ge=0, lt=2**32)] = 0
+    order: Annotated[int | None, key("Seed of the order of training examples.", ge=0, lt=2**32)] = None
+    init: Annotated[
+        int | None, key("Seed of new parameters: adapters, a classifier's head.", ge=0, lt=2**32)
+    ] = None
     directions: Annotated[
-        int | None, key("Random directions, and the rounding of moves.", ge=0, lt=2**32)
+        int | None, key("Seed of random directions and of stochastic rounding.", ge=0, lt=2**32)
     ] = None
-    dropout: Annotated[int | None, key("Dropout of first-order methods.", ge=0, lt=2**32)] = None
+    dropout: Annotated[int | None, key("Seed of dropout in first-order methods.", ge=0, lt=2**32)] = None
 
     def __post_init__(self) -> None:
         check_values(self, "seeds")
@@ -31,12 +34,13 @@ class Seeds:
 class Budget:
     """The length of training; exactly one is set, and one on the command line replaces that of the files."""
 
-    steps: Annotated[int | None, key("Steps of training.", ge=1, le=MANY)] = None
+    steps: Annotated[int | None, key("Training steps.", ge=1, le=MANY)] = None
     forward_passes: Annotated[
         int | None, key("Forward passes of training; a backward pass counts as three.", ge=1, le=10**12)
     ] = None
     minutes: Annotated[
-        float | None, key("Minutes of training and evaluation; outside the promise of equal bits.", gt=0)
+        float | None,
+        key("Minutes of training and evaluation; such runs are not bit-reproducible.", gt=0, le=MANY),
     ] = None
 
     def __post_init__(self) -> None:
@@ -53,12 +57,12 @@ class Budget:
 class Batch:
     """Examples a step, and how many of them go through the model at once."""
 
-    size: Annotated[int, key("Examples a step.", ge=1, le=LARGE)] = 16
-    micro: Annotated[int | None, key("Examples in the model at once; null: all.", ge=1, le=LARGE)] = None
+    size: Annotated[int, key("Examples per step.", ge=1, le=LARGE)] = 16
+    micro: Annotated[int | None, key("Examples per forward pass; null: the whole batch.", ge=1, le=LARGE)] = (
+        None
+    )
     skip_padding: Annotated[
-        bool,
-        key("Whether linear layers leave padded positions out; losses differ by rounding."),
-        UNHASHED,
+        bool, key("Leave padded positions out of matrix products; losses change by rounding."), UNHASHED
     ] = True
 
     def __post_init__(self) -> None:
@@ -69,7 +73,7 @@ class Batch:
 class Evaluate:
     """Evaluation on dev and test."""
 
-    batch: Annotated[int, key("Examples in the model at once when evaluating.", ge=1, le=LARGE)] = 64
+    batch: Annotated[int, key("Examples per forward pass in evaluation.", ge=1, le=LARGE)] = 64
 
     def __post_init__(self) -> None:
         check_values(self, "evaluate")
@@ -83,12 +87,11 @@ class Stop:
         int | None, key("Steps between evaluations on dev; null: a tenth of the run.", ge=1, le=MANY)
     ] = None
     patience: Annotated[
-        int | None, key("Evaluations without a better one that end the run; null: never.", ge=1, le=MANY)
+        int | None,
+        key("Evaluations without improvement before the run stops; null: never stop early.", ge=1, le=MANY),
     ] = None
-    by: Annotated[Literal["metric", "loss"], key("What makes an evaluation on dev better, for patience.")] = (
-        "metric"
-    )
-    on_nan: Annotated[Literal["stop", "skip"], key("What to do when a loss is no finite number.")] = "stop"
+    by: Annotated[Literal["metric", "loss"], key("What patience compares on dev.")] = "metric"
+    on_nan: Annotated[Literal["stop", "skip"], key("What to do when a loss is not finite.")] = "stop"
 
     def __post_init__(self) -> None:
         check_values(self, "stop")
@@ -96,12 +99,17 @@ class Stop:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Snapshots beside the journal."""
+    """Snapshots of the weights beside the journal."""
 
     max_replay_minutes: Annotated[
-        float, key("A snapshot is taken when replaying the journal would take longer.", gt=0)
+        float,
+        key(
+            "Take a snapshot when replaying the journal would take longer than this, in minutes.",
+            gt=0,
+            le=MANY,
+        ),
     ] = 10.0
-    accept: Annotated[Sequence[str], key("Lines of the journal's header that may differ on resuming.")] = ()
+    accept: Annotated[Sequence[str], key("Lines of the journal's header that may differ on resume.")] = ()
 
     def __post_init__(self) -> None:
         check_values(self, "checkpoint")
@@ -113,11 +121,15 @@ class Ranks:
 
     share: Annotated[
         Literal["probes", "batch", "both"] | None,
-        key("What the processes share; probes: same bits as one process; null: each is a run of its own."),
+        key(
+            "What the processes divide; probes: same bits as one process; null: each process is a run of its own."
+        ),
     ] = "probes"
-    check_every: Annotated[int, key("Steps between comparisons of the weights.", ge=1, le=MANY)] = 100
-    backend: Annotated[Literal["auto", "gloo", "nccl"], key("What carries the numbers.")] = "auto"
-    timeout_seconds: Annotated[float, key("Seconds that a process is waited for.", gt=0)] = 600.0
+    check_every: Annotated[
+        int, key("Steps between comparisons of the processes' weights.", ge=1, le=MANY)
+    ] = 100
+    backend: Annotated[Literal["auto", "gloo", "nccl"], key("Backend of torch.distributed.")] = "auto"
+    timeout_seconds: Annotated[float, key("Seconds to wait for another process.", gt=0, le=MANY)] = 600.0
 
     def __post_init__(self) -> None:
         check_values(self, "ranks")
@@ -127,5 +139,5 @@ class Ranks:
 class Paths:
     """The folders of runs and models."""
 
-    runs: Annotated[str, key("The folder of all runs.")] = "runs"
-    models: Annotated[str, key("Where prefetch puts models that it had to convert.")] = "models"
+    runs: Annotated[str, key("Folder of all runs.")] = "runs"
+    models: Annotated[str, key("Folder for models that prefetch converts.")] = "models"

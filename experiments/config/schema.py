@@ -2,9 +2,9 @@
 
 import functools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from types import GenericAlias, NoneType, UnionType
+from types import GenericAlias, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from experiments.config.key import dataclass_in, help_of, hints
 from experiments.config.run_config import KINDS, RunConfig
 from experiments.config.signatures import REQUIRED, arguments
+from zo.fields import Range, words
 
 
 class Section(BaseModel):
@@ -33,6 +34,11 @@ class Section(BaseModel):
             return tuple(value)
         return value
 
+    @classmethod
+    def in_words(cls) -> str:
+        """Returns what a section takes, for zo.fields.words."""
+        return f"a mapping with the keys {', '.join(f.alias or n for n, f in cls.model_fields.items())}"
+
 
 class Anything(Section):
     """Stands where a section cannot be known, so that the rest is still checked."""
@@ -47,9 +53,16 @@ def schema(names: dict[str, str], targets: dict[str, type[Section]]) -> type[Sec
     """
     kinds = {group: kinds.get(names[group], next(iter(kinds.values()))) for group, kinds in KINDS.items()}
     sections = targets | {name: from_dataclass(kind) for name, kind in kinds.items()}
-    return _model_of(RunConfig, sections)
+    return _whole(tuple(sections.items()))
 
 
+# Building a model takes milliseconds, and every run of a sweep needs the same ones.
+@functools.lru_cache(maxsize=256)
+def _whole(sections: tuple[tuple[str, type[Section]], ...]) -> type[Section]:
+    return _model_of(RunConfig, dict(sections))
+
+
+@functools.cache
 def from_dataclass(choice: Any) -> type[Section]:
     """The keys of a section that a dataclass describes, with its types, ranges and defaults."""
     return _model_of(choice, {})
@@ -68,56 +81,40 @@ def _model_of(choice: Any, sections: Mapping[str, type[Section]]) -> type[Sectio
         elif spec.default_factory is not MISSING:
             inner = dataclass_in(declared[spec.name])
             default = Field(default_factory=from_dataclass(inner) if inner else spec.default_factory)
-        content[spec.name] = (_sections_for(declared[spec.name]), default)
+        content[spec.name] = (_for_pydantic(declared[spec.name]), default)
     return create_model(choice.__name__, __base__=Section, **content)
 
 
-def _sections_for(hint: Any) -> Any:
-    """The annotation with a Section in place of each dataclass."""
-    if get_origin(hint) in (Union, UnionType):
-        return functools.reduce(operator.or_, (_sections_for(kind) for kind in get_args(hint)))
-    if get_origin(hint) is Annotated:
-        kind, *extras = get_args(hint)
-        return Annotated[(_sections_for(kind), *extras)]  # type: ignore[misc]
-    return from_dataclass(hint) if is_dataclass(hint) else hint
-
-
+@functools.cache
 def from_constructor(target: str) -> type[Section]:
     """The keys of a YAML with `_target_`: the constructor's arguments, with its types and defaults."""
-    made: dict[str, Any] = {"target": (Literal[target], Field(alias="_target_"))}
+    content: dict[str, Any] = {"target": (Literal[target], Field(alias="_target_"))}
     for argument in arguments(target):
         default = ... if argument.default is REQUIRED else argument.default
-        made[argument.name] = (_bounded(argument.type), default)
-    return create_model(target, __base__=Section, **made)
+        content[argument.name] = (_for_pydantic(argument.type), default)
+    return create_model(target, __base__=Section, **content)
 
 
-def _bounded(hint: Any) -> Any:
-    """The annotation with pydantic's bounds in place of zo's ranges, which hold ge, gt, le, lt and multiple_of."""
+def _for_pydantic(hint: Any) -> Any:
+    """The annotation with a Section in place of each dataclass, and pydantic's bounds beside each Range."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         limits = {
             name: value
             for extra in inner[1:]
+            if isinstance(extra, Range)
             for name in ("ge", "gt", "le", "lt", "multiple_of")
-            if (value := getattr(extra, name, None)) is not None
+            if (value := getattr(extra, name)) is not None
         }
-        kind = _bounded(inner[0])
-        return Annotated[kind, Field(**limits)] if limits else kind
+        text = help_of(hint)
+        extras = [Field(**limits, **({"description": text} if text else {}))] if limits or text else []
+        # The Range itself stays too: zo.fields.words reads it.
+        return Annotated[(_for_pydantic(inner[0]), *extras, *inner[1:])]  # type: ignore[misc]
     if origin in (Union, UnionType):
-        return functools.reduce(operator.or_, map(_bounded, inner))
+        return functools.reduce(operator.or_, map(_for_pydantic, inner))
     if origin in (list, tuple, dict):
-        return GenericAlias(origin, tuple(item if item is ... else _bounded(item) for item in inner))
-    return hint
-
-
-def choices_of(annotation: Any) -> list[str]:
-    """The texts that an annotation's closed sets allow."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return [value for value in inner if isinstance(value, str)]
-    if origin in (Union, UnionType) or origin is Annotated:
-        return [text for member in inner for text in choices_of(member)]
-    return []
+        return GenericAlias(origin, tuple(item if item is ... else _for_pydantic(item) for item in inner))
+    return from_dataclass(hint) if is_dataclass(hint) else hint
 
 
 def plain_kinds(annotation: Any) -> set[Any]:
@@ -166,38 +163,4 @@ def field_at(model: type[Section], path: list[str]) -> FieldInfo | None:
 
 def allowed(field: FieldInfo) -> str:
     """Returns in words what a field takes: 'a whole number of at least 1, or null'."""
-    return _words(field.annotation, field.metadata)
-
-
-def _words(annotation: Any, limits: list[Any]) -> str:
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _words(inner[0], [m for extra in inner[1:] for m in getattr(extra, "metadata", [extra])])
-    if origin in (Union, UnionType):
-        return ", or ".join(_words(a, limits) for a in sorted(inner, key=lambda a: a is NoneType))
-    if origin is Literal:
-        return " or ".join(str(value) for value in inner)
-    if origin in (dict, Mapping):
-        return f"a mapping of names to {_words(inner[1], [])}"
-    if origin in (list, tuple, Sequence):
-        return f"a list of {_words(inner[0], []).removeprefix('a ')}s" if inner else "a list"
-    if section_in(annotation):
-        return (
-            f"a mapping with the keys {', '.join(f.alias or n for n, f in annotation.model_fields.items())}"
-        )
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null",
-             list: "a list", dict: "a mapping", Mapping: "a mapping"}  # fmt: skip
-    name = names.get(origin or annotation, "a value")
-    if annotation not in (int, float):
-        return name
-    bounds = [
-        f"{word} {getattr(limit, bound)}"
-        for bound, word in BOUNDS
-        for limit in limits
-        if hasattr(limit, bound)
-    ]
-    text = " and ".join(bounds)
-    return " ".join([name, *([f"of {text}" if text.startswith("at") else text] if bounds else [])])
-
-
-BOUNDS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
+    return words(field.annotation, [extra for extra in field.metadata if isinstance(extra, Range)])

@@ -19,8 +19,6 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, Literal
 
-import annotated_types
-
 from zo.fields import Range
 
 REQUIRED: Any = object()
@@ -55,8 +53,9 @@ def arguments(target: str) -> list[Argument]:
 
 
 def class_attribute(target: str, name: str) -> Any:
-    """The plain value that the class `package.module.Name`, or the first of its bases, gives an attribute of its own;
-    None where none does, and of a function. Raises Unreadable, also for a value that is not plain.
+    """Returns the plain value that the class `package.module.Name`, or the first of its bases, gives an attribute.
+
+    None where no class does, and for a function. Raises Unreadable, also for a value that is not plain.
     """
     module, _, leaf = target.rpartition(".")
     return _attribute(*_find(module, leaf), name)
@@ -214,8 +213,9 @@ def _passed_by_program(value: ast.expr | None) -> bool:
 
 
 def _converted(source: _Source, item: ast.AnnAssign) -> tuple[_Source, ast.expr, ast.expr | None]:
-    """Returns the scope of a field's annotation, the annotation and the default; of a descriptor what its `__set__`
-    takes, and its first argument.
+    """Returns the scope of a field's annotation, the annotation and the default.
+
+    For a descriptor these are what its `__set__` takes, and its first argument.
     """
     as_written = source, item.annotation, item.value
     if (
@@ -300,8 +300,8 @@ def _type(source: _Source, node: ast.expr) -> Any:
     raise _Unknown
 
 
-def _limits(source: _Source, node: ast.expr) -> Iterator[annotated_types.BaseMetadata]:
-    """The bounds that a call of zo.fields.Range declares; other metadata says nothing here."""
+def _limits(source: _Source, node: ast.expr) -> Iterator[Range]:
+    """The Range that a call of zo.fields.Range makes; other metadata says nothing here."""
     if isinstance(node, ast.Name):
         home, statement = _lookup(source, node.id)
         if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
@@ -309,13 +309,10 @@ def _limits(source: _Source, node: ast.expr) -> Iterator[annotated_types.BaseMet
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
         return
     home, statement = _lookup(source, node.func.id)
-    if home.module != Range.__module__ or getattr(statement, "name", "") != Range.__name__:
-        return
-    limits = {"ge": annotated_types.Ge, "gt": annotated_types.Gt, "le": annotated_types.Le, "lt": annotated_types.Lt,
-              "multiple_of": annotated_types.MultipleOf}  # fmt: skip
-    for keyword in node.keywords:
-        if keyword.arg in limits:
-            yield limits[keyword.arg](_value(source, keyword.value))
+    if home.module == Range.__module__ and getattr(statement, "name", "") == Range.__name__:
+        yield Range(
+            **{word.arg: _value(source, word.value) for word in node.keywords if word.arg is not None}
+        )
 
 
 def _union(source: _Source, *members: ast.expr) -> Any:

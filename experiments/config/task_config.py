@@ -17,14 +17,14 @@ from experiments.config.template import Template
 class Source:
     """The source of examples: a task of the built-in world, or two splits of a data set of the hub."""
 
-    world: Annotated[str | None, key("A task of the built-in world.")] = None
-    hub: Annotated[str | None, key("A data set of the hub.")] = None
-    subset: Annotated[str | None, key("A subset of the hub's data set.")] = None
-    revision: Annotated[str | None, key("A commit, tag or branch of the hub; null: the newest.")] = None
-    train: Annotated[str, key("The split that train and dev are of.")] = "train"
+    world: Annotated[str | None, key("Name of a built-in task.")] = None
+    hub: Annotated[str | None, key("Id of a data set on the hub.")] = None
+    subset: Annotated[str | None, key("Subset of the hub's data set.")] = None
+    revision: Annotated[str | None, key("Commit, tag or branch on the hub; null: the newest.")] = None
+    train: Annotated[str, key("Split that train and dev are drawn from.")] = "train"
     test: Annotated[
         str | Sequence[str],
-        key("The split that test is of, or names that folders give it: the first there is."),
+        key("Split that test is drawn from; of several names the first that exists."),
     ] = "validation"
 
     @property
@@ -37,18 +37,20 @@ class Source:
 class Causal:
     """Text before an option or answer, and the text that it adds."""
 
-    prompt: Annotated[str, key("The text before an option or answer.")]
-    answer: Annotated[str, key("The text that an option or answer adds.")]
-    sfc: Annotated[str | None, key("The prompt without an input, which task.calibrate compares with.")] = None
+    prompt: Annotated[str, key("Text before an option or answer.")]
+    answer: Annotated[str, key("Text that an option or answer adds.")]
+    sfc: Annotated[str | None, key("Prompt without an input, for task.calibrate.")] = None
 
 
 @dataclass(frozen=True)
 class Masked:
     """Text with {mask} where the option stands."""
 
-    text: Annotated[str, key("The text, with {mask} where the option stands.")]
-    limits: Annotated[Mapping[str, int] | None, key("Tokens that a field may have.")] = None
-    max_length: Annotated[int | None, key("Tokens of the whole; null: the model's.", ge=2, le=LARGE)] = None
+    text: Annotated[str, key("Text with {mask} in place of the option.")]
+    limits: Annotated[Mapping[str, int] | None, key("Most tokens of a field, by its name.")] = None
+    max_length: Annotated[
+        int | None, key("Most tokens of a row; null: the model's limit.", ge=2, le=LARGE)
+    ] = None
 
     def __post_init__(self) -> None:
         check_values(self, "task.templates.masked")
@@ -58,86 +60,94 @@ class Masked:
 class Classified:
     """A sentence, or a pair of sentences."""
 
-    text: Annotated[str, key("The sentence.")]
-    pair: Annotated[str | None, key("The second sentence of a pair.")] = None
+    text: Annotated[str, key("First sentence.")]
+    pair: Annotated[str | None, key("Second sentence of a pair.")] = None
 
 
 @dataclass(frozen=True)
 class Templates:
     """One template a model family; null where the task cannot be put to that family."""
 
-    causal: Annotated[Causal | None, key("For causal models.")] = None
-    masked: Annotated[Masked | None, key("For masked models.")] = None
-    classifier: Annotated[Classified | None, key("For classifiers.")] = None
+    causal: Annotated[Causal | None, key("Template for causal models.")] = None
+    masked: Annotated[Masked | None, key("Template for masked models.")] = None
+    classifier: Annotated[Classified | None, key("Template for classifiers.")] = None
 
 
 @dataclass(frozen=True)
 class TaskConfig:
     """A task in strings. Without options or candidates, the answer is generated."""
 
-    name: Annotated[str, key("The task's name in folders and tables.")]
-    columns: Annotated[Mapping[str, str | Sequence[str]], key("Fields, and the columns that hold them.")]
-    templates: Annotated[Templates, key("One template a model family.")]
-    source: Annotated[Source, key("Where examples come from; its rows enter the hash."), UNHASHED] = field(
+    name: Annotated[str, key("Name in folders and tables.")]
+    columns: Annotated[Mapping[str, str | Sequence[str]], key("Columns of the data by field.")]
+    templates: Annotated[Templates, key("Templates by family of model.")]
+    source: Annotated[Source, key("Source of the examples; its rows enter the hash."), UNHASHED] = field(
         default_factory=Source
     )
-    data_dir: Annotated[str | None, key("A folder with your own data, instead of the source."), UNHASHED] = (
+    data_dir: Annotated[str | None, key("Folder with your own data, in place of the source."), UNHASHED] = (
         None
     )
     labels: Annotated[
         Sequence[Any] | Mapping[str, Sequence[Any]] | None,
-        key("Values of the label column in the order of options, or such a list for each column it may be."),
+        key(
+            "Values of the label column in the order of the options, or one such list for each possible column."
+        ),
     ] = None
-    options: Annotated[Sequence[str] | None, key("The texts of the options.")] = None
-    candidates: Annotated[str | None, key("The field with each row's own options.")] = None
-    drop: Annotated[Sequence[Any], key("Labels whose rows are left out.")] = ()
-    function: Annotated[
-        str | None, key("A function of experiments.config.row_functions that makes more fields.")
-    ] = None
-    metric: Annotated[Literal["accuracy", "f1", "exact_match"], key("The metric on dev and test.")] = (
-        "accuracy"
+    options: Annotated[Sequence[str] | None, key("Texts of the options.")] = None
+    candidates: Annotated[str | None, key("Field that holds each row's own options.")] = None
+    drop: Annotated[Sequence[Any], key("Labels whose rows are skipped.")] = ()
+    function: Annotated[str | None, key("Function of experiments.config.row_functions that adds fields.")] = (
+        None
     )
+    metric: Annotated[Literal["accuracy", "f1", "exact_match"], key("Metric on dev and test.")] = "accuracy"
     objective: Annotated[
         Literal["options", "answer", "metric"],
-        key("What is trained: cross-entropy over options or of the answer, or minus the metric."),
+        key("Training objective: cross-entropy over the options or of the answer, or minus the metric."),
     ] = "options"
     average: Annotated[
-        Literal["token", "example"], key("What an answer's loss is averaged over in a batch.")
+        Literal["token", "example"], key("What an answer's loss is averaged over within a batch.")
     ] = "token"
-    train: Annotated[int, key("Training examples; at least 1 is needed.", ge=1, le=LARGE)] = 1000
-    dev: Annotated[int, key("Examples of dev.", ge=0, le=LARGE)] = 500
-    test: Annotated[int, key("Examples of test; at least 1 is needed.", ge=1, le=LARGE)] = 1000
+    train: Annotated[int, key("Number of training examples.", ge=1, le=LARGE)] = 1000
+    dev: Annotated[int, key("Number of dev examples.", ge=0, le=LARGE)] = 500
+    test: Annotated[int, key("Number of test examples.", ge=1, le=LARGE)] = 1000
     dev_share: Annotated[
-        float, key("Dev's share of the rows at least, where there are too few for train and dev.", ge=0, le=1)
+        float, key("Least share of the rows for dev when there are too few for train and dev.", ge=0, le=1)
     ] = 0.4
     test_share: Annotated[
         float | None,
         key(
-            "The share of the train split that test is of, whatever the seed; null: source.test.", gt=0, lt=1
+            "Share of the train split to use as test, the same for every seed; null: use source.test.",
+            gt=0,
+            lt=1,
         ),
     ] = None
     k: Annotated[
         int | None,
-        key("Examples of each option for train and again for dev, instead of both.", ge=1, le=LARGE),
+        key(
+            "Examples per option for train, and as many for dev; replaces task.train and task.dev.",
+            ge=1,
+            le=LARGE,
+        ),
     ] = None
     scarce: Annotated[
-        Literal["refuse", "take"], key("What happens when an option has fewer than 2 k rows.")
+        Literal["refuse", "take"], key("What to do when an option has fewer than 2 k rows.")
     ] = "refuse"
     demonstrations: Annotated[
-        int, key("Answered examples of train before each prompt of dev and test.", ge=0, le=LARGE)
+        int, key("Training examples with answers before each prompt of dev and test.", ge=0, le=LARGE)
     ] = 0
     demonstrations_per: Annotated[
         Literal["run", "example"],
-        key("The same demonstrations for the whole run, or others for each example."),
+        key("The same demonstrations for the whole run, or new ones for each example."),
     ] = "run"
     calibrate: Annotated[
         Literal["sfc", "icl_sfc"] | None,
         key(
-            "Compare log-probabilities with those after templates.causal.sfc, alone or after demonstrations."
+            "Calibrate: subtract the log-probabilities after templates.causal.sfc, alone or after demonstrations."
         ),
     ] = None
-    max_length: Annotated[int | None, key("Tokens of a row; null: the model's.", ge=2, le=LARGE)] = None
-    max_new_tokens: Annotated[int, key("Tokens of a generated answer at most.", ge=1, le=LARGE)] = 50
+    max_length: Annotated[
+        int | None, key("Most tokens of a row; null: the model's limit.", ge=2, le=LARGE)
+    ] = None
+    max_new_tokens: Annotated[int, key("Most tokens of a generated answer.", ge=1, le=LARGE)] = 50
 
     def __post_init__(self) -> None:
         problems = [*wrong_values(self, "task"), *problems_of(self)]

@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from experiments.config.key import key
+from experiments.config.key import MANY, key
 from experiments.config.parsing import check, check_values
 from experiments.rundir.code_places import typed_command
 from zo.errors import ConfigError
@@ -14,22 +14,22 @@ from zo.errors import ConfigError
 class Nothing:
     """No tracker; the run's folder has everything."""
 
-    name: Annotated[Literal["none"], key("The tracker.")]
+    name: Annotated[Literal["none"], key("Name of the tracker.")]
 
 
 @dataclass(frozen=True)
 class Wandb:
     """Weights & Biases."""
 
-    name: Annotated[Literal["wandb"], key("The tracker.")]
+    name: Annotated[Literal["wandb"], key("Name of the tracker.")]
     mode: Annotated[
         Literal["online", "offline", "disabled"],
-        key("Online goes offline by itself without a key or network."),
+        key("W&B's mode; online falls back to offline without a key or network."),
     ] = "online"
-    project: Annotated[str, key("The project.")] = "zo"
-    entity: Annotated[str | None, key("The user or team; null: the account's own.")] = None
+    project: Annotated[str, key("Name of the project.")] = "zo"
+    entity: Annotated[str | None, key("User or team; null: the account's default.")] = None
     timeout_seconds: Annotated[
-        float, key("Seconds that the server is waited for; then the run is tracked offline.", gt=0)
+        float, key("Seconds to wait for the server before tracking offline.", gt=0, le=MANY)
     ] = 10.0
 
     def __post_init__(self) -> None:
@@ -41,15 +41,15 @@ class Wandb:
 class TensorBoard:
     """Event files in the run's folder; all runs below a folder are seen with tensorboard --logdir."""
 
-    name: Annotated[Literal["tensorboard"], key("The tracker.")]
+    name: Annotated[Literal["tensorboard"], key("Name of the tracker.")]
 
 
 @dataclass(frozen=True)
 class Trackio:
     """A SQLite file of one's own in TRACKIO_DIR (or trackio's default), seen with trackio show."""
 
-    name: Annotated[Literal["trackio"], key("The tracker.")]
-    project: Annotated[str, key("The project.")] = "zo"
+    name: Annotated[Literal["trackio"], key("Name of the tracker.")]
+    project: Annotated[str, key("Name of the project.")] = "zo"
 
     def __post_init__(self) -> None:
         check(bool(self.project), "tracker.project: it is a name.")

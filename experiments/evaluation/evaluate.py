@@ -10,13 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from experiments.evaluation.generate import generate
-from experiments.evaluation.prefix_cache import ROWS, shareable, shared_logprobs, worth_sharing
+from experiments.evaluation.call_cost import call_cost
+from experiments.evaluation.generate import generate, generate_and_score
+from experiments.evaluation.prefix_cache import (
+    ROWS,
+    shareable,
+    shared_logprobs,
+    sharing_pays,
+    worth_sharing,
+)
 from experiments.models.head import base_of
 from experiments.models.loading import Loaded
 from experiments.tasks import batches
 from experiments.tasks.metrics import wilson
-from experiments.tasks.objectives import AccuracyLoss, AnswerLoss, GeneratedLoss, span_logprobs, unscored
+from experiments.tasks.objectives import AccuracyLoss, AnswerLoss, span_logprobs, unscored
 from experiments.tasks.prompts import CausalPrompts, Example, Row
 from experiments.tasks.task import Task
 from zo.errors import DataError
@@ -62,9 +69,9 @@ def evaluate(
 ) -> Evaluation:
     """The metric and the loss, in eval mode, without gradients.
 
-    share: a prompt goes through the model once for all its options, where the model allows it; the scores are the
-    same to fp32 rounding. team: processes that share the batches; each batch is what it is in one process, and so
-    is the result.
+    share: a prompt goes through the model once for all its options, or for the generated and the gold answer, where
+    the model allows it and lengths are such that it pays; the scores are the same to fp32 rounding. team: processes
+    that share the batches; each batch is what it is in one process, and so is the result.
     """
     if not examples:
         raise DataError(f"Task {task.name} has no examples to evaluate on. Raise task.test or task.dev.")
@@ -72,7 +79,7 @@ def evaluate(
 
     def judge(numbers: Sequence[int]) -> tuple[Sequence[int | str | None], tuple[Tensor, Tensor]]:
         some = [examples[number] for number in numbers]
-        said, loss = _answer(task, loaded, some) if task.generated else _choose(task, loaded, some, share)
+        said, loss = (_answer if task.generated else _choose)(task, loaded, some, share)
         return said, (loss[0].cpu(), loss[1].cpu())
 
     dealt = list(_batches(examples, batch_size, share))
@@ -104,16 +111,18 @@ def evaluate(
 
 
 def _answer(
-    task: Task, loaded: Loaded, examples: Sequence[Example]
+    task: Task, loaded: Loaded, examples: Sequence[Example], share: bool
 ) -> tuple[list[str | None], tuple[Tensor, Tensor]]:
     """The generated answers, and weight x loss with the weights."""
-    said = generate(task, loaded, examples)
-    if not isinstance(task.objective, GeneratedLoss):
-        return said, _losses(task.objective(loaded.model, task.collate(examples)))
+    if isinstance(task.objective, AnswerLoss):
+        said, *scored = generate_and_score(task, loaded, examples, share=share)
+        losses, weights = task.objective.of(*scored)
+        return said, (losses * weights, weights)
+    said = generate(task, loaded, examples, share=share)
     scores = torch.tensor(
         [math.nan if t is None else task.correct(e, t) for e, t in zip(examples, said, strict=True)]
     )
-    return said, _losses(-scores)
+    return said, (-scores, torch.ones_like(scores))
 
 
 def _choose(
@@ -151,10 +160,11 @@ def _option_sums(
 ) -> tuple[Tensor, Tensor]:
     """Sums of the options' log-probabilities and numbers of their tokens [B, O]; 0 where there is no such option.
 
-    Where enough of each example's rows is the same, it goes through the model once; else distinct rows do.
+    Where enough of each example's rows is the same, and that pays, it goes through the model once; else distinct rows
+    do.
     """
-    if share and all(map(worth_sharing, rows)):
-        found = shared_logprobs(loaded, rows, task.limit)
+    if share and all(map(worth_sharing, rows)) and sharing_pays(rows, call_cost(loaded.device)):
+        found = shared_logprobs(loaded, rows)
     else:
         found = _sums_once(task, loaded, rows)
     spans = [torch.tensor([float(row.span) for row in some], device=task.device) for some in rows]
@@ -188,11 +198,6 @@ def _blank_sums(task: Task, loaded: Loaded, examples: Sequence[Example], share: 
     rows = [example.blanks for example in first]
     sums, _ = _option_sums(task, loaded, rows, share)
     return sums[[places[example.blanks] for example in examples]]
-
-
-def _losses(made: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    losses, weights = made if isinstance(made, tuple) else (made, torch.ones_like(made))
-    return losses * weights, weights
 
 
 def _batches(examples: Sequence[Example], size: int, share: bool) -> Iterator[list[int]]:

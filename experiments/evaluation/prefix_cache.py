@@ -7,13 +7,14 @@ one layer at a time only. Options of one token need no second pass: the prompt's
     row:    prompt ............ | option        P: how many first tokens all rows of the example share
             0             P - 1 | P ... L - 1   the tokens from P on, but for the last, are fed after the prompt
 
-The scores are those of whole rows to the rounding of fp32 sums. Evaluation alone: training reads
-each distinct row once (`batches.read_once`).
+The scores are those of whole rows to the rounding of fp32 sums. Generated answers go on from the same keys and values
+(experiments.evaluation.generate). Evaluation alone: training reads each distinct row once (`batches.read_once`).
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from experiments.evaluation.call_cost import call_cost, cut_by_length
 from experiments.models.head import base_of, head_at
 from experiments.models.loading import Loaded
-from experiments.tasks.batches import NOTHING, padded
+from experiments.tasks.batches import NOTHING, padded, read_once, span
 from experiments.tasks.prompts import Ids, Row
 
 _CACHE = 1 << 30  # bytes that the keys and values of prompts may take; what would be more goes in parts
@@ -66,41 +68,57 @@ def worth_sharing(rows: Sequence[Row]) -> bool:
     return len(rows) > 1 and common(rows) >= _WORTH * max(len(row.ids) for row in rows)
 
 
-@dataclass(frozen=True)
-class _Prompts:
-    """Shared prompts that went through the model: [E, T] on the left padded, their keys and values where options
-    have more than one token, and the log-probabilities [E, width, V] after each of their last `width` tokens.
+def sharing_pays(examples: Sequence[Sequence[Row]], call: int) -> bool:
+    """Returns whether prompts encoded once are fewer positions than whole rows, a call counted as `call` of them.
+
+    Options of one token need no second call. Those of a few tokens after a prompt of ten (COPA) cost the same in both
+    ways: what is saved of the prompt goes into a second call, and into tails that are padded to the longest.
     """
+    lengths = [common(rows) for rows in examples]
+    tails = [len(row.ids) - 1 - n for rows, n in zip(examples, lengths, strict=True) for row in rows]
+    longer = [tail for tail in tails if tail > 0]
+    if not longer:
+        return True
+    whole = [len(ids) for rows in examples for ids in read_once(rows)[0]]
+    together = ROWS * len(examples)
+    once = (
+        len(examples) * max(lengths) + len(longer) * max(longer) + call * (1 + ceil(len(longer) / together))
+    )
+    return once < len(whole) * max(whole) + call * ceil(len(whole) / together)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts that went through the model: mask [E, T] of them, padded on the left, and their keys and values."""
 
     mask: Tensor
     cache: DynamicCache | None
-    logprobs: Tensor
 
 
-def shared_logprobs(loaded: Loaded, examples: Sequence[Sequence[Row]], limit: int) -> list[Tensor]:
+def shared_logprobs(loaded: Loaded, examples: Sequence[Sequence[Row]]) -> list[Tensor]:
     """Sums of the log-probabilities of every example's options, from few calls of the model."""
     lengths = [common(rows) for rows in examples]
     rows = [(number, row) for number, some in enumerate(examples) for row in some]
     longer = [at for at, (number, row) in enumerate(rows) if len(row.ids) - 1 > lengths[number]]
     if longer and len(examples) > 1 and cache_bytes(loaded) * max(lengths) * len(examples) > _CACHE:
         half = len(examples) // 2
-        return [
-            s for some in (examples[:half], examples[half:]) for s in shared_logprobs(loaded, some, limit)
-        ]
-    inside = [max(0, lengths[number] - _start(row)) for number, row in rows]  # tokens that the prompt scores
+        return [s for some in (examples[:half], examples[half:]) for s in shared_logprobs(loaded, some)]
+    # Tokens that the prompt scores.
+    inside = [max(0, lengths[number] - span(row).start) for number, row in rows]
     starts = [some[0].ids[:length] for some, length in zip(examples, lengths, strict=True)]
-    prompts = _encode(loaded, starts, limit, max(inside), cache=bool(longer))
-    width = prompts.logprobs.shape[1]
+    prompts, logits = _encode(loaded, starts, max(inside), cache=bool(longer))
+    logprobs = logits.float().log_softmax(-1)
+    width = logprobs.shape[1]
     targets = torch.full((len(rows), width), NOTHING)
     for at, (_, row) in enumerate(rows):
-        first = _start(row) + 1
+        first = span(row).start + 1
         targets[at, width - inside[at] :] = torch.tensor(row.ids[first : first + inside[at]])
     owners = torch.tensor([number for number, _ in rows])
-    sums = _picked(prompts.logprobs, owners, torch.arange(width).expand(len(rows), -1), targets)
+    sums = _picked(logprobs, owners, torch.arange(width).expand(len(rows), -1), targets)
     for begin in range(0, len(longer), ROWS * len(examples)):
         some = longer[begin : begin + ROWS * len(examples)]
         tails = [(lengths[rows[at][0]], rows[at][1]) for at in some]
-        sums[some] += _after(loaded, prompts, owners[some], tails)
+        sums[some] += tail_logprobs(loaded, prompts, owners[some], tails)
     return list(sums.split([len(some) for some in examples]))
 
 
@@ -113,23 +131,53 @@ def cache_bytes(loaded: Loaded) -> int:
     return 2 * config.num_hidden_layers * heads * width * size
 
 
-def _start(row: Row) -> int:
-    """The place whose logits predict the first token of the option."""
-    return len(row.ids) - row.span - 1
+def encode_by_length(loaded: Loaded, prompts: Sequence[Ids]) -> Prompts:
+    """Reads prompts in groups of like length, as many as spare padding for more than they cost in calls."""
+    groups = cut_by_length([len(ids) for ids in prompts], call_cost(loaded.device))
+    parts = [_encode(loaded, [prompts[number] for number in group], 1, cache=True)[0] for group in groups]
+    if len(parts) == 1:
+        return parts[0]
+    _, mask = padded(prompts, loaded.pad, None, left=True)
+    caches = [part.cache for part in parts if part.cache is not None]
+    return Prompts(mask.to(loaded.device), DynamicCache(_joined(caches, groups, mask.shape[1])))
 
 
-def _encode(loaded: Loaded, prompts: Sequence[Ids], limit: int, width: int, *, cache: bool) -> _Prompts:
-    """One call of the model for all prompts; log-probabilities after their last `width` tokens."""
-    ids, mask = (t.to(loaded.device) for t in padded(prompts, loaded.pad, limit, left=True))
+def _joined(
+    caches: Sequence[DynamicCache], groups: Sequence[Sequence[int]], width: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each layer's keys and values of all rows, in their own order, [E, heads, width, ·]; empties the groups'."""
+    rows = sum(map(len, groups))
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        joined: list[Tensor] = []
+        for kind in ("keys", "values"):
+            parts = [getattr(layer, kind) for layer in layers]
+            whole = parts[0].new_zeros(rows, parts[0].shape[1], width, parts[0].shape[-1])
+            for group, part in zip(groups, parts, strict=True):
+                whole[group, :, width - part.shape[-2] :] = part
+            joined.append(whole)
+        for layer in layers:
+            layer.reset()
+        yield joined[0], joined[1]
+
+
+def _encode(loaded: Loaded, prompts: Sequence[Ids], width: int, *, cache: bool) -> tuple[Prompts, Tensor]:
+    """One call of the model for all prompts; also the logits [E, width, V] after their last `width` tokens."""
+    ids, mask = (t.to(loaded.device) for t in padded(prompts, loaded.pad, None, left=True))
     places = torch.arange(ids.shape[1] - max(width, 1), ids.shape[1], device=ids.device).expand(len(ids), -1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     with head_at(loaded.model, places):
         made = loaded.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=cache)
-    return _Prompts(mask, made.past_key_values, made.logits.float().log_softmax(-1))
+    return Prompts(mask, made.past_key_values), made.logits
 
 
-def _after(loaded: Loaded, prompts: _Prompts, owners: Tensor, tails: Sequence[tuple[int, Row]]) -> Tensor:
-    """Sums over what stands behind the prompts: rows with how many of their first tokens are in the prompt."""
+def tail_logprobs(
+    loaded: Loaded, prompts: Prompts, owners: Tensor, tails: Sequence[tuple[int, Row]]
+) -> Tensor:
+    """Sums over what stands behind the prompts.
+
+    owners: for each row the number of its prompt. tails: how many first tokens of the row are in the prompt, and the
+    row.
+    """
     device = loaded.device
     rest = [row.ids[length:-1] for length, row in tails]
     ids = torch.full((len(rest), max(map(len, rest))), loaded.pad)
@@ -138,7 +186,7 @@ def _after(loaded: Loaded, prompts: _Prompts, owners: Tensor, tails: Sequence[tu
     for at, (length, row) in enumerate(tails):
         ids[at, : len(rest[at])] = torch.tensor(rest[at])
         mask[at, : len(rest[at])] = 1
-        first = max(_start(row), length)
+        first = max(span(row).start, length)
         targets[at, first - length : len(rest[at])] = torch.tensor(row.ids[first + 1 :])
     starts = torch.tensor([length for length, _ in tails])
     places = torch.arange(ids.shape[1]).expand(len(ids), -1)

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
-
 from experiments.config.combinations import missing_packages
 from experiments.config.compose import compose
 from experiments.config.expand import expand, replaced
@@ -60,10 +58,9 @@ def check(asked: Asked) -> Checked:
     """Composes every run. Each problem is listed once, with the number of runs that have it."""
     name, sweep, problems, space = _expanded(asked)
     result = Checked(name, problems=problems, space=space)
-    trees: dict[tuple[str, ...], DictConfig] = {}
     wrong = Tally(len(sweep))
     for overrides in sweep:
-        composed = compose(overrides, trees)
+        composed = compose(overrides)
         for problem in [*composed.problems, *missing_packages(composed.parts)]:
             wrong.note(problem.where, problem.what)
         if composed.config is not None:

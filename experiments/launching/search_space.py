@@ -12,7 +12,8 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.errors import HydraException
 
-from experiments.config.expand import parser
+from experiments.config.compose import groups, unread
+from experiments.config.expand import MAX_RUNS, parser, values_of
 from experiments.config.problems import Problem
 
 
@@ -81,6 +82,9 @@ def read_space(overrides: Sequence[str]) -> tuple[Space, list[Problem]]:
         for text in overrides:
             try:
                 (override,) = reading.parse_overrides([text])
+                if override.is_discrete_sweep() and not 0 < values_of(override) <= MAX_RUNS:
+                    problems.append(Problem(text, f"It gives no value, or more than {MAX_RUNS:,}."))
+                    continue
                 if not override.is_sweep_override():
                     space.fixed.append(text)
                 elif override.key_or_group == "seed":
@@ -89,8 +93,8 @@ def read_space(overrides: Sequence[str]) -> tuple[Space, list[Problem]]:
                     _interval(space, text, override.key_or_group, value, problems)
                 else:
                     space.dimensions[override.key_or_group] = Values(list(override.sweep_string_iterator()))
-            except HydraException as error:
-                problems.append(Problem(text, f"{str(error).splitlines()[0]}."))
+            except HydraException:
+                problems.append(Problem(text, unread(text, groups())))
     if not space.dimensions and not problems:
         what = "A search needs a key to search over: optimizer.lr=tag(log,interval(1e-6,1e-3)), or values: a,b,c."
         problems.append(Problem("--trials", what))

@@ -233,8 +233,9 @@ def wait(folders: Sequence[Path], console: Console) -> int:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Returns the run folders that the paths mean, each once. Raises ConfigError for a path without runs."""
+    """Returns the run folders that the paths mean, each once. Raises ConfigError that lists every path without runs."""
     folders: dict[Path, None] = {}
+    without: list[Path] = []
     for path in paths:
         if (path / "sweep.json").is_file():
             below = read_sweep(path)
@@ -245,6 +246,9 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
                 file.parent for file in path.rglob("config.yaml") if (file.parent / "status.json").exists()
             )
         if not below:
-            raise ConfigError(f"{path} is neither a sweep nor a run, and there are no runs below it.")
+            without.append(path)
         folders |= dict.fromkeys(below)
+    if without:
+        lines = (f"{path} is neither a sweep nor a run, and there are no runs below it." for path in without)
+        raise ConfigError("\n".join(lines))
     return list(folders)

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from experiments.config.expand import replaced
+from experiments.config.expand import MAX_RUNS, replaced
 from experiments.config.own_files import own_folders
 from experiments.config.problems import Problem, did_you_mean, one_of
 from experiments.rundir.code_places import shipped
@@ -77,6 +77,8 @@ def _read(path: Path, problems: list[Problem]) -> dict[str, Any]:
         elif not isinstance(value, shapes[key]):
             words = " or ".join({list: "a list", dict: "a mapping", int: "a number"}[k] for k in shapes[key])
             problems.append(Problem(where, f"It takes {words}; see experiments/launching/sweep_file.py."))
+        elif key == "seeds" and isinstance(value, int) and not 1 <= value <= MAX_RUNS:
+            problems.append(Problem(where, f"It takes a list, or a whole number of 1 to {MAX_RUNS:,}."))
         elif key == "zip" and not all(isinstance(line, dict) for line in value):
             problems.append(Problem(where, "Each line of it is a mapping of keys to values."))
     return {str(key): value for key, value in content.items()}

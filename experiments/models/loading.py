@@ -29,6 +29,7 @@ from experiments.config.model_config import Family, ModelConfig
 from experiments.config.parsing import read
 from experiments.models import placing
 from experiments.models.attention import attention_of, lacks_attention, or_eager
+from experiments.models.device import device_of
 from experiments.models.head import count_from_pad, share_biases
 from experiments.models.hushed import BROKEN, first_line, hush_libraries, quiet
 from experiments.models.inputs import check_family, first_id, untied
@@ -128,7 +129,7 @@ def load(
     family = choice.family or infer_family(config, folder)
     check_family(choice, family, config, folder, reads_both_ways(config))
     hush_libraries()
-    device = _device(choice.device)
+    device = device_of(choice)
     placed = placing.arguments(choice, device)
     tokenizer = tokenizer_of(folder)
     model: nn.Module
@@ -267,25 +268,6 @@ def _text_part(choice: ModelConfig, folder: Path, placed: dict[str, Any]) -> Pre
     )
     model._weight_conversions = []  # or it would be saved under the names it had inside the whole
     return model
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(
-            f"model.device={name} is no device. Allowed are auto, cpu, cuda, cuda:<index> and mps."
-        ) from None
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(f"model.device={name}: torch finds no Apple GPU here. Use cpu or auto.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"model.device={name}: this machine has {torch.cuda.device_count()} CUDA devices. "
-            f"Use cpu or auto."
-        )
-    return device
 
 
 @contextmanager

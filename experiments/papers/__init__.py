@@ -97,7 +97,7 @@ def published(paper: str | None = None) -> list[Published]:
     """Returns the numbers of a paper, or of all. Raises ConfigError for an unknown paper."""
     if paper is not None and paper not in papers():
         raise ConfigError(
-            f"{paper}: no paper of this name has published numbers here. Papers: {', '.join(papers())}."
+            f"No paper named {paper} has published numbers here. Papers: {', '.join(papers())}."
         )
     return [number for name in papers() if paper in (None, name) for number in _read_paper(name)]
 

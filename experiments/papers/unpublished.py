@@ -1,7 +1,7 @@
 """Lists the presets' values that no paper prints: which keys, for which method and mode.
 
-A preset has a value for them all the same, chosen here (the comments of conf/recipe/papers say how), so that a row
-whose number is printed can be run. `python -m experiments expected` says so beside the number.
+A preset has a value for them all the same, chosen here (the comments in its file of conf/experiment say how), so that a
+row whose number is printed can be run. `python -m experiments expected` says so beside the number.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def unpublished(config: RunConfig) -> str | None:
     mode_text = "with all weights trained" if mode == "none" else f"with peft={mode}"
     return (
         f"{method} {mode_text} on {model}: no paper prints {_joined(keys)} for it; the preset's values are this "
-        "project's choice (conf/recipe/papers). Set them to try others."
+        f"project's choice (conf/experiment/{preset}.yaml). Set them to try others."
     )
 
 

@@ -16,10 +16,10 @@ MULTIPLE = 8
 Batch = dict[str, Tensor]
 
 
-def padded(rows: Sequence[Ids], pad: int, limit: int, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Ids and attention mask [len(rows), T]; T is the longest, rounded up to 8 where `limit` allows."""
+def padded(rows: Sequence[Ids], pad: int, limit: int | None, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask [len(rows), T]; T is the longest, rounded up to 8 as far as `limit` allows."""
     longest = max(map(len, rows))
-    width = max(min(-(-longest // MULTIPLE) * MULTIPLE, limit), longest)
+    width = longest if limit is None else max(min(-(-longest // MULTIPLE) * MULTIPLE, limit), longest)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
     for number, row in enumerate(rows):
@@ -51,7 +51,7 @@ def span(row: Row) -> range:
     return range(len(row.ids) - row.span - 1, len(row.ids) - 1)
 
 
-def scored_batch(groups: Sequence[Sequence[Row]], pad: int, limit: int) -> Batch:
+def scored_batch(groups: Sequence[Sequence[Row]], pad: int, limit: int | None) -> Batch:
     """B groups of up to O rows each, such as the options of B examples, read as `read_once` says.
 
     input_ids, attention_mask [B, D, T]: the distinct rows. positions [B, D, P]: places in them whose logits are wanted.

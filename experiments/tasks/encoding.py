@@ -58,8 +58,9 @@ def prompts_of(choice: TaskConfig, loaded: Loaded, limit: int) -> Prompts:
 def encode(
     choice: TaskConfig, prompts: Prompts, splits: Splits, shown: Shown | None = None
 ) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]:
-    """Examples of each split. Demonstrations, the first of train or `shown`, stand before prompts of dev and test
-    alone.
+    """Returns the encoded examples of each split.
+
+    Demonstrations (the first of train, or `shown`) stand before the prompts of dev and test alone.
     """
     train, dev, test = splits
     if isinstance(prompts, CausalPrompts) and shown is not None:

@@ -16,7 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+)
 
 from experiments.models.head import adapter_tokens, base_of
 from experiments.models.padding import rows_of_one_length
@@ -31,12 +37,21 @@ class Greedy:
     pad: int
     new_tokens: int
 
-    def __call__(self, model: nn.Module, ids: Tensor, mask: Tensor) -> list[str | None]:
-        """The texts, stripped, that follow prompts [rows, T]; without gradients. None where logits were no numbers."""
+    def __call__(
+        self, model: nn.Module, ids: Tensor, mask: Tensor, cache: DynamicCache | None = None
+    ) -> list[str | None]:
+        """The texts, stripped, that follow prompts [rows, T]; without gradients. None where logits were no numbers.
+
+        cache: keys and values of the prompts' first tokens, which are not read again; grows by what is generated.
+        """
         lengths = mask.sum(1)
-        if len(lengths.unique()) > 1 and (
-            _slides(model, ids.shape[1] + self.new_tokens)
-            or rows_of_one_length(model, self.tokenizer, self.pad)
+        if (
+            cache is None
+            and len(lengths.unique()) > 1
+            and (
+                _slides(model, ids.shape[1] + self.new_tokens)
+                or rows_of_one_length(model, self.tokenizer, self.pad)
+            )
         ):
             said: list[str | None] = [None] * len(ids)
             for length in lengths.unique().tolist():
@@ -57,6 +72,7 @@ class Greedy:
             made = model.generate(  # type: ignore[operator]  # causal models have it, and peft's wrappers of them
                 input_ids=ids,
                 attention_mask=mask,
+                past_key_values=cache,
                 generation_config=config,
                 logits_processor=LogitsProcessorList([watch]),
             )

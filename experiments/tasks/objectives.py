@@ -96,7 +96,10 @@ class AnswerLoss:
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses [B], the mean over each answer's tokens, and weights [B]."""
-        sums, counts = span_logprobs(model, batch)
+        return self.of(*span_logprobs(model, batch))
+
+    def of(self, sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and weights of the answers' log-probabilities and numbers of tokens [B]."""
         return -sums / counts, counts if self.average == "token" else torch.ones_like(counts)
 
 

@@ -311,8 +311,10 @@ class MaskedPrompts:
         return text if len(ends) <= self.limits[name] else text[: ends[self.limits[name] - 1]]
 
     def _cut(self, ids: Ids, mask: int) -> Row:
-        """Cuts to at most `limit` tokens: the end goes, but for the last token; before it, from the left, what would
-        leave no room for the mask and what follows it.
+        """Cuts to at most `limit` tokens.
+
+        The end is cut first, the last token excepted. Where that leaves no room for the mask and what follows it, the
+        beginning is cut too.
         """
         over = max(len(ids) - self.limit, 0)
         left = 0 if mask < self.limit - 1 else min(over, mask - 1)

@@ -14,8 +14,10 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Record:
-    """One row: its number in the table, its fields, the numbers of its right options (the first is what training
-    aims at) or its accepted answers, its place, and the options where they are its own.
+    """Holds one row of a table.
+
+    It has its number in the table, its fields, the numbers of its right options (training aims at the first) or its
+    accepted answers, its place, and its options where they are its own.
     """
 
     index: int

@@ -1,5 +1,6 @@
-"""Draws train, dev and test rows: as MeZO draws them, numpy's permutation of the pool under a seed, and
-k of each label as LM-BFF draws them.
+"""Draws the rows of train, dev and test as the papers' code does.
+
+MeZO takes numpy's permutation of the pool under a seed. LM-BFF takes k rows of each label.
 """
 
 import math

@@ -21,8 +21,9 @@ Splits = tuple[list[Record], list[Record], list[Record]]
 
 
 def sources_of(choice: TaskConfig) -> Sequence[Table]:
-    """All rows that train and dev are drawn from, and all that test is; none of the built-in world, which makes its
-    rows as they are drawn.
+    """Returns the tables that train, dev and test are drawn from.
+
+    Empty for the built-in world, which makes its rows as they are drawn.
     """
     if choice.data_dir is None and choice.source.world is not None:
         return ()

@@ -14,8 +14,10 @@ from experiments.tasks.splits import SPLITS, Splits
 
 @dataclass(frozen=True)
 class Summary:
-    """counts: examples by split. labels: of each split, how many there are of each option; {} where options are each
-    example's own or answers are generated. warnings: sentences, each with its number.
+    """Counts the examples of a task.
+
+    counts: examples by split. labels: of each split, how many examples have each option; {} where every example has
+    options of its own, or answers are generated. warnings: sentences, each with its number.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)

@@ -106,8 +106,8 @@ class Task:
         return self._placed(batches.row_batch(rows, self.pad, self.limit))
 
     def collate_groups(self, groups: Sequence[Sequence[Row]]) -> Batch:
-        """Returns the `scored_batch` of groups of rows, on the model's device."""
-        return self._placed(batches.scored_batch(groups, self.pad, self.limit))
+        """Returns the `scored_batch` of groups of rows, as wide as the longest, on the model's device."""
+        return self._placed(batches.scored_batch(groups, self.pad, None))
 
     def correct(self, example: Example, prediction: int | str | None) -> float:
         """The metric of one prediction: an option's number, a text, or None, which is never right."""
@@ -118,8 +118,9 @@ class Task:
         return float(prediction in example.golds)
 
     def majority_of(self, examples: Sequence[Example]) -> float:
-        """The metric of one constant prediction: the option most frequent among these examples, or the answer
-        most frequent in train.
+        """Returns the metric of a constant prediction.
+
+        It is the option that is most frequent among these examples, or the answer that is most frequent in train.
         """
         if not examples:
             raise DataError(f"Task {self.name} has no examples here, so it has no baseline.")

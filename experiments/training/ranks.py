@@ -74,10 +74,10 @@ def team_of(config: RunConfig) -> Team:
 
 
 def gpus_of(model: ModelConfig, here: RankInfo) -> int:
-    """Returns the number of GPUs that each of several processes takes as its own; 0 where the configuration names the
-    device.
+    """Returns the number of GPUs that each of several processes takes as its own.
 
-    Raises ConfigError for a map from modules to devices, which all processes of a machine would follow alike.
+    It is 0 where the configuration names the device. Raises ConfigError for a map from modules to devices, which all
+    processes of a machine would follow alike.
     """
     if isinstance(model.device_map, Mapping) and here.here > 1:
         raise ConfigError(

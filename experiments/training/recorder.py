@@ -41,10 +41,10 @@ def covers(rows: Sequence[Mapping[str, Any]], session: Session, step: int) -> bo
 
 
 class Recorder:
-    """Rows: `before`, `train`, `dev`, `stop`, `after`; each with what it took so far: steps, forward_passes, tokens,
-    seconds, gpu_hours.
+    """Writes the rows of a run: `before`, `train`, `dev`, `stop`, `after`.
 
-    And with peak_memory_bytes, of this process, up to a second old.
+    Each row has what the run took so far: steps, forward_passes, tokens, seconds, gpu_hours, and peak_memory_bytes of
+    this process, up to a second old.
 
     rows: those of earlier processes. gpus: that the run occupies. digest: of the journal's first records, to which
     the rows of the file are bound.

@@ -2,20 +2,15 @@
 
 import os
 import shutil
-import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from experiments.models.head import adapter_of, share_biases
 from experiments.models.hushed import quiet
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
-from experiments.peft import virtual
 from experiments.rundir.folder import follow_umask
-from zo.errors import ConfigError, JournalError
+from zo.errors import JournalError
 
 
 def save(loaded: Loaded, folder: Path) -> None:
@@ -69,23 +64,3 @@ def _ties(model: Any) -> bool:
     """Returns whether transformers itself knows which weights of the model are tied."""
     config = getattr(model, "config", None)
     return isinstance(model, MeanPooled) or getattr(config, "tie_word_embeddings", True)
-
-
-def load_adapter(base: Loaded, folder: Path) -> Loaded:
-    """The base model with the adapter that `save` wrote, and the head of a pooled one."""
-    from peft import PeftConfig, PeftModel  # late: it takes seconds to import
-
-    if not (folder / "adapter_config.json").is_file():
-        raise ConfigError(f"{folder} has no adapter_config.json, so it holds no adapter.")
-    pooled = base.model if isinstance(base.model, MeanPooled) else None
-    wide = PeftConfig.from_pretrained(str(folder)).peft_type == "IA3"  # see experiments.peft.adapters
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # about names that peft still uses in transformers
-        target: Any = base.model if pooled is None else pooled.encoder
-        model: nn.Module = PeftModel.from_pretrained(target, str(folder), autocast_adapter_dtype=wide)
-    if pooled is not None:
-        pooled.encoder = model
-        pooled.load_head(folder)
-        model = pooled
-    virtual.finish(model)
-    return replace(base, model=model.eval())

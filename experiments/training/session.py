@@ -21,6 +21,7 @@ from experiments.config.combinations import metric_needs_zeroth_order, probe_nee
 from experiments.config.peft_config import Head
 from experiments.config.run_config import Call, RunConfig
 from experiments.config.run_id import current_section, hash_of, method_of, name_of, seed_of
+from experiments.models.device import check_devices
 from experiments.models.dropping import dropout_of
 from experiments.models.loading import Loaded, load
 from experiments.models.refusals import check_model
@@ -147,10 +148,10 @@ def build(config: RunConfig, team: Team | None = None) -> Session:
     """Loads and constructs everything.
 
     team: the processes that will share the run.
-    Raises ConfigError or DataError for what cannot work; optimizer and schedule are tried first, so that a
-    number out of range is refused before a model is loaded.
+    Raises ConfigError or DataError for what cannot work. Devices, optimizer and schedule are tried first, so that what
+    is wrong with them is listed before a model is loaded.
     """
-    schedule, trial = _check_constructors(config, team or Solo())
+    schedule, trial = _check_constructors(config, team or Solo(), here=True)
     choice, models = config.model, Path(config.paths.models)
     locate(choice, models)  # fetches it where it is not here
     check_model(choice, config.peft.name, models)
@@ -192,12 +193,15 @@ def build(config: RunConfig, team: Team | None = None) -> Session:
 
 def steps_of(config: RunConfig) -> int:
     """Returns how many steps the budget allows, without a model. Raises ConfigError for numbers out of range."""
-    _, optimizer = _check_constructors(config, Solo())
+    _, optimizer = _check_constructors(config, Solo(), here=False)
     return budgeted_steps(config, optimizer)
 
 
-def _check_constructors(config: RunConfig, team: Team) -> tuple[Schedule, Optimizer]:
-    """The schedule and an optimizer of one number; every problem of both in one ConfigError."""
+def _check_constructors(config: RunConfig, team: Team, *, here: bool) -> tuple[Schedule, Optimizer]:
+    """Returns the schedule and an optimizer of one number. Raises one ConfigError with every problem of them.
+
+    here: True if the run is on this machine, which must then have its GPUs.
+    """
     problems: list[str] = []
 
     def attempt(make: Callable[[], Any]) -> Any:
@@ -206,11 +210,14 @@ def _check_constructors(config: RunConfig, team: Team) -> tuple[Schedule, Optimi
         except ConfigError as error:
             problems.append(str(error))
 
+    if here:
+        attempt(lambda: check_devices(config.model))
     schedule = attempt(lambda: _instantiate("schedule", config.schedule, Schedule))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimizer proper will warn
         optimizer: Any = attempt(lambda: trial_optimizer(config))
     attempt(lambda: optimizer is None or team.check(optimizer))
+    attempt(lambda: optimizer is None or budgeted_steps(config, optimizer))
     if config.task.objective == "metric" and optimizer is not None and optimizer.backward_passes:
         problems.append(
             f"task.objective=metric: {metric_needs_zeroth_order(config.task.metric, type(optimizer).__name__)}"
@@ -243,8 +250,10 @@ def _optimizer(config: RunConfig, weights: Weights, **scheduled: Any) -> Optimiz
 
 
 def _instantiate(group: str, call: Call, base: type[Made], **extra: Any) -> Made:
-    """The one place where `_target_` is called. Nothing but a class of the group's kind is: run folders are passed on,
-    and replaying one must not run what its config.yaml names.
+    """Calls the class that `_target_` names; the only place that does.
+
+    Only a class of the group's kind is called: run folders are passed on, and replaying one must not run whatever its
+    config.yaml names.
     """
     section = current_section(call.as_dict())
     target = str(section["_target_"])

@@ -20,9 +20,8 @@ def lines(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_every_line_is_accepted_and_has_a_rate_or_a_search(lines):
     assert len(lines) > 50
-    trees: dict = {}  # of files that Hydra has read for another line
     for line in {(o.part, o.setting): o for o in lines}.values():
-        composed = compose(line.overrides, trees)
+        composed = compose(line.overrides)
         assert composed.config is not None, (line, composed.problems)
         rated = any(key_of(text) == "optimizer.lr" for text in line.overrides)
         if rated or not trains(composed.config):

@@ -33,6 +33,8 @@ def test_answers_come_in_under_a_second(args, code):
         assert launch(*args).returncode == code
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if seconds[-1] < 1.0:
+            break
     assert min(seconds) < 1.0
 
 

@@ -37,7 +37,7 @@ def only(override: str) -> str:
         ("batch.size=true", "a whole number of at least 1"),
         ("batch.size=2.5", "a whole number of at least 1"),
         ("budget.steps=-5", "a whole number of at least 1 and at most 1000000000, or null"),
-        ("budget.minutes=0", "a number above 0, or null"),
+        ("budget.minutes=0", "a number above 0 and at most 1000000000, or null"),
         ("seed=1.5", "a whole number of at least 0"),
         ("optimizer.n=abc", "a whole number"),
         ("optimizer.lr=fast", "a number"),

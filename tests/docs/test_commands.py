@@ -124,7 +124,7 @@ def found(tree, monkeypatch) -> None:
 
 
 @pytest.fixture
-def understood(found, monkeypatch) -> Callable[..., None]:
+def understood(found, monkeypatch, tmp_path) -> Callable[..., None]:
     """Asserts that a command's words are taken, and stops before anything is done."""
 
     def refuse(asked, checked) -> int:
@@ -150,7 +150,13 @@ def understood(found, monkeypatch) -> Callable[..., None]:
             torchrun(rest[2:], check)
         elif program == "python" and rest[0] == "-m":
             monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+            for word in rest[2:] if rest[1] == "experiments" else ():  # folders of runs, which must be there
+                if re.fullmatch(r"[\w.][\w./-]*", word):
+                    (tmp_path / word).mkdir(parents=True, exist_ok=True)
+                    (tmp_path / word / "config.yaml").touch()
+            monkeypatch.chdir(tmp_path)
             module(rest[1], rest[2:])
+            monkeypatch.chdir(ROOT)
             monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
         elif program == "zo" and rest[0] in ("run", "sweep"):
             assert launch([*(["-m"] if rest[0] == "sweep" else []), *rest[1:]]) == 0
@@ -177,8 +183,7 @@ def module(name: str, words: list[str]) -> None:
         if hasattr(request, "overrides"):
             runs, problems = expand(request.overrides)
             assert runs and problems == []
-            trees: dict = {}
-            assert [compose(run, trees).problems for run in runs] == [[]] * len(runs)
+            assert [compose(run).problems for run in runs] == [[]] * len(runs)
         return
     if name == "pytest":
         assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))

@@ -82,3 +82,6 @@ def test_in_a_package_of_its_own_it_runs_too(tmp_path):
     (local / "clipzo.yaml").write_text(YAML.replace("zo.optimizers.clipzo", "mypackage.clipzo"))
     said = execute(project, "launch.py", "optimizer=clipzo", "optimizer.clip=3", *SHORT, path=package.parent)
     assert "clipzo on sentiment" in said
+    battery = ("-m", "pytest", "-q", "tests/optimizers/test_battery.py", "-k", "clipzo")
+    passed = re.search(r"(\d+) passed", execute(project, *battery, path=package.parent))
+    assert passed and int(passed[1]) > 15

@@ -54,10 +54,7 @@ def apart(tmp_path):
 @pytest.mark.parametrize("place", ["before the look", "before its row", "behind its row"])
 def test_a_kill_in_a_look_at_dev_does_not_lose_the_look(runs, apart, monkeypatch, choices, place):
     """Another step would be selected: the look that was lost is the best one."""
-    evaluated, dev = (
-        experiments.training.recorder.Recorder._evaluated,
-        experiments.training.run._Run._evaluated,
-    )
+    evaluated, dev = experiments.training.recorder.Recorder._evaluated, experiments.training.run._evaluate
 
     def dies():
         def row(self, kind, steps, result):
@@ -68,13 +65,13 @@ def test_a_kill_in_a_look_at_dev_does_not_lose_the_look(runs, apart, monkeypatch
                 os._exit(9)
             return made
 
-        def look(self, examples):
-            if len(self.journal) == 12 and place == "before the look":
+        def look(current, examples):
+            if len(current.journal) == 12 and place == "before the look":
                 os._exit(9)
-            return dev(self, examples)
+            return dev(current, examples)
 
         experiments.training.recorder.Recorder._evaluated = row
-        experiments.training.run._Run._evaluated = look
+        experiments.training.run._evaluate = look
         launch(runs.arguments(*choices, "stop.every=3"))
 
     expected = apart(*choices, "stop.every=3")

@@ -172,7 +172,7 @@ def test():
 step(0), step(1), test()
 reckoned = estimate(config, tokens=session.batch(0)["input_ids"].shape[-1])
 if optimizer.backward_passes == 0:
-    look.executor._buffers.clear()
+    look.executor.buffers.clear()
 before = settled()
 step(2)
 print(status("VmHWM") - before, reckoned.training)

@@ -3,24 +3,30 @@
 import re
 
 import pytest
+import yaml
 
 from experiments.commands.expected import expected
 from experiments.config.compose import CONF, compose, groups
 from experiments.config.peft_config import Prefix
 from experiments.config.run_id import decisive, method_of
 from experiments.config.run_options import Budget
+from experiments.launching.sweep_file import FOLDER as SWEEPS
 from experiments.models.source import model_name
-from experiments.papers import published
-from experiments.papers.unpublished import unpublished
+from experiments.papers import STEPLESS, published
+from experiments.papers.unpublished import UNPUBLISHED, unpublished
 
 PRESETS = [name for name in groups()["experiment"] if "/" in name]
-VALUES = sorted((CONF / "recipe" / "papers").glob("*.yaml"))
+DECODERS = [name for name in PRESETS if not name.endswith("roberta-large")]
+# Keys in which presets of one paper may differ: the model, and what FZOO and MeZO change for the largest.
+OWN = {"defaults", "experiment", "model", "methods", "select"}
+# Methods of FZOO's Table 7, whose rates are unpublished and stand in sweeps/papers/fzoo-7.yaml.
+SEARCHED = {"zosgd", "zomomentum", "zosign", "zoconservative", "zoadam"}
 ISSUE = {
     "mezo": "roberta-large opt-125m opt-350m opt-1.3b opt-2.7b opt-13b opt-30b opt-66b phi-2 llama-3-8b",
     "fzoo": "roberta-large opt-125m opt-350m opt-1.3b opt-2.7b opt-13b opt-30b opt-66b phi-2 llama-3-8b",
     "adamezo": "opt-1.3b llama-3.2-3b roberta-large",
 }
-# One of each protocol; the others differ from it in their model, and are slow tests.
+# One of each paper and family; the others differ from it in their model, and are slow tests.
 FIRST = {"mezo/opt-13b", "fzoo/opt-13b", "adamezo/opt-1.3b", "hizoo/opt-13b"} | {
     f"{paper}/roberta-large" for paper in ISSUE
 }
@@ -63,15 +69,61 @@ def test_a_preset_is_named_by_its_method_and_model_and_names_the_tables_that_hav
     assert tables or preset in NUMBERLESS
 
 
-@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
-def test_values_are_of_a_protocol_and_a_method_and_say_where_they_are_from(path):
-    protocol, _, optimizer = path.stem.partition("-")
-    assert (CONF / "protocol" / f"{protocol}.yaml").is_file()
-    assert optimizer in groups()["optimizer"]
-    text = path.read_text()
-    assert re.search(r"Table \d|README|code|paper|unpublished", text)
-    if "our choice" in text:
-        assert "unpublished" in text
+def content_of(preset):
+    """The file's own keys, expressions as they are written."""
+    return yaml.safe_load(text_of(preset))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_states_its_numbers_in_its_own_file_and_says_where_they_are_from(preset):
+    """Beside it Hydra reads the files of groups that everybody has, and no other."""
+    content = content_of(preset)
+    chosen = [name.removeprefix("override /") for entry in content["defaults"] for name in entry]
+    assert set(chosen) == {"model", "task", "optimizer", "schedule"}
+    assert {"budget", "batch", "seeds", "task", "select", "select_by", "methods"} <= set(content)
+    methods = content["methods"]
+    assert next(iter(methods)) == preset.partition("/")[0] and set(methods) <= set(groups()["optimizer"])
+    for method in methods:
+        (comment,) = re.findall(rf"((?:^  #.*\n)+)^  {method}:$", text_of(preset), re.MULTILINE)
+        assert re.search(r"Table \d|README|code|paper|unpublished", comment)
+        if "our choice" in comment or (method, "none") in UNPUBLISHED:
+            assert "unpublished" in comment or "no values of it were published" in comment
+
+
+@pytest.mark.parametrize("paper", sorted({name.partition("/")[0] for name in PRESETS}))
+def test_presets_of_a_paper_agree_but_in_their_model(paper):
+    presets = [name for name in DECODERS if name.startswith(f"{paper}/")]
+    contents = [content_of(name) for name in presets]
+    for content in contents:
+        shared = {key: value for key, value in content.items() if key not in OWN}
+        assert shared == {key: value for key, value in contents[0].items() if key not in OWN}
+    large = [name for name, content in zip(presets, contents, strict=True) if content["select"] == "last"]
+    assert large == [name for name in presets if paper == "adamezo" or name.endswith(("-30b", "-66b"))]
+
+
+def test_a_method_has_the_same_values_in_every_preset():
+    """But for FZOO's on the two small models, and MeZO's on WSC beside FZOO's own on OPT-13B."""
+    for presets in (DECODERS, [name for name in PRESETS if name not in DECODERS]):
+        first = content_of(presets[0])["methods"]
+        for preset in presets:
+            methods = content_of(preset)["methods"]
+            different = {name for name in first if methods[name] != first[name]}
+            small = preset.endswith(("opt-125m", "opt-350m"))
+            assert different == ({"fzoo"} if small else {"mezo"} if preset == "fzoo/opt-13b" else set())
+            assert set(methods) == set(first)
+
+
+def test_every_published_row_has_values_in_its_preset_or_a_search_in_its_sweep():
+    rows = {(n.paper, n.model, n.method, n.table) for n in published() if n.method not in STEPLESS}
+    without = {
+        (paper, method, table)
+        for paper, model, method, table in rows
+        if f"{paper}/{model}" in PRESETS and method not in content_of(f"{paper}/{model}")["methods"]
+    }
+    assert without == {("fzoo", method, "7") for method in SEARCHED}
+    assert set(re.findall(r"optimizer: (\w+)", (SWEEPS / "papers" / "fzoo-7.yaml").read_text())) >= SEARCHED
+    of_others = {f"{paper}/{model}" for paper, model, _, _ in rows} - set(PRESETS)
+    assert of_others == set(), "a table without a preset"
 
 
 def test_values_follow_the_method_the_mode_and_the_task():
@@ -84,11 +136,11 @@ def test_values_follow_the_method_the_mode_and_the_task():
         ("optimizer=mezo", "peft=prefix", "optimizer.lr=5e-3"): 5e-3,
         ("optimizer=adamw",): 1e-5,
         ("optimizer=hizool",): 1e-6,
-        ("model=opt-125m",): 1e-4,
-        ("model=opt-350m",): 1e-4,
     }
     found = {more: config_of("experiment=fzoo/opt-13b", *more).optimizer.lr for more in lr}
     assert found == lr
+    small = [config_of(f"experiment=fzoo/{model}").optimizer.lr for model in ("opt-125m", "opt-350m")]
+    assert small == [1e-4, 1e-4]
 
 
 def test_mezo_on_wsc_has_the_rate_of_whoever_published_it():
@@ -98,7 +150,7 @@ def test_mezo_on_wsc_has_the_rate_of_whoever_published_it():
         return config_of(f"experiment={experiment}", "optimizer=mezo", "task=wsc").optimizer.lr
 
     assert [lr(name) for name in ("fzoo/opt-13b", "mezo/opt-13b", "fzoo/opt-30b")] == [1e-6, 1e-7, 1e-7]
-    assert "1e-6 for MeZO on OPT-13B and WSC" in (CONF / "recipe" / "papers" / "causal-mezo.yaml").read_text()
+    assert "1e-6 for MeZO on OPT-13B and WSC" in " ".join(text_of("fzoo/opt-13b").replace("#", "").split())
 
 
 @pytest.mark.parametrize(
@@ -111,9 +163,8 @@ def test_a_prefix_has_values_that_are_marked_as_unpublished(preset, lr):
     assert isinstance(config.peft, Prefix)
     assert (config.peft.tokens, config.batch.size) == (5, 64 if "roberta" in preset else 16)
     assert unpublished(config)
-    protocol = "masked" if "roberta" in preset else "causal"
-    path = CONF / "recipe" / "papers" / f"{protocol}-{preset.partition('/')[0]}.yaml"
-    assert re.search(r"# unpublished, our choice: (lr and ε with a prefix|adapters)", path.read_text())
+    text = " ".join(text_of(preset).replace("#", "").split())
+    assert re.search(r"unpublished, our choice: (lr and ε with a prefix|adapters)", text)
 
 
 def test_adamezos_seeds_draw_the_examples():

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
+import experiments.training.session
 from experiments.commands.launch import main
+from experiments.config.compose import compose
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "experiments" / "world" / "tiny-clm"
@@ -51,6 +54,41 @@ def test_named_and_explained(runs, capsys, overrides, said):
 def test_all_problems_in_one_list(runs, capsys):
     message = refused(runs, capsys, "optimizer.epz=1", "batch.size=0", "model=tiny-cml")
     assert all(word in message for word in ("optimizer.epz", "batch.size", "tiny-clm")), message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.device=cuda:99"], ["model.device=cuda:99", "CUDA device", "cpu or auto"]),
+        (["model.device_map={lm_head: 99}"], ["model.device_map", "lm_head is to be on GPU 99"]),
+        pytest.param(
+            ["model.device=cuda"],
+            ["model.device=cuda", "no CUDA device"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
+        ),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_listed_before_model_and_data_are_loaded(
+    runs, capsys, monkeypatch, overrides, words
+):
+    def loads(*_, **__):
+        raise AssertionError("something was loaded")
+
+    for name in ("locate", "check_model", "load", "load_task"):
+        monkeypatch.setattr(experiments.training.session, name, loads)
+    message = refused(runs, capsys, *overrides, "budget.forward_passes=3")
+    assert [word for word in [*words, "budget.forward_passes"] if word not in message] == [], message
+
+
+def test_what_is_no_device_is_listed_without_torch(runs, capsys):
+    message = refused(runs, capsys, "model.device=gpu", "batch.size=0")
+    assert all(word in message for word in ("model.device=gpu", "cuda:<index>", "batch.size")), message
+
+
+def test_a_plan_may_name_gpus_of_another_machine():
+    """A login node has none, and the runs are started elsewhere."""
+    config = compose(["model.device=cuda:99", "budget.steps=7"]).config
+    assert config is not None and experiments.training.session.steps_of(config) == 7
 
 
 def write_rows(folder: Path, rows: Sequence[object]) -> Path:

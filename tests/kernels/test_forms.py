@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from zo.errors import ConfigError
-from zo.kernels import Eager, Native, best, build, eager, native
+from zo.kernels import Eager, Native, Noise, Write, best, build, eager, native
 from zo.kernels.adam_window import Moments, f32, roots
 from zo.kernels.formulas import Formula
 from zo.kernels.transforms import AddMomentum, DivideBySqrt, DivideBySqrtOuter, MaskLarge
@@ -88,7 +88,7 @@ def test_perturb(form, stream, dtype, count):
     w = weights(count, dtype)
     before = w.clone()
     for terms in (ONE, NINE):
-        same_bits(form.perturb(w, PID, stream, terms), Eager().perturb(w, PID, stream, terms))
+        same_bits(form.perturb(w, Noise(PID, stream), terms), Eager().perturb(w, Noise(PID, stream), terms))
     same_bits(w, before)
 
 
@@ -105,8 +105,8 @@ def test_move(form, stream, dtype, update, decay):
                 low = torch.randint(-most, most, (count,), generator=torch.Generator().manual_seed(1))
                 low = low.to(torch.int16)
             lower = None if low is None else low.clone()
-            form.move(one, PID, stream, terms, decay, update, 999, low)
-            Eager().move(other, PID, stream, terms, decay, update, 999, lower)
+            form.move(one, Noise(PID, stream), terms, Write(decay, update, 999), low)
+            Eager().move(other, Noise(PID, stream), terms, Write(decay, update, 999), lower)
             same_bits(one, other)
             if low is not None and lower is not None:
                 assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
@@ -123,10 +123,11 @@ def test_a_master_weight_moved_to_no_number_is_none(form, dtype):
 
     weight, low = torch.zeros(600, dtype=dtype), torch.full((600,), -1, dtype=torch.int16)
     if isinstance(form, Native):
-        how = (PID, SIGNS, [], 1.0, "master", 0, low)
-        assert form.formula(Formula(nothing), "w", {"bad": bad}, weight, *how)
+        program = Formula(nothing).program("w", 0, ("bad",))
+        assert program is not None
+        assert form.formula(weight, Noise(PID, SIGNS), program, [], [bad], Write(1.0, "master"), low)
     else:
-        form.move(weight, PID, SIGNS, [], 1.0, "master", 0, low, AddMomentum(bad, (1.0,)))
+        form.move(weight, Noise(PID, SIGNS), [], Write(1.0, "master"), low, AddMomentum(bad, (1.0,)))
     assert weight.isnan().all() and not low.any()
 
 
@@ -138,7 +139,7 @@ def test_a_move_without_scale_and_decay_changes_no_bit(form, stream):
         w[w == 0] = 0.0
         for update in ("nearest", "stochastic"):
             moved = w.clone()
-            form.move(moved, PID, stream, [(1, 0.0)], update=update)
+            form.move(moved, Noise(PID, stream), [(1, 0.0)], Write(update=update))
             same_bits(moved.abs(), w.abs())
             same_bits(moved[w != 0], w[w != 0])
 
@@ -150,8 +151,8 @@ def test_rows(form, stream, width):
     for dtype in DTYPES:
         w = weights(30 * width, dtype).view(30, width)
         for terms in (ONE, NINE):
-            whole = form.perturb(w, PID, stream, terms)
-            same_bits(form.perturb_rows(w, PID, stream, terms, rows), whole[rows])
+            whole = form.perturb(w, Noise(PID, stream), terms)
+            same_bits(form.perturb_rows(w, Noise(PID, stream), terms, rows), whole[rows])
 
 
 @STREAMS
@@ -160,17 +161,17 @@ def test_noise(form, stream):
     keys = [key for key, _ in NINE]
     whole = philox.noise(keys, PID, stream, 0, 6000, CPU)
     for start, count in ((0, 1), (1, 17), (127, 129), (4095, 1025), (640, 5000)):
-        made = form.noise(keys, PID, stream, start, count, CPU)
+        made = form.noise(keys, Noise(PID, stream), start, count, CPU)
         assert len(made) == len(keys)
         for z, expected in zip(made, whole, strict=True):
             same_bits(z, expected[start : start + count])
     form.warm(keys, stream, [(PID, 6000)], CPU)
-    same_bits(form.noise(keys[:1], PID, stream, 5, 100, CPU)[0], whole[0, 5:105])
+    same_bits(form.noise(keys[:1], Noise(PID, stream), 5, 100, CPU)[0], whole[0, 5:105])
     room = torch.empty(len(keys), 200)
-    for z in form.noise(keys, PID, stream, 5, 100, CPU, room):  # may be written, whatever was kept
+    for z in form.noise(keys, Noise(PID, stream), 5, 100, CPU, room):  # may be written, whatever was kept
         z.zero_()
     assert not room[:, :100].any()
-    for z, expected in zip(form.noise(keys, PID, stream, 5, 100, CPU, room), whole, strict=True):
+    for z, expected in zip(form.noise(keys, Noise(PID, stream), 5, 100, CPU, room), whole, strict=True):
         same_bits(z, expected[5:105])
 
 
@@ -191,11 +192,11 @@ def test_moments(form, stream, dtype, update, decay):
         one = weights(count, dtype)
         low = torch.zeros(count, dtype=torch.int16) if update == "master" and dtype != torch.float32 else None
         other, lower = one.clone(), None if low is None else low.clone()
-        assert form.moments(rule, one, PID, stream, keys, decay, update, 999, low)
+        assert form.moments(one, Noise(PID, stream), rule, keys, Write(decay, update, 999), low)
         old = eager.read(other, lower)
-        noise = Eager().noise(keys, PID, stream, 0, count, CPU)
+        noise = Eager().noise(keys, Noise(PID, stream), 0, count, CPU)
         new = old + eager.decayed(rule(Block("w", 0, old, noise, {})), old, decay)
-        eager.write(other, new, PID, 0, update, 999, lower)
+        eager.store(other, new, PID, 0, Write(decay, update, 999), lower)
         same_bits(one, other)
         if low is not None and lower is not None:
             assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
@@ -205,38 +206,41 @@ def test_moments(form, stream, dtype, update, decay):
 def test_many_are_each_alone(form, stream):
     w = weights(5003, torch.float32)
     lists = [[(1, 1e-3)], [(1, -1e-3)], [(2, 0.5), (1, 0.25)], [(3, 1.0)]]
-    for result, terms in zip(form.perturb_many(w, PID, stream, lists), lists, strict=True):
-        same_bits(result, Eager().perturb(w, PID, stream, terms))
+    for result, terms in zip(form.perturb_many(w, Noise(PID, stream), lists), lists, strict=True):
+        same_bits(result, Eager().perturb(w, Noise(PID, stream), terms))
     outs = [torch.empty_like(w) for _ in lists]
-    for result, out, terms in zip(form.perturb_many(w, PID, stream, lists, outs), outs, lists, strict=True):
+    for result, out, terms in zip(
+        form.perturb_many(w, Noise(PID, stream), lists, outs), outs, lists, strict=True
+    ):
         assert result.data_ptr() == out.data_ptr()
-        same_bits(out, Eager().perturb(w, PID, stream, terms))
+        same_bits(out, Eager().perturb(w, Noise(PID, stream), terms))
 
 
 @STREAMS
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sum_of_no_terms_among_others_is_zero(form, stream, dtype):
     w = weights(5003, dtype).view(-1, 5003)
-    one, none, other = form.perturb_many(w, PID, stream, [ONE, [], NINE])
+    one, none, other = form.perturb_many(w, Noise(PID, stream), [ONE, [], NINE])
     for result, terms in ((one, ONE), (none, []), (other, NINE)):
-        same_bits(result, Eager().perturb(w, PID, stream, terms))
+        same_bits(result, Eager().perturb(w, Noise(PID, stream), terms))
     same_bits(none, (w.float() + 0.0).to(dtype))
     twice = (w.float() + (w.float() + 0.0)).to(dtype)
     same_bits(
-        form.perturb_many(w, PID, stream, [[], ONE], None, AddMomentum(w.float(), (1.0, 0.0)))[0], twice
+        form.perturb_many(w, Noise(PID, stream), [[], ONE], None, AddMomentum(w.float(), (1.0, 0.0)))[0],
+        twice,
     )
-    same_bits(form.perturb_rows(w, PID, stream, [], torch.tensor([0])), none)
+    same_bits(form.perturb_rows(w, Noise(PID, stream), [], torch.tensor([0])), none)
 
 
 @pytest.mark.parametrize("row", [-1, 30, 1 << 40])
 def test_rows_that_are_not_there_are_refused(form, row):
     w = torch.zeros(30, 5)
     with pytest.raises(IndexError, match="outside the 30 rows"):
-        form.perturb_rows(w, PID, SIGNS, ONE, torch.tensor([3, row]))
+        form.perturb_rows(w, Noise(PID, SIGNS), ONE, torch.tensor([3, row]))
     if isinstance(form, Eager):
         form.warm([ONE[0][0]], SIGNS, [(PID, 150)], CPU)
         with pytest.raises(IndexError, match="outside the 30 rows"):
-            form.perturb_rows(w, PID, SIGNS, ONE, torch.tensor([3, row]))
+            form.perturb_rows(w, Noise(PID, SIGNS), ONE, torch.tensor([3, row]))
 
 
 @STREAMS
@@ -244,7 +248,7 @@ def test_narrow_row_numbers_of_a_large_table(stream):
     """Elements are counted in 64 bits whatever the row numbers are; the table takes no memory."""
     w = torch.zeros(1, 1 << 16).expand(1 << 17, -1)
     rows = torch.tensor([(1 << 17) - 1, 1 << 15], dtype=torch.int32)
-    made = Eager().perturb_rows(w, PID, stream, [(5, 1.0)], rows)
+    made = Eager().perturb_rows(w, Noise(PID, stream), [(5, 1.0)], rows)
     for row, z in zip(rows.tolist(), made, strict=True):
         same_bits(z, philox.noise([5], PID, stream, row << 16, 1 << 16, CPU)[0])
 
@@ -273,7 +277,7 @@ def entries_of(kind, w, scales):
 
 def by_hand(w, stream, terms, become, i=0):
     """w + what becomes of Σ scale z, each operation a whole tensor's."""
-    total = Eager().perturb(torch.zeros_like(w, dtype=torch.float32), PID, stream, terms)
+    total = Eager().perturb(torch.zeros_like(w, dtype=torch.float32), Noise(PID, stream), terms)
     return (w.float() + become(total, i)).to(w.dtype)
 
 
@@ -291,11 +295,11 @@ def test_what_becomes_of_sums(form, stream, kind, dtype):
         lists = [ONE, [(key, -scale) for key, scale in ONE], NINE]
         entries, become = entries_of(kind, w, (0.25, -0.25, 3.0))
         outs = [torch.empty_like(w) for _ in lists]
-        made = form.perturb_many(w, PID, stream, lists, outs, entries)
+        made = form.perturb_many(w, Noise(PID, stream), lists, outs, entries)
         for i, (result, out, terms) in enumerate(zip(made, outs, lists, strict=True)):
             assert result.data_ptr() == out.data_ptr()
             same_bits(result, by_hand(w, stream, terms, become, i))
-        same_bits(form.perturb_many(w, PID, stream, [ONE], None, entries)[0], outs[0])
+        same_bits(form.perturb_many(w, Noise(PID, stream), [ONE], None, entries)[0], outs[0])
         same_bits(w, weights(math.prod(shape), dtype).view(shape))
 
 
@@ -308,7 +312,7 @@ def test_rows_of_what_becomes_of_sums(form, stream, kind, width):
         w = weights(30 * width, dtype).view(30, width)
         entries, become = entries_of(kind, w, (-2.0,))
         for terms in (ONE, NINE):
-            found = form.perturb_rows(w, PID, stream, terms, rows, entries)
+            found = form.perturb_rows(w, Noise(PID, stream), terms, rows, entries)
             same_bits(found, by_hand(w, stream, terms, become)[rows])
 
 
@@ -322,9 +326,13 @@ def test_moves_by_what_becomes_of_sums(form, stream, kind, update, decay):
         one = weights(math.prod(shape), dtype).view(shape)
         low = torch.zeros(shape, dtype=torch.int16) if update == "master" and dtype != torch.float32 else None
         other, lower = one.clone(), None if low is None else low.clone()
-        total = Eager().perturb(torch.zeros(shape), PID, stream, NINE)
-        eager.add(other, entries_of(kind, one.clone(), (7.0,))[1](total, 0), PID, decay, update, 999, lower)
-        form.move(one, PID, stream, NINE, decay, update, 999, low, entries_of(kind, one, (7.0,))[0])
+        total = Eager().perturb(torch.zeros(shape), Noise(PID, stream), NINE)
+        eager.add(
+            other, entries_of(kind, one.clone(), (7.0,))[1](total, 0), PID, Write(decay, update, 999), lower
+        )
+        form.move(
+            one, Noise(PID, stream), NINE, Write(decay, update, 999), low, entries_of(kind, one, (7.0,))[0]
+        )
         same_bits(one, other)
         if low is not None and lower is not None:
             assert torch.equal(low[~one.isnan()], lower[~one.isnan()])
@@ -335,12 +343,12 @@ def test_entries_that_change_nothing(form, stream):
     for dtype in DTYPES:
         w, rows = weights(5003 * 3, dtype).view(5003, 3), torch.tensor([5002, 0, 7])
         ones = torch.ones(w.shape)
-        usual, there = form.perturb(w, PID, stream, NINE), ~w.isnan()
+        usual, there = form.perturb(w, Noise(PID, stream), NINE), ~w.isnan()
         for entries in (DivideBySqrt(ones), DivideBySqrtOuter(ones[:, 0].contiguous(), ones[0]),
                         MaskLarge(w, torch.tensor([torch.inf])), AddMomentum(ones, (0.0,))):  # fmt: skip
-            found = form.perturb_many(w, PID, stream, [NINE], None, entries)[0]
+            found = form.perturb_many(w, Noise(PID, stream), [NINE], None, entries)[0]
             same_bits(found[there], usual[there])
-            same_bits(form.perturb_rows(w, PID, stream, NINE, rows, entries), usual[rows])
+            same_bits(form.perturb_rows(w, Noise(PID, stream), NINE, rows, entries), usual[rows])
 
 
 @STREAMS
@@ -348,11 +356,13 @@ def test_entries_that_only_the_reference_takes(form, stream):
     """Of another order in memory, and of a dtype that the fast forms do not know."""
     w, H = weights(35, torch.float32).view(5, 7), hessian(35).view(7, 5).T
     same_bits(
-        form.perturb_many(w, PID, stream, [ONE], None, DivideBySqrt(H))[0],
+        form.perturb_many(w, Noise(PID, stream), [ONE], None, DivideBySqrt(H))[0],
         by_hand(w, stream, ONE, lambda total, i: total / H.contiguous().double().sqrt().float()),
     )
     wide = torch.arange(35.0, dtype=torch.float64).view(5, 7)
-    one, other = (f.perturb_many(wide, PID, stream, [ONE], None, DivideBySqrt(H))[0] for f in (form, Eager()))
+    one, other = (
+        f.perturb_many(wide, Noise(PID, stream), [ONE], None, DivideBySqrt(H))[0] for f in (form, Eager())
+    )
     assert torch.equal(one, other)
 
 
@@ -365,22 +375,29 @@ def test_roots():
 @STREAMS
 def test_shapes_and_places(form, stream):
     scalar = torch.tensor(0.5)
-    assert form.perturb(scalar, PID, stream, ONE).shape == ()
+    assert form.perturb(scalar, Noise(PID, stream), ONE).shape == ()
     w = torch.arange(12.0).view(3, 4)
     out = torch.empty(3, 4)
-    assert form.perturb(w, PID, stream, ONE, out).data_ptr() == out.data_ptr()
-    same_bits(form.perturb(w.T, PID, stream, ONE), form.perturb(w.T.contiguous(), PID, stream, ONE))
+    assert form.perturb(w, Noise(PID, stream), ONE, out).data_ptr() == out.data_ptr()
+    same_bits(
+        form.perturb(w.T, Noise(PID, stream), ONE), form.perturb(w.T.contiguous(), Noise(PID, stream), ONE)
+    )
     empty = torch.empty(0)
-    form.move(empty, PID, stream, ONE)
+    form.move(empty, Noise(PID, stream), ONE)
     wide = torch.arange(12.0, dtype=torch.float64)  # no dtype of the fast forms
-    assert torch.equal(form.perturb(wide, PID, stream, ONE), Eager().perturb(wide, PID, stream, ONE))
+    assert torch.equal(
+        form.perturb(wide, Noise(PID, stream), ONE), Eager().perturb(wide, Noise(PID, stream), ONE)
+    )
 
 
 @STREAMS
 def test_sums_are_in_the_order_given(form, stream):
     """Reversed terms may differ in the last bit, and do: nothing reorders them silently."""
     w = torch.zeros(5000)
-    forwards, backwards = form.perturb(w, PID, stream, NINE), form.perturb(w, PID, stream, NINE[::-1])
+    forwards, backwards = (
+        form.perturb(w, Noise(PID, stream), NINE),
+        form.perturb(w, Noise(PID, stream), NINE[::-1]),
+    )
     assert not torch.equal(forwards, backwards)
     assert torch.allclose(
         forwards, backwards, rtol=0, atol=9 * 6 * 2.0**-24
@@ -394,10 +411,12 @@ def test_kept_noise_is_the_same():
         eager.warm(keys, stream, list(zip(ids, counts, strict=True)), CPU)
         for pid, count in zip(ids, counts, strict=True):
             w = weights(count, torch.float32)
-            same_bits(eager.perturb(w, pid, stream, NINE), Eager().perturb(w, pid, stream, NINE))
+            same_bits(
+                eager.perturb(w, Noise(pid, stream), NINE), Eager().perturb(w, Noise(pid, stream), NINE)
+            )
             rows = torch.tensor([2, 0])
-            whole = Eager().perturb(w.view(-1, 100), pid, stream, NINE)
-            same_bits(eager.perturb_rows(w.view(-1, 100), pid, stream, NINE, rows), whole[rows])
+            whole = Eager().perturb(w.view(-1, 100), Noise(pid, stream), NINE)
+            same_bits(eager.perturb_rows(w.view(-1, 100), Noise(pid, stream), NINE, rows), whole[rows])
             assert eager._kept  # or the lines above tested nothing
 
 
@@ -410,8 +429,10 @@ def test_threads_share_the_work_and_not_the_bits(stream):
         results = []
         for n in (1, 3):
             torch.set_num_threads(n)
-            both = Native().perturb_many(w, PID, stream, [ONE, NINE], None, DivideBySqrt(hessian(300_001)))
-            results.append(torch.cat([Native().perturb(w, PID, stream, ONE), *both]))
+            both = Native().perturb_many(
+                w, Noise(PID, stream), [ONE, NINE], None, DivideBySqrt(hessian(300_001))
+            )
+            results.append(torch.cat([Native().perturb(w, Noise(PID, stream), ONE), *both]))
     finally:
         torch.set_num_threads(threads)
     same_bits(*results)
@@ -421,7 +442,7 @@ def test_threads_share_the_work_and_not_the_bits(stream):
 @compiler
 def test_a_row_outside_the_matrix_is_an_error():
     with pytest.raises(IndexError, match="30 rows"):
-        Native().perturb_rows(torch.zeros(30, 4), PID, SIGNS, ONE, torch.tensor([30]))
+        Native().perturb_rows(torch.zeros(30, 4), Noise(PID, SIGNS), ONE, torch.tensor([30]))
 
 
 @compiler
@@ -429,7 +450,9 @@ def test_a_loop_that_does_not_exist_is_an_error():
     """No method gets there: what native.py hands on has a loop. If one did, its weights would stay as they are."""
     w = torch.ones(40)
     with pytest.raises(RuntimeError, match="no loop for this update of torch"):
-        Native()._run(w, PID, SIGNS, native._pack_one(tuple(ONE)), (w.data_ptr(),), 40, update=2)
+        form = Native()
+        head = form._head(w, Noise(PID, SIGNS), low=torch.zeros(40, dtype=torch.int16))
+        form._apply(head, native._pack_one(tuple(ONE)), (w.data_ptr(),), w)
     assert (w == 1).all()
 
 
@@ -456,7 +479,7 @@ def test_without_a_compiler_the_eager_form_works(monkeypatch, tmp_path, cxx, sai
         with pytest.raises(ConfigError, match="Use kernels = 'auto' or 'eager'"):
             best(CPU, "native")
         w = weights(500, torch.float32)
-        same_bits(form.perturb(w, PID, SIGNS, ONE), Eager().perturb(w, PID, SIGNS, ONE))
+        same_bits(form.perturb(w, Noise(PID, SIGNS), ONE), Eager().perturb(w, Noise(PID, SIGNS), ONE))
     finally:
         build.load.cache_clear()
 

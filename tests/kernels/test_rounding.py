@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zo.errors import ConfigError
-from zo.kernels import Eager, rounding
+from zo.kernels import Eager, Noise, Write, rounding
 from zo.noise import ROUNDING, SIGNS, key_of, philox
 
 CPU = torch.device("cpu")
@@ -60,7 +60,8 @@ def test_stochastic_with_named_bits_is_unbiased(dtype):
     w = torch.full((n,), 0.75, dtype=dtype)
     size = 1e-5
     for t in range(moves):
-        Eager().move(w, 3, SIGNS, [(key_of(0, t, 0), 0.0), (key_of(0, t, 1), 0.0)], -size, "stochastic", t)
+        terms = [(key_of(0, t, 0), 0.0), (key_of(0, t, 1), 0.0)]
+        Eager().move(w, Noise(3, SIGNS), terms, Write(-size, "stochastic", t))
     expected = 0.75 * (1 + size) ** moves
     spacing = 2.0**-8 if dtype == torch.bfloat16 else 2.0**-11
     # A move adds variance at most size · spacing; the mean is over n independent weights.
@@ -68,7 +69,7 @@ def test_stochastic_with_named_bits_is_unbiased(dtype):
     # fp32 rounds the product and the sum: at most 2^-24 relative, every move.
     assert abs(w.double().mean().item() - expected) < 5 * deviation + moves * 2.0**-24
     nearest = torch.full((n,), 0.75, dtype=dtype)
-    Eager().move(nearest, 3, SIGNS, [(1, 0.0)], -size, "nearest")
+    Eager().move(nearest, Noise(3, SIGNS), [(1, 0.0)], Write(-size, "nearest"))
     assert torch.equal(nearest, torch.full((n,), 0.75, dtype=dtype))  # what it is for
 
 
@@ -178,14 +179,14 @@ def test_a_master_run_is_the_fp32_run(dtype):
     weight, low = rounding.split(w32, dtype)
     for t in range(30):
         terms = [(key_of(0, t, i), 1e-5 * (i - 1.3)) for i in range(3)]
-        Eager().move(w32, 7, SIGNS, terms, decay=1e-4)
-        Eager().move(weight, 7, SIGNS, terms, decay=1e-4, update="master", low=low)
+        Eager().move(w32, Noise(7, SIGNS), terms, Write(1e-4))
+        Eager().move(weight, Noise(7, SIGNS), terms, Write(1e-4, "master"), low)
     assert torch.equal(rounding.join(weight, low), w32)
 
 
 def test_stochastic_uses_the_rounding_stream():
     w = torch.full((100,), 1.0, dtype=torch.bfloat16)
-    Eager().move(w, 5, SIGNS, [(1, 0.003)], update="stochastic", rounding_key=77)
+    Eager().move(w, Noise(5, SIGNS), [(1, 0.003)], Write(0.0, "stochastic", 77))
     halves = philox.noise([77], 5, ROUNDING, 0, 100, CPU)[0]
     signs = philox.noise([1], 5, SIGNS, 0, 100, CPU)[0]
     assert torch.equal(w, rounding.stochastic(1 + signs * 0.003, torch.bfloat16, halves))

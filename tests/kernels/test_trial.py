@@ -6,7 +6,7 @@ from torch import nn
 
 from zo import FZOO, MeZO, Weights
 from zo.errors import ConfigError
-from zo.kernels import Eager, Native, trial
+from zo.kernels import Eager, Native, Noise, trial
 from zo.noise import GAUSSIANS, SIGNS
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def test_a_form_with_other_numbers_is_found(operation):
 
     def off(*args, **kwargs):
         result = original(*args, **kwargs)
-        _, w = (args[place] for place in trial._PLACES[operation])
+        w = args[0]
         first = result[0] if isinstance(result, (list, tuple)) else result
         target = first if isinstance(first, torch.Tensor) else w
         bits = target.view(-1).view(torch.int32 if target.itemsize == 4 else torch.int16)
@@ -75,26 +75,26 @@ def test_what_fails_is_left_to_eager_with_a_warning_that_names_it():
     form = trial.tried(Wrong(), CPU, by_name=False)
     w = torch.ones(4, 8).bfloat16()
     expected = w.clone()
-    Eager().move(expected, 1, SIGNS, [(3, 0.1)])
+    Eager().move(expected, Noise(1, SIGNS), [(3, 0.1)])
     with pytest.warns(UserWarning, match=r"^move of the wrong kernels .* its signs in bfloat16 are not"):
-        form.move(w, 1, SIGNS, [(3, 0.1)])
+        form.move(w, Noise(1, SIGNS), [(3, 0.1)])
     assert torch.equal(w, expected) and form.name == "wrong (eager: move)"
     rows = torch.tensor([1, 3])
     with pytest.warns(
         UserWarning, match=r"perturb_rows of the wrong kernels.*failed \(RuntimeError: PTX was [^\n]*\)"
     ):
-        found = form.perturb_rows(w, 1, SIGNS, [(3, 0.1)], rows)
-    assert torch.equal(found, Eager().perturb_rows(w, 1, SIGNS, [(3, 0.1)], rows))
+        found = form.perturb_rows(w, Noise(1, SIGNS), [(3, 0.1)], rows)
+    assert torch.equal(found, Eager().perturb_rows(w, Noise(1, SIGNS), [(3, 0.1)], rows))
     assert form.name == "wrong (eager: move) (eager: perturb_rows)"
 
 
 def test_by_name_it_is_refused():
     form = trial.tried(Wrong(), CPU, by_name=True)
-    form.move(torch.ones(4), 1, SIGNS, [(3, 0.1)])  # fp32 is right
+    form.move(torch.ones(4), Noise(1, SIGNS), [(3, 0.1)])  # fp32 is right
     with pytest.raises(
         ConfigError, match=r"kernels = 'wrong' cannot be used on cpu: its move .*Use kernels = 'auto'"
     ):
-        form.move(torch.ones(4).bfloat16(), 1, SIGNS, [(3, 0.1)])
+        form.move(torch.ones(4).bfloat16(), Noise(1, SIGNS), [(3, 0.1)])
 
 
 def test_only_what_is_used_is_tried_and_once():

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from zo.kernels import Eager
+from zo.kernels import Eager, Noise, Write
 from zo.kernels.adam_window import Moments, f32
 from zo.kernels.elementwise import Block
 from zo.kernels.triton import Triton
@@ -34,16 +34,16 @@ def compare_sums(stream, dtype):
         terms = [((1 << 64) - 1 - 7919 * k, (-1) ** k * 10.0**-k) for k in range(n)]
         keys, moved = [key for key, _ in terms], [w.clone(), w.clone()]
         for form, mine in zip(forms, moved, strict=True):
-            form.move(mine, pid, stream, terms, 1e-3)
+            form.move(mine, Noise(pid, stream), terms, Write(1e-3))
         compare(stream, (dtype, count, n), *moved)
-        compare(stream, (dtype, count, n), *(form.perturb(w, pid, stream, terms) for form in forms))
+        compare(stream, (dtype, count, n), *(form.perturb(w, Noise(pid, stream), terms) for form in forms))
         lists = [terms, terms[:1]]
-        many = [torch.stack(form.perturb_many(w, pid, stream, lists)) for form in forms]
+        many = [torch.stack(form.perturb_many(w, Noise(pid, stream), lists)) for form in forms]
         compare(stream, (dtype, count, n, "many"), *many)
-        made = [form.noise(keys, pid, stream, 256, count, device) for form in forms]
+        made = [form.noise(keys, Noise(pid, stream), 256, count, device) for form in forms]
         compare(stream, (dtype, count, n, "noise"), *(torch.stack(list(z)) for z in made))
     matrix, rows = weights(dtype, 50, 256), torch.tensor([3, 0, 49, 3], dtype=torch.int32, device=device)
-    parts = [form.perturb_rows(matrix, pid, stream, terms, rows) for form in forms]
+    parts = [form.perturb_rows(matrix, Noise(pid, stream), terms, rows) for form in forms]
     compare(stream, (dtype, "rows"), *parts)
 
 
@@ -51,8 +51,8 @@ def compare_moments(stream, dtype, inside):
     gradients = ((0.3, -0.2), (0.1, 0.4), (-2.0, 1.0))
     rule = Moments(gradients, (0.49, 0.7, 1.0), (0.81, 0.9, 1.0), -1e-2, 1e-5, inside)
     ours, theirs = weights(dtype, 4230), weights(dtype, 4230)
-    assert forms[0].moments(rule, ours, pid, stream, range(6), 0.01, "nearest", 0, None)
-    noise = [z.clone() for z in forms[1].noise(range(6), pid, stream, 0, 4230, device)]
+    assert forms[0].moments(ours, Noise(pid, stream), rule, range(6), Write(0.01))
+    noise = [z.clone() for z in forms[1].noise(range(6), Noise(pid, stream), 0, 4230, device)]
     old = theirs.float()
     theirs.copy_(old + (rule(Block("w", 0, old, noise, {})) - old * f32(0.01)))
     compare(stream, (dtype, "moments", inside), ours, theirs)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import zo
-from zo import FZOO, AdamW, LookError, MeZO, ModuleLook
+from zo import FZOO, AdamW, ForwardGradient, InPlace, LookError, MeZO, ModuleLook
 from zo.errors import ConfigError, Unseen
 
 
@@ -25,14 +25,66 @@ X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
 BATCH = (X, torch.arange(5) % 3)
 
 
-@pytest.mark.parametrize("method", [MeZO, AdamW])
-def test_modes_are_as_they_were_after_training(method):
-    model = build().train()
-    model[1].eval()
-    before = [module.training for module in model.modules()]
-    optimizer = method(model, lr=1e-3)
-    zo.train(optimizer, ModuleLook(model, losses_of, optimizer), lambda t: BATCH, steps=2)
-    assert [module.training for module in model.modules()] == before
+def mixed(mode):
+    """A model of which one part has another mode than the rest, and the modes of all its modules."""
+    model = build().train(mode)
+    model[1].train(not mode)
+    return model, [module.training for module in model.modules()]
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+METHODS = [MeZO, FZOO, ForwardGradient, AdamW]  # two points, a stack, slopes, a gradient with dropout
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_modes_are_as_they_were_after_training(method, mode):
+    model, before = mixed(mode)
+    assert zo.train(method(model, lr=1e-3), losses_of, lambda t: BATCH, steps=2) == 2
+    assert modes(model) == before
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("call", [1, 2, 4])  # the first probe alone, another one, one of the second step
+@pytest.mark.parametrize("method", METHODS)
+def test_modes_are_as_they_were_after_an_exception_in_the_objective(method, call, mode):
+    model, before = mixed(mode)
+    calls = 0
+
+    def failing(model, batch):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyError("mine")
+        return losses_of(model, batch)
+
+    with pytest.raises(KeyError, match="mine"):
+        zo.train(method(model, lr=1e-3), failing, lambda t: BATCH, steps=9)
+    assert modes(model) == before
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
+def test_modes_are_as_they_were_after_an_exception_between_steps():
+    model, before = mixed(True)
+
+    def fails(t, seen, replayed):
+        assert modes(model) == before
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        zo.train(MeZO(model), losses_of, lambda t: BATCH, steps=2, on_step=fails)
+    assert modes(model) == before
+
+
+@pytest.mark.parametrize("kind", [ModuleLook, InPlace])
+def test_modes_are_as_they_were_after_a_look(kind):
+    model, before = mixed(True)
+    optimizer = MeZO(model)
+    kind(model, losses_of, optimizer)(optimizer.ask(0), BATCH)
+    assert modes(model) == before
 
 
 def test_dropout_is_off_in_a_part_that_was_left_in_train_mode():
@@ -63,6 +115,36 @@ def test_a_compiled_model_is_refused_in_a_sentence(part):
     optimizer = FZOO(model, n=4)
     with pytest.raises(LookError, match=r"compiled by torch\.compile.*_orig_mod"):
         ModuleLook(model, losses_of, optimizer)
+    with pytest.raises(LookError, match=r"compiled by torch\.compile.*_orig_mod"):
+        zo.train(optimizer, losses_of, lambda t: BATCH, steps=1)
+
+
+@pytest.mark.parametrize("method", [FZOO, ForwardGradient])
+def test_a_model_that_is_compiled_before_the_first_step_is_refused_there(method):
+    model: Any = build()
+    optimizer = method(model)
+    look = ModuleLook(model, losses_of, optimizer)
+    model[0].compile(backend="eager")
+    with pytest.raises(LookError, match=r"The part 0 of the model is compiled by torch\.compile"):
+        optimizer.step(0, BATCH, look)
+
+
+@pytest.mark.parametrize("method", [MeZO, AdamW])
+def test_a_compiled_model_trains_where_the_weights_themselves_are_evaluated(method):
+    """By gradients, or with the walk of MeZO's code; to what the model as it was gives."""
+    trained = []
+    for compiled in (False, True):
+        model: Any = build().eval()
+        optimizer = method(model, lr=1e-3)
+        called: Any = torch.compile(model, backend="eager") if compiled else model
+        kind = InPlace if method is MeZO else ModuleLook
+        look = kind(called, losses_of, optimizer)
+        assert zo.train(optimizer, look, lambda t: BATCH, steps=2) == 2
+        trained.append([parameter.detach() for parameter in model.parameters()])
+    for plain, other in zip(
+        *trained, strict=True
+    ):  # compiled code adds up in another order: some rounding errors
+        torch.testing.assert_close(plain, other, rtol=1e-4, atol=1e-6)
 
 
 def test_a_parameter_that_was_replaced_is_refused():

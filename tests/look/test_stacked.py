@@ -41,8 +41,11 @@ def test_stacked_equals_sequential(family, dtype, lora):
     alone, stacked = 5, 1
     compared = at_theta = alone + stacked
     # The second look is compared again, and the third has other rows: all over again.
-    assert look.calls == (compared + at_theta) + compared + (compared + at_theta)
-    assert (look.forward_passes, look.check_forward_passes) == (3 * 5, 3 * 5 + 5 + 3 * 5)
+    calls = (compared + at_theta) + compared + (compared + at_theta)
+    # In 16 bits the 4 probes beside θ of the first two looks are evaluated again, in one call, to measure rounding.
+    twice = 2 if dtype == torch.bfloat16 else 0
+    assert look.calls == calls + twice
+    assert (look.forward_passes, look.check_forward_passes) == (3 * 5, 3 * 5 + 5 + 3 * 5 + 4 * twice)
 
 
 @pytest.mark.parametrize("seed", range(12))

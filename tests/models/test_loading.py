@@ -183,7 +183,7 @@ def test_an_adapter_is_no_model(tmp_path):
 
 def test_devices_that_are_not_there_are_refused(folder):
     refused(hub(folder("opt")) | {"device": "gpu"}, "model.device=gpu", "auto")
-    refused(hub(folder("opt")) | {"device": "cuda:99"}, "model.device=cuda:99", "CUDA devices")
+    refused(hub(folder("opt")) | {"device": "cuda:99"}, "model.device=cuda:99", "CUDA device")
 
 
 def test_misspelt_keys_and_wrong_values_are_all_named():

@@ -6,9 +6,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.peft import attach
-from experiments.training.saving import load_adapter, save
+from experiments.training.saving import save
 from zo.errors import ConfigError, JournalError
 
+from .saved_adapter import load_adapter
 from .tiny import conf, load
 
 IDS = torch.randint(5, 200, (2, 11), generator=torch.Generator().manual_seed(2))
@@ -79,11 +80,6 @@ def test_saving_again_replaces_and_a_failure_leaves_nothing_half_written(folder,
     with pytest.raises(JournalError, match=r"could not be saved in .*No space"):
         save(loaded, tmp_path / "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
-
-
-def test_a_folder_without_an_adapter_is_named(folder, tmp_path):
-    with pytest.raises(ConfigError, match="holds no adapter"):
-        load_adapter(loaded_from(folder("opt")), tmp_path)
 
 
 def test_a_head_of_other_classes_is_refused(folder, tmp_path):

@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 from experiments.config.peft_config import MODES
 from experiments.peft import attach
-from experiments.training.saving import load_adapter, save
+from experiments.training.saving import save
 
+from .saved_adapter import load_adapter
 from .test_modes import CASES
 from .test_saving import moved
 from .tiny import CLASSIFIERS, MASKED, conf, load, loaded_of

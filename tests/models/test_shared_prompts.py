@@ -5,8 +5,14 @@ import json
 import pytest
 import torch
 
-from experiments.evaluation import prefix_cache
-from experiments.evaluation.prefix_cache import common, shareable, shared_logprobs, worth_sharing
+from experiments.evaluation import call_cost, prefix_cache
+from experiments.evaluation.prefix_cache import (
+    common,
+    shareable,
+    shared_logprobs,
+    sharing_pays,
+    worth_sharing,
+)
 from experiments.peft import attach
 from experiments.tasks.objectives import span_logprobs
 from experiments.tasks.prompts import Row
@@ -59,7 +65,7 @@ def test_sums_are_those_of_whole_rows_alone(folder, name, peft):
     loaded = loaded_from(folder, name, peft)
     assert shareable(loaded)
     with torch.no_grad():
-        made = shared_logprobs(loaded, examples(), 128)
+        made = shared_logprobs(loaded, examples())
     for sums, rows in zip(made, examples(), strict=True):
         torch.testing.assert_close(sums, torch.tensor([whole(loaded, r) for r in rows]), rtol=0, atol=ATOL)
 
@@ -67,11 +73,11 @@ def test_sums_are_those_of_whole_rows_alone(folder, name, peft):
 def test_prompts_go_in_parts_where_their_keys_and_values_would_be_large(folder, monkeypatch):
     loaded = loaded_from(folder, "llama")
     with torch.no_grad():
-        together = shared_logprobs(loaded, examples(), 128)
+        together = shared_logprobs(loaded, examples())
         monkeypatch.setattr(prefix_cache, "_CACHE", 20_000)
         calls = []
         handle = loaded.model.register_forward_hook(lambda *_: calls.append(1))
-        parts = shared_logprobs(loaded, examples(), 128)
+        parts = shared_logprobs(loaded, examples())
         handle.remove()
     assert len(calls) > 4
     for one, other in zip(together, parts, strict=True):
@@ -95,7 +101,7 @@ def test_what_rows_share():
 
 @pytest.mark.parametrize("name", ["opt", "llama"])
 @pytest.mark.parametrize("calibrate", [None, "sfc"])
-def test_evaluation_is_the_same_and_shared_prompts_pass_once(folder, tmp_path, name, calibrate):
+def test_evaluation_is_the_same_and_shared_prompts_pass_once(folder, tmp_path, monkeypatch, name, calibrate):
     """COPA, whose options are sentences; some rows are cut on the left, so that their prompts differ."""
     for split in ("train", "validation"):
         rows = [
@@ -113,6 +119,8 @@ def test_evaluation_is_the_same_and_shared_prompts_pass_once(folder, tmp_path, n
     changes = {"dev": 0, "calibrate": calibrate, "max_length": 48}
     task = load_task(conf("task", "copa", data_dir=str(tmp_path), **changes), loaded)
     assert {worth_sharing(e.rows) for e in task.test} == {True, False}
+    monkeypatch.setattr(call_cost, "_CALL", {"cpu": 0})
+    assert all(sharing_pays([e.rows], 0) for e in task.test if worth_sharing(e.rows))
     plain, once = (evaluate(task, loaded, task.test, 4, share=share) for share in (False, True))
     assert plain.predictions == once.predictions
     assert once.loss == pytest.approx(plain.loss, abs=ATOL)

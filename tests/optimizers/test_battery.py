@@ -1,4 +1,8 @@
-"""What every optimizer of conf/optimizer must do. A new YAML is tested without a line here."""
+"""Properties of every optimizer of conf/optimizer and conf/local/optimizer; a new YAML is tested without a line here.
+
+What differs between methods they declare themselves (zo/optimizers/optimizer.py); a failure says which declaration, or
+which fault of the method, would explain it. tests/optimizers/test_declared.py holds that it does.
+"""
 
 import importlib
 import warnings
@@ -14,13 +18,26 @@ from zo import ConfigError, ModuleLook, Weights, train
 from zo.directions import LowRank, Probe
 
 FOLDER = Path(__file__).parents[2] / "conf" / "optimizer"
-# Ways of running that are no methods (no training, a probe) live in experiments and have tests of their own.
-YAMLS = {p.stem: p for p in sorted(FOLDER.glob("*.yaml")) if "_target_: zo.optimizers." in p.read_text()}
+LOCAL = FOLDER.parent / "local" / "optimizer"  # a user's own, of a package elsewhere
+
+
+def yamls(folder):
+    """The files by name. Baselines (no training, a probe) are in experiments and have tests of their own."""
+    files = sorted(folder.glob("*.yaml"))
+    return {p.stem: p for p in files if "_target_: experiments." not in p.read_text(encoding="utf-8")}
+
+
+YAMLS = yamls(FOLDER)
+OWN = yamls(LOCAL)
+
+
+def settings(name):
+    return OmegaConf.load(YAMLS[name] if name in YAMLS else OWN[name])
 
 
 def kind_of(name):
-    """The class of a YAML; what the battery must know of a method it declares itself (zo/optimizers/optimizer.py)."""
-    module, _, kind = OmegaConf.load(YAMLS[name])["_target_"].rpartition(".")  # pyright: ignore[reportArgumentType]
+    """The class of a YAML."""
+    module, _, kind = settings(name)["_target_"].rpartition(".")  # pyright: ignore[reportArgumentType]
     return getattr(importlib.import_module(module), kind)
 
 
@@ -31,13 +48,13 @@ def checkpointed(name):
 
 def make(name, params, **changes):
     """The optimizer of a YAML, with its own arguments but for `changes` and what refers to other settings of a run."""
-    written: Any = OmegaConf.to_container(OmegaConf.load(YAMLS[name]))
+    written: Any = OmegaConf.to_container(settings(name))
     arguments = {key: value for key, value in written.items() if not str(value).startswith("${")}
     del arguments["_target_"]
     return kind_of(name)(params, **{**arguments, **changes})
 
 
-@pytest.fixture(params=YAMLS)
+@pytest.fixture(params=YAMLS | OWN)
 def name(request):
     return request.param
 
@@ -117,7 +134,10 @@ def test_bytes_kept_are_those_of_what_is_there(name):
     if isinstance(kind, LowRank):
         assert kind._size <= 1 << 24
         said -= 4 << 24
-    assert 0 <= found - said <= 64
+    assert 0 <= found - said <= 64, (
+        f"state() and the directions hold {found} bytes, and state_bytes says {said}. A method declares in "
+        "state_copies how many numbers of 4 bytes it keeps for each weight, and adds other state in state_bytes."
+    )
 
 
 def test_order_of_the_parameters_does_not_matter(name):
@@ -127,7 +147,10 @@ def test_order_of_the_parameters_does_not_matter(name):
         named = list(model.named_parameters())[::order]
         run(make(name, Weights(named), lr=0.01), model, 0, 5)
         results.append([parameter.detach() for parameter in model.parameters()])
-    assert equal(*results)
+    assert equal(*results), (
+        "The move depends on the order of the parameters. A random number hangs on the tensor's name and on "
+        "Key(self.seed, t, index), never on the order of calls; sums over tensors are exact (math.fsum)."
+    )
 
 
 def test_a_constant_added_to_every_loss_changes_nothing(name):
@@ -140,8 +163,13 @@ def test_a_constant_added_to_every_loss_changes_nothing(name):
         for t in range(5):
             optimizer.tell(t, [loss + constant for loss in synthetic(optimizer, t, model)])
         results.append([parameter.detach() for parameter in model.parameters()])
-    assert equal(*results)
-    assert not equal(results[0], [parameter.detach() for parameter in Bowl().parameters()])
+    assert equal(*results), (
+        "A constant added to every loss changed the move: it must depend on differences of losses alone. A method that "
+        "is told slopes, to which a constant means something, declares tells_slopes = True."
+    )
+    assert not equal(results[0], [parameter.detach() for parameter in Bowl().parameters()]), (
+        "tell never moves"
+    )
 
 
 def test_equal_perturbed_losses_move_nothing(name):
@@ -151,12 +179,25 @@ def test_equal_perturbed_losses_move_nothing(name):
     optimizer = make(name, model, lr=0.1)
     for t in range(3):
         here = 0.5 if optimizer.one_sided else 0.25
-        told = [here if probe == Probe() else 0.5 for probe in optimizer.ask(t)]
-        optimizer.tell(t, told + [0.5] * (optimizer.losses_per_step - len(told)))
+        optimizer.tell(t, losses_at(optimizer, t, here))
     assert equal([p.detach() for p in model.parameters()], [p.detach() for p in Bowl().parameters()]), (
         "Losses that are equal at all perturbed points moved the weights. A method whose slopes are taken from the "
         "loss at θ declares one_sided = True; one that moves anyway needs a floor below which a step is no_move."
     )
+    if optimizer.one_sided:
+        optimizer.tell(3, losses_at(optimizer, 3, 0.25))
+        assert not equal(
+            [p.detach() for p in model.parameters()], [p.detach() for p in Bowl().parameters()]
+        ), (
+            "one_sided = True says that the loss at θ is a point of each slope, but one that differs from all others "
+            "moved nothing, or ask does not name θ, which is Probe(). Remove the declaration."
+        )
+
+
+def losses_at(optimizer, t, here):
+    """The losses of step t: `here` at θ, one half everywhere else."""
+    losses = [here if probe == Probe() else 0.5 for probe in optimizer.ask(t)]
+    return losses + [0.5] * (optimizer.losses_per_step - len(losses))
 
 
 def test_decay_is_beside_the_move(name):
@@ -192,13 +233,19 @@ def test_resumes_to_the_same_bits(name):
     optimizer = make(name, second, lr=0.01)
     optimizer.weights.load(weights)
     optimizer.load(state)
-    assert equal(run(optimizer, second, 5, 9), expected)
+    assert equal(run(optimizer, second, 5, 9), expected), (
+        "Resumed from a snapshot, the weights are others: state() must give every tensor that the method keeps from "
+        "step to step, and load fill them in place."
+    )
 
 
 def test_replays_from_its_losses(name):
     model = Bowl()
     optimizer = make(name, model, lr=0.01)
-    assert (optimizer.replays_from != "losses") == (optimizer.backward_passes > 0)
+    assert (optimizer.replays_from != "losses") == (optimizer.backward_passes > 0), (
+        f"replays_from = {optimizer.replays_from!r} and backward_passes = {optimizer.backward_passes}: weights follow "
+        "from the losses, replays_from = 'losses', unless gradients move them, 'checkpoint'."
+    )
     if optimizer.replays_from != "losses":
         return
     losses = []
@@ -208,7 +255,10 @@ def test_replays_from_its_losses(name):
     for t, told in enumerate(losses):
         optimizer.ask(t)  # asking changes nothing, and need not happen
         optimizer.tell(t, torch.tensor(told, dtype=torch.float32).tolist())
-    assert equal([p.detach() for p in again.parameters()], expected)
+    assert equal([p.detach() for p in again.parameters()], expected), (
+        "Told the same losses without looking, the weights are others: _move must depend on t, the losses, lr and "
+        "state() alone, and ask and step must leave nothing behind that _move reads."
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +271,7 @@ def test_sixteen_bits(name, dtype, update):
 
     def start():
         model = Bowl().to(dtype)
-        radius = {"eps": 0.0625} if "eps" in OmegaConf.load(YAMLS[name]) and not checkpointed(name) else {}
+        radius = {"eps": 0.0625} if "eps" in settings(name) and not checkpointed(name) else {}
         return model, make(
             name, Weights(model, update=update), lr=0.05, **radius, **kind_of(name).small_problem
         )
@@ -256,7 +306,7 @@ def test_a_move_that_sixteen_bits_lose_is_warned_of(name):
     if checkpointed(name):
         pytest.skip("does not know how far its optimizer moves an entry")
     model = nn.Linear(64, 64).bfloat16()
-    radius = {"eps": 0.0625} if "eps" in OmegaConf.load(YAMLS[name]) else {}
+    radius = {"eps": 0.0625} if "eps" in settings(name) else {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make(name, model, lr=1.0, **radius)
@@ -269,25 +319,61 @@ def test_a_move_that_sixteen_bits_lose_is_warned_of(name):
 def test_asking_is_a_function_of_the_step(name):
     optimizer = make(name, Bowl(), lr=0.01)
     asked = [optimizer.ask(t) for t in (3, 0, 3)]
-    assert asked[0] == asked[2]
+    assert asked[0] == asked[2], (
+        "ask(3) named other points the second time: it must depend on t alone, and its keys be Key(self.seed, t, i)."
+    )
     assert (len(asked[0]) < optimizer.losses_per_step) == (optimizer.looks_twice or optimizer.tells_slopes), (
         f"ask names {len(asked[0])} points and tell takes {optimizer.losses_per_step} losses: a method that looks "
         "twice, or is told slopes, declares looks_twice or tells_slopes, and no other does."
     )
     assert len(asked[0]) <= optimizer.losses_per_step
     keys = [key for t in (0, 3) for probe in optimizer.ask(t) for key, _ in probe.terms]
-    assert {key.step for key in keys} <= {0, 3}
+    assert {key.step for key in keys} <= {0, 3}, "the keys of ask(t) are of step t: Key(self.seed, t, index)"
 
 
-def test_costs_what_it_says(name):
+class Counting(ModuleLook):
+    """Counts how often it is asked for losses and for slopes."""
+
+    looks = slope_looks = 0
+
+    def __call__(self, probes, batch):
+        self.looks += 1
+        return super().__call__(probes, batch)
+
+    def slopes(self, keys, batch):
+        self.slope_looks += 1
+        return super().slopes(keys, batch)
+
+
+def test_costs_and_looks_as_it_says(name):
     model = Bowl()
     optimizer = make(name, model, lr=0.01)
-    look = ModuleLook(model, objective, optimizer)
-    assert len(optimizer.step(0, batches(0), look)) == optimizer.losses_per_step
-    assert (look.forward_passes, look.backward_passes) == (
-        optimizer.forward_passes,
-        optimizer.backward_passes,
+    look = Counting(model, objective, optimizer)
+    assert len(optimizer.step(0, batches(0), look)) == optimizer.losses_per_step, (
+        "step gives another number of losses than losses_per_step"
     )
+    passes = (look.forward_passes, look.backward_passes)
+    assert passes == (optimizer.forward_passes, optimizer.backward_passes), (
+        f"A step took {passes} forward and backward passes, and the method declares forward_passes = "
+        f"{optimizer.forward_passes} and backward_passes = {optimizer.backward_passes}."
+    )
+    assert (look.looks > 1) == optimizer.looks_twice, (
+        f"A step looked {look.looks} times for losses and looks_twice = {optimizer.looks_twice}."
+    )
+    assert (look.slope_looks > 0) == optimizer.tells_slopes, (
+        f"A step looked {look.slope_looks} times for slopes and tells_slopes = {optimizer.tells_slopes}."
+    )
+
+
+def test_a_step_that_may_leave_tensors_leaves_some(name):
+    if kind_of(name).moves_all:
+        pytest.skip("moves all")
+    left = 0
+    for seed in range(8):
+        model = Bowl()
+        run(make(name, model, lr=0.01, seed=seed), model, 0, 1)
+        left += sum(torch.equal(p, q) for p, q in zip(model.parameters(), Bowl().parameters(), strict=True))
+    assert left, "moves_all = False, but every step moved every tensor: remove the declaration."
 
 
 def test_seeds_differ(name):
@@ -298,7 +384,7 @@ def test_seeds_differ(name):
         model = Bowl()
         run(make(name, model, lr=0.01, seed=seed), model, 0, 3)
         results.append([parameter.detach() for parameter in model.parameters()])
-    assert not equal(*results)
+    assert not equal(*results), "Two seeds gave the same weights: keys are Key(self.seed, t, index)."
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

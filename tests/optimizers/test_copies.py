@@ -7,9 +7,25 @@ import warnings
 import pytest
 import torch
 
-from tests.optimizers.test_battery import YAMLS, Bowl, checkpointed, equal, make, run
-from zo import FZOO, Linear, MeZO, MeZOMomentum, Weights
-from zo.optimizers import FZOOAblation
+import zo
+from tests.optimizers.test_battery import (
+    YAMLS,
+    Bowl,
+    batches,
+    checkpointed,
+    equal,
+    kind_of,
+    make,
+    objective,
+    run,
+)
+from zo import FZOO, Linear, MeZO, MeZOMomentum, Weights, train
+from zo.optimizers import FZOOAblation, Optimizer
+
+
+def test_every_optimizer_of_the_library_has_a_yaml_and_is_copied_below():
+    classes = {kind for name in zo.__all__ if isinstance(kind := getattr(zo, name), type)}
+    assert {kind for kind in classes if issubclass(kind, Optimizer)} <= {kind_of(name) for name in YAMLS}
 
 
 def through_pickle(pair):
@@ -39,6 +55,21 @@ def test_a_copy_keeps_what_sixteen_bits_drop(name):
         other, copied = copy.deepcopy((model, optimizer))
         assert equal(run(copied, other, 3, 6), run(optimizer, model, 3, 6))
     assert copied.weights.checksum() == optimizer.weights.checksum()
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, through_pickle])
+def test_a_copy_trains_the_copied_module(how):
+    """zo.train finds the module by the optimizer: that of a copy is the copied one."""
+    model = Bowl()
+    optimizer = MeZO(model, lr=0.01)
+    other, copied = how((model, optimizer))
+    alone = how(optimizer)
+    assert copied.weights.model is other and alone.weights.model is not model
+    assert train(copied, objective, batches, 2) == train(alone, objective, batches, 2) == 2
+    assert equal(list(model.parameters()), list(Bowl().parameters()))
+    assert train(optimizer, objective, batches, 2) == 2
+    for trained in (other, alone.weights.model):
+        assert equal(list(trained.parameters()), list(model.parameters()))
 
 
 @pytest.mark.parametrize(("paper", "ablation"), [(FZOO, FZOOAblation), (MeZO, MeZOMomentum)])

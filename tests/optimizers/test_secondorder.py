@@ -183,7 +183,7 @@ def test_smoothing_schedules():
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"alpha": 1.0}, "alpha = 1.0"), ({"alpha": -1e-9}, "alpha"),
-     ({"smooth": "sqrt"}, "smooth = 'sqrt' must be 'constant'"),
+     ({"smooth": "sqrt"}, "smooth = 'sqrt' must be constant"),
      ({"smooth_steps": 0}, "smooth_steps = 0"), ({"estimator": "both"}, "estimator = 'both'")],
 )  # fmt: skip
 def test_out_of_range(kind, options, message):

@@ -479,10 +479,10 @@ def test_a_move_makes_nothing_of_a_tensors_size(name):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ZOSGD(parameters(), sides="both"), r"sides = 'both' must be 'two'.*or 'one'"),  # pyright: ignore[reportArgumentType]
+        (lambda: ZOSGD(parameters(), sides="both"), r"sides = 'both' must be two or one"),  # pyright: ignore[reportArgumentType]
         (lambda: ZOSGD(parameters(), n=0), r"optimizer\.n = 0"),
         (lambda: ZOMomentum(parameters(), momentum=1.0), r"optimizer\.momentum = 1\.0"),
-        (lambda: ZOSign(parameters(), sign="vector"), r"sign = 'vector' must be 'element'"),  # pyright: ignore[reportArgumentType]
+        (lambda: ZOSign(parameters(), sign="vector"), r"sign = 'vector' must be element"),  # pyright: ignore[reportArgumentType]
         (lambda: ZOAdam(parameters(), betas=(0.9, 1.0)), r"optimizer\.betas"),
         (lambda: ZOAdam(parameters(), adam_eps=0.0), r"optimizer\.adam_eps = 0\.0"),
         (lambda: RAdaZO(parameters(), zeta=math.nan), r"optimizer\.zeta"),
@@ -492,7 +492,7 @@ def test_a_move_makes_nothing_of_a_tensors_size(name):
         (lambda: HELENE(parameters(), radius=math.inf), r"optimizer\.radius"),
         (lambda: HELENE(parameters(), refresh=0), r"optimizer\.refresh = 0"),
         (lambda: HELENE(parameters(), batch=0), r"optimizer\.batch = 0"),
-        (lambda: HELENE(parameters(), clip="global"), r"clip = 'global' must be 'layer'"),  # pyright: ignore[reportArgumentType]
+        (lambda: HELENE(parameters(), clip="global"), r"clip = 'global' must be layer"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_out_of_range(build, message):

@@ -20,6 +20,7 @@ from zo import (
     Weights,
     train,
 )
+from zo.training import Loop
 
 STEPS = 12
 
@@ -303,6 +304,42 @@ def test_skipped_steps_replay_and_resume(method, tmp_path):
     again.train(STEPS, batches=bad, snapshots=again.snapshots)
     assert equal(again.bits, whole.bits)
     assert again.optimizer.skipped == 2
+
+
+def test_losses_alone_are_looked_at_on_the_module_of_the_optimizer(undisturbed):
+    model = make_model()
+    optimizer = METHODS["fzoo"](model)
+    assert train(optimizer, objective, batches, STEPS) == STEPS
+    assert equal(optimizer.weights.state(), undisturbed["fzoo"])
+
+
+def test_losses_alone_need_the_module():
+    optimizer = MeZO(list(make_model().named_parameters()))
+    with pytest.raises(
+        ConfigError, match=r"made of named parameters.*zo\.ModuleLook\(model, losses, optimizer\)"
+    ):
+        train(optimizer, objective, batches, 1)
+
+
+def test_a_loop_ends_with_the_step_that_is_made_the_last(undisturbed, tmp_path):
+    """As a program of its own would go through it, with work between the steps."""
+    run, taken = Run("fzoo", tmp_path), []
+    loop = Loop(run.optimizer, run.look, batches, STEPS, journal=run.journal)
+    for step in loop:
+        taken.append((step.t, step.replayed, run.optimizer.weights.sha256()))
+        if step.t == 4:
+            step.end()
+    run.journal.close()
+    assert loop.done == len(taken) == 5 and taken[-1][2] == run.optimizer.weights.sha256()
+    again = Run("fzoo", tmp_path)
+    replay = [
+        (step.t, step.replayed, again.optimizer.weights.sha256())
+        for step in Loop(again.optimizer, again.look, batches, STEPS, journal=again.journal)
+    ]
+    again.journal.close()
+    assert [(t, bits) for t, _, bits in replay[:5]] == [(t, bits) for t, _, bits in taken]
+    assert [replayed for _, replayed, _ in replay] == [True] * 5 + [False] * (STEPS - 5)
+    assert equal(again.bits, undisturbed["fzoo"])
 
 
 def test_an_exception_between_journal_and_move(tmp_path, undisturbed):

@@ -38,9 +38,8 @@ def directions(spec: Spec) -> Directions:
     try:
         return KINDS[kind](**options)
     except ConfigError as error:
-        raise ConfigError(f"directions: {kind}: {error}") from error
-    except TypeError as error:
-        raise ConfigError(f"directions: {kind} does not take {options}: {error}.") from error
+        lines = (f"directions: {kind}: {line}" for line in str(error).splitlines())
+        raise ConfigError("\n".join(lines)) from error
 
 
 __all__ = [

@@ -13,12 +13,14 @@ Weights (zo/weights.py) is the one place that asks for them; looks and moves go 
 
 from abc import ABC
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
 
+from zo.errors import ConfigError
+from zo.fields import problems_of
 from zo.kernels.transforms import Entries
 from zo.noise import key_of
 
@@ -46,15 +48,15 @@ class Probe:
 
     terms: tuple[tuple[Key, float], ...] = ()
 
+    @cached_property
+    def words(self) -> tuple[tuple[int, float], ...]:
+        """The terms as the kernels of zo.kernels take them; the same for every tensor that all terms reach."""
+        return tuple([(key.word, scale) for key, scale in self.terms])
+
 
 def two_sides(probes: Sequence[Probe]) -> bool:
     """Returns whether these are θ + Δ and θ − Δ."""
     return len(probes) == 2 and probes[1].terms == tuple((key, -scale) for key, scale in probes[0].terms)
-
-
-def words_of(terms: Terms) -> list[tuple[int, float]]:
-    """The terms as the kernels of zo.kernels take them."""
-    return [(key.word, scale) for key, scale in terms]
 
 
 class Theta(Protocol):
@@ -81,6 +83,8 @@ class Theta(Protocol):
 class Directions(ABC):
     """A kind of direction. A plain one has a name and a stream; others override what they make themselves.
 
+    One with options is a dataclass: the ranges stand in the annotations (zo/fields.py), and `check` holds them.
+
     name: as configurations have it. stream: which numbers of zo.kernels it is made of.
     stateful: z depends on more than its key and the shapes (weights, moments), so that the z of an older step
         cannot be made again; methods that replay old directions refuse such a kind.
@@ -90,6 +94,11 @@ class Directions(ABC):
     stream: int
     stateful = False
 
+    def check(self) -> None:
+        """Raises ConfigError that lists every option out of range."""
+        if is_dataclass(self) and (problems := list(problems_of(self))):
+            raise ConfigError("\n".join(problems))
+
     def bind(self, weights: Theta) -> dict[str, dict[str, Tensor]]:
         """Called once, when the optimizer is made; returns fp32 tensors that its snapshots must hold, by slot."""
         return {}
@@ -98,16 +107,12 @@ class Directions(ABC):
         """fp32 numbers that this kind keeps between steps for these trained tensors, of which only shapes count."""
         return 0
 
-    def norm2(self, weights: Theta) -> float:
-        """E‖z‖²/d over these weights. Optimizers do not rescale silently (docs/directions.md)."""
-        return 1.0
-
     def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
         """The terms as they apply to this tensor: left out where z is zero there, rescaled, or of more keys."""
         return terms
 
     def plain(self, weights: Theta, name: str) -> bool:
-        """Returns whether this tensor's numbers are those of the stream as they are."""
+        """Returns whether this tensor's numbers are those of the stream as they are; asked once for each tensor."""
         return True
 
     def entries(self, weights: Theta, name: str, lists: Sequence[Terms]) -> Entries | None:

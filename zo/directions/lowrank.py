@@ -11,13 +11,14 @@ step // ν, not a state: a direction of an older step can be made again. All dir
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from zo.checks import check_int
 from zo.directions.direction import Directions, Key, Terms, Theta
-from zo.errors import ConfigError
+from zo.fields import Count, Steps
 from zo.noise import GAUSSIANS, key_of
 
 _KEPT = 1 << 24  # numbers of factors that are kept between a look and its move, 64 MiB
@@ -53,6 +54,7 @@ class Factored(Directions):
         return self.thin(weights, name, terms)
 
 
+@dataclass(eq=False)
 class LowRank(Factored):
     """rank: r. every: steps for which V stays, or None for a new one in every direction.
 
@@ -60,29 +62,18 @@ class LowRank(Factored):
     and g, so that with U Vᵀ/√r here the step is the same only if vectors are g/√r.
     """
 
+    rank: Count = 1
+    every: Steps | None = None
+    vectors: Literal["unit", "rank"] = "unit"
+
     name = "lowrank"
     stream = GAUSSIANS
 
-    def __init__(self, rank: int = 1, every: int | None = None, vectors: str = "unit"):
-        check_int("rank", rank, 1)
-        if vectors not in ("unit", "rank"):
-            raise ConfigError(f"vectors = {vectors!r} must be 'unit' (variance 1) or 'rank' (variance 1/r).")
-        if every is not None:
-            check_int("every", every, 1, "step, or null for new factors in every direction")
-        self.rank = rank
-        self.every = every
-        self.vectors = vectors
+    def __post_init__(self) -> None:
+        self.check()
         self._kept: dict[tuple[str, str, int], Tensor] = {}
         self._size = 0
         self._step: int | None = None  # whose factors are kept
-
-    def norm2(self, weights: Theta) -> float:
-        if self.vectors == "unit":
-            return 1.0
-        sources = [weights.source(name) for name in weights.ids]
-        total = sum(source.numel() for source in sources)
-        matrices = sum(source.numel() for source in sources if is_matrix(source))
-        return (matrices + (total - matrices) / self.rank) / total
 
     def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
         if self.vectors == "unit" or self.rank == 1 or not self.plain(weights, name):

@@ -10,34 +10,37 @@ LeZO (Wang et al., 2024): in every step a share `drop` of the layers, drawn anew
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from zo.directions.direction import Directions, Terms, Theta
 from zo.directions.lowrank import is_matrix
-from zo.errors import ConfigError
+from zo.fields import Share
 from zo.kernels.transforms import MaskLarge
 from zo.noise import GAUSSIANS, SIGNS, key_of
 
+_Noise = Literal["gaussian", "rademacher"]
 _STREAMS = {"gaussian": GAUSSIANS, "rademacher": SIGNS}
 _LAYER = re.compile(r"^((?:.*?\.)??\d+)\.")
 _FIRST = -2  # indices of a step's keys from here down name its layers; -1 names rounding
 
 
+@dataclass(eq=False)
 class Sparse(Directions):
     """sparsity: share of every matrix that stays. of: gaussian or rademacher, for what moves."""
+
+    sparsity: Share = 0.75
+    of: _Noise = "gaussian"
 
     name = "sparse"
     stateful = True
 
-    def __init__(self, sparsity: float = 0.75, of: str = "gaussian"):
-        if not 0.0 <= sparsity < 1.0:
-            raise ConfigError(
-                f"sparsity = {sparsity} must lie in [0, 1): it is the share that does not move."
-            )
-        self.sparsity = sparsity
-        self.stream = _stream(of)
+    def __post_init__(self) -> None:
+        self.check()
+        self.stream = _STREAMS[self.of]
         self.thresholds: dict[str, Tensor] = {}
 
     def bind(self, weights: Theta) -> dict[str, dict[str, Tensor]]:
@@ -55,11 +58,6 @@ class Sparse(Directions):
     def state_bytes(self, tensors: Sequence[Tensor]) -> int:
         return len(tensors)
 
-    def norm2(self, weights: Theta) -> float:
-        sources = {name: weights.source(name) for name in weights.ids}
-        moving = sum((w.abs() <= self.thresholds[name]).sum().item() for name, w in sources.items())
-        return moving / sum(w.numel() for w in sources.values())
-
     def plain(self, weights: Theta, name: str) -> bool:
         return not is_matrix(weights.source(name))
 
@@ -67,6 +65,7 @@ class Sparse(Directions):
         return None if self.plain(weights, name) else MaskLarge(weights.source(name), self.thresholds[name])
 
 
+@dataclass(eq=False)
 class Layers(Directions):
     """drop: share of the layers that a step leaves out. of: gaussian or rademacher, for the others.
 
@@ -74,15 +73,14 @@ class Layers(Directions):
     last norm, a head) are in every step. Where no name has a number, each tensor is a layer.
     """
 
+    drop: Share = 0.75
+    of: _Noise = "gaussian"
+
     name = "layers"
 
-    def __init__(self, drop: float = 0.75, of: str = "gaussian"):
-        if not 0.0 <= drop < 1.0:
-            raise ConfigError(
-                f"drop = {drop} must lie in [0, 1): it is the share of layers that a step leaves out."
-            )
-        self.drop = drop
-        self.stream = _stream(of)
+    def __post_init__(self) -> None:
+        self.check()
+        self.stream = _STREAMS[self.of]
         self._layers: dict[str, int] | None = None
         self._chosen: tuple[tuple[int, int], set[int]] = ((0, -1), set())
 
@@ -106,25 +104,11 @@ class Layers(Directions):
     def _kept(self, count: int) -> int:
         return max(1, round((1.0 - self.drop) * count))
 
-    def norm2(self, weights: Theta) -> float:
-        layers = self.layers(weights)
-        share = self._kept(max(layers.values()) + 1) / (max(layers.values()) + 1)
-        sizes = {name: weights.source(name).numel() for name in weights.ids}
-        return sum(size * (share if name in layers else 1.0) for name, size in sizes.items()) / sum(
-            sizes.values()
-        )
-
     def terms(self, weights: Theta, name: str, terms: Terms) -> Terms:
         layer = self.layers(weights).get(name)
         if layer is None:
             return terms
         return [(key, scale) for key, scale in terms if layer in self.chosen(weights, key.seed, key.step)]
-
-
-def _stream(of: str) -> int:
-    if of not in _STREAMS:
-        raise ConfigError(f"of = {of!r} is none of {', '.join(_STREAMS)}.")
-    return _STREAMS[of]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -13,29 +13,31 @@ measure, one answer). They are functions of (seed, step // every), kept while th
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from zo.checks import check_int
 from zo.directions.direction import Key, Terms, Theta
 from zo.directions.lowrank import Factored, is_matrix, matrix_shape
+from zo.fields import Count, Steps
 from zo.noise import GAUSSIANS, key_of
 
 
+@dataclass(eq=False)
 class Lazy(Factored):
     """A kind with orthonormal factors that stay for some steps.
 
     rank: r, at most the sides of a matrix. every: steps between new factors.
     """
 
+    rank: Count
+    every: Steps
+
     stream = GAUSSIANS
 
-    def __init__(self, rank: int, every: int):
-        check_int("rank", rank, 1)
-        check_int("every", every, 1, "step")
-        self.rank = rank
-        self.every = every
+    def __post_init__(self) -> None:
+        self.check()
         self._bases: dict[tuple[str, str], tuple[int, Tensor]] = {}
 
     @abstractmethod
@@ -58,13 +60,14 @@ class Lazy(Factored):
         return kept[1]
 
 
+@dataclass(eq=False)
 class Subspace(Lazy):
     """SubZero's. A matrix with a side of at most `rank` (an adapter's) is taken in its most nearly square shape."""
 
-    name = "subspace"
+    rank: Count = 24
+    every: Steps = 1000
 
-    def __init__(self, rank: int = 24, every: int = 1000):
-        super().__init__(rank, every)
+    name = "subspace"
 
     def shape(self, tensor: Tensor) -> tuple[int, int]:
         """The shape in which a tensor is taken."""
@@ -91,26 +94,18 @@ class Subspace(Lazy):
         return torch.cat(left, 1), torch.cat(right, 1)
 
 
+@dataclass(eq=False)
 class Projected(Lazy):
     """ZO-Muon's; made by that optimizer alone, whose move needs the cores."""
 
-    name = "projected"
+    rank: Count = 64
+    every: Steps = 100
 
-    def __init__(self, rank: int = 64, every: int = 100):
-        super().__init__(rank, every)
+    name = "projected"
 
     def sides(self, tensor: Tensor) -> int:
         m, _ = matrix_shape(tensor)
         return min(self.rank, m) * m
-
-    def norm2(self, weights: Theta) -> float:
-        total = numel = 0
-        for name in weights.ids:
-            tensor = weights.source(name)
-            numel += tensor.numel()
-            m, n = matrix_shape(tensor) if is_matrix(tensor) else (0, 0)
-            total += min(self.rank, m) * n if m else tensor.numel()
-        return total / numel
 
     def core(self, weights: Theta, name: str, terms: Terms) -> Tensor:
         """Σ scale Ψ, [r, n]."""

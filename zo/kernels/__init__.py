@@ -3,15 +3,18 @@
 import torch
 
 from zo.errors import ConfigError
-from zo.kernels.eager import Eager, Kernels, Terms
+from zo.kernels.eager import Eager
 from zo.kernels.native import Native
+from zo.kernels.operations import Kernels, Noise, Terms, Write
 
 __all__ = [
     "CHOICES",
     "Eager",
     "Kernels",
     "Native",
+    "Noise",
     "Terms",
+    "Write",
     "best",
 ]
 

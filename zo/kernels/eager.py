@@ -1,103 +1,16 @@
-"""Operations on named noise in plain torch: the reference that faster forms must equal.
+"""Operations on named noise in plain torch: the reference that faster forms must equal (zo/kernels/operations.py)."""
 
-A term is (key, scale): 64 bits of Philox key and a number. Sums of terms are formed in fp32, in the order
-given; every product and sum is rounded by itself (no fused multiply-add). A sum of no terms is 0. Weight decay
-is taken off the sum: w + (Σ − decay · w).
-"""
-
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from zo.kernels import rounding
 from zo.kernels.adam_window import Moments, f32
-from zo.kernels.formulas import Formula
+from zo.kernels.formulas import Program
+from zo.kernels.operations import PLAIN, Noise, Terms, Write
 from zo.kernels.transforms import Entries
 from zo.noise import philox
-
-Terms = Sequence[tuple[int, float]]
-
-
-class Kernels(Protocol):
-    """The interface of every form; the methods are documented at Eager."""
-
-    name: str
-
-    def warm(
-        self, keys: Sequence[int], stream: int, layout: Sequence[tuple[int, int]], device: torch.device
-    ) -> None: ...
-
-    def noise(
-        self,
-        keys: Sequence[int],
-        pid: int,
-        stream: int,
-        start: int,
-        count: int,
-        device: torch.device,
-        room: Tensor | None = None,
-    ) -> Sequence[Tensor]: ...
-
-    def perturb(
-        self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None
-    ) -> Tensor: ...
-
-    def perturb_many(
-        self,
-        w: Tensor,
-        pid: int,
-        stream: int,
-        lists: Sequence[Terms],
-        outs: Sequence[Tensor] | None = None,
-        entries: Entries | None = None,
-    ) -> list[Tensor]: ...
-
-    def perturb_rows(
-        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
-    ) -> Tensor: ...
-
-    def move(
-        self,
-        w: Tensor,
-        pid: int,
-        stream: int,
-        terms: Terms,
-        decay: float = 0.0,
-        update: str = "nearest",
-        rounding_key: int = 0,
-        low: Tensor | None = None,
-        entries: Entries | None = None,
-    ) -> None: ...
-
-    def moments(
-        self,
-        rule: Moments,
-        w: Tensor,
-        pid: int,
-        stream: int,
-        keys: Sequence[int],
-        decay: float,
-        update: str,
-        rounding_key: int,
-        low: Tensor | None,
-    ) -> bool: ...
-
-    def formula(
-        self,
-        rule: Formula,
-        name: str,
-        state: Mapping[str, Tensor],
-        w: Tensor,
-        pid: int,
-        stream: int,
-        keys: Sequence[int],
-        decay: float,
-        update: str,
-        rounding_key: int,
-        low: Tensor | None,
-    ) -> bool: ...
 
 
 class Eager:
@@ -124,18 +37,15 @@ class Eager:
         self._kept = {(stream, pid): value for pid, value in zip(ids, values, strict=True)}
         self._kept_keys = {key: i for i, key in enumerate(keys)}
 
-    def _sum(
-        self, terms: Terms, pid: int, stream: int, start: int, count: int, device: torch.device
-    ) -> Tensor:
+    def _sum(self, terms: Terms, noise: Noise, start: int, count: int, device: torch.device) -> Tensor:
         """Σ scale z over elements start .. start + count, fp32."""
-        noise = self.noise([key for key, _ in terms], pid, stream, start, count, device) if terms else ()
-        return _accumulate(noise, terms, (count,), device)
+        drawn = self.noise([key for key, _ in terms], noise, start, count, device) if terms else ()
+        return _accumulate(drawn, terms, (count,), device)
 
     def noise(
         self,
         keys: Sequence[int],
-        pid: int,
-        stream: int,
+        noise: Noise,
         start: int,
         count: int,
         device: torch.device,
@@ -146,28 +56,27 @@ class Eager:
         Not to be written, unless it is made in `room`, fp32 [len(keys), count or more].
         """
         if room is not None:
-            made = self.noise(keys, pid, stream, start, count, device)
-            return [place[:count].copy_(z) for place, z in zip(room, made, strict=True)]
-        kept = self._kept.get((stream, pid))
+            drawn = self.noise(keys, noise, start, count, device)
+            return [place[:count].copy_(z) for place, z in zip(room, drawn, strict=True)]
+        kept = self._kept.get((noise.stream, noise.pid))
         if kept is not None and all(key in self._kept_keys for key in keys):
             return [kept[self._kept_keys[key], start : start + count] for key in keys]
-        return philox.noise(keys, pid, stream, start, count, device).unbind()
+        return philox.noise(keys, noise.pid, noise.stream, start, count, device).unbind()
 
-    def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
+    def perturb(self, w: Tensor, noise: Noise, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
         flat, target = w.reshape(-1), out.view(-1)
         for start in range(0, flat.numel(), self.block):
             part = flat[start : start + self.block]
-            total = self._sum(terms, pid, stream, start, part.numel(), w.device)
+            total = self._sum(terms, noise, start, part.numel(), w.device)
             target[start : start + self.block] = part.float() + total
         return out
 
     def perturb_many(
         self,
         w: Tensor,
-        pid: int,
-        stream: int,
+        noise: Noise,
         lists: Sequence[Terms],
         outs: Sequence[Tensor] | None = None,
         entries: Entries | None = None,
@@ -185,16 +94,16 @@ class Eager:
         row = {key: i for i, key in enumerate(dict.fromkeys(key for terms in lists for key, _ in terms))}
         for start in range(0, flat.numel(), self.block):
             part = flat[start : start + self.block]
-            noise = self.noise(list(row), pid, stream, start, part.numel(), w.device)
+            drawn = self.noise(list(row), noise, start, part.numel(), w.device)
             here = slice(start, start + part.numel())
             for i, (terms, target) in enumerate(zip(lists, targets, strict=True)):
-                total = _accumulate([noise[row[key]] for key, _ in terms], terms, part.shape, w.device)
+                total = _accumulate([drawn[row[key]] for key, _ in terms], terms, part.shape, w.device)
                 total = total if entries is None else entries.of(total, here, i)
                 target[here] = part.float() + total
         return list(results)
 
     def perturb_rows(
-        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
+        self, w: Tensor, noise: Noise, terms: Terms, rows: Tensor, entries: Entries | None = None
     ) -> Tensor:
         """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype.
 
@@ -203,23 +112,21 @@ class Eager:
         rows = rows.long()
         if rows.is_cpu and ((rows < 0) | (rows >= w.shape[0])).any():
             raise outside(w)
-        kept = self._kept.get((stream, pid))
+        kept = self._kept.get((noise.stream, noise.pid))
         if kept is not None and all(key in self._kept_keys for key, _ in terms):
-            noise = [kept[self._kept_keys[key]].view(w.shape)[rows] for key, _ in terms]
+            drawn = [kept[self._kept_keys[key]].view(w.shape)[rows] for key, _ in terms]
         else:
-            noise = philox.noise_rows([key for key, _ in terms], pid, stream, rows, w.shape[1]).unbind()
-        total = _accumulate(noise, terms, (len(rows), w.shape[1]), w.device)
+            keys = [key for key, _ in terms]
+            drawn = philox.noise_rows(keys, noise.pid, noise.stream, rows, w.shape[1]).unbind()
+        total = _accumulate(drawn, terms, (len(rows), w.shape[1]), w.device)
         return (w[rows].float() + (total if entries is None else entries.of(total, rows))).to(w.dtype)
 
     def move(
         self,
         w: Tensor,
-        pid: int,
-        stream: int,
+        noise: Noise,
         terms: Terms,
-        decay: float = 0.0,
-        update: str = "nearest",
-        rounding_key: int = 0,
+        write: Write = PLAIN,
         low: Tensor | None = None,
         entries: Entries | None = None,
     ) -> None:
@@ -229,41 +136,34 @@ class Eager:
         for start in range(0, flat.numel(), self.block):
             part = flat[start : start + self.block]
             lower = None if lows is None else lows[start : start + self.block]
-            total = self._sum(terms, pid, stream, start, part.numel(), w.device)
+            total = self._sum(terms, noise, start, part.numel(), w.device)
             total = total if entries is None else entries.of(total, slice(start, start + part.numel()))
             old = read(part, lower)
-            write(part, old + decayed(total, old, decay), pid, start, update, rounding_key, lower)
+            store(part, old + decayed(total, old, write.decay), noise.pid, start, write, lower)
 
     def moments(
         self,
-        rule: Moments,
         w: Tensor,
-        pid: int,
-        stream: int,
+        noise: Noise,
+        rule: Moments,
         keys: Sequence[int],
-        decay: float,
-        update: str,
-        rounding_key: int,
-        low: Tensor | None,
+        write: Write = PLAIN,
+        low: Tensor | None = None,
     ) -> bool:
         """w ← w + (rule − decay · w) in place, and True; False where this form leaves it to the reference."""
         return False
 
     def formula(
         self,
-        rule: Formula,
-        name: str,
-        state: Mapping[str, Tensor],
         w: Tensor,
-        pid: int,
-        stream: int,
+        noise: Noise,
+        program: Program,
         keys: Sequence[int],
-        decay: float,
-        update: str,
-        rounding_key: int,
-        low: Tensor | None,
+        state: Sequence[Tensor],
+        write: Write = PLAIN,
+        low: Tensor | None = None,
     ) -> bool:
-        """The same for a formula; state: fp32, of w's size, written into; all flat."""
+        """The same for a formula's program; state: fp32, of w's size, written into; all flat."""
         return False
 
 
@@ -271,9 +171,7 @@ def add(
     w: Tensor,
     total: Tensor,
     pid: int,
-    decay: float = 0.0,
-    update: str = "nearest",
-    rounding_key: int = 0,
+    write: Write = PLAIN,
     low: Tensor | None = None,
     first: int = 0,
     block: int = 1 << 18,
@@ -282,7 +180,7 @@ def add(
 
     first: the element of its tensor that w begins with.
     """
-    if w.dtype == torch.float32 and decay == 0.0:  # the same operation, at once
+    if w.dtype == torch.float32 and write.decay == 0.0:  # the same operation, at once
         w.add_(total.view(w.shape))
         return
     flat, whole = w.view(-1), total.reshape(-1)
@@ -291,8 +189,8 @@ def add(
         here = slice(start, start + block)
         lower = None if lows is None else lows[here]
         old = read(flat[here], lower)
-        new = old + decayed(whole[here], old, decay)
-        write(flat[here], new, pid, first + start, update, rounding_key, lower)
+        new = old + decayed(whole[here], old, write.decay)
+        store(flat[here], new, pid, first + start, write, lower)
 
 
 def decayed(total: Tensor, old: Tensor, decay: float) -> Tensor:
@@ -305,16 +203,16 @@ def read(part: Tensor, low: Tensor | None) -> Tensor:
     return part.float() if low is None else rounding.join(part, low)
 
 
-def write(
-    part: Tensor, new: Tensor, pid: int, start: int, update: str, rounding_key: int, low: Tensor | None
+def store(
+    part: Tensor, new: Tensor, pid: int, start: int, write: Write = PLAIN, low: Tensor | None = None
 ) -> None:
-    """fp32 numbers into a block of weights that begins with element `start`, rounded as `update` says."""
+    """fp32 numbers into a block of weights that begins with element `start`, rounded as `write` says."""
     if low is not None:
         high, dropped = rounding.split(new, part.dtype)
         part.copy_(high)
         low.copy_(dropped)
-    elif update == "stochastic" and part.dtype != torch.float32:
-        halves = philox.noise([rounding_key], pid, philox.ROUNDING, start, part.numel(), part.device)[0]
+    elif write.update == "stochastic" and part.dtype != torch.float32:
+        halves = philox.noise([write.rounding_key], pid, philox.ROUNDING, start, part.numel(), part.device)[0]
         part.copy_(rounding.stochastic(new, part.dtype, halves))
     else:
         part.copy_(new)

@@ -8,7 +8,6 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from torch import Tensor
 from zo.errors import ConfigError, ZOWarning
 from zo.kernels import eager
 from zo.kernels.adam_window import Moments
-from zo.kernels.eager import Eager, Kernels
+from zo.kernels.eager import Eager
 from zo.kernels.elementwise import Block
 from zo.kernels.formulas import Formula, root
+from zo.kernels.operations import Kernels, Noise, Write
 from zo.kernels.transforms import AddMomentum, DivideBySqrt, DivideBySqrtOuter, Entries, MaskLarge
 from zo.noise import philox
 
@@ -28,6 +28,7 @@ _TERMS = [(0x0123456789ABCDEF, 0.5), (0xFEDCBA9876543210, -0.25)]
 _KEYS = [key for key, _ in _TERMS]
 _PID = 0x5DEECE66DA5A5A5A
 _STREAMS = {philox.SIGNS: "signs", philox.GAUSSIANS: "gaussians", philox.ROUNDING: "rounding"}
+_WRITE = Write(0.01, "nearest", 7)
 _TOLERANCE = 1e-5  # of Gaussians on a GPU, in units of the largest number
 _MOMENTS = Moments(((0.5,), (-0.25,)), (0.3, 0.7), (0.4, 0.6), -0.01, 1e-8, False)
 
@@ -44,21 +45,42 @@ def tried(form: Kernels, device: torch.device, *, by_name: bool) -> Kernels:
     `by_name`, ConfigError is raised.
     """
     raw = copy.copy(form)
-    for operation in _PLACES:
-        setattr(form, operation, partial(_first_tried, form, raw, operation, device, by_name))
+    for operation in _CASES:
+        setattr(form, operation, _first_tried(form, raw, operation, device, by_name))
     return form
 
 
 def _first_tried(
-    form: Any, raw: Any, operation: str, device: torch.device, by_name: bool, *args: Any, **kwargs: Any
-) -> Any:
-    """The operation by the form, or by the eager form where the form's own is wrong."""
-    stream, w = (args[place] for place in _PLACES[operation])
-    case = (raw.name, operation, stream, getattr(w, "dtype", torch.float32), device)
+    form: Kernels, raw: Kernels, operation: str, device: torch.device, by_name: bool
+) -> Callable[..., Any]:
+    """The operation, which decides at its first call with a stream and a dtype who does it from then on."""
+    chosen: dict[tuple[int, torch.dtype], Callable[..., Any]] = {}
+
+    def operate(first: Any, noise: Noise, *args: Any, **kwargs: Any) -> Any:
+        # `first` is the weights; of `noise` it is the keys, whose numbers are fp32.
+        case = noise.stream, getattr(first, "dtype", torch.float32)
+        if case not in chosen:
+            chosen[case] = _choice(form, raw, operation, *case, device, by_name)
+        return chosen[case](first, noise, *args, **kwargs)
+
+    return operate
+
+
+def _choice(
+    form: Kernels,
+    raw: Kernels,
+    operation: str,
+    stream: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    by_name: bool,
+) -> Callable[..., Any]:
+    """The operation of the form, or of the eager form where the form's own is wrong."""
+    case = (raw.name, operation, stream, dtype, device)
     if case not in _TRIED:
         _TRIED[case] = "" if stream == philox.ROUNDING else wrong(raw, *case[1:])
     if not _TRIED[case]:
-        return getattr(raw, operation)(*args, **kwargs)
+        return getattr(raw, operation)
     if by_name:
         raise ConfigError(
             f"kernels = {raw.name!r} cannot be used on {device}: its {operation} was tried on a small tensor, and "
@@ -70,9 +92,9 @@ def _first_tried(
             f"{operation} of the {raw.name} kernels was tried on a small tensor on {device}, and {_TRIED[case]}: the "
             "eager form does it instead, which is slower.",
             ZOWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    return getattr(Eager(), operation)(*args, **kwargs)
+    return getattr(Eager(), operation)
 
 
 def left_to_eager() -> list[dict[str, str]]:
@@ -177,11 +199,11 @@ Case = Callable[[Kernels, int, torch.dtype, torch.device], Iterator[Tensor | Non
 
 def _noise(form: Kernels, stream: int, dtype: torch.dtype, device: torch.device) -> Iterator[Tensor | None]:
     for start in (0, 256):
-        yield from form.noise(_KEYS, _PID, stream, start, 300, device)
+        yield from form.noise(_KEYS, Noise(_PID, stream), start, 300, device)
 
 
 def _perturb(form: Kernels, stream: int, dtype: torch.dtype, device: torch.device) -> Iterator[Tensor | None]:
-    yield form.perturb(_weights(dtype, device), _PID, stream, _TERMS)
+    yield form.perturb(_weights(dtype, device), Noise(_PID, stream), _TERMS)
 
 
 def _perturb_many(
@@ -189,7 +211,7 @@ def _perturb_many(
 ) -> Iterator[Tensor | None]:
     w = _weights(dtype, device)
     for entries in (None, *_entries(w)):
-        yield from form.perturb_many(w, _PID, stream, [_TERMS, _TERMS[:1]], None, entries)
+        yield from form.perturb_many(w, Noise(_PID, stream), [_TERMS, _TERMS[:1]], None, entries)
 
 
 def _entries(w: Tensor) -> list[Entries]:
@@ -207,7 +229,7 @@ def _perturb_rows(
     form: Kernels, stream: int, dtype: torch.dtype, device: torch.device
 ) -> Iterator[Tensor | None]:
     rows = torch.tensor([2, 0, 2], dtype=torch.int64, device=device)
-    yield form.perturb_rows(_weights(dtype, device), _PID, stream, _TERMS, rows)
+    yield form.perturb_rows(_weights(dtype, device), Noise(_PID, stream), _TERMS, rows)
 
 
 def _move(form: Kernels, stream: int, dtype: torch.dtype, device: torch.device) -> Iterator[Tensor | None]:
@@ -215,14 +237,14 @@ def _move(form: Kernels, stream: int, dtype: torch.dtype, device: torch.device) 
     for update in updates + (["master"] if dtype == torch.bfloat16 else []):
         w = _weights(dtype, device)
         low = torch.full_like(w, 5, dtype=torch.int16) if update == "master" else None
-        form.move(w, _PID, stream, _TERMS, 0.01, update, 7, low)
+        form.move(w, Noise(_PID, stream), _TERMS, Write(0.01, update, 7), low)
         yield w
         yield low
 
 
 def _moments(form: Kernels, stream: int, dtype: torch.dtype, device: torch.device) -> Iterator[Tensor | None]:
     w = _weights(dtype, device).view(-1)
-    done = form.moments(_MOMENTS, w, _PID, stream, _KEYS, 0.01, "nearest", 7, None)
+    done = form.moments(w, Noise(_PID, stream), _MOMENTS, _KEYS, _WRITE)
     yield from _or_reference(done, w, _MOMENTS, {}, stream)
 
 
@@ -233,7 +255,9 @@ def _formula(form: Kernels, stream: int, dtype: torch.dtype, device: torch.devic
 
     w, rule = _weights(dtype, device).view(-1), Formula(step)
     state = {"m": torch.full_like(w, 0.125, dtype=torch.float32)}
-    done = form.formula(rule, "w", state, w, _PID, stream, _KEYS, 0.01, "nearest", 7, None)
+    program = rule.program("w", len(_KEYS), tuple(state))
+    assert program is not None, "two registers are enough"
+    done = form.formula(w, Noise(_PID, stream), program, _KEYS, [*state.values()], _WRITE)
     yield from _or_reference(done, w, rule, state, stream)
     yield state["m"]
 
@@ -244,22 +268,12 @@ def _or_reference(
     """The weights after a rule, which a form may leave to torch, as zo/weights.py works it out."""
     if not done:
         old = eager.read(w, None)
-        noise = Eager().noise(_KEYS, _PID, stream, 0, w.numel(), w.device)
-        step = eager.decayed(rule(Block("w", 0, old, noise, state)), old, 0.01)
-        eager.write(w, old + step, _PID, 0, "nearest", 7, None)
+        noise = Eager().noise(_KEYS, Noise(_PID, stream), 0, w.numel(), w.device)
+        step = eager.decayed(rule(Block("w", 0, old, noise, state)), old, _WRITE.decay)
+        eager.store(w, old + step, _PID, 0, _WRITE)
     yield w
 
 
-# Where each operation has its stream and a tensor of the dtype among its arguments.
-_PLACES = {
-    "noise": (2, 5),
-    "perturb": (2, 0),
-    "perturb_many": (2, 0),
-    "perturb_rows": (2, 0),
-    "move": (2, 0),
-    "moments": (3, 1),
-    "formula": (5, 3),
-}
 _CASES: dict[str, Case] = {
     "noise": _noise,
     "perturb": _perturb,

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from zo.kernels import triton_kernels
 from zo.kernels.adam_window import Moments, f32
-from zo.kernels.eager import Eager, Terms
+from zo.kernels.eager import Eager
+from zo.kernels.operations import PLAIN, Noise, Terms, Write
 from zo.kernels.transforms import Entries
 from zo.noise import philox
 
@@ -49,99 +50,91 @@ class Triton(Eager):
     def perturb_many(
         self,
         w: Tensor,
-        pid: int,
-        stream: int,
+        noise: Noise,
         lists: Sequence[Terms],
         outs: Sequence[Tensor] | None = None,
         entries: Entries | None = None,
     ) -> list[Tensor]:
         """One result of perturb for each list of terms; sums of which something becomes are the eager form's."""
-        if stream not in self.streams or entries is not None:
-            return super().perturb_many(w, pid, stream, lists, outs, entries)
+        if noise.stream not in self.streams or entries is not None:
+            return super().perturb_many(w, noise, lists, outs, entries)
         places = [None] * len(lists) if outs is None else outs
-        return [self.perturb(w, pid, stream, terms, out) for terms, out in zip(lists, places, strict=True)]
+        return [self.perturb(w, noise, terms, out) for terms, out in zip(lists, places, strict=True)]
 
     def noise(
         self,
         keys: Sequence[int],
-        pid: int,
-        stream: int,
+        noise: Noise,
         start: int,
         count: int,
         device: torch.device,
         room: Tensor | None = None,
     ) -> Sequence[Tensor]:
         """z of each key over elements start .. start + count of one parameter, fp32 [count]."""
-        if stream not in self.streams or start % _ALIGNED:
-            return super().noise(keys, pid, stream, start, count, device, room)
+        if noise.stream not in self.streams or start % _ALIGNED:
+            return super().noise(keys, noise, start, count, device, room)
         places = (
             torch.empty(len(keys), count, dtype=torch.float32, device=device)
             if room is None
             else room[:, :count]
         )
         for key, place in zip(keys, places, strict=True):
-            _run(None, place, None, pid, stream, [(key, 1.0)], 0.0, start)
+            _run(None, place, noise, [(key, 1.0)], first=start)
         return places.unbind()
 
-    def perturb(self, w: Tensor, pid: int, stream: int, terms: Terms, out: Tensor | None = None) -> Tensor:
+    def perturb(self, w: Tensor, noise: Noise, terms: Terms, out: Tensor | None = None) -> Tensor:
         """w + Σ scale z in w's shape and dtype; w is read, never written."""
-        if stream not in self.streams or not terms or w.dtype not in _DTYPES:
-            return super().perturb(w, pid, stream, terms, out)
+        if noise.stream not in self.streams or not terms or w.dtype not in _DTYPES:
+            return super().perturb(w, noise, terms, out)
         out = torch.empty_like(w, memory_format=torch.contiguous_format) if out is None else out
-        _run(w.contiguous(), out.view(-1), None, pid, stream, terms)
+        _run(w.contiguous(), out.view(-1), noise, terms)
         return out
 
     def perturb_rows(
-        self, w: Tensor, pid: int, stream: int, terms: Terms, rows: Tensor, entries: Entries | None = None
+        self, w: Tensor, noise: Noise, terms: Terms, rows: Tensor, entries: Entries | None = None
     ) -> Tensor:
         """The same for some rows of a matrix [*, width] only: [len(rows), width] in w's dtype."""
-        own = stream in self.streams and terms and entries is None and w.dtype in _DTYPES
+        own = noise.stream in self.streams and terms and entries is None and w.dtype in _DTYPES
         if not own or w.shape[1] % _ALIGNED:
-            return super().perturb_rows(w, pid, stream, terms, rows, entries)
+            return super().perturb_rows(w, noise, terms, rows, entries)
         out = w.new_empty(len(rows), w.shape[1])
-        _run(w.contiguous(), out, rows.long().contiguous(), pid, stream, terms)
+        _run(w.contiguous(), out, noise, terms, rows=rows.long().contiguous())
         return out
 
     def move(
         self,
         w: Tensor,
-        pid: int,
-        stream: int,
+        noise: Noise,
         terms: Terms,
-        decay: float = 0.0,
-        update: str = "nearest",
-        rounding_key: int = 0,
+        write: Write = PLAIN,
         low: Tensor | None = None,
         entries: Entries | None = None,
     ) -> None:
         """w ← w + (Σ scale z − decay · w) in place, one pass; `low` holds the low halves when update is master."""
-        own = stream in self.streams and terms and entries is None and _nearest(w, update, low)
+        own = noise.stream in self.streams and terms and entries is None and _nearest(w, write, low)
         if not own:
-            super().move(w, pid, stream, terms, decay, update, rounding_key, low, entries)
+            super().move(w, noise, terms, write, low, entries)
             return
         flat = w.view(-1)
-        _run(flat, flat, None, pid, stream, terms, decay)
+        _run(flat, flat, noise, terms, decay=write.decay)
 
     def moments(
         self,
-        rule: Moments,
         w: Tensor,
-        pid: int,
-        stream: int,
+        noise: Noise,
+        rule: Moments,
         keys: Sequence[int],
-        decay: float,
-        update: str,
-        rounding_key: int,
-        low: Tensor | None,
+        write: Write = PLAIN,
+        low: Tensor | None = None,
     ) -> bool:
         """w ← w + (rule − decay · w) in place, and True; False where this form leaves it to the reference."""
         lengths = {len(coefficients) for coefficients in rule.gradients}
-        if stream not in self.streams or len(lengths) != 1 or not _nearest(w, update, low):
+        if noise.stream not in self.streams or len(lengths) != 1 or not _nearest(w, write, low):
             return False
         coefficients = [c for step in rule.gradients for c in step]
         words, numbers = _on(w.device, tuple(zip(keys, coefficients, strict=True)))
         _, powers = _on(w.device, tuple((0, x) for x in (*rule.first, *rule.second)))
-        steps, tile = len(rule.gradients), _TILE[stream]
+        steps, tile = len(rule.gradients), _TILE[noise.stream]
         with torch.cuda.device_of(w):
             triton_kernels.moments[(triton.cdiv(w.numel(), tile),)](
                 w.view(-1),
@@ -152,37 +145,37 @@ class Triton(Eager):
                 w.numel(),
                 steps,
                 lengths.pop(),
-                *_halves(pid),
-                f32(decay),
+                *_halves(noise.pid),
+                f32(write.decay),
                 f32(rule.scale),
                 f32(rule.eps),
-                gaussian=stream == philox.GAUSSIANS,
+                gaussian=noise.stream == philox.GAUSSIANS,
                 tile=tile,
                 inside_root=rule.inside,
-                decays=decay != 0.0,
+                decays=write.decay != 0.0,
                 enable_fp_fusion=False,  # pyright: ignore  # an option of the compiler
             )
         return True
 
 
-def _nearest(w: Tensor, update: str, low: Tensor | None) -> bool:
+def _nearest(w: Tensor, write: Write, low: Tensor | None) -> bool:
     """Returns whether a move of these weights is rounded as the kernels round."""
-    return w.dtype in _DTYPES and low is None and (update != "stochastic" or w.dtype == torch.float32)
+    return w.dtype in _DTYPES and low is None and (write.update != "stochastic" or w.dtype == torch.float32)
 
 
 def _run(
     w: Tensor | None,
     out: Tensor,
-    rows: Tensor | None,
-    pid: int,
-    stream: int,
+    noise: Noise,
     terms: Terms,
+    *,
+    rows: Tensor | None = None,
     decay: float = 0.0,
     first: int = 0,
 ) -> None:
     """Writes out ← w + (Σ scale z − decay · w), for w's rows or all its elements; w is None for zeros."""
     keys, scales = _on(out.device, tuple(terms))
-    width, tile = out.numel() if rows is None else out.shape[1], _TILE[stream]
+    width, tile = out.numel() if rows is None else out.shape[1], _TILE[noise.stream]
     programs = triton.cdiv(width, tile) * (1 if rows is None else len(rows))
     with torch.cuda.device_of(out):  # Triton launches on the current device
         triton_kernels.sums[(programs,)](
@@ -194,9 +187,9 @@ def _run(
             first,
             width,
             len(terms),
-            *_halves(pid),
+            *_halves(noise.pid),
             f32(decay),
-            gaussian=stream == philox.GAUSSIANS,
+            gaussian=noise.stream == philox.GAUSSIANS,
             tile=tile,
             reads=w is not None,
             by_rows=rows is not None,

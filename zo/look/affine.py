@@ -33,8 +33,8 @@ def affine_into(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> No
         y.copy_(affine(x, weight, bias))
         return
     if bias is not None and bias.dtype == x.dtype:
-        torch.addmm(bias, x, weight.T, out=y)
+        torch.addmm(bias, x, weight.t(), out=y)
         return
-    torch.mm(x, weight.T, out=y)
+    torch.mm(x, weight.t(), out=y)
     if bias is not None:
         torch.add(y, bias, out=y)

@@ -7,6 +7,7 @@ the first probe of every new shape is evaluated alone and recorded here.
 """
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -21,10 +22,13 @@ class Unstackable(Exception):
 
 def leading(value: object) -> list[int | None]:
     """The leading dimension of every leaf of a tree; None for leaves that are no tensors or scalars."""
-    return [
-        leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else None
-        for leaf in pytree.tree_leaves(value)
-    ]
+    leaves = value if _of_tensors(value) else pytree.tree_leaves(value)
+    return [leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else None for leaf in leaves]
+
+
+def _of_tensors(value: object) -> TypeGuard[tuple[Tensor, ...]]:
+    """Returns whether this is a tuple of tensors alone: what most sites are given, and its own leaves."""
+    return type(value) is tuple and all(isinstance(leaf, Tensor) for leaf in value)
 
 
 def shapes(batch: object) -> tuple[tuple[int, ...] | None, ...]:
@@ -83,6 +87,8 @@ class Layout:
 
 def parts(inputs: object, roles: Sequence[str | None], groups: int) -> list[object]:
     """The inputs of each group: chunks of what carries the batch, the same object for the rest."""
+    if _of_tensors(inputs) and len(inputs) == 1:
+        return [(part,) for part in (inputs[0].chunk(groups) if roles[0] == BATCH else inputs * groups)]
     leaves, spec = pytree.tree_flatten(inputs)
     chunks: dict[int, Sequence[object]] = {}  # one tensor given twice (query, key, value) stays one tensor
     split: list[Sequence[object]] = []

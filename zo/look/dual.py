@@ -20,8 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from zo.directions import Directions, Key
 from zo.errors import LookError
 from zo.look import sites
-from zo.look.executor import Watched
-from zo.look.sites import Site
+from zo.look.sites import Site, Watched
 from zo.weights import Weights
 
 

@@ -6,10 +6,10 @@ batch holds that many groups of rows; each group meets the weights of its own pr
 and on a CPU therefore the same bits, as if it were evaluated alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import groupby, repeat
+from itertools import repeat
 from typing import Any, cast
 
 import torch
@@ -23,9 +23,11 @@ from zo.look import sites
 from zo.look.affine import add_thin, affine, affine_into
 from zo.look.agreement import Inputs
 from zo.look.batch_dims import BATCH, Layout, leading, parts, together
+from zo.look.buffers import Buffers
 from zo.look.order import RowOrder, quiet
 from zo.look.packing import Positions, put, taken
-from zo.look.sites import Site
+from zo.look.points import Points
+from zo.look.sites import Site, Watched
 from zo.precision import swallowed
 from zo.weights import Weights
 
@@ -64,13 +66,13 @@ class Executor:
         self.packs, self.packed = packs, False
         self.perturbed: set[str] = set()
         self._positions: Positions | None = None
-        self._probes: Sequence[Probe] = ()
+        self._points = Points(())
         self._layout: Layout | None = None
         self._inputs: Inputs | None = None
         self._group = 0  # of the probe that a nested site is called for
         self._rows = 0
         self._calls: dict[int, int] = {}
-        self._buffers: dict[tuple[torch.dtype, torch.device, str, int], Tensor] = {}
+        self.buffers = Buffers()
         self._made: dict[tuple[str, Probe], Tensor] | None = {} if materialise else None
 
     @contextmanager
@@ -87,7 +89,7 @@ class Executor:
         layout is filled or read. rows: leading dimension of one group's batch. inputs: notes what every site is
         given. order: watches the model's operations, and not those of this class.
         """
-        self._probes, self._layout, self._calls = probes, layout, {}
+        self._points, self._layout, self._calls = Points(probes), layout, {}
         self._inputs = inputs
         self._rows = rows  # unless the model is called, with other rows
         self._positions = None
@@ -110,7 +112,7 @@ class Executor:
                     del module.__dict__["forward"]
                 else:
                     module.__dict__["forward"] = forward
-            self._probes, self._inputs = (), None
+            self._points, self._inputs = Points(()), None
             if self._made is not None:
                 self._made = {}
 
@@ -127,13 +129,13 @@ class Executor:
     def _model_called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Notes the rows of one group, and which positions of them are needed."""
         lengths = [n for n in leading((args, kwargs)) if n is not None]
-        self._rows = lengths[0] // len(self._probes) if lengths else 0
-        self._positions = Positions.of_call(kwargs, len(self._probes)) if self.packs else None
+        self._rows = lengths[0] // len(self._points.probes) if lengths else 0
+        self._positions = Positions.of_call(kwargs, len(self._points.probes)) if self.packs else None
 
     def _groups(self, site: Site, inputs: Any) -> tuple[list[Any], bool]:
         """The inputs of each active probe, and whether any of them carries the batch."""
         assert self._layout is not None
-        if len(self._probes) == 1:
+        if len(self._points.probes) == 1:
             if self._layout.recording:
                 self._layout.record(site.number, inputs)
             if self._inputs is not None:
@@ -141,8 +143,8 @@ class Executor:
             return [inputs], True
         call = self._calls.get(site.number, 0)
         self._calls[site.number] = call + 1
-        roles = self._layout.roles(site.number, call, inputs, len(self._probes), self._rows)
-        split = parts(inputs, roles, len(self._probes))
+        roles = self._layout.roles(site.number, call, inputs, len(self._points.probes), self._rows)
+        split = parts(inputs, roles, len(self._points.probes))
         if self._inputs is not None:
             for group, part in enumerate(split):
                 self._inputs.note(group, site.number, part)
@@ -151,30 +153,37 @@ class Executor:
     def _join(self, outputs: list[Any], carries: bool) -> Any:
         return outputs[0] if len(outputs) == 1 else together(outputs, carries, self._rows)
 
-    def _each(self, site: Site, attribute: str) -> Iterator[Tensor | None]:
-        """A tensor of the site's own at each active probe in turn, in buffers that later ones write over.
+    def _each(self, site: Site, attribute: str) -> Iterable[Tensor | None]:
+        """A tensor of the site's own at each active probe in turn, in buffers that later ones may write over.
 
-        Neighbouring probes on the same keys (MeZO's two sides) share the making of their noise, and a small
-        tensor is made for all probes in one call.
+        A small tensor is made for all probes in one call. Of a large one, neighbouring probes on the same keys (MeZO's
+        two sides) share the making of their noise, and the rest share their memory.
         """
-        name, frozen = site.name(attribute), getattr(site.module, attribute)
-        small = frozen is not None and frozen.numel() <= _SMALL
-        for _, run in groupby(
-            self._probes, key=lambda p: bool(p.terms) if small else [key for key, _ in p.terms]
-        ):
-            probes = list(run)
-            if name is None or not probes[0].terms:
-                yield from (frozen if name is None else self.weights.source(name) for _ in probes)
-                continue
-            self.perturbed.add(name)
-            if self._made is not None:
-                yield from (self._kept(name, probe) for probe in probes)
-                continue
-            outs = [self._buffer(self.weights.source(name), attribute, i) for i in range(len(probes))]
-            if len(probes) == 1:
-                yield self.weights.at(name, probes[0], self.directions, outs[0])
+        name, probes = site.own.get(attribute), self._points.probes
+        if name is None:
+            return repeat(getattr(site.module, attribute), len(probes))
+        source, moved = self.weights.source(name), self._points.moved
+        if not moved:
+            return repeat(source, len(probes))
+        self.perturbed.add(name)
+        if self._made is not None:
+            return [self._kept(name, probe) for probe in probes]
+        if source.numel() > _SMALL or len(moved) == 1:
+            return self._in_turn(name, attribute, source)
+        outs = self.buffers.of(source, attribute, len(moved))
+        made = iter(self.weights.at_many(name, moved, self.directions, outs))
+        return [next(made) if probe.terms else source for probe in probes]
+
+    def _in_turn(self, name: str, attribute: str, source: Tensor) -> Iterator[Tensor]:
+        """A large tensor at each active probe, made just before it is used."""
+        outs = self.buffers.of(source, attribute, self._points.longest)
+        for run in self._points.runs:
+            if not run[0].terms:
+                yield from repeat(source, len(run))
+            elif len(run) == 1:
+                yield self.weights.at(name, run[0], self.directions, outs[0])
             else:
-                yield from self.weights.at_many(name, probes, self.directions, outs)
+                yield from self.weights.at_many(name, run, self.directions, outs[: len(run)])
 
     def _kept(self, name: str, probe: Probe) -> Tensor:
         """A tensor at a probe, made at its first use; `materialise` keeps it while `at` is open."""
@@ -183,13 +192,6 @@ class Executor:
         if (name, probe) not in self._made:
             self._made[name, probe] = self.weights.at(name, probe, self.directions)
         return self._made[name, probe]
-
-    def _buffer(self, like: Tensor, attribute: str, number: int) -> Tensor:
-        """Memory for one tensor; those of the same attribute share it, so it is as large as the largest."""
-        key = (like.dtype, like.device, attribute, number)
-        if key not in self._buffers or self._buffers[key].numel() < like.numel():
-            self._buffers[key] = like.new_empty(like.numel())
-        return self._buffers[key][: like.numel()].view(like.shape)
 
     def _linear(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
@@ -200,27 +202,28 @@ class Executor:
         biases = self._each(site, "bias")
         pairs = repeat(None, len(inputs)) if thin is None else iter(thin)
         width = cast(nn.Linear, site.module).out_features
-        each = zip(inputs, self._needed(inputs, width), matrices, biases, pairs, strict=True)
+        needed = self._needed(inputs, width)
         if len(inputs) == 1 or not carries:
             outputs = []
-            for (x,), index, w, b, pair in each:
+            for (x,), index, w, b, pair in zip(inputs, needed, matrices, biases, pairs, strict=True):
                 assert w is not None
                 rows = x if index is None else taken(x, index)
                 y = add_thin(affine(rows, w, b), rows, pair)
                 outputs.append(y if index is None else put(y, index, x.shape))
             return self._join(outputs, carries)
-        first = inputs[0][0]
-        output = first.new_empty(len(inputs), *first.shape[:-1], width)
-        for y, ((x,), index, w, b, pair) in zip(output, each, strict=True):
+        groups = input.reshape(len(inputs), -1, input.shape[-1])  # as matrices
+        output = groups.new_empty(*groups.shape[:-1], width)
+        each = zip(output.unbind(), groups.unbind(), needed, matrices, biases, pairs, strict=True)
+        for y, x, index, w, b, pair in each:
             assert w is not None
-            flat = y.view(-1, width)
-            rows = x.reshape(-1, x.shape[-1]) if index is None else taken(x, index)
-            some = flat if index is None else flat.new_empty(len(rows), width)
+            rows = x if index is None else x.index_select(0, index)
+            some = y if index is None else y.new_empty(len(rows), width)
             affine_into(some, rows, w, b)
-            add_thin(some, rows, pair)
+            if pair is not None:
+                add_thin(some, rows, pair)
             if index is not None:
-                flat.zero_().index_copy_(0, index, some)
-        return output.flatten(0, 1)
+                y.zero_().index_copy_(0, index, some)
+        return output.view(*input.shape[:-1], width)
 
     def _needed(self, inputs: list[Any], width: int) -> list[Tensor | None]:
         """Returns which positions each group of a linear layer's inputs must be multiplied at; None for all."""
@@ -234,28 +237,28 @@ class Executor:
 
     def _thin(self, site: Site) -> list[tuple[Tensor, Tensor] | None] | None:
         """Returns (A, B) of the site's matrix at each active probe, where the kind has such factors."""
-        name = site.name("weight")
-        if name is None or self.directions.plain(self.weights, name):
+        name = site.own.get("weight")
+        if name is None or not self.weights.ways(self.directions)[name].factored:
             return None
-        thin = [self.weights.factors_at(name, probe, self.directions) for probe in self._probes]
+        thin = [self.weights.factors_at(name, probe, self.directions) for probe in self._points.probes]
         if not any(thin):
             return None
         self.perturbed.add(name)
         return thin
 
     def _source(self, site: Site) -> Tensor:
-        name = site.name("weight")
+        name = site.own.get("weight")
         assert name is not None
         return self.weights.source(name)
 
     def _embedding(self, site: Site, original: Any, input: Tensor) -> Any:
         inputs, carries = self._groups(site, (input,))
-        name = site.name("weight")
+        name = site.own.get("weight")
         assert name is not None
         table = self.weights.source(name)
         seen: tuple[Tensor, Tensor, Tensor] | None = None  # ids, their rows, where in these each is
         outputs = []
-        for (ids,), probe in zip(inputs, self._probes, strict=True):
+        for (ids,), probe in zip(inputs, self._points.probes, strict=True):
             if not probe.terms:
                 outputs.append(F.embedding(ids, table))
                 continue
@@ -277,22 +280,25 @@ class Executor:
         outputs = []
         for (x,), gain, shift in zip(inputs, gains, shifts, strict=True):
             # In a 16-bit model the gain is an fp32 copy: the module computes in fp32 and gives back its input's dtype.
-            wide = next((p.dtype for p in (gain, shift) if p is not None), x.dtype)
-            gain, shift = (p if p is None else p.to(wide) for p in (gain, shift))
-            y = F.layer_norm(x.to(wide), module.normalized_shape, gain, shift, module.eps)
-            outputs.append(y.to(x.dtype))
+            first = shift if gain is None else gain
+            wide = x.dtype if first is None else first.dtype
+            if shift is not None and shift.dtype is not wide:
+                shift = shift.to(wide)
+            y = x if x.dtype is wide else x.to(wide)
+            y = torch.layer_norm(y, module.normalized_shape, gain, shift, module.eps)
+            outputs.append(y if x.dtype is wide else y.to(x.dtype))
         return self._join(outputs, carries)
 
     def _swap(self, site: Site, original: Any, *args: Any, **kwargs: Any) -> Any:
         """Any other module: its tensors are replaced (never written) while its own forward runs."""
         inputs, carries = self._groups(site, (args, kwargs))
-        probes, first, outputs = self._probes, self._group, []
+        points, first, outputs = self._points, self._group, []
         try:
-            for group, (probe, (a, k)) in enumerate(zip(probes, inputs, strict=True), first):
-                self._probes, self._group = (probe,), group
+            for group, (probe, (a, k)) in enumerate(zip(points.probes, inputs, strict=True), first):
+                self._points, self._group = Points((probe,)), group
                 outputs.append(self._swapped(site, probe, original, a, k))
         finally:
-            self._probes, self._group = probes, first
+            self._points, self._group = points, first
         return self._join(outputs, carries)
 
     def _swapped(self, site: Site, probe: Probe, original: Any, args: Any, kwargs: Any) -> Any:
@@ -332,15 +338,3 @@ class Executor:
             lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
             output,
         )
-
-
-class Watched(dict[str, Any]):
-    """A module's parameters that know which of them were read: one that is not was not perturbed either."""
-
-    def __init__(self, parameters: dict[str, Any]):
-        super().__init__(parameters)
-        self.read: set[str] = set()
-
-    def __getitem__(self, key: str) -> Any:
-        self.read.add(key)
-        return super().__getitem__(key)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zo.backward import Backward
-from zo.checks import check_int
 from zo.directions import Key, Probe
 from zo.errors import LookError
+from zo.fields import AtLeastOne, check
 from zo.look.packing import packed
 
 Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
@@ -35,8 +35,7 @@ class Look(ABC):
     """
 
     def __init__(self, model: Any, objective: Objective, micro: int | None):
-        if micro is not None:
-            check_int("batch.micro", micro, 1, "example, or null for the whole batch")
+        check("batch.micro", micro, AtLeastOne | None)
         self.model = model
         self.objective = objective
         self.micro = micro

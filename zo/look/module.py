@@ -1,6 +1,7 @@
 """The module executor as a look: any model, one by one or stacked, weights never written."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -11,11 +12,12 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from zo.directions import Key, Probe
-from zo.errors import ConfigError, Unseen
+from zo.errors import ConfigError, Unseen, ZOWarning
 from zo.look.agreement import Pair
 from zo.look.dual import Duals, unpack
 from zo.look.executor import Executor
 from zo.look.look import Objective, length, mean, weighted_sums
+from zo.look.rounding_noise import LIMIT, RoundingNoise, nudged
 from zo.look.sites import refuse_compiled
 from zo.look.stacking import Stacking
 from zo.optimizers import Optimizer, Probing
@@ -26,6 +28,8 @@ _AUTO = 16384  # numbers of input (rows × tokens) in one stacked call that "aut
 # stack's activations leave the cache. FZOO on OPT 10m over its forwards, one by one, by threes, by fives, all nine: at
 # 4x32 tokens in fp32 1.17, 1.11, 1.15, 1.16 and in bf16 1.34, 1.25, 1.22, 1.23; at 16x64 1.05 alone, 1.2 by threes.
 _AUTO_CPU = 22e9
+# And this many numbers, for models whose weights are small: the activations of more leave the cache.
+_AUTO_CPU_NUMBERS = 4096
 
 
 class ModuleLook(Stacking):
@@ -33,8 +37,8 @@ class ModuleLook(Stacking):
 
     optimizer: whose probes will be looked at; its weights must be the model's.
     probes_per_forward: how many probes share a model call: a number, "all", or "auto" (as many as keep
-        rows × tokens within 16,384; on a CPU also, times the bytes of the model's weights, within 22e9; the
-        calls are then about equally large). 1 is sequential. On a CPU the losses are the same bits.
+        rows × tokens within 16,384; on a CPU within 4,096 and, times the bytes of the model's weights, within 22e9;
+        the calls are then about equally large). 1 is sequential. On a CPU the losses are the same bits.
     micro: examples evaluated at a time.
     materialise: for objectives that call the model many times, as text generation does: each probe's weights
         are made once a call of the objective, not once a call of the model. Probes then go one by one, and their
@@ -51,7 +55,9 @@ class ModuleLook(Stacking):
     counts what this costs, at most 2 % of a run of 1,000 steps: a shape that is met when that is spent goes one by
     one. A model that cannot be stacked, or whose data order its rows (zo/look/order.py), is looked at one by one, with
     a warning; `sequential_because` says why. A difference found after steps that were not compared raises LookError.
-    The first look checks that every trained tensor was perturbed.
+    The first look checks that every trained tensor was perturbed. Of a 16-bit model at least 8 of the first probes are
+    evaluated twice, to warn where rounding decides their losses (zo/look/rounding_noise.py); `check_forward_passes`
+    counts these too.
     """
 
     def __init__(
@@ -86,12 +92,14 @@ class ModuleLook(Stacking):
         self._executor: Executor | None = None
         self._duals: Duals | None = None
         self._checked = False
+        self._rounding_noise = RoundingNoise()
 
     @property
     def executor(self) -> Executor:
         """Factored at first use, so that first-order methods need none."""
         if self._executor is None:
             assert self.directions is not None, "a first-order method asks for gradients, not probes"
+            refuse_compiled(self.model)  # it may have been compiled since the look was made
             self._executor = Executor(
                 self.model,
                 self.weights,
@@ -106,15 +114,25 @@ class ModuleLook(Stacking):
         """Factored at first use; only forward gradients need it."""
         if self._duals is None:
             assert self.directions is not None, "a first-order method asks for gradients, not slopes"
+            refuse_compiled(self.model)
             self._duals = Duals(self.model, self.weights, self.directions)
         return self._duals
 
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
-        losses: list[list[float]] = [[] for _ in probes]
-        weights: list[list[float]] = [[] for _ in probes]
         self.weights.refresh()
         self.weights.warm([key for probe in probes for key, _ in probe.terms], self.executor.directions)
         self._step, self._uncompared = _step_of(probes, self._step), False
+        sums = self._sums(probes, batch)
+        if not self._checked:
+            self._check_perturbed(probes, sums)
+        self._measure_rounding(probes, sums, batch)
+        self.forward_passes += len(probes)
+        self._ledger.finish(self._step, self._uncompared)
+        return sums
+
+    def _sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
+        losses: list[list[float]] = [[] for _ in probes]
+        weights: list[list[float]] = [[] for _ in probes]
         with self.evaluating():
             for number, chunk in enumerate(self.chunks(batch)):
                 self._ledger.share = Fraction(length(chunk), length(batch))
@@ -124,12 +142,28 @@ class ModuleLook(Stacking):
                 for i, (lost, weight) in enumerate(pairs):
                     losses[i] += lost
                     weights[i] += weight
-        sums = [weighted_sums(lost, weight) for lost, weight in zip(losses, weights, strict=True)]
-        if not self._checked:
-            self._check_perturbed(probes, sums)
-        self.forward_passes += len(probes)
-        self._ledger.finish(self._step, self._uncompared)
-        return sums
+        return [weighted_sums(lost, weight) for lost, weight in zip(losses, weights, strict=True)]
+
+    def _measure_rounding(
+        self, probes: Sequence[Probe], sums: Sequence[tuple[float, float]], batch: Any
+    ) -> None:
+        """Evaluates the first probes of a 16-bit model again, nudged; warns where what they tell is mostly rounding."""
+        if self._coarsest.itemsize > 2 or not (again := self._rounding_noise.wanted(probes)):
+            return
+        nudged_sums = self._sums([nudged(probes[i]) for i in again], batch)
+        self._ledger.share = Fraction(1)
+        self._ledger.note(len(again))
+        self._rounding_noise.add([mean(*sums[i]) for i in again], [mean(*pair) for pair in nudged_sums])
+        share = self._rounding_noise.share
+        if share is not None and share > LIMIT:
+            scale = max(abs(scale) for probe in probes for _, scale in probe.terms)
+            warnings.warn(
+                f"{min(share, 1.0):.0%} of what the first probes tell apart is rounding in "
+                f"{str(self._coarsest).removeprefix('torch.')}, not the direction: steps will follow noise. Raise eps "
+                f"(now about {scale:.2g}) tenfold, or load the model in float32.",
+                ZOWarning,
+                stacklevel=3,
+            )
 
     def _checked_padding(self, probes: Sequence[Probe], chunk: Any, pairs: list[Pair]) -> list[Pair]:
         """The pairs to take for a chunk whose padding was left out."""
@@ -199,7 +233,7 @@ def stack_size(probes_per_forward: int | str, probes: int, numbers: int, cpu_byt
         return probes_per_forward
     limit = _AUTO // numbers
     if cpu_bytes:
-        limit = min(limit, int(_AUTO_CPU / (numbers * cpu_bytes)))
+        limit = min(limit, _AUTO_CPU_NUMBERS // numbers, int(_AUTO_CPU / (numbers * cpu_bytes)))
     calls = math.ceil(probes / max(1, limit))
     return math.ceil(probes / calls)
 

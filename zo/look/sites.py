@@ -5,6 +5,8 @@ something else is another module.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from torch import nn
 
@@ -30,12 +32,22 @@ class Site:
     kind: str
     slots: list[tuple[nn.Module, str, str]] = field(default_factory=list)
 
-    def name(self, attribute: str) -> str | None:
-        """Canonical name of the site's own weight, or None if it has none or it is frozen."""
-        for owner, slot, name in self.slots:
-            if owner is self.module and slot == attribute:
-                return name
-        return None
+    @cached_property
+    def own(self) -> dict[str, str]:
+        """The canonical names of the module's own trained weights, by attribute."""
+        return {slot: name for owner, slot, name in self.slots if owner is self.module}
+
+
+class Watched(dict[str, Any]):
+    """A module's parameters that know which of them were read: one that is not was not perturbed either."""
+
+    def __init__(self, parameters: dict[str, Any]):
+        super().__init__(parameters)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
 
 
 def find(model: nn.Module, weights: Weights, frozen_linears: bool) -> list[Site]:

@@ -65,14 +65,14 @@ class HiZOOL(HessianScaled):
 
     def _smooth(self, name: str, key: Key, alpha: float, curvature: float) -> None:
         """R and C of one tensor take α of the row and column means of Ĥ."""
-        tensor, kernels = self.weights.tensors[name], self.weights.kernels(name)
+        tensor, way = self.weights.tensors[name], self.weights.ways(self.normal)[name]
         R, C = self.rows[name], self.columns[name]
         across = torch.zeros_like(self.rows[name], dtype=torch.float64)
         down = torch.zeros_like(self.columns[name], dtype=torch.float64)
         for start in range(0, tensor.numel(), BLOCK):
             part = slice(start, min(start + BLOCK, tensor.numel()))
-            count, pid, stream = part.stop - start, self.weights.ids[name], self.normal.stream
-            (z,) = kernels.noise([key.word], pid, stream, start, count, tensor.device)
+            count = part.stop - start
+            (z,) = way.kernels.noise([key.word], way.noise, start, count, tensor.device)
             seen, begin = squares(z, self.estimator), 0
             for i, j in pieces(part, down.numel()):
                 height, width = i.stop - i.start, j.stop - j.start

@@ -15,7 +15,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypedDict, overload
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypedDict, overload, runtime_checkable
 
 from torch import Tensor
 
@@ -47,6 +47,7 @@ class PassOptions(TypedDict):
     rounding_key: Key
 
 
+@runtime_checkable
 class Looker(Protocol):
     """The interface of zo.look, which evaluates losses."""
 
