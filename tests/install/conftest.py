@@ -83,7 +83,7 @@ def program(programs: Path, cwd: Path) -> Zo:
         path = f"{programs}{os.pathsep}{outside['PATH']}"
         done = subprocess.run(
             [str(programs / "zo"), *words], cwd=cwd, capture_output=True, text=True, timeout=600,
-            env=outside | {"PATH": path, "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(cwd)} | more,
+            env=outside | {"PATH": path, "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(cwd.parent)} | more,
         )  # fmt: skip
         assert code is None or done.returncode == code, f"zo {' '.join(words)}\n{done.stdout}\n{done.stderr}"
         return done
