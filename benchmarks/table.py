@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import start_and_tools
 from benchmarks.cases import TARGETS
 
 Row = dict[str, Any]
@@ -57,6 +58,7 @@ def write(results: Path, page: Path) -> None:
         timed = [row for row in mine if "step_over_forwards" in row]
         parts = (_targets(timed), _methods(timed), _adamezo(timed), _memory(mine), _made(timed))
         text += f"## {device}\n\n" + "\n".join(part for part in parts if part) + "\n"
+    text += start_and_tools.section(results / "tools")
     text += _beside_lm_eval(results / "lm_eval")
     if not any(row["device"].startswith("cuda") for row in rows):
         text += _NO_GPU

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-_LARGE = 1 << 20  # numbers; a larger tensor is compared alone, since comparing holds two more copies of it
+_LARGE = 1 << 20  # numbers; a larger tensor is compared alone, a block at a time: what is compared is copied
+_BLOCK = 1 << 16  # numbers of it that a CPU compares at a time, so that they stay in the cache
 
 
 class Following:
@@ -34,7 +35,11 @@ class Following:
         for name in copies:
             alone = name if copies[name].numel() > _LARGE else ""
             groups.setdefault((tensors[name].device, tensors[name].dtype, alone), []).append(name)
-        for (_, dtype, _), names in groups.items():  # all vectors of a device at once: one wait for a GPU
+        for (_, dtype, alone), names in groups.items():  # all vectors of a device at once: one wait for a GPU
+            if alone:
+                if not _holds(copies[alone], tensors[alone].detach()):
+                    copies[alone].copy_(tensors[alone].detach())
+                continue
             rounded = torch.cat([copies[name].view(-1) for name in names]).to(dtype)
             if _same_bits(rounded, torch.cat([tensors[name].detach().view(-1) for name in names])):
                 continue
@@ -45,6 +50,16 @@ class Following:
             if self._states.get(name) != _state_of(tensors[name]):
                 halves.zero_()
                 self.note(name, tensors[name])
+
+
+def _holds(copy: Tensor, tensor: Tensor) -> bool:
+    """Returns whether a 16-bit tensor has the bits of its fp32 copy rounded."""
+    wide, narrow = copy.view(-1), tensor.reshape(-1)
+    size = _BLOCK if tensor.is_cpu else max(1, tensor.numel())
+    return all(
+        _same_bits(wide[start : start + size].to(tensor.dtype), narrow[start : start + size])
+        for start in range(0, tensor.numel(), size)
+    )
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

@@ -1,12 +1,12 @@
-"""A run is its journal: base model, config and the told losses rebuild the weights without a forward pass.
+"""Records the losses of a run. Base model, configuration and losses rebuild the weights without a forward pass.
 
-    file    = magic, header (JSON: names, shapes, dtypes, backends, what the run is), one record a step
+    file    = magic, header (JSON: names, shapes, dtypes, backends, identity of the run), one record a step
     record  = step u32, losses f32 each, learning rate f32 if the clock decided it, CRC-32: 4·losses + 8 or 12 bytes
 
-A record is written in one call before the weights move, so a crash can tear only the last one, which is cut when
-the file is opened for writing. A damaged record that has whole ones behind it is no torn tail: the journal is then
-refused and the file kept as it is. Readers change nothing. The file is locked while open, so two processes cannot
-write one run; the lock dies with its process.
+A record is written in one call before the weights move. So a crash can tear only the last one, which is cut when the
+file is opened for writing. A damaged record with whole ones behind it is no torn end: the journal is then refused and
+the file left as it is. Readers change nothing. The file is locked while it is open, so two processes cannot write one
+run; the lock ends with its process.
 """
 
 import errno
@@ -30,21 +30,21 @@ from zo.team import Team
 
 @dataclass(frozen=True)
 class Record:
-    """The input of step t: its losses, and the learning rate if the clock decided it."""
+    """Holds the input of a step: its losses, and the learning rate if the clock decided it."""
 
     losses: tuple[float, ...]
     lr: float | None
 
 
 class Journal:
-    """The records of a run, on disk.
+    """The records of a run, in a file.
 
-    path: made with its header if it is not there. header: what the run is; on reopening every entry must be
-    equal, except those named in `accept`. losses: floats a step. with_lr: whether records hold the rate.
-    sync_seconds: at most so much work is lost when the machine (not just the process) goes down.
-    read_only: opens the file for reading; it must be there and is never changed.
-    created: whether this call made the file. damage: a sentence about a damaged record with whole ones behind it, of
-    a reader; None where every record is whole. The records before it can be read.
+    path: the file; it is created with its header if it does not exist. header: identifies the run; on reopening every
+    entry must be equal, except those named in `accept`. losses: floats a step. with_lr: True if records hold the rate.
+    sync_seconds: the work that is lost at most when the machine (not just the process) goes down.
+    read_only: opens an existing file for reading, and never changes it.
+    created: True if this call created the file. damage: a reader's sentence about a damaged record with whole ones
+    behind it, else None. The records before it can be read.
     Raises JournalError when the header differs, the file is no journal, a record in the middle is damaged and the
     file is opened for writing, or another process holds it.
     """
@@ -81,12 +81,12 @@ class Journal:
         except OSError as error:
             os.close(self._file)
             raise _unwritable(self.path, error) from error
-        except BaseException:  # nothing is handled: the file is closed, and what was raised goes on
+        except BaseException:  # nothing is handled: the file is closed and the exception raised again
             os.close(self._file)
             raise
 
     def _open(self) -> int:
-        """A link is not followed: what it leads to is not this run's."""
+        """Opens the file, but follows no link: its target would belong to something else."""
         try:
             if self.path.is_symlink():
                 raise JournalError(
@@ -116,7 +116,9 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
             try:
-                os.link(temporary, self.path)  # unlike a rename it leaves a journal that another process made
+                os.link(
+                    temporary, self.path
+                )  # unlike a rename, it does not replace another process's journal
                 self.created = True
             except FileExistsError:
                 pass
@@ -138,11 +140,11 @@ class Journal:
             ) from error
 
     def _read_header(self, accept: set[str]) -> int:
-        theirs, start = header_of(self._file, self.path)
+        stored, start = header_of(self._file, self.path)
         differing = [
-            f"  {key}: the journal has {_short(theirs.get(key))}, this run has {_short(self.header.get(key))}"
-            for key in sorted(theirs.keys() | self.header.keys())
-            if theirs.get(key) != self.header.get(key) and key not in accept
+            f"  {key}: the journal has {_short(stored.get(key))}, this run has {_short(self.header.get(key))}"
+            for key in sorted(stored.keys() | self.header.keys())
+            if stored.get(key) != self.header.get(key) and key not in accept
         ]
         if differing:
             raise JournalError(
@@ -154,7 +156,10 @@ class Journal:
         return start
 
     def _check_records(self) -> int:
-        """Counts the whole records from the first on; raises JournalError, or notes for a reader, where more follow."""
+        """Returns the number of whole records from the first on.
+
+        Whole records behind a damaged one raise JournalError, or are noted in `damage` for a reader.
+        """
         data = os.pread(self._file, os.fstat(self._file).st_size, self._start)
         count = len(data) // self._size
         steps = next((t for t in range(count) if step_of(data, t * self._size, self._size) != t), count)
@@ -171,17 +176,17 @@ class Journal:
         return steps
 
     def _cut(self) -> None:
-        """Removes a torn last record; a file that has none is not written to."""
+        """Removes a torn last record; a file without one is not touched."""
         if os.fstat(self._file).st_size > self.bytes:
             os.ftruncate(self._file, self.bytes)
 
     def __len__(self) -> int:
-        """Steps recorded."""
+        """Returns the number of recorded steps."""
         return self._steps
 
     @property
     def bytes(self) -> int:
-        """Size of the header and the whole records."""
+        """Returns the size of the header and the whole records."""
         return self._start + self._steps * self._size
 
     def __getitem__(self, t: int) -> Record:
@@ -192,7 +197,7 @@ class Journal:
         return Record(tuple(values[:-1]), values[-1]) if self._with_lr else Record(tuple(values), None)
 
     def digest(self, steps: int) -> str:
-        """Returns what binds other files to this journal: 16 hexadecimal digits of its header and first records.
+        """Returns 16 hexadecimal digits of the header and the first records, which bind other files to them.
 
         Raises IndexError for more steps than are recorded.
         """
@@ -206,27 +211,27 @@ class Journal:
         return total.hexdigest()[:16]
 
     def append(self, losses: Sequence[float], lr: float | None = None) -> None:
-        """Writes the record of the next step; fp32 values come back as they are.
+        """Writes the record of the next step; fp32 values are read back without change.
 
-        Raises JournalError, with the file as it was, when the disk is full or cannot be written.
+        Raises JournalError, and leaves the file as it was, when the disk is full or cannot be written.
         """
         values = [*losses, lr] if self._with_lr else losses
         data = self._struct.pack(self._steps, *values)
         data += struct.pack("<I", zlib.crc32(data))
-        place = self._start + self._steps * self._size
+        end = self.bytes
         try:
-            if os.pwrite(self._file, data, place) < len(data):
+            if os.pwrite(self._file, data, end) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time.monotonic() - self._synced > self._sync_seconds:
                 self._sync()
         except OSError as error:
             with suppress(OSError):  # the first error is the one to show; a torn record is cut on opening
-                os.ftruncate(self._file, place)
+                os.ftruncate(self._file, end)
             raise _unwritable(self.path, error) from error
         self._steps += 1
 
     def truncate(self, steps: int) -> None:
-        """Forgets all records from `steps` on."""
+        """Drops all records from `steps` on."""
         self._steps = min(self._steps, steps)
         if self._prefix[1] > self._steps:
             self._prefix = (hashlib.sha256(os.pread(self._file, self._start, 0)), 0)
@@ -260,15 +265,15 @@ class Journal:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             return self.close()
-        with suppress(JournalError):  # the error that ends the block is the first, and the one to show
+        with suppress(JournalError):  # the error that ended the block is the one to show
             self.close()
         return None
 
 
 class Copy:
-    """The journal of a rank that writes no files: what rank 0's holds, kept in memory.
+    """The journal of a rank that writes no files: a copy of rank 0's in memory.
 
-    header: what the run is. records: those that rank 0 read from its file.
+    header: identifies the run. records: those that rank 0 read from its file.
     """
 
     def __init__(self, header: dict[str, Any], records: Sequence[Record]):
@@ -282,7 +287,7 @@ class Copy:
         return self._records[t]
 
     def digest(self, steps: int) -> str:
-        """Nothing: this rank writes no file that could be bound to the journal."""
+        """Returns an empty digest, because this rank writes no file that could be bound to the journal."""
         return ""
 
     def append(self, losses: Sequence[float], lr: float | None = None) -> None:
@@ -290,11 +295,11 @@ class Copy:
         self._records.append(Record(tuple(losses), lr))
 
     def truncate(self, steps: int) -> None:
-        """Forgets all records from `steps` on."""
+        """Drops all records from `steps` on."""
         del self._records[steps:]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing, because no file is open."""
 
     def __enter__(self) -> "Copy":
         return self
@@ -304,7 +309,7 @@ class Copy:
 
 
 def opened(team: Team, open_file: Callable[[], Journal]) -> Journal | Copy:
-    """The journal of a team: rank 0 opens the file, the others copy what it holds."""
+    """Returns the journal of a team: rank 0 opens the file, the others get a copy of its records."""
     journal: Journal | None = None
 
     def read() -> tuple[dict[str, Any], list[Record]]:

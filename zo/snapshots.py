@@ -1,9 +1,9 @@
-"""Snapshots of weights and optimizer state, for when replaying the whole journal would take long.
+"""Saves weights and optimizer state, for runs whose whole journal would take long to replay.
 
-A snapshot is two files: step-<t>.pt, and step-<t>.json with its SHA-256, written last. Either is written
-beside its name and moved there, so a process killed while saving leaves the older snapshot valid. The card also holds
-the digest of the journal's records that led to it (zo.Journal.digest): of a journal that was cut and went on another
-way, snapshots of the old way lie there still, and are no state of this run.
+A snapshot is two files: step-<t>.pt, and a card step-<t>.json with its SHA-256, which is written last. Each file is
+written under another name and renamed, so a process that is killed while saving leaves the older snapshot valid. The
+card also holds the digest of the journal's records up to the snapshot (zo.Journal.digest). If a journal was cut and
+continued differently, snapshots of its old records may still exist; their digest shows that they are not of this run.
 """
 
 import hashlib
@@ -24,25 +24,24 @@ _CARD = re.compile(r"step-(\d{8,})\.json")
 
 
 class Snapshots:
-    """The snapshots in one folder; the newest `keep` stay, and the one of step `pinned`."""
+    """The snapshots in one folder; keeps the newest `keep` and the one of step `pinned`."""
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2):
         self.folder = Path(folder)
         self.keep = keep
         self.pinned: int | None = None
-        self._whole: dict[
-            int, bool
-        ] = {}  # reading a large payload for its digest takes long, so once is enough
+        # Cached, because reading a large payload for its digest takes long.
+        self._whole: dict[int, bool] = {}
 
     def steps(self) -> list[int]:
-        """Steps of which a snapshot is complete, ascending; copies under other names are none."""
+        """Returns the steps of the complete snapshots, ascending; files with other names do not count."""
         names = (_CARD.fullmatch(path.name) for path in self.folder.glob("step-*.json"))
         return sorted(int(name[1]) for name in names if name)
 
     def save(self, step: int, state: dict[str, Tensor], journal: str | None = None) -> None:
-        """Writes the state after `step` steps, then drops the oldest beyond `keep`.
+        """Writes the state after `step` steps, then removes all but the newest `keep`.
 
-        journal: digest of the records that led here. Raises JournalError when it cannot be written; older snapshots
+        journal: digest of the records up to here. Raises JournalError when the snapshot cannot be written; older ones
         stay.
         """
         payload, card = self._paths(step)
@@ -68,7 +67,7 @@ class Snapshots:
                 self.drop(old)
 
     def _sweep(self) -> None:
-        """Removes what a process that was killed while saving left behind; a run has one process at a time."""
+        """Removes files that a process left when it was killed while saving; only one process writes at a time."""
         leftovers = list(self.folder.glob("step-*.tmp"))
         leftovers += [
             path for path in self.folder.glob("step-*.pt") if not path.with_suffix(".json").exists()
@@ -77,17 +76,17 @@ class Snapshots:
             leftover.unlink(missing_ok=True)
 
     def newest_step(self, limit: int, digest: Callable[[int], str] | None = None) -> int | None:
-        """Returns the step of the newest snapshot of at most `limit` steps that is whole and of this run, or None.
+        """Returns the step of the newest whole snapshot of this run up to step `limit`, or None.
 
-        digest: of the journal's first records. Cards of an older version hold none, and are taken at their word.
+        digest: gives the digest of the journal's first records. Cards of older versions hold none and always match.
         """
         steps = [step for step in self.steps() if step <= limit]
         return next((step for step in reversed(steps) if self.has(step, digest)), None)
 
     def has(self, step: int, digest: Callable[[int], str] | None = None) -> bool:
-        """Returns whether there is a whole snapshot of this step, to which that journal led."""
-        ours = digest is None or self.journal_of(step) in (None, digest(step))
-        return ours and self._is_whole(step)
+        """Returns True if there is a whole snapshot of this step that belongs to the journal of the digest."""
+        belongs = digest is None or self.journal_of(step) in (None, digest(step))
+        return belongs and self._is_whole(step)
 
     def newest(
         self, limit: int, digest: Callable[[int], str] | None = None
@@ -97,7 +96,7 @@ class Snapshots:
         return None if step is None else (step, torch.load(self._paths(step)[0], weights_only=True))
 
     def journal_of(self, step: int) -> str | None:
-        """The digest of the journal's records that led to a snapshot; None where its card holds none."""
+        """Returns the digest of the journal's records up to a snapshot, or None if its card holds none."""
         digest = _card(self._paths(step)[1]).get("journal")
         return digest if isinstance(digest, str) else None
 
@@ -108,10 +107,10 @@ class Snapshots:
         return self._whole[step]
 
     def drop_from(self, step: int, digest: Callable[[int], str] | None = None) -> None:
-        """Removes the snapshots beyond `step`, and with a `digest` those that another journal led to."""
-        for each in self.steps():
-            if each > step or (digest is not None and self.journal_of(each) not in (None, digest(each))):
-                self.drop(each)
+        """Removes the snapshots beyond `step`, and with a `digest` those of other journals."""
+        for other in self.steps():
+            if other > step or (digest is not None and self.journal_of(other) not in (None, digest(other))):
+                self.drop(other)
 
     def drop(self, step: int) -> None:
         """Removes a snapshot, its card first."""
@@ -134,7 +133,7 @@ def _settle(temporary: Path, path: Path) -> None:
 
 
 def _card(path: Path) -> dict[str, Any]:
-    """Returns what a card says, or nothing if it is damaged."""
+    """Returns the contents of a card, or an empty dict if it is damaged."""
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -7,7 +7,7 @@
         yield Step(t, seen)                         # the caller writes rows and evaluates
         snapshot(t + 1)                             # now and then; whatever belongs to step t is done by then
 
-Steps in the journal are told without looking, so the same loop replays a journal, and yields its steps again. With
+Steps in the journal need no forward pass, so the same loop replays a journal, and yields its steps again. With
 snapshots it starts at the newest one that fits and replays the rest.
 """
 
@@ -144,7 +144,7 @@ class Loop:
             replay_seconds += time.monotonic() - began
             self.done = t + 1
             yield step
-            # Behind the yield: a step before a snapshot is never told again, so its rows must be written by now.
+            # Behind the yield: steps before a snapshot are never replayed, so their rows must be written by now.
             if self._snapshots is not None and replay_seconds > self._max_replay_seconds and not replayed:
                 if self._team.leads:
                     snapshot(self._optimizer, self._snapshots, self.done, self._journal)
@@ -188,8 +188,8 @@ def _look_of(optimizer: Optimizer, losses: Objective | Looker) -> Looker:
     model = optimizer.weights.model
     if model is None:
         raise ConfigError(
-            f"{type(optimizer).__name__} was made of named parameters, so the module that the losses are of is "
-            "unknown. Make the optimizer of the module, or give zo.ModuleLook(model, losses, optimizer) instead."
+            f"{type(optimizer).__name__} was made of named parameters, so the model of the losses is unknown. Make "
+            "the optimizer of the module, or give zo.ModuleLook(model, losses, optimizer) in place of the losses."
         )
     return ModuleLook(model, losses, optimizer)
 

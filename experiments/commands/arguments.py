@@ -99,7 +99,7 @@ def _may_be_own(word: str) -> bool:
 
 
 def _wrong(action: argparse.Action, where: str, value: str) -> list[Problem]:
-    """Returns what is wrong with one value, as its declaration has it."""
+    """Returns the problem of one value, by its declaration, or none."""
     if action.choices is not None and value not in action.choices:
         known = list(action.choices)
         return [Problem(where, f"It takes {' or '.join(known)}.{did_you_mean(value, known)}")]

@@ -1,4 +1,4 @@
-"""python -m experiments estimate: the table of what runs need, one line a configuration."""
+"""Prints the table of `python -m experiments estimate`: one line per configuration."""
 
 import json
 import sys
@@ -42,26 +42,26 @@ def show(configs: Sequence[RunConfig], tokens: int | None, as_json: bool) -> int
     ]
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
-    made = [(config, estimate(config, tokens=tokens)) for config in configs]
+    estimates = [(config, estimate(config, tokens=tokens)) for config in configs]
     if as_json:
-        rows = [asdict(e) | _choices(config) for config, e in made]
+        rows = [asdict(e) | _choices(config) for config, e in estimates]
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
     console = new_console(width=None if sys.stdout.isatty() else 220)
     table = Table(title="Memory in GiB, and as a multiple of inference; GPUs of 80 GiB; hours of GPUs")
     for number, name in enumerate(COLUMNS.split(",")):
         table.add_column(name, justify="left" if number < 4 else "right", no_wrap=number < 4)
-    for config, e in made:
+    for config, e in estimates:
         table.add_row(*_choices(config).values(), *_cells(e))
     console.print(table)
     source = "as said" if tokens else "the longest of the task, by a table (--tokens says another)"
     console.print(NOTE.format(source=source))
-    for config, e in made:
-        asked = config.model.resources.gpus
-        if e.gpus > max(asked, 1):
+    for config, e in estimates:
+        requested = config.model.resources.gpus
+        if e.gpus > max(requested, 1):
             console.print(
-                f"{e.model}: {e.gpus} GPUs of 80 GiB are needed, model.resources.gpus asks for {asked}. Set it, and "
-                f"model.device_map=balanced.",
+                f"{e.model}: {e.gpus} GPUs of 80 GiB are needed, but model.resources.gpus={requested}. Set it, and "
+                "model.device_map=balanced.",
             )
     return 0
 

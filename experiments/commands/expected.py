@@ -1,4 +1,4 @@
-"""python -m experiments expected: what the papers print for the runs that launch.py would start."""
+"""Prints the papers' numbers for the runs that launch.py would start: python -m experiments expected."""
 
 import sys
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from experiments.config import compose, own_files
-from experiments.config.composing import search_path
+from experiments.config.conf_files import search_path
 from experiments.config.run_config import RunConfig
 from experiments.rundir.code_places import ROOT
 from experiments.rundir.provenance import source

@@ -89,7 +89,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answers a question, lists what is wrong, or runs."""
+    """Prints help or a configuration, lists problems, or runs."""
     request = _read(argv)
     if "--version" in request.flags:
         return _say(f"zo {version()}\n")
@@ -169,8 +169,8 @@ def _is_value(word: str) -> bool:
 
 def _many(request: Request) -> bool:
     """Returns whether the launchers take this: -m, a file of sweeps/, or --dry-run."""
-    asked = request.flags & {"--multirun", "--dry-run", "--smoke", "--name", "--trials"}
-    return bool(asked) or any(text.startswith("sweep=") for text in request.overrides)
+    sweep_flags = request.flags & {"--multirun", "--dry-run", "--smoke", "--name", "--trials"}
+    return bool(sweep_flags) or any(text.startswith("sweep=") for text in request.overrides)
 
 
 def _sweep(request: Request) -> int:
@@ -192,7 +192,7 @@ def _sweep(request: Request) -> int:
         wrong.append(Problem(f"--name {name}", what))
     from experiments.launching.check import Asked, check
 
-    asked = Asked(
+    sweep_request = Asked(
         overrides=[text for text in request.overrides if text not in files],
         file=files[0].removeprefix("sweep=") if files else None,
         name=name or None,
@@ -201,7 +201,7 @@ def _sweep(request: Request) -> int:
         rerun="--rerun" in request.flags,
         trials=int(trials) if trials.isdecimal() else None,
     )
-    checked = check(asked)
+    checked = check(sweep_request)
     checked.problems[:0] = wrong
     if checked.problems or not checked.runs:  # what only torch can tell is listed when this is mended
         return _refuse(checked.problems)
@@ -209,7 +209,7 @@ def _sweep(request: Request) -> int:
     def launch() -> int:
         from experiments.commands.sweep import sweep  # late: torch and transformers take seconds
 
-        return sweep(asked, checked)
+        return sweep(sweep_request, checked)
 
     return _said(launch)
 
@@ -225,11 +225,11 @@ def _run(config: RunConfig, rerun: bool) -> int:
     def launch() -> int:
         if problems := preflight.missing(config):
             return _refuse([Problem(*split(line)) for line in problems])
-        if not rerun and (found := preflight.ended(config)) is not None:
+        if not rerun and (ended_run := preflight.ended(config)) is not None:
             from experiments.display.progress import show_ended
 
-            show_ended(new_console(), *found)
-            preflight.tidy(config, found[1])
+            show_ended(new_console(), *ended_run)
+            preflight.tidy(config, ended_run[1])
             return 0
         from experiments.training.run import run  # late, because torch and transformers take seconds
 

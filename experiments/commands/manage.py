@@ -93,14 +93,16 @@ def _status(folders: Sequence[Path], console: Console) -> int:
 
 def _logs(folders: Sequence[Path], lines: int) -> int:
     for folder in folders:
-        asked = submission(folder) or {}
-        logs = [folder / LOG, *([Path(asked["scheduler_log"])] if "scheduler_log" in asked else [])]
-        told = [(log, said) for log in logs if (said := _tail(log, lines))]
-        for log, said in told:
-            sys.stdout.write(f"==> {log}\n{said}")
-        if not told:
+        request = submission(folder) or {}
+        logs = [folder / LOG, *([Path(request["scheduler_log"])] if "scheduler_log" in request else [])]
+        excerpts = [(log, excerpt) for log in logs if (excerpt := _tail(log, lines))]
+        for log, excerpt in excerpts:
+            sys.stdout.write(f"==> {log}\n{excerpt}")
+        if not excerpts:
             why = (
-                "it has said nothing yet" if asked else "it was started directly, so it spoke to its terminal"
+                "it has said nothing yet"
+                if request
+                else "it was started directly, so it spoke to its terminal"
             )
             sys.stdout.write(f"==> {folder} has no log: {why}.\n")
     return 0
@@ -148,16 +150,18 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
     groups: dict[str, list[State]] = {}
     by_hand = []
     for row in again:
-        asked = submission(row.folder)
-        if asked is None or not asked.keys() >= {"launch", "cluster", "code"}:
+        submitted = submission(row.folder)
+        if submitted is None or not submitted.keys() >= {"launch", "cluster", "code"}:
             by_hand.append(row.folder)
         else:
-            alike = [asked[key] for key in ("launch", "cluster", "code")]  # the jobs of an array run one code
-            groups.setdefault(str([*alike, asked.get("pythonpath")]), []).append(row)
+            alike = [
+                submitted[key] for key in ("launch", "cluster", "code")
+            ]  # the jobs of an array run one code
+            groups.setdefault(str([*alike, submitted.get("pythonpath")]), []).append(row)
     if by_hand:
         listed = "\n".join(f"  {folder}" for folder in by_hand)
         by_hand_words = (
-            f"Started by hand, so launch.py with their choices goes on with them, not retry:\n{listed}"
+            f"Started by hand; retry leaves them alone. Resume each with launch.py and its choices:\n{listed}"
         )
         if not groups:
             raise ConfigError(by_hand_words)
@@ -181,18 +185,18 @@ def _start_again(rows: Sequence[State], request: argparse.Namespace, console: Co
     from experiments.launching.start import start
 
     pending = []
-    asked: dict[str, Any] = {}
+    submitted: dict[str, Any] = {}
     for row in rows:
-        asked = submission(row.folder) or {}
+        submitted = submission(row.folder) or {}
         if request.new_code:
-            asked["code"] = str(code_snapshot.freeze(row.folder.resolve().parents[3]))
-        freeze = functools.partial(freeze_again, row.folder, asked, row.steps)
+            submitted["code"] = str(code_snapshot.freeze(row.folder.resolve().parents[3]))
+        freeze = functools.partial(freeze_again, row.folder, submitted, row.steps)
         pending.append(Pending(row.folder, load_config(row.folder), freeze))
     given = list(request.runs)
     sweep = len(given) == 1 and (given[0] / "sweep.json").is_file()
-    logs = given[0] if sweep else Path(asked["code"]).parents[1] / "sweeps" / "retried"
+    logs = given[0] if sweep else Path(submitted["code"]).parents[1] / "sweeps" / "retried"
     after = shlex.join(map(str, given))
-    return start(pending, asked["launch"], asked["cluster"], logs, console, after=after)
+    return start(pending, submitted["launch"], submitted["cluster"], logs, console, after=after)
 
 
 def _left(rows: Sequence[State], request: argparse.Namespace) -> str:

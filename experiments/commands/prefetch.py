@@ -12,7 +12,7 @@ from zo.errors import ConfigError, DataError
 
 
 def prefetch(configs: Sequence[RunConfig]) -> int:
-    """Fetches what is not here and prints what was done; 0. Raises ConfigError that lists all that could not be."""
+    """Fetches missing models and data and prints each; returns 0. Raises ConfigError that lists all failures."""
     problems: dict[str, None] = {}
     for models, choice in _distinct([(config.paths.models, config.model) for config in configs]):
         try:
@@ -39,11 +39,11 @@ def prefetch(configs: Sequence[RunConfig]) -> int:
 
 def _distinct(choices: Sequence[Any]) -> list[Any]:
     """Each once, in order; choices hold lists, so they are compared, not hashed."""
-    found: list[Any] = []
+    distinct: list[Any] = []
     for choice in choices:
-        if choice not in found:
-            found.append(choice)
-    return found
+        if choice not in distinct:
+            distinct.append(choice)
+    return distinct
 
 
 def _say(text: str) -> None:

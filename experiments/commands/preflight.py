@@ -1,9 +1,9 @@
-"""Answers what it can about a run before torch and transformers are imported, which takes seconds.
+"""Checks a run before torch and transformers are imported, which takes seconds.
 
-Files that are not there are told at once. A run that has ended is shown again when its result is surely the one that
-this command would find: the folder's configuration says the same, and the contents of model and data, digested by
-the very functions that a run uses, give the hash that the folder is named by. Wherever something here is not on this
-machine (models and data of the hub), or is shared by several processes, the run proper answers.
+Missing files are reported at once. If the run has ended and its inputs are unchanged, the stored result is printed: the
+folder's configuration is the same, and the contents of model and data, digested by the functions that a run uses, give
+the hash in the folder's name. Where the inputs are not on this machine (models and data of the hub), or several
+processes share the run, the run itself decides.
 """
 
 import functools
@@ -52,7 +52,7 @@ def _check_file(key: str, path: str | None) -> None:
 
 
 def ended(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
-    """The result and the folder of this very run, where it has ended; None also where that takes more to say."""
+    """Returns result and folder of this run if it has ended; None if it has not, or if that is not known yet."""
     if rank_info(os.environ).size > 1:
         return None
     name = name_of(config, model_name(config.model))
@@ -67,13 +67,13 @@ def ended(config: RunConfig) -> tuple[dict[str, Any], Path] | None:
                 return None
             folder = folder_of(config, name, hash_of(config, contents, steps))
             # A damaged result counts as none: the run resumes and writes it again.
-            found, _ = read_result(folder)
-            return None if found is None else (found, folder)
+            stored, _ = read_result(folder)
+            return None if stored is None else (stored, folder)
     return None
 
 
 def tidy(config: RunConfig, path: Path) -> None:
-    """Finishes what a process that was killed after it wrote the result could not, where this user may write."""
+    """Cleans up after a process that was killed once it had written the result, if this user may write there."""
     with suppress(JournalError, OSError):
         folder = RunFolder(path)
         if not folder.is_tidy() or (path / "lock").exists():

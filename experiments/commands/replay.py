@@ -1,4 +1,4 @@
-"""Weights from a run's journal: the base model, the configuration and the told losses are all it takes."""
+"""Rebuilds weights from the base model, the configuration and the losses in a run's journal."""
 
 import json
 import math
@@ -72,16 +72,16 @@ def cut(path: Path) -> int:
         shutil.copy2(folder.journal, kept)
         os.truncate(folder.journal, journal.bytes)
         new_console().print(
-            f"{len(journal):,} steps are left; the run's command goes on from there, and removes the rows and snapshots"
-            f" of the steps that are cut. The whole file as it was is {kept}.", soft_wrap=True,
+            f"{len(journal):,} steps are left. Rerun the run's command to resume there; it removes the rows and "
+            f"snapshots of the steps that are cut. The whole file as it was is {kept}.", soft_wrap=True,
         )  # fmt: skip
     return 0
 
 
-def _check_whole(journal: Journal | Copy, wanted: int, asked: int | None) -> None:
-    """Raises JournalError where a damaged record stands before the steps that are wanted, or nobody said how many."""
+def _check_whole(journal: Journal | Copy, wanted: int, requested: int | None) -> None:
+    """Raises JournalError if a record before the wanted steps is damaged, or any is and no number was given."""
     damage = journal.damage if isinstance(journal, Journal) else None
-    if damage is not None and (asked is None or wanted > len(journal)):
+    if damage is not None and (requested is None or wanted > len(journal)):
         raise JournalError(damage)
 
 
@@ -102,10 +102,10 @@ def _measure(path: Path, steps: int | None, out: Path, allowed: Sequence[str]) -
     with open_journal(session, folder, read_only=True) as journal:
         wanted = len(journal) if steps is None else min(steps, len(journal))
         _check_whole(journal, wanted if steps is None else steps, steps)
-        found = path_lengths(session.optimizer, journal, wanted)
-    out.write_text(json.dumps(found), encoding="utf-8")
+        lengths = path_lengths(session.optimizer, journal, wanted)
+    out.write_text(json.dumps(lengths), encoding="utf-8")
     new_console().print(
-        f"{wanted:,} steps, a path of length {math.fsum(found):.6g}; each step's is in {out}.",
+        f"{wanted:,} steps, a path of length {math.fsum(lengths):.6g}; each step's is in {out}.",
         soft_wrap=True,
     )  # fmt: skip
     return 0

@@ -77,7 +77,7 @@ def perform(request: argparse.Namespace) -> int:
     title = request.title or " ".join([*(path.resolve().name for path in request.runs), *request.where])
     smoke = any(text.startswith("experiment=") for text in request.where)  # then they are asked for, or not
     target, target_by = (None, "metric") if request.passes_to is None else parse_target(request.passes_to)
-    made = comparison(
+    compared = comparison(
         runs,
         title=title,
         target=target,
@@ -88,31 +88,31 @@ def perform(request: argparse.Namespace) -> int:
         smoke=smoke,
     )
     console = new_console()
-    console.print(made.summary)
-    for sentence in headlines(made):
+    console.print(compared.summary)
+    for sentence in headlines(compared):
         console.print(sentence, highlight=False, soft_wrap=True)
     if request.out is None:
-        _show(made, console)
+        _show(compared, console)
         return 0
-    write(made, request.out)
+    write(compared, request.out)
     console.print(f"The report is {request.out / 'index.html'}.", soft_wrap=True)
     return 0
 
 
-def write(made: Comparison, folder: Path) -> None:
+def write(compared: Comparison, folder: Path) -> None:
     """All files of a report."""
     parts: dict[str, list[Table]] = {}
-    for table in tables(made):
+    for table in tables(compared):
         parts.setdefault(table.file, []).append(table)
     texts = {f"{name}.md": "\n".join(markdown(table) for table in group) for name, group in parts.items()}
     texts |= {f"{name}.tex": "\n".join(latex(table) for table in group) for name, group in parts.items()}
-    texts |= {f"{name}.csv": comma_separated(rows) for name, rows in records(made).items()}
+    texts |= {f"{name}.csv": comma_separated(rows) for name, rows in records(compared).items()}
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (folder / "tables" / name).write_text(text, encoding="utf-8")
-    (folder / "comparison.json").write_text(made.to_json(), encoding="utf-8")
-    write_figures(made, folder / "figures")
-    write_page(made, folder / "index.html")
+    (folder / "comparison.json").write_text(compared.to_json(), encoding="utf-8")
+    write_figures(compared, folder / "figures")
+    write_page(compared, folder / "index.html")
 
 
 def _condition(text: str) -> str:
@@ -164,17 +164,19 @@ def _are(names: Sequence[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _show(made: Comparison, console: Console) -> None:
+def _show(compared: Comparison, console: Console) -> None:
     """The tables that answer: settings only where dev could not choose, papers' only where something was run."""
-    undecided = any(cell.chosen is None and any(each.ended for each in cell.settings) for cell in made.cells)
+    undecided = any(
+        cell.chosen is None and any(each.ended for each in cell.settings) for cell in compared.cells
+    )
     left = []
-    for table in tables(made):
+    for table in tables(compared):
         if table.file == "published" and not_run(table):
             left.append(table)
         elif table.name != "settings" or undecided:
             console.print(terminal(table))
     console.print()
-    for note in made.notes:
+    for note in compared.notes:
         console.print(note)
     if left:
         console.print(f"Of {len(left)} published tables nothing was run; --out DIR writes them too.")

@@ -1,4 +1,4 @@
-"""launch.py -m: check every run, show what is to do, freeze it, start it.
+"""Plans, prints and starts the runs of launch.py -m.
 
 0 done, 1 a run failed, 2 wrong input, 3 another process is at some of the runs, which have not ended.
 """
@@ -39,73 +39,79 @@ SHOWN = 40  # runs that are listed by name
 TRIALS = 4  # of a search at once, on SLURM
 
 
-def sweep(asked: Asked, checked: Checked) -> int:
+def sweep(request: Asked, checked: Checked) -> int:
     """Plans and runs; refusals come before anything is written."""
     console = new_console(soft_wrap=True)
-    made, problems = plan(checked)
-    if made is None or checked.problems:
+    sweep_plan, problems = plan(checked)
+    if sweep_plan is None or checked.problems:
         sys.stderr.write(listing(checked.problems + problems) + "\n")
         return 2
-    for note in made.notes:
+    for note in sweep_plan.notes:
         console.print(note, highlight=False)
     if checked.space is not None:
-        return _search(asked, checked, made, console)
-    todo = [run for run in made.runs if asked.again or not run.ended]
+        return _search(request, checked, sweep_plan, console)
+    todo = [run for run in sweep_plan.runs if request.again or not run.ended]
     queued = with_jobs([run.folder for run in todo])
     busy = [run for run in todo if run.folder in queued or holder_of(run.folder / "lock")]
     todo = [run for run in todo if run not in busy]
-    needs = asked.dry or made.launcher["name"] == "slurm"
-    console.print(_overview(checked.name, made, todo, busy, asked.again, needs))
-    if asked.dry:
-        for line in _data_of(made):
+    needs = request.dry or sweep_plan.launcher["name"] == "slurm"
+    console.print(_overview(checked.name, sweep_plan, todo, busy, request.again, needs))
+    if request.dry:
+        for line in _data_of(sweep_plan):
             console.print(line, highlight=False, markup=False)
-        if made.launcher["name"] == "slurm" and todo:
+        if sweep_plan.launcher["name"] == "slurm" and todo:
             configs = [run.config for run in todo]
-            for text in described(configs, made.cluster, f"zo-{checked.name}", made.runs_folder):
+            for text in described(configs, sweep_plan.cluster, f"zo-{checked.name}", sweep_plan.runs_folder):
                 console.print(text)
         console.print("Nothing was started (--dry-run).")
         return 0
-    folder = write_sweep(made.runs_folder, checked.name, made.runs, sys.argv)
+    folder = write_sweep(sweep_plan.runs_folder, checked.name, sweep_plan.runs, sys.argv)
     console.print(f"The sweep is {folder}.")
-    local = made.launcher["name"] == "local"
+    local = sweep_plan.launcher["name"] == "local"
     elsewhere = [run.folder for run in busy]
     if not todo:
         return left_to_others(console, elsewhere) if local else 0
-    snapshot = code_snapshot.freeze(made.runs_folder)
-    names = {run.folder: short(run, made.runs) for run in todo}
-    pending = [_pending(run, snapshot, made, asked.again) for run in todo]
+    snapshot = code_snapshot.freeze(sweep_plan.runs_folder)
+    names = {run.folder: short(run, sweep_plan.runs) for run in todo}
+    pending = [_pending(run, snapshot, sweep_plan, request.again) for run in todo]
     view = sweep_view(console, names)
-    code = start(pending, made.launcher, made.cluster, folder, console, view=view, names=names)
+    code = start(pending, sweep_plan.launcher, sweep_plan.cluster, folder, console, view=view, names=names)
     return (left_to_others(console, elsewhere) if local else 0) if code == 0 else code
 
 
-def _pending(run: Run, snapshot: Path, made: Plan, rerun: bool) -> Pending:
-    freeze = functools.partial(freeze_run, run, snapshot, made.launcher, made.cluster, rerun=rerun)
+def _pending(run: Run, snapshot: Path, sweep_plan: Plan, rerun: bool) -> Pending:
+    freeze = functools.partial(
+        freeze_run, run, snapshot, sweep_plan.launcher, sweep_plan.cluster, rerun=rerun
+    )
     return Pending(run.folder, run.config, freeze)
 
 
-def _data_of(made: Plan) -> list[str]:
+def _data_of(sweep_plan: Plan) -> list[str]:
     """Returns the examples of each task of a sweep, with notes; each is listed once for all its runs."""
     lines = []
-    for run in made.runs:
+    for run in sweep_plan.runs:
         lines.append(f"{run.config.task.name}: {run.data.line()}")
         lines += [f"{run.config.task.name}: Note: {warning}" for warning in run.data.warnings]
     return list(dict.fromkeys(lines))
 
 
-def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int:
-    """Trials in batches: as many as run at once here, and on SLURM `TRIALS`."""
-    space, trials = checked.space, asked.trials or 0
+def _search(request: Asked, checked: Checked, sweep_plan: Plan, console: Console) -> int:
+    """Runs trials in batches: as many as run at once here, and `TRIALS` on SLURM."""
+    space, trials = checked.space, request.trials or 0
     assert space is not None
     console.print(f"{checked.name}: {trials} trials over {', '.join(space.dimensions)}")
-    if asked.dry:
+    if request.dry:
         console.print("Nothing was started (--dry-run).")
         return 0
-    folder = made.runs_folder / "sweeps" / checked.name
-    study = Study(folder, space, anew=asked.again)
-    snapshot, runs = code_snapshot.freeze(made.runs_folder), {}
+    folder = sweep_plan.runs_folder / "sweeps" / checked.name
+    study = Study(folder, space, anew=request.again)
+    snapshot, runs = code_snapshot.freeze(sweep_plan.runs_folder), {}
     begun: set[Path] = set()
-    launch = {**made.launcher, "wait": True} if made.launcher["name"] == "slurm" else made.launcher
+    launch = (
+        {**sweep_plan.launcher, "wait": True}
+        if sweep_plan.launcher["name"] == "slurm"
+        else sweep_plan.launcher
+    )
     planner, worst, pace = Planner(), 0, Pace(trials, study.done)
     while (missing := trials - study.done) > 0:
         batch = [study.ask() for _ in range(min(missing, launch.get("parallel", TRIALS)))]
@@ -114,22 +120,22 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
             named = [planner.name(_config(overrides), overrides) for overrides in space.runs(values)]
             runs |= {run.folder: run for run in named}
             mine.append([run.folder for run in named])
-        write_sweep(made.runs_folder, checked.name, list(runs.values()), sys.argv)
+        write_sweep(sweep_plan.runs_folder, checked.name, list(runs.values()), sys.argv)
         paths = dict.fromkeys(chain.from_iterable(mine))
-        todo = [runs[path] for path in paths if not runs[path].ended or (asked.again and path not in begun)]
+        todo = [runs[path] for path in paths if not runs[path].ended or (request.again and path not in begun)]
         begun |= paths.keys()
         if queued := with_jobs([run.folder for run in todo]):
             raise ConfigError(
                 f"SLURM still holds jobs of {', '.join(map(title_of, queued))}. Let them end, or "
                 f"`{typed_command('cancel')}` them, and give the same command again."
             )
-        pending = [_pending(run, snapshot, made, asked.again) for run in todo]
+        pending = [_pending(run, snapshot, sweep_plan, request.again) for run in todo]
         names = {run.folder: _trial_name(run, space.fixed) for run in todo}
         view = sweep_view(console, names)
         ended = 0
         if todo:
             ended = start(
-                pending, launch, made.cluster, folder, console, view=view, names=names, counts=False
+                pending, launch, sweep_plan.cluster, folder, console, view=view, names=names, counts=False
             )
         if ended in (2, INTERRUPTED) or _was_stopped(todo, launch):
             return ended
@@ -142,13 +148,13 @@ def _search(asked: Asked, checked: Checked, made: Plan, console: Console) -> int
 
 
 def _was_stopped(todo: Sequence[Run], launch: Mapping[str, Any]) -> bool:
-    """Returns whether a local pool was told to stop (SIGTERM, SIGHUP): runs are then neither over nor failed."""
+    """Returns whether a local pool was stopped by a signal: its runs have then neither ended nor failed."""
     left = ("queued", "stopped", "waiting")
     return launch["name"] == "local" and any(s.state in left for s in states([run.folder for run in todo]))
 
 
 def _trial_name(run: Run, fixed: Sequence[str]) -> str:
-    """Returns what the trial tries, and its seed, as overrides."""
+    """Returns a trial's values and seed as overrides."""
     return " ".join(text for text in run.overrides if text not in fixed) or title_of(run.folder)
 
 
@@ -160,11 +166,11 @@ def _config(overrides: Sequence[str]) -> RunConfig:
 
 
 def _overview(
-    name: str, made: Plan, todo: Sequence[Run], busy: Sequence[Run], rerun: bool, estimates: bool
+    name: str, sweep_plan: Plan, todo: Sequence[Run], busy: Sequence[Run], rerun: bool, estimates: bool
 ) -> Table:
-    """One line a run: what is to do and what is there; with estimates what it will need."""
-    ended = len(made.runs) - len(todo) - len(busy)
-    title = f"{name}: {len(made.runs)} runs, {len(todo)} to do, {ended} done"
+    """Returns the table of runs with their states, and with their estimated needs on request."""
+    ended = len(sweep_plan.runs) - len(todo) - len(busy)
+    title = f"{name}: {len(sweep_plan.runs)} runs, {len(todo)} to do, {ended} done"
     needs = Needs() if estimates else None
     if needs is not None and todo:
         hours = [need.hours for run in todo if (need := needs.of(run.config)) is not None]
@@ -175,20 +181,20 @@ def _overview(
         title_justify="left",
         caption_justify="left",
     )
-    words = unequal(made.runs)
+    words = unequal(sweep_plan.runs)
     passes = ("forwards",) if words else ()
     for column in ("run", "steps", *passes, "state", *(("GiB", "GPU-hours") if needs else ())):
         table.add_column(column, overflow="fold")
-    for run in made.runs[:SHOWN]:
+    for run in sweep_plan.runs[:SHOWN]:
         state = "again" if rerun and run.ended else "elsewhere" if run in busy else state_of(run)
         forwards = ["-" if run.passes is None else f"{run.passes:,}"] if words else []
-        row = [short(run, made.runs), f"{run.steps:,}", *forwards, state]
+        row = [short(run, sweep_plan.runs), f"{run.steps:,}", *forwards, state]
         if needs is not None:
             need = needs.of(run.config)
             row += ["?", "?"] if need is None else [f"{need.peak / 2**30:.2g}", f"{need.hours:.2g}"]
         table.add_row(*row)
-    if len(made.runs) > SHOWN:
-        table.add_row(f"and {len(made.runs) - SHOWN} more")
+    if len(sweep_plan.runs) > SHOWN:
+        table.add_row(f"and {len(sweep_plan.runs) - SHOWN} more")
     captions = [words] if words else []
     if needs is not None:
         about = f"Memory and GPU-hours are estimates; {typed_command('estimate')} says by what."

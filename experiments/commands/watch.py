@@ -1,4 +1,4 @@
-"""python -m experiments watch RUNS: several runs at once, from their files, until all have ended or q is pressed."""
+"""Shows several runs from their files until all have ended or q is pressed: python -m experiments watch RUNS."""
 
 import os
 import select
@@ -72,11 +72,13 @@ def watch(find: Find, once: bool, every: float, console: Console | None = None) 
 
 
 def tell_waiting(console: Console, folders: Sequence[Path]) -> None:
-    """Says which command goes on with runs that nobody will start."""
+    """Prints the commands that resume runs which no process will start."""
     if not folders:
         return
     wait = "1 run waits" if len(folders) == 1 else f"{len(folders)} runs wait"
-    console.print(f"{wait}, and no process will start what waits. The same command goes on:", soft_wrap=True)
+    console.print(
+        f"{wait}, and no process will start what waits. Rerun the same command to resume:", soft_wrap=True
+    )
     for command in dict.fromkeys(
         command for folder in folders if (command := command_of(folder)) is not None
     ):
@@ -84,7 +86,7 @@ def tell_waiting(console: Console, folders: Sequence[Path]) -> None:
 
 
 class _Finder:
-    """Asks `find` now and then; folders that are being removed make it keep what it had."""
+    """Calls `find` every few seconds; keeps the last answer while folders are being removed."""
 
     def __init__(self, flock: Flock, find: Find):
         self._find = find
@@ -114,11 +116,11 @@ def _shown(flock: Flock, find: Find, every: float, console: Console) -> bool:
 
 def _told(flock: Flock, find: Find, every: float, console: Console) -> None:
     """A line when a run's state or its value on dev changes, and at each tenth of it."""
-    finder, told = _Finder(flock, find), dict[Path, object]()
+    finder, reported = _Finder(flock, find), dict[Path, object]()
     while True:
         for name, run in zip(flock.names, flock.runs, strict=True):
-            if told.get(run.folder) != (now := _news(run)):
-                told[run.folder] = now
+            if reported.get(run.folder) != (now := _news(run)):
+                reported[run.folder] = now
                 console.print(line(name, run), highlight=False, soft_wrap=True)
         if flock.ended:
             return
@@ -161,7 +163,7 @@ class Keys(AbstractContextManager["Keys"]):
             signal.signal(number, handler)
 
     def wait(self, seconds: float) -> str:
-        """The key that is pressed within so many seconds, or ''; raises KeyboardInterrupt after Ctrl-C."""
+        """Returns the key pressed within this many seconds, or ''; raises KeyboardInterrupt after Ctrl-C."""
         if self._interrupted:
             raise KeyboardInterrupt
         if self._file < 0:

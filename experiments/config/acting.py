@@ -61,7 +61,9 @@ def settled(section: Mapping[str, Any]) -> dict[str, Any]:
         values = _values(section)
     except Unreadable:
         return dict(section)
-    while (name := next((n for n, said in declared.items() if not _holds(said, values)), None)) is not None:
+    while (
+        name := next((n for n, condition in declared.items() if not _holds(condition, values)), None)
+    ) is not None:
         values[name] = _plain(defaults[name])
         del declared[name]
     return {key: values.get(key, value) for key, value in section.items()}

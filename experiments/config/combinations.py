@@ -20,15 +20,15 @@ LINEAR_PROBE = "experiments.baselines.LinearProbe"
 
 
 def combinations(parts: Mapping[str, Any], directions: object, place: Place) -> list[Problem]:
-    """Returns what is wrong between sections. parts: the sections that are right by themselves.
+    """Returns the problems between sections. parts: the sections that are valid by themselves.
 
     directions: the kind that the optimizer is given, also where other options of its are wrong. place: what the user
     wrote of a key, or the words that stand for it.
     """
-    found: list[Problem] = []
+    problems: list[Problem] = []
 
     def note(key: str, value: object, what: str) -> None:
-        found.append(Problem(place(key, f"{key}={value}"), what))
+        problems.append(Problem(place(key, f"{key}={value}"), what))
 
     model, task, peft, optimizer = (parts.get(name) for name in ("model", "task", "peft", "optimizer"))
     mode = getattr(peft, "name", None)
@@ -40,7 +40,9 @@ def combinations(parts: Mapping[str, Any], directions: object, place: Place) -> 
     if isinstance(directions, str | dict):
         for option, what in wrong_directions(directions):
             whole = place("optimizer.directions", f"optimizer.directions={directions}")
-            found.append(Problem(place(f"optimizer.directions.{option}", whole) if option else whole, what))
+            problems.append(
+                Problem(place(f"optimizer.directions.{option}", whole) if option else whole, what)
+            )
     if isinstance(optimizer, Call):
         target = current_target(optimizer.target)
         if isinstance(task, TaskConfig) and task.objective == "metric" and first_order(target):
@@ -49,7 +51,7 @@ def combinations(parts: Mapping[str, Any], directions: object, place: Place) -> 
             )
         if target == LINEAR_PROBE and mode not in (None, "none", "head"):
             note("peft", mode, probe_needs_whole_model())
-    return found
+    return problems
 
 
 def direction_kinds() -> dict[str, str]:
@@ -115,12 +117,12 @@ def probe_needs_whole_model() -> str:
 
 def missing_packages(parts: Mapping[str, Any]) -> list[Problem]:
     """Returns packages that the choices need and that are not installed here. parts: typed sections, as composed."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     try:
         need(parts["tracker"].name if "tracker" in parts else "none")
     except ConfigError as error:
         where, _, what = str(error).partition(": ")
-        found.append(Problem(where, what))
+        problems.append(Problem(where, what))
     model = parts.get("model")
     if (
         model is not None
@@ -128,5 +130,5 @@ def missing_packages(parts: Mapping[str, Any]) -> list[Problem]:
         and importlib.util.find_spec("bitsandbytes") is None
     ):
         what = "It needs the package bitsandbytes, which is not installed here: pip install bitsandbytes."
-        found.append(Problem(f"model.quantization={model.quantization}", what))
-    return found
+        problems.append(Problem(f"model.quantization={model.quantization}", what))
+    return problems

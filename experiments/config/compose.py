@@ -5,7 +5,6 @@ Every override is looked at by itself, so that one message lists everything that
 
 import re
 from collections.abc import Collection, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +21,7 @@ from experiments.config import own_files
 from experiments.config import resolvers as resolvers  # for ${by:...}
 from experiments.config.acting import conditions, idle
 from experiments.config.combinations import combinations
-from experiments.config.composing import composed, stamp_of
+from experiments.config.conf_files import read_files
 from experiments.config.problems import Problem, did_you_mean, key_meant, one_of
 from experiments.config.run_config import CALLS, KINDS, RunConfig, parse_section, plain
 from experiments.config.schema import (
@@ -64,28 +63,25 @@ def places() -> list[Path]:
 
 def groups() -> dict[str, list[str]]:
     """Each group of conf/ and its options, those of conf/local/<group> and of the user's own folder too."""
-    found = {}
+    options_by_group = {}
     for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN):
         options = {
             path.relative_to(place).with_suffix("").as_posix()
             for place in (above / folder.name for above in places())
             for path in place.rglob("*.yaml")
         }
-        found[folder.name] = sorted(options)
-    return found
+        options_by_group[folder.name] = sorted(options)
+    return options_by_group
 
 
 def compose(overrides: Sequence[str]) -> Composed:
-    """Everything that can be said about a command line's overrides without importing torch."""
+    """Composes the overrides of a command line and lists their problems, without importing torch."""
     result = Composed()
     if (nowhere := own_files.missing()) is not None:
         result.problems.append(Problem(*nowhere))
     choices, values = _sort(overrides, result.problems)
     try:
-        folders = places()
-        tree = deepcopy(
-            composed(tuple(str(o.input_line) for o in choices), tuple(folders), stamp_of(folders))
-        )
+        tree = read_files([str(o.input_line) for o in choices], places())
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         result.problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
         return result
@@ -126,7 +122,7 @@ def _sort(overrides: Sequence[str], problems: list[Problem]) -> tuple[list[Overr
 
 
 def unread(text: str, groups_of_conf: Collection[str] = ()) -> str:
-    """Returns what is wrong with a text that is no override; the parser's own words speak of tokens."""
+    """Returns a sentence on a text that is no override, in place of the parser's words, which speak of tokens."""
     key, equals, value = text.partition("=")
     if not equals:
         near = did_you_mean(key, groups_of_conf)
@@ -244,7 +240,7 @@ def _validate(
         words = re.sub(r"^ConfigError raised while resolving interpolation: ", "", str(error))
         result.problems.append(Problem(written.get(key, key), words.splitlines()[0]))
         return None
-    found: list[Problem] = []
+    problems: list[Problem] = []
     bad: set[str] = set()  # sections that the schema refuses
     try:
         content = model.model_validate(content).model_dump(by_alias=True)
@@ -254,7 +250,7 @@ def _validate(
             bad.add(key.partition(".")[0])
             has_value = item["type"] != "missing" and not isinstance(item["input"], dict)
             where = f"{key}={item['input']}" if has_value else key
-            found.append(Problem(place(key, where), _sentence(model, key, item)))
+            problems.append(Problem(place(key, where), _sentence(model, key, item)))
         content |= {name: _typed(model, name, content[name]) for name in content.keys() - bad}
     parts = result.parts
     for name in model.model_fields:
@@ -264,14 +260,14 @@ def _validate(
         except ConfigError as error:
             for line in str(error).splitlines():
                 where, _, what = line.partition(": ")
-                found.append(Problem(place(where, where), what))
+                problems.append(Problem(place(where, where), what))
     optimizer = content.get("optimizer")
     options = optimizer if isinstance(optimizer, dict) else {}
-    found += combinations(parts, options.get("directions"), place)
-    if not found:
-        found += _without_effect(plain(content), values)
-    result.problems += found
-    return None if found else RunConfig(**parts)
+    problems += combinations(parts, options.get("directions"), place)
+    if not problems:
+        problems += _without_effect(plain(content), values)
+    result.problems += problems
+    return None if problems else RunConfig(**parts)
 
 
 def _typed(model: type[Section], name: str, value: Any) -> Any:
@@ -285,7 +281,7 @@ def _typed(model: type[Section], name: str, value: Any) -> Any:
 
 def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[Problem]:
     """Options given by hand that have no effect beside the others: a sweep over one would train the same run twice."""
-    found = []
+    problems = []
     for group in CALLS:
         if not isinstance(config[group]["_target_"], str):
             continue  # listed already
@@ -297,8 +293,8 @@ def _without_effect(config: dict[str, Any], values: Sequence[Override]) -> list[
             for override in values:
                 value = override.value() if override.key_or_group == group else None
                 if override.key_or_group == f"{group}.{name}" or (isinstance(value, dict) and name in value):
-                    found.append(Problem(str(override.input_line), what))
-    return found
+                    problems.append(Problem(str(override.input_line), what))
+    return problems
 
 
 def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
@@ -312,7 +308,7 @@ def _path(model: type[Section], loc: Sequence[int | str]) -> list[str]:
 
 
 def _sentence(model: type[Section], key: str, item: Any) -> str:
-    """Returns a sentence on what is allowed in place of what pydantic refused."""
+    """Returns a sentence that says what is allowed where pydantic refused a value."""
     target = field_at(model, key.split("."))
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])

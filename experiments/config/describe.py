@@ -61,13 +61,13 @@ def comments_of(values: Mapping[str, Any]) -> dict[str, str]:
     """Returns help for the keys of constructors: the comments of the files that have the same `_target_`."""
     from experiments.config.compose import places
 
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     for group in CALLS:
         for path in [file for place in reversed(places()) for file in sorted((place / group).glob("*.yaml"))]:
             text = path.read_text(encoding="utf-8")
             if f"_target_: {values[group].get('_target_')}\n" in text:
-                found |= {f"{group}.{key}": words for key, words in _COMMENT.findall(text)}
-    return found
+                comments |= {f"{group}.{key}": words for key, words in _COMMENT.findall(text)}
+    return comments
 
 
 def _lines(
@@ -105,7 +105,7 @@ def _commented(line: str, words: str) -> str:
 
 
 def key_table() -> str:
-    """Returns the Markdown table of every key that all runs have: what it says, takes, its default, if in the hash."""
+    """Returns the Markdown table of all keys: help, allowed values, default, and whether they enter the hash."""
     rows = ["| key | what it says | it takes | default | in the hash |", "|---|---|---|---|---|"]
     model = from_dataclass(RunConfig)
     rows += _rows(RunConfig, model, "", hashed=True)

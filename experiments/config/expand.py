@@ -29,7 +29,7 @@ def parser() -> Iterator[OverridesParser]:
 
 
 def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
-    """The overrides of each run, in order, and what cannot be read."""
+    """Returns the overrides of each run, in order, and the problems."""
     problems: list[Problem] = []
     parsed: list[Override] = []
     counts: list[float] = []

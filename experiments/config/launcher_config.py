@@ -17,6 +17,9 @@ class Local:
     threads: Annotated[
         int | None, key("CPU threads per run; null divides the cores among the runs.", ge=1, le=65_536)
     ] = None
+    fork: Annotated[
+        bool, key("Runs without GPUs are forks of one process, which imports once; false: each imports anew.")
+    ] = True
 
     def __post_init__(self) -> None:
         check_values(self, "launcher")

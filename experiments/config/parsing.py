@@ -36,13 +36,13 @@ def _unknown(kind: type, values: Mapping[str, Any], group: str) -> Iterable[str]
 
 def _build(kind: Any, values: Mapping[str, Any]) -> Any:
     declared = hints(kind)
-    made: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for key, value in values.items():
         inner = dataclass_in(declared[key])
-        made[key] = _build(inner, value) if inner and isinstance(value, Mapping) else _plain(value)
-    missing = [f.name for f in fields(kind) if f.name not in made and _required(f)]
+        arguments[key] = _build(inner, value) if inner and isinstance(value, Mapping) else _plain(value)
+    missing = [f.name for f in fields(kind) if f.name not in arguments and _required(f)]
     check(not missing, f"{kind.__name__} needs {', '.join(missing)}, which the configuration does not give.")
-    return kind(**made)
+    return kind(**arguments)
 
 
 def _required(spec: Any) -> bool:

@@ -67,7 +67,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class IA3:
-    """Factors on keys, values and what enters the second feed-forward layer (Liu et al. 2022)."""
+    """Learned factors on keys, values and the input of the second feed-forward layer (Liu et al. 2022)."""
 
     name: Annotated[Literal["ia3"], key("Name of the mode.")]
     targets: Annotated[

@@ -1,4 +1,4 @@
-"""Problems of a command line as one list: key, value, what is allowed, nearest name."""
+"""Formats the problems of a command line as one list: key, value, allowed values, nearest name."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ HELP = "--help shows every group, option and key."
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where (as the user wrote it) and a sentence that says what would be right."""
+    """A problem: its place, as the user wrote it, and a sentence that says what would be right."""
 
     where: str
     what: str
@@ -52,7 +52,7 @@ def one_of(names: Iterable[str]) -> str:
 def listing(
     problems: Sequence[Problem], subject: str = "the configuration; nothing was run", help_line: str = ""
 ) -> str:
-    """The message for all problems at once. subject: what they are of. help_line: where to read what is allowed."""
+    """Returns one message for all problems. subject: follows "N problems with". help_line: the last line."""
     head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = [f"{head} with {subject}.", ""]
     for problem in problems:

@@ -23,7 +23,7 @@ class Function:
 
 
 def copa(values: Values) -> dict[str, Any]:
-    """The premise without its full stop, the conjunction asked for, both choices as clauses."""
+    """Returns the premise without its full stop, the conjunction, and both choices as clauses."""
     question = values["question"]
     if question not in CONJUNCTIONS:
         raise ValueError(f"question is {question!r}, but must be effect or cause.")
@@ -67,14 +67,14 @@ def _text(values: Values, name: str) -> str:
 
 
 def _texts(values: Values, name: str) -> list[str]:
-    found = values[name]
+    value = values[name]
     if (
-        not isinstance(found, Sequence)
-        or isinstance(found, str)
-        or not all(isinstance(t, str) for t in found)
+        not isinstance(value, Sequence)
+        or isinstance(value, str)
+        or not all(isinstance(t, str) for t in value)
     ):
-        raise ValueError(f"{name} is {found!r}, but must be a list of texts.")
-    return list(found)
+        raise ValueError(f"{name} is {value!r}, but must be a list of texts.")
+    return list(value)
 
 
 FUNCTIONS = {

@@ -113,7 +113,7 @@ class RunConfig:
         return {spec.name: plain(getattr(self, spec.name)) for spec in fields(self)}
 
     def recorded(self) -> dict[str, Any]:
-        """Returns what a run's folder keeps: all but where the run was sent."""
+        """Returns the part that a run's folder keeps: all but launcher and cluster."""
         return {name: value for name, value in self.as_dict().items() if name not in LAUNCHED_BY}
 
     def with_seed(self, seed: int) -> "RunConfig":

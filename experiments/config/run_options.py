@@ -1,4 +1,4 @@
-"""Declares the sections that every run has, whatever model, task and optimizer it takes. Frozen, light to import."""
+"""Declares the sections that do not depend on model, task or optimizer. Frozen, light to import."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from experiments.config.parsing import check, check_values
 
 @dataclass(frozen=True)
 class Seeds:
-    """A number for each part of what a run draws; null follows `seed`."""
+    """Seeds of the parts of a run; null follows `seed`."""
 
     split: Annotated[
         int | None,
@@ -55,7 +55,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples a step, and how many of them go through the model at once."""
+    """The size of a batch and of its micro-batches."""
 
     size: Annotated[int, key("Examples per step.", ge=1, le=LARGE)] = 16
     micro: Annotated[int | None, key("Examples per forward pass; null: the whole batch.", ge=1, le=LARGE)] = (

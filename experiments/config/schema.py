@@ -99,15 +99,16 @@ def _for_pydantic(hint: Any) -> Any:
     """The annotation with a Section in place of each dataclass, and pydantic's bounds beside each Range."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        limits = {
+        limits: dict[str, Any] = {
             name: value
             for extra in inner[1:]
             if isinstance(extra, Range)
             for name in ("ge", "gt", "le", "lt", "multiple_of")
             if (value := getattr(extra, name)) is not None
         }
-        text = help_of(hint)
-        extras = [Field(**limits, **({"description": text} if text else {}))] if limits or text else []
+        if text := help_of(hint):
+            limits["description"] = text
+        extras = [Field(**limits)] if limits else []
         # The Range itself stays too: zo.fields.words reads it.
         return Annotated[(_for_pydantic(inner[0]), *extras, *inner[1:])]  # type: ignore[misc]
     if origin in (Union, UnionType):

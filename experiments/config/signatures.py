@@ -33,7 +33,7 @@ class Unreadable(Exception):
 
 
 class _Unknown(Exception):
-    """An annotation that names something no YAML can hold, such as a tensor."""
+    """Raised for an annotation that no YAML can hold, such as a tensor."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,12 @@ class Argument:
     default: Any
 
 
-def arguments(target: str) -> list[Argument]:
+@functools.cache
+def arguments(target: str) -> tuple[Argument, ...]:
     """The YAML's arguments of the class or function `package.module.Name`. Raises Unreadable."""
     module, _, name = target.rpartition(".")
     source, node = _find(module, name)
-    return _arguments(source, node)
+    return tuple(_arguments(source, node))
 
 
 def class_attribute(target: str, name: str) -> Any:
@@ -72,13 +73,13 @@ def _attribute(source: "_Source", node: ast.ClassDef | ast.FunctionDef, name: st
     for base in node.bases:
         if isinstance(base, ast.Name) and base.id not in ("ABC", "object"):
             home, parent = _lookup(source, base.id)
-            if isinstance(parent, ast.ClassDef) and (found := _attribute(home, parent, name)) is not None:
-                return found
+            if isinstance(parent, ast.ClassDef) and (inherited := _attribute(home, parent, name)) is not None:
+                return inherited
     return None
 
 
 def listed(module: str, name: str) -> list[str]:
-    """The names in the value that a module gives a constant, such as the classes of a table, in their order."""
+    """Returns the names in the value of a module's constant, such as the classes of a table, in order."""
     source, node = _lookup(_parse(module), name)
     value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
     if value is None:
@@ -237,14 +238,14 @@ def _converted(source: _Source, item: ast.AnnAssign) -> tuple[_Source, ast.expr,
 
 def _known(source: _Source, items: list[tuple[str, ast.expr | None, ast.expr | None]]) -> list[Argument]:
     """Arguments from names, annotations and defaults; those with a type that no YAML holds are left out."""
-    found = []
+    known = []
     for name, annotation, default in items:
         try:
             kind = Any if annotation is None else _type(source, annotation)
         except _Unknown:
             continue
-        found.append(Argument(name, kind, REQUIRED if default is None else _value(source, default)))
-    return found
+        known.append(Argument(name, kind, REQUIRED if default is None else _value(source, default)))
+    return known
 
 
 def _value(source: _Source, node: ast.expr) -> Any:

@@ -254,18 +254,18 @@ def _options(choice: "TaskConfig") -> Iterator[str]:
 
 
 def fields_of(choice: "TaskConfig") -> set[str]:
-    """The names that templates may hold: of columns, and of what the function makes."""
-    made = FUNCTIONS[choice.function].makes if choice.function in FUNCTIONS else ()
-    return {*choice.columns, *made}
+    """Returns the fields that templates may use: columns, and fields that the function adds."""
+    own_fields = FUNCTIONS[choice.function].makes if choice.function in FUNCTIONS else ()
+    return {*choice.columns, *own_fields}
 
 
 def read_by(choice: "TaskConfig", family: str) -> set[str]:
     """The names whose text the family's templates read from each example."""
     templates = choice.templates
     if family == "causal" and (causal := templates.causal) is not None:
-        said = "option" if choice.options or choice.candidates is not None else "answer"
+        target = "option" if choice.options or choice.candidates is not None else "answer"
         texts = [causal.prompt, *(choice.options or ()), *([causal.sfc] if choice.calibrate else [])]
-        return (_gaps(causal.answer) - {said}).union(*map(_gaps, texts)) - {"eos"}
+        return (_gaps(causal.answer) - {target}).union(*map(_gaps, texts)) - {"eos"}
     if family == "masked" and templates.masked is not None:
         return _gaps(templates.masked.text) - {"mask"}
     if family == "classifier" and templates.classifier is not None:

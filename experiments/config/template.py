@@ -52,7 +52,7 @@ class Template:
         return problems
 
     def fill(self, values: Mapping[str, str], last: Callable[[str, str], str] | None = None) -> str:
-        """The text with its gaps filled; `last` takes a field's name and filtered text, and gives what stands."""
+        """Returns the text with its gaps filled. `last` maps a field's name and filtered text to the final text."""
         return "".join(
             text if name is None or last is None else last(name, text) for name, text in self.pieces(values)
         )

@@ -20,7 +20,7 @@ def new_console(**more: Any) -> Console:
 
 
 class Outlet(io.TextIOBase):
-    """A text stream that never fails: what cannot be written is lost, with all that follows.
+    """A text stream that never fails: after the first failed write, output is dropped.
 
     A pipe whose reader has gone (`| head`), a terminal that was closed and a full disk are no reason to end a run.
     """

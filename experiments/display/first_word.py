@@ -31,7 +31,7 @@ def first_word_of_command(arguments: Sequence[str]) -> None:
 
 
 def first_word(arguments: Sequence[str], words: str = WORDS) -> None:
-    """Announces that the program works, unless the answer comes at once or nobody reads it."""
+    """Prints that the program is working, unless the answer is immediate or output is piped."""
     if any(word.partition("=")[0] in ANSWERS for word in arguments) or os.environ.get("RANK", "0") != "0":
         return
     streams = (sys.stdout, sys.stderr)

@@ -123,12 +123,12 @@ def _bar(track: Track, width: int, since: float, plain: bool) -> Text:
     words.append(f"{track.forwards:,}{'' if total is None else f'/{total:,}'} forwards")
     if share is None or share < 1:
         words.append(f"ETA {clock(track.eta(since))}")
-    said = "  ".join(words)
+    text = "  ".join(words)
     line = Text(overflow="ellipsis", no_wrap=True)
-    if (room := width - len(said) - 2) >= 8:
+    if (room := width - len(text) - 2) >= 8:
         full, empty = bar(share or 0.0, room, plain=plain)
         line.append(full, style="green").append(f"{empty}  ", style="dim")
-    return line.append(said, style="bold")
+    return line.append(text, style="bold")
 
 
 def _facts(track: Track, plain: bool) -> list[str]:

@@ -96,7 +96,7 @@ class Lines:
 
 
 def show_ended(console: Console, result: dict[str, Any], folder: Path) -> None:
-    """Prints what repeating a finished command shows."""
+    """Prints the result of a run that had ended before."""
     console.print(f"This run has ended already; --rerun runs it again. {folder}", highlight=False)
     console.print(closing_table(result, str(folder)))
 

@@ -25,11 +25,14 @@ class Curve:
         """Adds the next value; a value that is not finite is left out."""
         if value is None or not math.isfinite(value):
             return
-        self._open.append(value)
-        if len(self._open) < self.each:
-            return
-        self._means.append(math.fsum(self._open) / self.each)
-        self._open = []
+        if self.each == 1:
+            self._means.append(value)
+        else:
+            self._open.append(value)
+            if len(self._open) < self.each:
+                return
+            self._means.append(math.fsum(self._open) / self.each)
+            self._open = []
         if len(self._means) == self._most:
             pairs = zip(self._means[::2], self._means[1::2], strict=True)
             self._means = [(one + other) / 2 for one, other in pairs]

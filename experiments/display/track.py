@@ -20,7 +20,7 @@ from experiments.rundir.metric_rows import AXES, rank_key, selected_by
 
 _RECENT = 20.0  # seconds over which the pace of the moment is measured
 _APART = 0.5  # seconds between the marks it is measured from
-_KNOWN = ("kind", "loss", "lr", *AXES)  # of a train row, shown in places of their own
+_KNOWN = frozenset(("kind", "loss", "lr", *AXES))  # of a train row, shown in places of their own
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Track:
     def _train(self, row: Mapping[str, Any]) -> None:
         self.loss, self.lr = row.get("loss"), row.get("lr", self.lr)
         self.train.add(self.loss)
-        seen = {k: v for k, v in row.items() if k not in _KNOWN and isinstance(v, int | float)}
+        seen = {k: v for k, v in row.items() if k not in _KNOWN and isinstance(v, (int, float))}
         if seen:  # a skipped step has none
             self.seen = seen
             self.noted.add(next(iter(seen.values())))

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-# Token positions for the time of which a call of the model costs more, whatever its rows: weights are read, layers
-# started. CPU: measured with SmolLM2-135M in bfloat16 on one thread, 8 positions take 78 ms, each more 1.6 ms. Of
-# others by reading only: some 3 ms a call, in which a GPU computes about a thousand positions of a model of 1 B.
+# The fixed part of a model call, in token positions: weights are read and layers started, whatever the rows.
+# CPU: measured with SmolLM2-135M in bfloat16 on one thread, 8 positions take 78 ms and each more 1.6 ms. Elsewhere not
+# measured: starting the kernels of a call takes a GPU some 3 ms, or about a thousand positions of a model of 1 B.
 _CALL = {"cpu": 48}
 _ELSEWHERE = 1024
 

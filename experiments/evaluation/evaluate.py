@@ -82,7 +82,7 @@ def evaluate(
         said, loss = (_answer if task.generated else _choose)(task, loaded, some, share)
         return said, (loss[0].cpu(), loss[1].cpu())
 
-    dealt = list(_batches(examples, batch_size, share))
+    dealt = list(_batches(examples, batch_size, share, call_cost(loaded.device)))
     with torch.no_grad(), _eval_mode(loaded.model), _calls(base_of(loaded.model)) as calls:
         judged = team.map(judge, dealt)
     losses = [loss for _, loss in judged]
@@ -200,13 +200,18 @@ def _blank_sums(task: Task, loaded: Loaded, examples: Sequence[Example], share: 
     return sums[[places[example.blanks] for example in examples]]
 
 
-def _batches(examples: Sequence[Example], size: int, share: bool) -> Iterator[list[int]]:
-    """Numbers of examples of like length, so that little is padded; those that share a prompt apart from the rest."""
+def _batches(examples: Sequence[Example], size: int, share: bool, call: int) -> Iterator[list[int]]:
+    """Numbers of examples of like length, so that little is padded; first those whose prompts are worth sharing."""
     by_length = sorted(range(len(examples)), key=lambda n: max(len(row.ids) for row in examples[n].rows))
-    sharing = {n for n in by_length if share and worth_sharing(examples[n].rows)}
-    for kind in ([n for n in by_length if n in sharing], [n for n in by_length if n not in sharing]):
-        for start in range(0, len(kind), size):
-            yield kind[start : start + size]
+    sharing = _cut([n for n in by_length if share and worth_sharing(examples[n].rows)], size)
+    paying = [some for some in sharing if sharing_pays([examples[n].rows for n in some], call)]
+    taken = {n for some in paying for n in some}
+    yield from paying
+    yield from _cut([n for n in by_length if n not in taken], size)
+
+
+def _cut(numbers: list[int], size: int) -> list[list[int]]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Answers of a task's examples, generated greedily in batches, and the gold answers' log-probabilities.
+"""Generates the answers of a task's examples greedily in batches, and scores the gold answers.
 
 Where the model allows it, a prompt goes through the model once: all but its last token in groups of like length, then
 both the generation and the gold answer go on from its keys and values.
@@ -25,14 +25,14 @@ from experiments.tasks.task import Task
 def generate(
     task: Task, loaded: Loaded, examples: Sequence[Example], *, share: bool = True
 ) -> list[str | None]:
-    """One answer an example, stripped, of at most task.max_new_tokens tokens; None where logits were no numbers."""
+    """Returns an answer an example, stripped, of at most task.max_new_tokens tokens; None where logits were NaN."""
     return _continued(task, loaded, examples, _encoded(loaded, examples, share))
 
 
 def generate_and_score(
     task: Task, loaded: Loaded, examples: Sequence[Example], *, share: bool = True
 ) -> tuple[list[str | None], Tensor, Tensor]:
-    """The generated answers, the sums of the gold answers' log-probabilities [B], and the numbers of their tokens [B].
+    """Returns the generated answers, and of the gold answers the sums of log-probabilities and numbers of tokens [B].
 
     share: both from one reading of the prompts; otherwise the gold answers are scored in whole rows.
     """
@@ -60,7 +60,7 @@ def _continues(example: Example) -> bool:
 
 
 def _encoded(loaded: Loaded, examples: Sequence[Example], share: bool) -> Prompts | None:
-    """The prompts without their last tokens, read once; None where the model or a prompt does not allow it."""
+    """Reads the prompts without their last tokens; None where the model or a prompt does not allow it."""
     lengths = {len(example.prompt) for example in examples}
     if not share or not shareable(loaded) or min(lengths) < 2:
         return None
@@ -72,7 +72,7 @@ def _encoded(loaded: Loaded, examples: Sequence[Example], share: bool) -> Prompt
 def _continued(
     task: Task, loaded: Loaded, examples: Sequence[Example], prompts: Prompts | None
 ) -> list[str | None]:
-    """The greedy answers; takes the prompts' keys and values, if there are, for its own."""
+    """Returns the greedy answers; appends to the prompts' keys and values, if there are."""
     greedy = Greedy(loaded.tokenizer, loaded.pad, task.max_new_tokens)
     if prompts is None:
         batch = task.collate_prompts(examples)

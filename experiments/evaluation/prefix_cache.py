@@ -89,7 +89,7 @@ def sharing_pays(examples: Sequence[Sequence[Row]], call: int) -> bool:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts that went through the model: mask [E, T] of them, padded on the left, and their keys and values."""
+    """Holds prompts that went through the model: their mask [E, T], padded on the left, and their keys and values."""
 
     mask: Tensor
     cache: DynamicCache | None
@@ -145,7 +145,7 @@ def encode_by_length(loaded: Loaded, prompts: Sequence[Ids]) -> Prompts:
 def _joined(
     caches: Sequence[DynamicCache], groups: Sequence[Sequence[int]], width: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each layer's keys and values of all rows, in their own order, [E, heads, width, ·]; empties the groups'."""
+    """Yields each layer's keys and values [E, heads, width, ·] of all rows in their own order; empties the groups'."""
     rows = sum(map(len, groups))
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         joined: list[Tensor] = []
@@ -161,7 +161,7 @@ def _joined(
 
 
 def _encode(loaded: Loaded, prompts: Sequence[Ids], width: int, *, cache: bool) -> tuple[Prompts, Tensor]:
-    """One call of the model for all prompts; also the logits [E, width, V] after their last `width` tokens."""
+    """Reads all prompts in one call; returns also the logits [E, width, V] after their last `width` tokens."""
     ids, mask = (t.to(loaded.device) for t in padded(prompts, loaded.pad, None, left=True))
     places = torch.arange(ids.shape[1] - max(width, 1), ids.shape[1], device=ids.device).expand(len(ids), -1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -173,7 +173,7 @@ def _encode(loaded: Loaded, prompts: Sequence[Ids], width: int, *, cache: bool) 
 def tail_logprobs(
     loaded: Loaded, prompts: Prompts, owners: Tensor, tails: Sequence[tuple[int, Row]]
 ) -> Tensor:
-    """Sums over what stands behind the prompts.
+    """Returns the sums of the log-probabilities of what stands behind the prompts.
 
     owners: for each row the number of its prompt. tails: how many first tokens of the row are in the prompt, and the
     row.
@@ -195,7 +195,8 @@ def tail_logprobs(
         made = loaded.model(
             input_ids=ids.to(device),
             attention_mask=torch.cat([prompts.mask[owners], mask.to(device)], 1),
-            position_ids=(starts[:, None] + places).to(device),
+            # Padding repeats a row's last position: those behind it may be more than the model has.
+            position_ids=(starts[:, None] + mask.cumsum(1) - 1).to(device),
             past_key_values=_read(prompts.cache, owners),
             use_cache=True,
         )

@@ -54,9 +54,9 @@ class Checked:
     space: Space | None = None
 
 
-def check(asked: Asked) -> Checked:
+def check(request: Asked) -> Checked:
     """Composes every run. Each problem is listed once, with the number of runs that have it."""
-    name, sweep, problems, space = _expanded(asked)
+    name, sweep, problems, space = _expanded(request)
     result = Checked(name, problems=problems, space=space)
     wrong = Tally(len(sweep))
     for overrides in sweep:
@@ -74,12 +74,12 @@ def check(asked: Asked) -> Checked:
             result.problems.append(Problem(key, what))
     result.problems += wrong.problems()
     if configs:
-        result.problems += _site_problems(configs, asked.dry)
+        result.problems += _site_problems(configs, request.dry)
     return result
 
 
 def _site_problems(configs: Sequence[RunConfig], dry: bool) -> list[Problem]:
-    """Returns what keeps a sweep from SLURM: missing programs, and several tasks on one device."""
+    """Returns reasons why SLURM cannot run a sweep: missing programs, several tasks on one device."""
     if configs[0].launcher.name != "slurm":
         return []
     problems = []
@@ -120,18 +120,18 @@ def missing_programs() -> str | None:
     return None
 
 
-def _expanded(asked: Asked) -> tuple[str, list[list[str]], list[Problem], Space | None]:
-    """Returns the sweep's name, the overrides of each run, what cannot be read, and a search's space."""
-    if asked.file is not None:
-        name, lines, problems = read_sweep(asked.file, asked.overrides)
+def _expanded(request: Asked) -> tuple[str, list[list[str]], list[Problem], Space | None]:
+    """Returns the sweep's name, the overrides of each run, the problems, and a search's space."""
+    if request.file is not None:
+        name, lines, problems = read_sweep(request.file, request.overrides)
     else:
-        lines, problems = [list(asked.overrides)], []
-        name = hashlib.sha256("\n".join(sorted(asked.overrides)).encode()).hexdigest()[:8]
-    name = asked.name or name
-    if asked.smoke:
+        lines, problems = [list(request.overrides)], []
+        name = hashlib.sha256("\n".join(sorted(request.overrides)).encode()).hexdigest()[:8]
+    name = request.name or name
+    if request.smoke:
         name += "-smoke"  # also if a name was given: a search would count these trials as its own
         lines = [replaced(line, SMOKE) for line in lines]
-    if asked.trials is None:
+    if request.trials is None:
         sweep: list[list[str]] = []
         for line in lines:
             runs, wrong = expand(line)
@@ -172,6 +172,12 @@ class Tally:
                 for where, count in places.items()
             ]
         return problems
+
+
+def variations(sweep: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Returns of each run of a sweep the overrides in which it differs from others."""
+    shared = set(sweep[0]).intersection(*sweep[1:]) if sweep else set()
+    return [[text for text in overrides if text not in shared] for overrides in sweep]
 
 
 def varied(overrides: Sequence[str], sweep: Sequence[Sequence[str]]) -> list[str]:

@@ -63,16 +63,16 @@ def freeze(runs: Path, root: Path = ROOT) -> Path:
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     for name in names:
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / name, made / name)
-    (made / RECORD).write_text(json.dumps(source(root)), encoding="utf-8")
-    made.chmod(0o777 & ~current_umask())  # mkdtemp makes it for its owner alone
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, new / name)
+    (new / RECORD).write_text(json.dumps(source(root)), encoding="utf-8")
+    new.chmod(0o777 & ~current_umask())  # mkdtemp makes it for its owner alone
     try:
-        os.rename(made, target)
+        os.rename(new, target)
     except OSError:  # another process was faster
-        shutil.rmtree(made)
+        shutil.rmtree(new)
     return target
 
 

@@ -1,10 +1,10 @@
-"""Runs a run as a SLURM job: signals, time limit, preemption.
+"""Executes a run as a SLURM job: signals, time limit, preemption.
 
 SLURM sends SIGUSR2 some time before the job's end. Our handlers replace submitit's: the run's own sets a flag, the
-step in flight ends, the journal is whole, and then `scontrol requeue` is called; the job that starts next goes on
-from the journal to the same bits. Before the first step and should no step end in time, requeueing at once loses
-nothing either, for a journal is whole after every step. SIGTERM is SLURM's way to cancel and to preempt; it is
-requeued only where SLURM says PREEMPTED.
+step in flight ends, the journal is whole, and then `scontrol requeue` is called. The next job resumes from the journal
+to the same bits. Before the first step, or if no step ends in time, the job is requeued at once; nothing is lost, as
+the journal is whole after every step. SLURM cancels and preempts with SIGTERM; the job is requeued only if SLURM
+reports PREEMPTED.
 """
 
 import os
@@ -28,13 +28,13 @@ SHARE = 0.6  # of the time between signal and end that a step may take
 def job(path: str) -> None:
     """Runs the frozen run; submitit calls it. The exit code is the run's, so that SLURM marks failed runs FAILED."""
     folder = RunFolder(Path(path))
-    asked: Any = submission(folder.path)
+    submitted: Any = submission(folder.path)
     lead = rank() == 0
     _speak_into(folder.path / ("log.txt" if lead else f"log-rank{rank()}.txt"))
-    if lead and (why := _not_ours(folder, asked)):
+    if lead and (why := _not_ours(folder, submitted)):
         sys.stderr.write(f"{why}\n")
         raise SystemExit(BUSY)
-    requeue = Requeue(folder, asked["cluster"]["signal_seconds"], asked["launch"]["requeues"], lead)
+    requeue = Requeue(folder, submitted["cluster"]["signal_seconds"], submitted["launch"]["requeues"], lead)
     requeue.listen()
     from experiments.launching.worker import work  # late: a signal may come while torch is imported
 
@@ -44,9 +44,9 @@ def job(path: str) -> None:
         raise SystemExit(code)
 
 
-def _not_ours(folder: RunFolder, asked: Mapping[str, Any]) -> str:
+def _not_ours(folder: RunFolder, submitted: Mapping[str, Any]) -> str:
     """Returns why this job must not run this folder, or '' if it should."""
-    noted = asked.get("job", job_id())  # it may have begun before its number was noted
+    noted = submitted.get("job", job_id())  # it may have begun before its number was noted
     if noted != job_id():
         return f"This run was submitted again as job {noted}, so job {job_id()} ends: {folder.path}"
     if (holder := steady_holder_of(folder.path / "lock")) is not None:
@@ -89,7 +89,7 @@ class Requeue:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
 
     def after(self, code: int) -> None:
-        """Requeues, if asked to, once the run has returned."""
+        """Requeues the job after the run has returned, if a signal asked for it."""
         status = self._folder.status() or {}
         if code == 0 and status.get("state") == "stopped":
             self._decide(status.get("reason"))

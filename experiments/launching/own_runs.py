@@ -22,7 +22,7 @@ def runs_root() -> Path:
 
 
 def root_of(run: Path, own: Path, trusted: Sequence[Path]) -> Path:
-    """The folder of runs that a run lies in, if what the run names may be run.
+    """Returns the folder of runs that a run lies in, if its code and cluster lines may be run.
 
     own: of this checkout. trusted: folders of runs that the user named. Raises ConfigError for the folder of somebody
     else, which shows what would be run.
@@ -37,10 +37,10 @@ def root_of(run: Path, own: Path, trusted: Sequence[Path]) -> Path:
         why = f"was submitted by another user (uid {owner})"
     else:
         return own
-    asked = submission(run) or {}
-    lines = [f"code: {asked.get('code')}"]
-    if (asked.get("launch") or {}).get("name") != "local":
-        cluster = asked.get("cluster") or {}
+    submitted = submission(run) or {}
+    lines = [f"code: {submitted.get('code')}"]
+    if (submitted.get("launch") or {}).get("name") != "local":
+        cluster = submitted.get("cluster") or {}
         lines += [f"cluster.{key}: {value}" for key, value in cluster.items() if value]
     raise ConfigError(
         f"{run} {why}, so nothing that it names is run or given to a scheduler:\n  "

@@ -54,7 +54,7 @@ class Run:
 
 
 class Planner:
-    """Names runs; reads what several of them share once."""
+    """Names runs; reads models and tasks that several share once."""
 
     def __init__(self) -> None:
         self._models: dict[str, Loaded | ConfigError | DataError] = {}

@@ -1,5 +1,8 @@
 """Runs a pool of processes on this machine: several runs at once, each with its own GPUs if there are any.
 
+Without GPUs the runs are forks of one process that has imported the frozen code (launching.fork_server); with GPUs,
+with the user's own modules on PYTHONPATH, and with launcher.fork=false each starts an interpreter of its own.
+
 A run's output goes to log.txt in its folder. A failing run stops no other. The first Ctrl-C, SIGTERM or SIGHUP (the
 terminal was closed) lets every run finish its step and starts no more; a second Ctrl-C or SIGTERM ends them at once,
 and their journals are whole then too. A closed terminal may send SIGHUP twice, which is the same word once more.
@@ -20,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from experiments.config.saved import load_config
+from experiments.launching.forked import Forked, ForkServer, can_fork
 from experiments.launching.job import BUSY
 from experiments.launching.states import outcome_of
 from experiments.launching.submission import LOG, submission
@@ -34,6 +38,9 @@ _ENDED_EARLY = (
     -signal.SIGHUP,
 )
 LINES = 1000  # characters at the end of a log in which its last line is looked for
+
+
+Process = subprocess.Popen[bytes] | Forked
 
 
 @dataclass
@@ -57,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Show:
-    """A pool's output. line: prints a permanent line. note: shows words at once; None: stderr, unbuffered."""
+    """A pool's output. line: prints a permanent line. note: prints immediately; None: stderr, unbuffered."""
 
     line: Callable[[str], None]
     note: Callable[[str], None] | None = None
@@ -88,16 +95,24 @@ def gpus() -> list[str]:
     """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
-    return [name for name in said.split(",") if name][:count] if said else [str(i) for i in range(count)]
+    return (
+        [name for name in visible.split(",") if name][:count] if visible else [str(i) for i in range(count)]
+    )
 
 
 class Pool:
     """Runs runs in processes; see the module."""
 
     def __init__(
-        self, parallel: int, threads: int | None, show: Show, names: Mapping[Path, str] | None = None
+        self,
+        parallel: int,
+        threads: int | None,
+        show: Show,
+        names: Mapping[Path, str] | None = None,
+        *,
+        fork: bool = True,
     ):
         self._all = gpus()
         self._devices = Devices(self._all)
@@ -106,7 +121,9 @@ class Pool:
         self._show = show
         self._names = names or {}
         self._lock = threading.Lock()
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._running: dict[int, Process] = {}
+        self._forks = fork and can_fork() and not self._all
+        self._server: ForkServer | None = None
         self._stopping = 0
         self._signalled: dict[int, object] = {}  # processes that were asked to stop
         self.reason: str | None = None
@@ -118,12 +135,15 @@ class Pool:
             heeded.append(signal.SIGHUP)
         before = {n: signal.signal(n, self._handle) for n in heeded}
         try:
+            self._serve(folders)
             with ThreadPoolExecutor(self._parallel) as threads:
                 futures = [
                     threads.submit(self._one, folder, i, len(folders)) for i, folder in enumerate(folders, 1)
                 ]
                 wait(futures)
         finally:
+            if self._server is not None:
+                self._server.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
         return [outcome for future in futures if (outcome := future.result()) is not None]
@@ -147,20 +167,34 @@ class Pool:
         self._show.line(f"{title} {self._ended(outcome)}")
         return outcome
 
-    def _start(self, folder: Path, devices: Sequence[str]) -> "subprocess.Popen[bytes] | None":
+    def _serve(self, folders: Sequence[Path]) -> None:
+        """Starts the process that runs are forked from, if there are several to fork."""
+        alike = [folder for folder in folders if self._forks and not submission_of(folder).get("pythonpath")]
+        if len(alike) > 1:
+            with suppress(OSError):  # no memory or process is left for it: each run starts an interpreter
+                self._server = ForkServer(submission_of(alike[0])["code"], self._environment(alike[0], ()))
+
+    def _start(self, folder: Path, devices: Sequence[str]) -> "Process | None":
+        asked, server = submission_of(folder), self._server
+        if server is not None and (asked.get("pythonpath") or asked["code"] != server.code):
+            server = None
+        if server is not None:
+            server.wait_until_ready(unwanted=lambda: self._stopping)
         with self._lock:  # a signal comes before the start or finds the process in the list
             if self._stopping or RunFolder(folder).stop_asked():
                 return None
             with (folder / LOG).open("ab") as log:
-                process = subprocess.Popen(command(folder), stdout=log, stderr=subprocess.STDOUT,
-                                           stdin=subprocess.DEVNULL, start_new_session=True,
-                                           env=self._environment(folder, devices))  # fmt: skip
+                process = None if server is None else server.start(folder)
+                if process is None:
+                    process = subprocess.Popen(command(folder), stdout=log, stderr=subprocess.STDOUT,
+                                               stdin=subprocess.DEVNULL, start_new_session=True,
+                                               env=self._environment(folder, devices))  # fmt: skip
             self._running[process.pid] = process
         if self._stopping:
             self._stop(process, signal.Signals[self.reason or "SIGTERM"])
         return process
 
-    def _stop(self, process: "subprocess.Popen[bytes]", number: int) -> None:
+    def _stop(self, process: "Process", number: int) -> None:
         """Forwards a signal once: a second SIGINT would end the run within its step.
 
         A single dict call decides, because a handler may interrupt between two calls.
@@ -216,10 +250,17 @@ def command(folder: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "experiments.launching.worker", str(folder.resolve())]
 
 
+def submission_of(folder: Path) -> dict[str, Any]:
+    """Returns submission.json of a frozen run."""
+    found = submission(folder)
+    assert found is not None  # the pool's caller has frozen it
+    return found
+
+
 def environment(folder: Path) -> dict[str, str]:
     """Returns the environment in which a run imports its own code first, then the user's modules."""
-    asked: Any = submission(folder)
-    paths = [asked["code"], *asked.get("pythonpath", ())]
+    submitted = submission_of(folder)
+    paths = [submitted["code"], *submitted.get("pythonpath", ())]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 

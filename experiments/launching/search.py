@@ -1,8 +1,8 @@
 """Searches the dev metric with Optuna: asks for values, runs them, reports their scores.
 
-The study is a journal in the sweep's folder. What a process that ended left unfinished is asked for again, and runs
-that have ended are never run twice, so the same command goes on. A trial's value is the best dev metric of its run,
-averaged over seeds; a run that diverged without one counts 0, one that failed leaves its trial out.
+The study is a journal in the sweep's folder. Rerun the same command to resume: unfinished trials are tried again, and
+finished runs are never repeated. A trial's value is the best dev metric of its run, averaged over seeds. A run that
+diverged without one counts as 0; a trial with a failed run is left out.
 """
 
 import time
@@ -71,7 +71,7 @@ class Study:
 
     @property
     def done(self) -> int:
-        """Returns the number of reported trials, apart from those that are asked for again."""
+        """Returns the number of finished trials; those to repeat do not count."""
         again = {trial.user_attrs.get("again") for trial in self._study.trials}
         return sum(trial.state.is_finished() and trial.number not in again for trial in self._study.trials)
 
@@ -95,8 +95,8 @@ class Study:
 
     def best(self) -> list[tuple[float, dict[str, Any]]]:
         """Returns value and parameters of the reported trials, best first."""
-        told = [(trial.value, trial.params) for trial in self._study.trials if trial.value is not None]
-        return sorted(told, key=lambda pair: -pair[0])
+        trials = [(trial.value, trial.params) for trial in self._study.trials if trial.value is not None]
+        return sorted(trials, key=lambda pair: -pair[0])
 
 
 class Pace:

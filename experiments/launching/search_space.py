@@ -76,7 +76,7 @@ class Space:
 
 
 def read_space(overrides: Sequence[str]) -> tuple[Space, list[Problem]]:
-    """Reads the space that a command line describes; returns also what cannot be read."""
+    """Returns the search space of a command line, and the problems."""
     space, problems = Space(), []
     with parser() as reading:
         for text in overrides:

@@ -13,7 +13,7 @@ Drawn = Mapping[str, bool]  # each of `seeds`, and whether this run uses what it
 
 
 def drawn(config: RunConfig, steps: int, family: str, dropout: float) -> Drawn:
-    """Returns the parts that a run draws, whatever their seed.
+    """Returns the parts of a run that are drawn at random.
 
     dropout: the largest probability in the model's configuration.
     """
@@ -40,13 +40,13 @@ def copies(runs: Iterable[tuple[RunConfig, Path, Drawn]]) -> list[str]:
     settings: dict[Path, list[tuple[RunConfig, Drawn]]] = {}
     for config, folder, parts in runs:
         settings.setdefault(folder.parent, []).append((config, parts))
-    found = []
+    equal = []
     for some in settings.values():
         config, parts = some[0]
         used = [kind for kind, uses in parts.items() if uses]
         if len(some) > 1 and all(getattr(config.seeds, kind) is not None for kind in used):
-            found.append(_sentence(config, [config.seed for config, _ in some], used))
-    return list(dict.fromkeys(found))
+            equal.append(_sentence(config, [config.seed for config, _ in some], used))
+    return list(dict.fromkeys(equal))
 
 
 def _sentence(config: RunConfig, seeds: Sequence[Any], used: Sequence[str]) -> str:

@@ -80,17 +80,19 @@ def parameters(
     paths: the user's PYTHONPATH, which comes after the frozen code.
     """
     flags = ("partition", "account", "qos", "constraint", "exclude", "nodelist")
-    said: dict[str, Any] = {flag: value for flag in flags if (value := getattr(cluster, flag)) is not None}
+    flags_given: dict[str, Any] = {
+        flag: value for flag in flags if (value := getattr(cluster, flag)) is not None
+    }
     if resources.gpus:
-        said["gpus_per_node"] = resources.gpus * cluster.tasks
+        flags_given["gpus_per_node"] = resources.gpus * cluster.tasks
     if cluster.cpus is not None:
-        said["cpus_per_task"] = cluster.cpus
+        flags_given["cpus_per_task"] = cluster.cpus
     exports = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
     setup = [f"export {key}={shlex.quote(value)}" for key, value in exports.items()]
     # After the site's lines, or a module that is loaded there would put its own packages before the frozen code.
     first = shlex.quote(":".join([str(code), *paths]))
     setup += [*cluster.setup, f"export PYTHONPATH={first}${{PYTHONPATH:+:$PYTHONPATH}}"]
-    return said | {
+    return flags_given | {
         "job_name": name,
         "time": resources.minutes,
         "mem": f"{resources.mem * cluster.tasks}GB",

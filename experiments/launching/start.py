@@ -49,7 +49,7 @@ def start(
         except Locked:
             elsewhere.append(run.folder)
     with view(mine) if view is not None and mine else nullcontext(Show(console.print)) as show:
-        pool = Pool(launch["parallel"], launch["threads"], show, names or {})
+        pool = Pool(launch["parallel"], launch["threads"], show, names, fork=launch.get("fork", True))
         outcomes = pool(mine)
     return _close(console, mine, outcomes, elsewhere, pool.reason, counts)
 

@@ -121,19 +121,22 @@ def states(folders: Sequence[Path], scheduler: Scheduler | None = None) -> list[
     requests = [submission(folder) or {} for folder in folders]
     if scheduler is None:
         scheduler = Scheduler(str(request["job"]) for request in requests if "job" in request)
-    return [_state(folder, request, scheduler) for folder, request in zip(folders, requests, strict=True)]
+    return [state_of(folder, request, scheduler) for folder, request in zip(folders, requests, strict=True)]
 
 
-def _state(folder: Path, request: dict[str, Any], scheduler: Scheduler) -> State:
+def state_of(folder: Path, request: dict[str, Any], scheduler: Scheduler) -> State:
+    """Returns the state of one run. request: its submission.json, {} without one."""
     job = request.get("job")
     # The lock is read before the files: a process that has released it by now has written them all.
     holder = None if (folder / "result.json").exists() else holder_of(folder / "lock")
     status = read_json(folder / "status.json") or {}
-    steps = _steps(folder, status)
     unreadable = problem_of_configuration(folder)
+    result, damaged = read_result(folder)
+    if unreadable is None and result is not None:  # first: it is the state of most runs where there are many
+        return State(folder, result["status"], outcome_of(result), result["steps"], job)
+    steps = _steps(folder, status)
     if unreadable is not None and holder is None:
         return State(folder, "unreadable", unreadable, steps, job)
-    result, damaged = read_result(folder)
     if damaged is not None and holder is None:
         return State(folder, "failed", f"{damaged}; the same command, or retry, writes it anew", steps, job)
     if result is not None:
@@ -142,7 +145,7 @@ def _state(folder: Path, request: dict[str, Any], scheduler: Scheduler) -> State
     if holder is not None:
         detail = f"process {holder['pid']} on {holder['host']}"
         if job is None and (starter := request.get("by")) is not None and not may_run(starter):
-            detail += "; the sweep that started it is gone, and it goes on alone"
+            detail += "; the sweep that started it is gone, and it runs on alone"
         return State(folder, "running", detail, steps, job)
     if job is not None and state != "new" and (entry := scheduler.queued(job)) is not None:
         return _in_queue(folder, state, job, entry, steps)

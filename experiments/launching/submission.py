@@ -40,7 +40,7 @@ class Pending:
 def freeze_run(
     run: "Run", code: Path, launch: Mapping[str, Any], cluster: Mapping[str, Any], *, rerun: bool = False
 ) -> None:
-    """Writes what the run will be, whatever is edited afterwards. rerun: forgets what the folder holds.
+    """Freezes code and configuration of a run, so that later edits do not change it. rerun: clears the folder.
 
     Raises Locked while another process is in the folder.
     """
@@ -57,7 +57,7 @@ def freeze_run(
         folder.write_status("queued", launcher=launch["name"])
 
 
-def freeze_again(path: Path, asked: Mapping[str, Any], steps: int | None) -> None:
+def freeze_again(path: Path, submitted: Mapping[str, Any], steps: int | None) -> None:
     """Returns a submitted run to the state in which it waits to be started.
 
     Raises Locked while another process is in the folder.
@@ -65,9 +65,9 @@ def freeze_again(path: Path, asked: Mapping[str, Any], steps: int | None) -> Non
     folder = RunFolder(path)
     with folder.locked():
         folder.forget_stop()
-        kept = {key: value for key, value in asked.items() if key not in ("job", "scheduler_log")}
+        kept = {key: value for key, value in submitted.items() if key not in ("job", "scheduler_log")}
         folder.write(NAME, {**kept, "by": this_process()})
-        folder.write_status("queued", launcher=asked["launch"]["name"], steps=steps)
+        folder.write_status("queued", launcher=submitted["launch"]["name"], steps=steps)
 
 
 def users_paths() -> list[str]:
@@ -89,18 +89,18 @@ def check_paths(folder: Path) -> None:
 
 
 def submission(folder: Path) -> dict[str, Any] | None:
-    """Returns what was written at submission; None for a run that no launcher started."""
+    """Returns the record of a run's submission; None for a run that no launcher started."""
     return read_json(folder / NAME)
 
 
 def command_of(folder: Path) -> str | None:
     """Returns the command that started the run, to be run from the current folder; None if unknown."""
-    asked = submission(folder) or {}
-    words = asked.get("command")
+    submitted = submission(folder) or {}
+    words = submitted.get("command")
     if not words:
         return None
     command = shlex.join(words)
-    return command if asked["cwd"] == os.getcwd() else f"cd {shlex.quote(asked['cwd'])} && {command}"
+    return command if submitted["cwd"] == os.getcwd() else f"cd {shlex.quote(submitted['cwd'])} && {command}"
 
 
 def write_sweep(runs_folder: Path, name: str, runs: Sequence["Run"], command: Sequence[str]) -> Path:

@@ -1,4 +1,4 @@
-"""Reads files of sweeps/: what many runs have in common, and what they differ in.
+"""Reads files of sweeps/, which describe many runs.
 
 overrides   of every run, as on the command line                       [task=sst2, peft=none]
 grid        every combination of these values                          {optimizer: [mezo, fzoo], batch.size: [8, 16]}

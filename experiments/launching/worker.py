@@ -20,10 +20,10 @@ from zo.rank_env import rank_info
 
 
 def work(path: Path) -> int:
-    """Runs what is frozen in the folder; a failure goes to its status, and with a traceback to stderr."""
+    """Executes the frozen run of a folder; writes a failure to its status, and a traceback to stderr."""
     folder = RunFolder(path.resolve())
-    asked = submission(folder.path)
-    if asked is None:
+    submitted = submission(folder.path)
+    if submitted is None:
         raise ConfigError(f"{path} was not submitted: it has no submission.json.")
     leads = rank_info(os.environ).rank == 0  # of several processes the first holds the lock for all
     # Before the seconds that a model takes to load:
@@ -32,7 +32,7 @@ def work(path: Path) -> int:
             f"Process {holder['pid']} on {holder['host']} is at this run, so this one ends: {folder.path}\n"
         )
         return BUSY
-    os.chdir(asked["cwd"])
+    os.chdir(submitted["cwd"])
     with spoken_warnings(aloud=leads):  # of imports too
         return _run(folder)
 
@@ -45,7 +45,7 @@ def _run(folder: RunFolder) -> int:
     except Locked as error:
         sys.stderr.write(f"{error}\n")
         return BUSY
-    except Exception as error:  # also a bug: whoever asks for the run's status is told why it failed
+    except Exception as error:  # also a bug: the run's status says why it failed
         traceback.print_exc()
         folder.write_failed(error)
         return 2 if isinstance(error, ConfigError | DataError) else 1

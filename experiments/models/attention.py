@@ -12,7 +12,7 @@ Made = TypeVar("Made")
 
 
 def or_eager(make: Callable[[str], Made], wanted: str) -> Made:
-    """Returns what `make` builds with the attention that is wanted, or with eager where sdpa is and there is none."""
+    """Builds by `make` with the wanted attention, or with eager if sdpa is wanted and the model has none."""
     try:
         return make(wanted)
     except (ValueError, ImportError) as error:
@@ -22,7 +22,7 @@ def or_eager(make: Callable[[str], Made], wanted: str) -> Made:
 
 
 def lacks_attention(error: BaseException) -> bool:
-    """Returns whether transformers refuses an architecture the attention that it was told."""
+    """Returns whether transformers refuses the chosen attention for an architecture."""
     return "attn_implementation" in str(error)
 
 

@@ -16,9 +16,11 @@ def dropout_of(model: nn.Module) -> float:
 
 def configured_dropout(config: Mapping[str, Any]) -> float:
     """Returns the largest probability in a model's or an adapter's configuration, including unused ones."""
-    found = [float(value) for name, value in config.items() if "drop" in str(name) and _probability(value)]
-    found += [configured_dropout(value) for value in config.values() if isinstance(value, Mapping)]
-    return max(found, default=0.0)
+    probabilities = [
+        float(value) for name, value in config.items() if "drop" in str(name) and _probability(value)
+    ]
+    probabilities += [configured_dropout(value) for value in config.values() if isinstance(value, Mapping)]
+    return max(probabilities, default=0.0)
 
 
 def _of_module(module: nn.Module) -> Iterator[float]:

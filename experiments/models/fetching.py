@@ -142,12 +142,12 @@ def _tensors(shard: Path) -> dict[str, Any]:
     wrong = [name for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
     if wrong:
         raise ConfigError(f"{shard} holds {wrong[0]}, which is no tensor: it is no model's weights.")
-    made, seen = {}, set()
+    copied, seen = {}, set()
     for name, tensor in loaded.items():
         memory = tensor.untyped_storage().data_ptr()
-        made[name] = tensor.clone() if memory in seen else tensor.contiguous()
+        copied[name] = tensor.clone() if memory in seen else tensor.contiguous()
         seen.add(memory)
-    return made
+    return copied
 
 
 def _complete(folder: Path, weights: str, index: str) -> bool:

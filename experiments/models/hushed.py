@@ -1,4 +1,4 @@
-"""Calls transformers without its own messages, and lists what it raises for broken folders."""
+"""Calls transformers without its messages, and lists the errors that it raises for broken folders."""
 
 import logging as python_logging
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppresses load reports and progress bars: what matters in them becomes an error here."""
+    """Suppresses load reports and progress bars; real problems in them become errors here."""
     level = logging.get_verbosity()
     bar = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

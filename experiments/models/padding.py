@@ -39,19 +39,19 @@ def check_right_padding(
 
     Evaluates two rows four times.
     """
-    told = {"use_cache": False} if family == "causal" else {}
+    options = {"use_cache": False} if family == "causal" else {}
     short, long = _rows(tokenizer, pad, vocabulary)
-    alone = _scores(model, [short], told)
-    beside = _scores(model, [short, long[:SHORT]], told)
-    filled = _scores(model, [short + [pad] * (LONG - SHORT), long], told)
+    alone = _scores(model, [short], options)
+    beside = _scores(model, [short, long[:SHORT]], options)
+    filled = _scores(model, [short + [pad] * (LONG - SHORT), long], options)
     others = [filled]
     if alone.dim() > 1:  # a classifier's own head finds a row's last token by the id that fills
-        others.append(_scores(model, [short + long[SHORT:], long], told))
+        others.append(_scores(model, [short + long[SHORT:], long], options))
     noise = _NOISE * float((beside - alone).abs().max())
     largest = float((alone - alone.mean(-1, keepdim=True)).abs().max())
     allowed = max(noise, _RIGHT.get(_dtype(model), _RIGHT_16) * largest)
     change = max(float((other - alone).abs().max()) for other in others)
-    if change > allowed:  # not where it is NaN: a model of NaNs is told of when its scores are read
+    if change > allowed:  # NaN compares false: a model of NaNs is reported when its scores are read
         raise ConfigError(
             f"{name} ({type(model).__name__}) computes another result for a row when a longer one stands beside it: "
             f"its logits change by {change:.2g} of {largest:.2g}, because the architecture does not heed the attention "
@@ -94,7 +94,7 @@ def _rows(
     return ids[:SHORT], ids[SHORT:]
 
 
-def _scores(model: nn.Module, rows: list[list[int]], told: dict[str, bool]) -> Tensor:
+def _scores(model: nn.Module, rows: list[list[int]], options: dict[str, bool]) -> Tensor:
     """The logits of the first of these rows, which begins with the short one: [SHORT, V], or [C] of a classifier."""
     device = next(model.parameters()).device
     ids = torch.tensor(rows, device=device)
@@ -102,7 +102,7 @@ def _scores(model: nn.Module, rows: list[list[int]], told: dict[str, bool]) -> T
     if len(rows[0]) > SHORT:
         mask[0, SHORT:] = 0
     with torch.no_grad(), quiet():
-        logits = model(input_ids=ids, attention_mask=mask, **told).logits[0].float()
+        logits = model(input_ids=ids, attention_mask=mask, **options).logits[0].float()
     return logits if logits.dim() == 1 else logits[:SHORT]
 
 
@@ -119,10 +119,10 @@ def _generated(model: Any, rows: list[list[int]], pad: int) -> list[Tensor]:
     own, model.generation_config = model.generation_config, config
     try:
         with torch.no_grad(), quiet():
-            made = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            generated = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
     finally:
         model.generation_config = own
-    return [logits[0].float() for logits in made.logits]
+    return [logits[0].float() for logits in generated.logits]
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -28,18 +28,18 @@ HEADS = ["lm_head", "cls", "embed_out", "classifier", "score"]  # kept in model.
 
 def arguments(choice: ModelConfig, device: torch.device) -> dict[str, Any]:
     """Returns from_pretrained's arguments for devices and bits; none for a model that is moved afterwards."""
-    told: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if choice.device_map is not None:
-        told["device_map"] = (
+        options["device_map"] = (
             choice.device_map if isinstance(choice.device_map, str) else dict(choice.device_map)
         )
         own = own_devices(rank_info(os.environ), torch.cuda.device_count(), choice)
         if own is not None:
-            told["max_memory"] = {index: torch.cuda.mem_get_info(index)[0] for index in own}
+            options["max_memory"] = {index: torch.cuda.mem_get_info(index)[0] for index in own}
     if choice.quantization is not None:
-        told.setdefault("device_map", {"": str(device)})
-        told["quantization_config"] = _quantization(choice.quantization, choice.dtype)
-    return told
+        options.setdefault("device_map", {"": str(device)})
+        options["quantization_config"] = _quantization(choice.quantization, choice.dtype)
+    return options
 
 
 def own_devices(place: RankInfo, visible: int, choice: ModelConfig) -> list[int] | None:

@@ -43,9 +43,9 @@ class MeanPooled(nn.Module):
         mean = (hidden * kept).sum(1) / kept.sum(1)
         return SequenceClassifierOutput(logits=self.head(mean))
 
-    def save_pretrained(self, folder: str | Path, **told: Any) -> None:
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Saves the encoder as a Hugging Face folder, or its adapter as peft's, with the head beside it."""
-        self.encoder.save_pretrained(folder, **told)  # type: ignore[operator]  # both kinds have it
+        self.encoder.save_pretrained(folder, **options)  # type: ignore[operator]  # both kinds have it
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.head.state_dict().items()}
         save_file(tensors, str(Path(folder) / HEAD_FILE))
 

@@ -1,4 +1,4 @@
-"""Lists what a model is refused for that shows without its weights: for runs, --dry-run, sweeps and estimates."""
+"""Lists reasons to refuse a model that show without its weights: for runs, --dry-run, sweeps and estimates."""
 
 import functools
 import importlib.util

@@ -134,11 +134,11 @@ def skeleton(choice: ModelConfig, classes: int | None, models: Path = source.MOD
     """
     config = copy.deepcopy(config_of(choice, models))  # from_config writes into it
     family = choice.family or source.infer_family(config.to_dict(), Path(choice.path or ""))
-    told = {"dtype": getattr(torch, choice.dtype)}
+    options = {"dtype": getattr(torch, choice.dtype)}
     with quiet(), torch.device("meta"):
         model = or_eager(
             lambda attention: _built(
-                choice, family, copy.deepcopy(config), classes, {**told, "attn_implementation": attention}
+                choice, family, copy.deepcopy(config), classes, {**options, "attn_implementation": attention}
             ),
             "eager" if choice.attention == "eager" else "sdpa",
         )
@@ -157,15 +157,19 @@ def skeleton(choice: ModelConfig, classes: int | None, models: Path = source.MOD
 
 
 def _built(
-    choice: ModelConfig, family: Family, config: PreTrainedConfig, classes: int | None, told: dict[str, Any]
+    choice: ModelConfig,
+    family: Family,
+    config: PreTrainedConfig,
+    classes: int | None,
+    options: dict[str, Any],
 ) -> nn.Module:
     if family == "causal":
-        return AutoModelForCausalLM.from_config(config, **told)
+        return AutoModelForCausalLM.from_config(config, **options)
     if family == "masked":
-        return AutoModelForMaskedLM.from_config(config, **told)
+        return AutoModelForMaskedLM.from_config(config, **options)
     if classes is None:
         raise ConfigError("A classifier needs a number of classes, which a task with task.options gives.")
     if choice.head == "own":
         config.num_labels = classes
-        return AutoModelForSequenceClassification.from_config(config, **told)
-    return MeanPooled(AutoModel.from_config(config, **loading.poolerless(config), **told), classes)
+        return AutoModelForSequenceClassification.from_config(config, **options)
+    return MeanPooled(AutoModel.from_config(config, **loading.poolerless(config), **options), classes)

@@ -18,6 +18,8 @@ FIELDS = ("task", "method", "model", "peft", "seed", "status", "setting", "confi
 
 def select_runs(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
     """Returns the runs that meet all conditions. Raises ConfigError for an unknown key, or if no run is left."""
+    if runs and not conditions:
+        return list(runs)
     flat = [_fields(run) for run in runs]
     parsed = [_parsed(text, flat) for text in conditions]
     selected = list(runs)

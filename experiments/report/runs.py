@@ -134,9 +134,14 @@ class Run:
 
     def rows_of(self, kind: str) -> list[Mapping[str, Any]]:
         """Returns the rows of a kind (before, train, dev, after) sorted by step, a repeated step once."""
-        return [
-            row for _, row in sorted({row["steps"]: row for row in self.rows if row["kind"] == kind}.items())
-        ]
+        return self._by_kind.get(kind, [])
+
+    @cached_property
+    def _by_kind(self) -> Mapping[str, list[Mapping[str, Any]]]:
+        at_step: dict[str, dict[int, Mapping[str, Any]]] = {}
+        for row in self.rows:
+            at_step.setdefault(row["kind"], {})[row["steps"]] = row
+        return {kind: [row for _, row in sorted(rows.items())] for kind, rows in at_step.items()}
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:

@@ -97,7 +97,7 @@ class RunFolder:
         return self._read("status.json")
 
     def memory(self) -> dict[str, Any] | None:
-        """Returns what was found to fit into memory, or None (experiments.training.oom)."""
+        """Returns the batch sizes that fit into memory, or None (experiments.training.oom)."""
         return self._read("memory.json")
 
     def stop_asked(self) -> bool:
@@ -118,7 +118,7 @@ class RunFolder:
         return Lock(self.path / "lock") if self._writes else nullcontext()
 
     def clear(self) -> None:
-        """Removes what a run wrote, to run again from the start."""
+        """Removes a run's files, so that it starts again."""
         if not self._writes:
             return
         for name in ("status.json", "journal", "STOP"):
@@ -126,7 +126,7 @@ class RunFolder:
         self.clear_beside()
 
     def clear_beside(self) -> None:
-        """Removes what belongs to a journal: rows, result, snapshots, weights."""
+        """Removes the files that belong to a journal: rows, result, snapshots, weights."""
         if not self._writes:
             return
         self._anew = True
@@ -155,7 +155,7 @@ class RunFolder:
         )
 
     def tidy(self, config: Mapping[str, Any]) -> None:
-        """Finishes what a process killed after writing the result could not. The caller holds the lock."""
+        """Cleans up after a process that was killed once it had written the result. The caller holds the lock."""
         result = self.result()
         if result is None or not self._writes:
             return
@@ -213,11 +213,11 @@ class RunFolder:
         That another process of the run was lost does not replace a reason that any of them has written since this one
         began.
         """
-        said = self.status() or {}
+        status = self.status() or {}
         if (
             isinstance(error, RankLost)
-            and said.get("state") == "failed"
-            and said["time"] >= psutil.Process().create_time()
+            and status.get("state") == "failed"
+            and status["time"] >= psutil.Process().create_time()
         ):
             return
         last = traceback.format_exception_only(error)[-1].strip()

@@ -1,4 +1,4 @@
-"""Allows one process per run folder. The lock is the kernel's, so it dies with its process, whatever ended it.
+"""Allows one process per run folder. The kernel holds the lock, so it always ends with its process.
 
 The file says who holds it. Where a file system has no locks, that is all there is: a holder of this machine is
 looked up among the processes, one of another machine is believed.
@@ -90,7 +90,7 @@ def holder_of(path: Path) -> dict[str, Any] | None:
 
 
 def steady_holder_of(path: Path) -> dict[str, Any] | None:
-    """Returns what `holder_of` does, unless the lock is soon free: another process may only have tested it."""
+    """Returns the holder, or None if the lock is soon free: another process may only have tested it."""
     for pause in (0.05, 0.05, 0.0):
         holder = holder_of(path)
         if holder is None:
@@ -100,7 +100,7 @@ def steady_holder_of(path: Path) -> dict[str, Any] | None:
 
 
 def this_process() -> dict[str, Any]:
-    """Returns what a lock's file says of its holder: host, pid, began."""
+    """Returns the holder recorded in a lock file: host, pid, began."""
     return _me()
 
 

@@ -22,12 +22,12 @@ def rank_key(value: float | None, loss: float | None, by: str = "metric") -> tup
 
 
 def selected_by(config: Mapping[str, Any]) -> str:
-    """Returns what a configuration selects weights by; one that an older version wrote has no key for it."""
+    """Returns the criterion by which weights are selected; configurations of older versions have no key for it."""
     return str(config.get("select_by") or "metric")
 
 
 def learned_nothing(result: Mapping[str, Any], dev: Collection[float | None]) -> str | None:
-    """Returns why a run that finished is said to have learned nothing; None where it learned, or never trained.
+    """Returns why a finished run counts as having learned nothing; None if it learned, or never trained.
 
     dev: its metric at each evaluation on dev. A run that never left its start has the metric that it had before, on
     test and at all evaluations on dev; one that ended no better than the majority class has nothing to show either.

@@ -1,4 +1,4 @@
-"""Records what made a result: code, machine, versions, command."""
+"""Records the origin of a result: code, machine, versions, command."""
 
 import importlib.metadata
 import json
@@ -28,7 +28,7 @@ def provenance(gpus: Sequence[str], threads: int, began: float) -> dict[str, Any
         "time": began,
         "host": platform.node(),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "gpus": list(gpus),
         "threads": threads,
         "python": platform.python_version(),
@@ -74,7 +74,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

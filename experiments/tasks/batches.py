@@ -52,7 +52,7 @@ def span(row: Row) -> range:
 
 
 def scored_batch(groups: Sequence[Sequence[Row]], pad: int, limit: int | None) -> Batch:
-    """B groups of up to O rows each, such as the options of B examples, read as `read_once` says.
+    """Collates B groups of up to O rows each, such as the options of B examples, read as `read_once` says.
 
     input_ids, attention_mask [B, D, T]: the distinct rows. positions [B, D, P]: places in them whose logits are wanted.
     targets [B, O, K]: the rows' last `span` tokens; places [B, O, K]: which of the D · P positions predicts each.
@@ -73,8 +73,8 @@ def scored_batch(groups: Sequence[Sequence[Row]], pad: int, limit: int | None) -
             positions[b, d, : len(some)] = torch.tensor(some)
         for o, (row, owner) in enumerate(zip(rows, owners, strict=True)):
             targets[b, o, : row.span] = torch.tensor(row.ids[-row.span :])
-            found = [owner * width + wanted[b][owner].index(place) for place in span(row)]
-            places[b, o, : row.span] = torch.tensor(found)
+            rows_found = [owner * width + wanted[b][owner].index(place) for place in span(row)]
+            places[b, o, : row.span] = torch.tensor(rows_found)
     tensors = {
         name: t.unflatten(0, positions.shape[:2])
         for name, t in (("input_ids", ids), ("attention_mask", mask))
@@ -155,10 +155,10 @@ def class_batch(examples: Sequence[Example], pad: int, limit: int) -> Batch:
 
 def golds(examples: Sequence[Example]) -> Tensor:
     """1 at each right option, [B, O]; O is the largest number of options."""
-    found = torch.zeros(len(examples), max(len(example.options) for example in examples))
+    scores = torch.zeros(len(examples), max(len(example.options) for example in examples))
     for number, example in enumerate(examples):
-        found[number, list(example.golds)] = 1.0
-    return found
+        scores[number, list(example.golds)] = 1.0
+    return scores
 
 
 def _labels(examples: Sequence[Example]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Digests of a run's rows and of their order, part by part, by which two runs are told apart.
+"""Digests a run's rows and their order part by part, so that two runs can be compared.
 
 Parts: train (which rows, whatever their order), order (as training takes them), dev, test, demonstrations (as they
 stand before the prompts of test), start (the weights, new parameters among them), and the seeds of directions and

@@ -96,11 +96,11 @@ def _causal(
     assert template is not None
     prompt = Template(template.prompt, f"{where}.prompt")
     answer = Template(template.answer, f"{where}.answer")
-    said = "answer" if choice.generated else "option"
-    problems = prompt.check(known | {"eos"}) + answer.check(known | {"eos", said})
+    target = "answer" if choice.generated else "option"
+    problems = prompt.check(known | {"eos"}) + answer.check(known | {"eos", target})
     problems += [problem for option in options for problem in option.check(known)]
-    if said not in answer.fields:
-        problems.append(f"{where}.answer={template.answer!r} must hold {{{said}}}.")
+    if target not in answer.fields:
+        problems.append(f"{where}.answer={template.answer!r} must hold {{{target}}}.")
     blank = None
     if choice.calibrate is not None and template.sfc is None:
         problems.append(
@@ -111,10 +111,10 @@ def _causal(
         blank = Template(template.sfc or "", f"{where}.sfc")
         problems += blank.check(known | {"eos"})
     own = choice.candidates is not None
-    made = CausalPrompts(
+    causal = CausalPrompts(
         loaded.tokenizer, prompt, answer, options, limit, own, blank, choice.calibrate, loaded.first
     )
-    return made, problems
+    return causal, problems
 
 
 def _masked(

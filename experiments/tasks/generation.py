@@ -31,7 +31,7 @@ from experiments.peft.virtual import places_by_mask
 
 @dataclass(frozen=True)
 class Greedy:
-    """pad: the id that fills rows. new_tokens: at most so many a row."""
+    """pad: the id that fills rows. new_tokens: most tokens per row."""
 
     tokenizer: PreTrainedTokenizerBase
     pad: int
@@ -53,13 +53,13 @@ class Greedy:
                 or rows_of_one_length(model, self.tokenizer, self.pad)
             )
         ):
-            said: list[str | None] = [None] * len(ids)
+            answers: list[str | None] = [None] * len(ids)
             for length in lengths.unique().tolist():
                 numbers = (lengths == length).nonzero()[:, 0]
                 texts = self(model, ids[numbers, -length:], mask[numbers, -length:])
                 for number, text in zip(numbers.tolist(), texts, strict=True):
-                    said[number] = text
-            return said
+                    answers[number] = text
+            return answers
         config = GenerationConfig(
             do_sample=False,
             num_beams=1,
@@ -69,15 +69,15 @@ class Greedy:
         )
         watch = _Watch(len(ids))
         with torch.no_grad(), places_by_mask(model), _generating_by(model, config):
-            made = model.generate(  # type: ignore[operator]  # causal models have it, and peft's wrappers of them
+            generated = model.generate(  # type: ignore[operator]  # causal models have it, and peft's wrappers of them
                 input_ids=ids,
                 attention_mask=mask,
                 past_key_values=cache,
                 generation_config=config,
                 logits_processor=LogitsProcessorList([watch]),
             )
-        assert isinstance(made, Tensor)
-        texts = self.tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
+        assert isinstance(generated, Tensor)
+        texts = self.tokenizer.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
         return [
             None if bad else text.partition("\n")[0].strip()
             for text, bad in zip(texts, watch.bad.tolist(), strict=True)

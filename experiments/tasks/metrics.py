@@ -30,11 +30,11 @@ def f1(prediction: str, golds: Sequence[str]) -> float:
 def _f1(prediction: str, gold: str) -> float:
     if gold in NO_ANSWER:
         return float(normalise(prediction) == normalise(gold))
-    said, wanted = normalise(prediction).split(), normalise(gold).split()
-    common = sum((Counter(said) & Counter(wanted)).values())
+    predicted, wanted = normalise(prediction).split(), normalise(gold).split()
+    common = sum((Counter(predicted) & Counter(wanted)).values())
     if common == 0:
         return 0.0
-    precision, recall = common / len(said), common / len(wanted)
+    precision, recall = common / len(predicted), common / len(wanted)
     return 2 * precision * recall / (precision + recall)
 
 

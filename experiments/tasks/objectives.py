@@ -133,10 +133,10 @@ class GeneratedLoss:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Losses [B]."""
-        said = self.greedy(model, batch["input_ids"], batch["attention_mask"])
+        answers = self.greedy(model, batch["input_ids"], batch["attention_mask"])
         numbers = batch["numbers"].tolist()
         scores = [
             math.nan if text is None else self.metric(text, self.answers[n])
-            for text, n in zip(said, numbers, strict=True)
+            for text, n in zip(answers, numbers, strict=True)
         ]
         return -torch.tensor(scores, device=batch["input_ids"].device)

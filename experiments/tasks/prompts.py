@@ -89,7 +89,7 @@ class CausalPrompts:
         return prompt.strip(" "), wholes
 
     def demonstrations(self, rows: Sequence[Record]) -> str:
-        """Records with their right options or first answers, and what separates them from a prompt."""
+        """Returns records with their right options or first answers, and the text between them and a prompt."""
         shown = [self.texts(r)[1][r.golds[0] if r.golds else 0].strip() for r in rows]
         return SEPARATOR.join([*shown, ""]).lstrip()
 
@@ -119,8 +119,8 @@ class CausalPrompts:
             raise DataError(listing(problems))
         prompts: list[Ids] = [()] * len(rows)
         if not self.options and not self.own:
-            asked = [(one + prompt).lstrip() for one, (prompt, _) in zip(befores, texts, strict=True)]
-            prompts = [self._cut(start) for start in self.encoder.rows(asked)]
+            prompts_text = [(one + prompt).lstrip() for one, (prompt, _) in zip(befores, texts, strict=True)]
+            prompts = [self._cut(start) for start in self.encoder.rows(prompts_text)]
         return [self._example(*parts) for parts in zip(rows, encoded, kept, prompts, blanks, strict=True)]
 
     @property
@@ -164,16 +164,18 @@ class CausalPrompts:
         self, rows: Sequence[Record], texts: list[tuple[str, list[str]]], befores: list[str]
     ) -> tuple[list[tuple[Row, ...]], list[str]]:
         """Returns for each record the rows of its candidates, uncut, and their problems."""
-        asked = [(before + prompt).lstrip() for before, (prompt, _) in zip(befores, texts, strict=True)]
+        prompts_text = [
+            (before + prompt).lstrip() for before, (prompt, _) in zip(befores, texts, strict=True)
+        ]
         wholes = [
             [(before + whole).lstrip() for whole in candidates]
             for before, (_, candidates) in zip(befores, texts, strict=True)
         ]
-        known = list(dict.fromkeys([*asked, *(whole for some in wholes for whole in some)]))
+        known = list(dict.fromkeys([*prompts_text, *(whole for some in wholes for whole in some)]))
         ids_of = dict(zip(known, self.encoder.rows(known), strict=True))
         problems: list[str] = []
         encoded: list[tuple[Row, ...]] = []
-        for record, prompt, candidates in zip(rows, asked, wholes, strict=True):
+        for record, prompt, candidates in zip(rows, prompts_text, wholes, strict=True):
             some = []
             for candidate in candidates:
                 row = Row(ids_of[candidate], scored(ids_of[prompt], ids_of[candidate]))
@@ -221,13 +223,13 @@ class MaskedPrompts:
     def words(self) -> list[int]:
         """The option words as ids. Raises ConfigError where one is not a single token."""
         ids = {o: self.tokenizer.encode(f" {o.strip()}", add_special_tokens=False) for o in self.options}
-        bad = [o for o, found in ids.items() if len(found) != 1 or found[0] == self.tokenizer.unk_token_id]
+        bad = [o for o, tokens in ids.items() if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token_id]
         if bad:
             raise ConfigError(
                 f"task.options: {', '.join(bad)} is no single token of this model, which scores one word at "
                 f"the mask. Choose other words."
             )
-        words = [found[0] for found in ids.values()]
+        words = [tokens[0] for tokens in ids.values()]
         if same := [option for option, word in zip(ids, words, strict=True) if words.count(word) > 1]:
             raise ConfigError(
                 f"task.options: {', '.join(same)} are the same token of this model, so that all but the first could "
@@ -306,16 +308,12 @@ class MaskedPrompts:
         """The beginning of a field's text that has as many tokens as `limits` says."""
         if name not in self.limits:
             return text
-        made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ends = [end for _, end in made["offset_mapping"]]
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ends = [end for _, end in encoding["offset_mapping"]]
         return text if len(ends) <= self.limits[name] else text[: ends[self.limits[name] - 1]]
 
     def _cut(self, ids: Ids, mask: int) -> Row:
-        """Cuts to at most `limit` tokens.
-
-        The end is cut first, the last token excepted. Where that leaves no room for the mask and what follows it, the
-        beginning is cut too.
-        """
+        """Cuts to at most `limit` tokens: the end but its last, then the beginning if the mask has no room."""
         over = max(len(ids) - self.limit, 0)
         left = 0 if mask < self.limit - 1 else min(over, mask - 1)
         kept = (ids[0], *ids[1 + left :])
@@ -340,11 +338,11 @@ class ClassifierPrompts:
             return []
         texts = [self.text.fill(r.fields) for r in rows]
         pairs = [self.pair.fill(r.fields) for r in rows] if self.pair else None
-        made = self.tokenizer(texts, pairs, truncation=True, max_length=self.limit, verbose=False)
-        types = made.get("token_type_ids") or [()] * len(rows)
+        encoding = self.tokenizer(texts, pairs, truncation=True, max_length=self.limit, verbose=False)
+        types = encoding.get("token_type_ids") or [()] * len(rows)
         return [
             Example(r.index, r.fields, self.options, r.golds, (), (Row(tuple(ids), 0, tuple(kinds)),))
-            for r, ids, kinds in zip(rows, made["input_ids"], types, strict=True)
+            for r, ids, kinds in zip(rows, encoding["input_ids"], types, strict=True)
         ]
 
 

@@ -42,7 +42,7 @@ def records(table: Table, choice: TaskConfig, needed: Collection[str]) -> list[R
     labels = _labels(choice, paths.get("label"))
     problems: list[str] = []
     unknown: dict[str, list[str]] = {}  # places by the label that is none of the task's
-    made = []
+    records = []
     for index, row in enumerate(table.rows):
         place = table.place(index)
         try:
@@ -54,7 +54,7 @@ def records(table: Table, choice: TaskConfig, needed: Collection[str]) -> list[R
             if function is not None:
                 values |= function.call(values)
             fields = {name: _text(values[name], name) for name in needed}
-            made.append(_record(index, fields, values, choice, labels, place))
+            records.append(_record(index, fields, values, choice, labels, place))
         except _UnknownLabel as error:
             unknown.setdefault(str(error), []).append(place)
         except ValueError as error:
@@ -62,9 +62,9 @@ def records(table: Table, choice: TaskConfig, needed: Collection[str]) -> list[R
     problems = [_labelled(places, what) for what, places in unknown.items()] + problems
     if problems:
         raise DataError(listing(problems))
-    if not made:
+    if not records:
         raise DataError(f"{table.where}: task.drop={list(choice.drop)} leaves no row.")
-    return made
+    return records
 
 
 class _UnknownLabel(ValueError):
@@ -179,9 +179,9 @@ def _text(value: Any, name: str) -> str:
     if isinstance(value, str):
         return _whole(value, name)
     if isinstance(value, bool | int | float) or value is None:
-        found = {"None": "null", "True": "true", "False": "false", "nan": "NaN"}.get(str(value), str(value))
-        quoted = "" if found in ("null", "NaN") else f' Write "{found}" in quotes if it is one.'
-        raise ValueError(f"{name} is {found}, but must be text.{quoted}")
+        written = {"None": "null", "True": "true", "False": "false", "nan": "NaN"}.get(str(value), str(value))
+        quoted = "" if written in ("null", "NaN") else f' Write "{written}" in quotes if it is one.'
+        raise ValueError(f"{name} is {written}, but must be text.{quoted}")
     raise ValueError(f"{name} is a {type(value).__name__}, but must be text.")
 
 
@@ -248,13 +248,13 @@ def _candidates(value: Any, name: str) -> tuple[str, ...]:
 def _right(value: Any, candidates: tuple[str, ...]) -> tuple[int, ...]:
     """Numbers of the right candidates, from a number or a text, or a list of them."""
     listed = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    found: list[Any] = [candidates.index(v) if isinstance(v, str) and v in candidates else v for v in listed]
-    wrong = [v for v in found if not isinstance(v, int) or not 0 <= v < len(candidates)]
-    if wrong or not found:
+    rights: list[Any] = [candidates.index(v) if isinstance(v, str) and v in candidates else v for v in listed]
+    wrong = [v for v in rights if not isinstance(v, int) or not 0 <= v < len(candidates)]
+    if wrong or not rights:
         raise ValueError(
             f"label {value!r} is not among the {len(candidates)} candidates, as number or as text."
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(rights))
 
 
 def _answers(value: Any) -> tuple[str, ...]:

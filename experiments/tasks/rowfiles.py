@@ -1,4 +1,4 @@
-"""Files of rows: JSON lines, a JSON array, CSV, TSV and parquet. Text is UTF-8 whatever the locale, and may be gzipped.
+"""Reads files of rows: JSON lines, a JSON array, CSV, TSV and parquet. Text is always UTF-8, and may be gzipped.
 
 A split is a file of its name, parts of a parquet file, or a folder of its name with files of one kind.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from zo.errors import DataError
 
-LISTED = 10  # problems of a file that are told at once
+LISTED = 10  # problems of a file that one message lists
 JSON, TABLES, PARQUET = (".jsonl", ".json"), (".csv", ".tsv"), ".parquet"
 TEXTS = tuple(kind + packed for kind in (*JSON, *TABLES) for packed in ("", ".gz"))
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 begins
@@ -72,13 +72,13 @@ def _within(folder: Path) -> list[Path]:
     """The files of rows in a split's own folder. Raises DataError for files of several kinds."""
     if not folder.is_dir():
         return []
-    found = sorted(p for p in folder.iterdir() if p.is_file() and kind_of(p) is not None)
-    kinds = {kind_of(path) for path in found}
+    files = sorted(p for p in folder.iterdir() if p.is_file() and kind_of(p) is not None)
+    kinds = {kind_of(path) for path in files}
     if len(kinds) > 1:
         raise DataError(
-            f"{folder} holds files of several kinds ({', '.join(p.name for p in found)}); leave those of one."
+            f"{folder} holds files of several kinds ({', '.join(p.name for p in files)}); leave those of one."
         )
-    return found
+    return files
 
 
 def kind_of(path: Path) -> str | None:
@@ -172,7 +172,7 @@ def _array(path: Path, content: bytes) -> Table:
 
 
 def _table(path: Path) -> Table:
-    """Rows under the names in the first line, every value text: NA and 2012 stay what they are."""
+    """Returns rows named by the first line. Every value is text: NA and 2012 are not converted."""
     try:
         text = _text(path).decode("utf-8")
     except UnicodeDecodeError as error:

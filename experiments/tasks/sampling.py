@@ -19,7 +19,7 @@ def draw(pool: int, n: int, seed: int) -> list[int]:
 def train_and_dev(
     pool: int, train: int, dev: int, dev_share: float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Row numbers of train and dev, drawn together; dev is the end of what is drawn.
+    """Returns the row numbers of train and dev, drawn together; dev is the end of the draw.
 
     Where the pool is smaller than train + dev, dev takes what train leaves, or `dev_share` of the pool if
     that is more, but never more than asked. With dev_share = 1 that is the published rule, which gives dev
@@ -46,16 +46,16 @@ def k_shot(
     under which 512 of TREC are fewer for three of its labels. Labels stand in the order of their first rows.
     """
     order = draw(len(labels), len(labels), seed)
-    found: dict[int, list[int]] = {}
+    by_label: dict[int, list[int]] = {}
     for row in order:
-        found.setdefault(labels[row], []).append(row)
-    counts = [len(found.get(number, ())) for number in range(len(options))]
+        by_label.setdefault(labels[row], []).append(row)
+    counts = [len(by_label.get(number, ())) for number in range(len(options))]
     short = [f"{option.strip()} {n}" for option, n in zip(options, counts, strict=True) if n < 2 * k]
     if short and not (take and max(counts) > k):
         raise DataError(
             f"task.k={k} takes {k} examples of each option for train and {k} for dev, but the train split has of "
             f"{', '.join(short)}. Lower task.k{'' if take else ', or set task.scarce=take to use what there is'}."
         )
-    train = [row for rows in found.values() for row in rows[:k]]
-    dev = [row for rows in found.values() for row in rows[k : 2 * k]]
+    train = [row for rows in by_label.values() for row in rows[:k]]
+    dev = [row for rows in by_label.values() for row in rows[k : 2 * k]]
     return train, dev

@@ -1,4 +1,4 @@
-"""Token ids of texts, and what of a row is scored.
+"""Finds the token ids of texts and the part of a row that is scored.
 
 The tokens that begin and end a row are the tokenizer's frame. Causal models get its beginning alone: an end token
 after the text would be scored in the place of an option, and would end a prompt that is generated from.

@@ -42,13 +42,18 @@ def digest_of(choice: TaskConfig, sources: Sequence[Table]) -> str:
     return total.hexdigest()
 
 
+def world_tables(choice: TaskConfig, seed: int, test_seed: int) -> list[Table]:
+    """Train and dev of the built-in world under one seed, test under another."""
+    sizes = {"train": (choice.train, seed), "dev": (choice.dev, seed), "test": (choice.test, test_seed)}
+    return [world_split(choice, split, n, drawn) for split, (n, drawn) in sizes.items()]
+
+
 def draw_splits(
     choice: TaskConfig, fields: list[str], sources: Sequence[Table], seed: int, test_seed: int
 ) -> Splits:
     """Train and dev of one seed, test of another. As in the papers, test is drawn from the validation split."""
     if not sources:
-        sizes = {"train": (choice.train, seed), "dev": (choice.dev, seed), "test": (choice.test, test_seed)}
-        tables = [world_split(choice, split, n, drawn) for split, (n, drawn) in sizes.items()]
+        tables = world_tables(choice, seed, test_seed)
         train, dev, test = (records(t, choice, fields) if t.rows else [] for t in tables)
         return train, dev, test
     pool, held_out = _pools(choice, fields, sources)

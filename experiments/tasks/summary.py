@@ -1,4 +1,4 @@
-"""Summary of a task's examples: how many, how their labels are spread, and what makes a result mean less."""
+"""Summarises a task's examples: their number, the spread of labels, and reasons to trust a result less."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,8 +48,8 @@ def summarise(choice: TaskConfig, splits: Splits, examples: Sequence[Example], e
     labels = {}
     if choice.options is not None:
         for split, rows in named.items():
-            found = Counter(record.golds[0] for record in rows)
-            labels[split] = {option.strip(): found[number] for number, option in enumerate(choice.options)}
+            count = Counter(record.golds[0] for record in rows)
+            labels[split] = {option.strip(): count[number] for number, option in enumerate(choice.options)}
     warnings = [
         *_fewer(choice, counts),
         *_one_class(labels),
@@ -81,10 +81,10 @@ def _standing_in_train(named: Mapping[str, Sequence[Record]]) -> Iterator[str]:
     """Rows of dev and test whose texts are those of a train row, case and white space apart."""
     known = {_normalised(record) for record in named["train"]}
     for split in ("dev", "test"):
-        found = sum(_normalised(record) in known for record in named[split])
-        if found:
+        count = sum(_normalised(record) in known for record in named[split])
+        if count:
             yield (
-                f"{found:,} of {len(named[split]):,} {split} examples have the text of a train example, so the {split} "
+                f"{count:,} of {len(named[split]):,} {split} examples have the text of a train example, so the {split} "
                 f"metric says less about new text."
             )
 
@@ -96,16 +96,16 @@ def _normalised(record: Record) -> tuple[str, ...]:
 
 def _special(named: Mapping[str, Sequence[Record]], encoder: Encoder) -> Iterator[str]:
     """Rows whose own text holds what the tokenizer takes for a special token, as MeZO's code and lm-eval do too."""
-    found: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
     first = ""
     for record in (record for rows in named.values() for record in rows):
         text = "\0".join((*record.fields.values(), *record.candidates, *record.answers))
         for token in encoder.special:
             if token in text:
-                found[token] += 1
+                answers[token] += 1
                 first = first or record.place
-    if found:
-        listed = ", ".join(f"{token} in {count:,}" for token, count in sorted(found.items()))
+    if answers:
+        listed = ", ".join(f"{token} in {count:,}" for token, count in sorted(answers.items()))
         yield (
             f"Texts hold letters that the tokenizer reads as a special token: {listed} rows, the first {first}. They "
             f"are not read as letters."

@@ -1,8 +1,8 @@
 """Recovers from out-of-memory errors: retries with fewer stacked probes, then with smaller micro-batches.
 
-A look that fails has moved nothing and journaled nothing, so it can be repeated. Stacked or one by one, whole or
-in pieces, the losses are the same but for rounding (on a CPU, probes one by one: the same bits). What was found to
-fit is written into the run's folder and kept for the steps, and the processes, that follow.
+A look that fails has moved and journaled nothing, so it can be repeated. Smaller pieces change losses by rounding only
+(on a CPU, fewer stacked probes change no bit). The sizes that fit are stored in the run's folder, for later steps and
+for processes that resume the run.
 """
 
 import gc
@@ -18,18 +18,18 @@ from zo.look import ModuleLook
 from zo.look.look import PLAIN, length, out_of_memory
 
 T = TypeVar("T")
-Told = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 def release() -> None:
-    """Gives back what a failed call, or a model no longer needed, has left behind."""
+    """Frees the memory of a failed call or of a model that is no longer needed."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def retry_smaller(attempt: Callable[[], T], smaller: Callable[[], bool]) -> T:
-    """Calls `attempt`, and retries as long as memory runs out and `smaller` finds something to reduce."""
+    """Returns what `attempt` returns; retries while memory runs out and `smaller` still reduces something."""
     while True:
         try:
             return attempt()
@@ -40,9 +40,9 @@ def retry_smaller(attempt: Callable[[], T], smaller: Callable[[], bool]) -> T:
 
 
 class BackoffLook(ModuleLook):
-    """A ModuleLook that makes itself smaller. told: hears its new probes_per_forward and micro."""
+    """A ModuleLook that shrinks when memory runs out, and then calls on_smaller(probes_per_forward, micro)."""
 
-    told: Callable[[int | str, int | None], None] | None = None
+    on_smaller: Callable[[int | str, int | None], None] | None = None
 
     def sums(self, probes: Sequence[Probe], batch: Any) -> list[tuple[float, float]]:
         return retry_smaller(
@@ -68,7 +68,7 @@ class BackoffLook(ModuleLook):
         return retry_smaller(attempt, lambda: seed is None and self._smaller(1, batch))
 
     def _smaller(self, probes: int, batch: Any) -> bool:
-        """Half as many probes a forward, then half as many examples; False when both are at one."""
+        """Halves the probes a forward, then the examples at a time; returns False when both are at one."""
         total = length(batch)
         size = min(self._group_size(probes, batch), probes)
         if size > 1:
@@ -77,36 +77,37 @@ class BackoffLook(ModuleLook):
             self.micro = -(-min(self.micro or total, total) // 2)
         else:
             return False
-        if self.told is not None:
-            self.told(self.probes_per_forward, self.micro)
+        if self.on_smaller is not None:
+            self.on_smaller(self.probes_per_forward, self.micro)
         return True
 
 
 class MemoryBudget:
     """The sizes that fit into memory, stored in memory.json of the run: probes_per_forward, micro, evaluate.
 
-    evaluate: examples of an evaluation at once. found: all three, or None while what was asked for fits.
-    say: prints a line. What an earlier process found holds as long as the same is asked for.
+    evaluate: examples of an evaluation at once. reduced: all three sizes, or None while the configured ones fit.
+    say: prints a line. Sizes of an earlier process count as long as the configured ones are the same.
     """
 
-    def __init__(self, folder: RunFolder, look: BackoffLook, evaluate: int, say: Told):
-        # The look itself is not kept: its model must be free to go before another is built.
+    def __init__(self, folder: RunFolder, look: BackoffLook, evaluate: int, say: Say):
+        # Only numbers of the look are kept: its model must be freed before another one is built.
         self._folder, self._say = folder, say
-        self._asked = {
+        self._configured = {
             "probes_per_forward": look.probes_per_forward, "micro": look.micro, "evaluate": evaluate
         }  # fmt: skip
-        kept = folder.memory() or {}
-        self.found: dict[str, Any] | None = kept["found"] if kept.get("asked") == self._asked else None
-        self._now: dict[str, Any] = self.found or self._asked
+        stored = folder.memory() or {}
+        same = stored.get("asked") == self._configured
+        self.reduced: dict[str, Any] | None = stored["found"] if same else None
+        self._now: dict[str, Any] = self.reduced or self._configured
         look.probes_per_forward, look.micro = self._now["probes_per_forward"], self._now["micro"]
-        look.told = self._look_got_smaller
+        look.on_smaller = self._note_smaller_look
 
     @property
     def evaluate(self) -> int:
         return self._now["evaluate"]
 
     def evaluated(self, attempt: Callable[[int], T]) -> T:
-        """Calls `attempt` with this many examples at once, and with half as many as long as memory runs out."""
+        """Returns what attempt(examples at once) returns; halves the number while memory runs out."""
         return retry_smaller(lambda: attempt(self.evaluate), self._fewer)
 
     def _fewer(self) -> bool:
@@ -115,10 +116,10 @@ class MemoryBudget:
         self._note(f"evaluate.batch={self.evaluate // 2}", evaluate=self.evaluate // 2)
         return True
 
-    def _look_got_smaller(self, probes: int | str, micro: int | None) -> None:
+    def _note_smaller_look(self, probes: int | str, micro: int | None) -> None:
         self._note(f"probes_per_forward={probes} batch.micro={micro}", probes_per_forward=probes, micro=micro)
 
-    def _note(self, words: str, **found: Any) -> None:
-        self.found = self._now = self._now | found
-        self._folder.write("memory.json", {"asked": self._asked, "found": self.found})
-        self._say(f"Out of memory: again with {words}. The result changes by rounding only.")
+    def _note(self, sizes: str, **reduced: Any) -> None:
+        self.reduced = self._now = self._now | reduced
+        self._folder.write("memory.json", {"asked": self._configured, "found": self.reduced})
+        self._say(f"Out of memory: again with {sizes}. The result changes by rounding only.")

@@ -70,11 +70,11 @@ class OpenRun:
     @contextmanager
     def on_screen(self) -> Iterator[None]:
         """A context in which the run is shown while it goes; Ctrl-C then leaves the terminal as it was."""
-        with self.view as self.recorder.shown:
+        with self.view as self.recorder.view:
             self.stop.farewell, self.stop.say = self.view.farewell, self.view.say
             self.view.recall(self.earlier.rows)
             yield
-        self.stop.farewell, self.stop.say, self.recorder.shown = b"", None, None
+        self.stop.farewell, self.stop.say, self.recorder.view = b"", None, None
 
     def steps(self) -> Iterable[Step]:
         """Returns the training loop; it resumes from the newest snapshot and replays the journal's steps.
@@ -105,7 +105,7 @@ class OpenRun:
         """Returns the steps of the budget, or those of the journal if its last evaluation has ended the training."""
         minutes, recorder, steps = self.session.config.budget.minutes, self.recorder, len(self.journal)
         late = minutes is not None and recorder.recorded_seconds >= 60 * minutes
-        evaluated = recorder.looked > 0 and recorder.looked == steps
+        evaluated = recorder.dev_step > 0 and recorder.dev_step == steps
         return steps if evaluated and (recorder.out_of_patience or late) else self.session.steps
 
     def save_snapshot(self, steps: int) -> None:

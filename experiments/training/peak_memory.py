@@ -1,4 +1,4 @@
-"""Peak memory of this process, in bytes: the allocator's on a GPU, resident memory on a CPU. And how many GPUs."""
+"""Measures the peak memory of this process in bytes: the allocator's on a GPU, resident memory on a CPU."""
 
 import resource
 import sys
@@ -15,7 +15,7 @@ def gpus_of(model: nn.Module) -> int:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Forgets the peak so far, where the system lets one."""
+    """Resets the peak, where the system allows it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -24,7 +24,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int:
-    """Bytes at the highest point since `reset_peak`."""
+    """Returns the peak in bytes since `reset_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, StopIteration):

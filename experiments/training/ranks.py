@@ -1,7 +1,7 @@
 """The processes of a run that was started several times over: torchrun, or the tasks of srun.
 
-Rank 0 writes all files and prints; what the others have to say (warnings, errors, tracebacks) goes to stderr
-with the rank before every line.
+Rank 0 writes all files and prints. Warnings, errors and tracebacks of the others go to stderr, with the rank before
+every line.
 """
 
 import io
@@ -21,17 +21,17 @@ from zo.team import Solo, Team
 
 
 class Named(io.TextIOBase):
-    """A stream whose lines begin with a name."""
+    """A stream that begins each line with a name."""
 
     def __init__(self, stream: TextIO, name: str):
         self._stream = stream
         self._name = name
-        self._fresh = True  # at the beginning of a line
+        self._at_line_start = True
 
     def write(self, text: str) -> int:
         for line in text.splitlines(keepends=True):
-            self._stream.write(f"{self._name}: {line}" if self._fresh else line)
-            self._fresh = line.endswith("\n")
+            self._stream.write(f"{self._name}: {line}" if self._at_line_start else line)
+            self._at_line_start = line.endswith("\n")
         return len(text)
 
     def flush(self) -> None:
@@ -52,7 +52,7 @@ def name_stderr() -> None:
 
 
 def team_of(config: RunConfig) -> Team:
-    """The team that the environment and `ranks` make; a context, which joins the processes."""
+    """Returns the team of the processes that the environment names; entering it as a context joins them."""
     here, ranks = rank_info(os.environ), config.ranks
     if here.size == 1:
         return Solo()
@@ -74,10 +74,9 @@ def team_of(config: RunConfig) -> Team:
 
 
 def gpus_of(model: ModelConfig, here: RankInfo) -> int:
-    """Returns the number of GPUs that each of several processes takes as its own.
+    """Returns how many GPUs each of several processes takes for itself; 0 if the configuration names the device.
 
-    It is 0 where the configuration names the device. Raises ConfigError for a map from modules to devices, which all
-    processes of a machine would follow alike.
+    Raises ConfigError for a map from modules to devices, because all processes of a machine would use the same ones.
     """
     if isinstance(model.device_map, Mapping) and here.here > 1:
         raise ConfigError(
@@ -90,13 +89,13 @@ def gpus_of(model: ModelConfig, here: RankInfo) -> int:
 
 
 def take_own_device(here: RankInfo, gpus: int) -> None:
-    """Makes the first of this process's own GPUs the one that `cuda` means; for runs that share nothing."""
+    """Makes `cuda` mean the first of this process's own GPUs; for runs that share nothing."""
     import torch
 
-    if gpus and (own := devices_of(here, torch.cuda.device_count(), gpus)):
-        torch.cuda.set_device(own[0])
+    if gpus and (devices := devices_of(here, torch.cuda.device_count(), gpus)):
+        torch.cuda.set_device(devices[0])
 
 
 def console_of(team: Team) -> Console:
-    """Rank 0's prints; the others' is silent."""
+    """Returns a console that prints on rank 0 and is silent on the others."""
     return new_console(quiet=not team.leads)

@@ -1,6 +1,6 @@
 """Writes the rows of a run (metrics.jsonl, a tracker) and ranks its evaluations on dev.
 
-All rankings come from the rows, so a run that was killed and resumed decides the same.
+All rankings come from the rows, so a run that was killed and resumed makes the same decisions.
 """
 
 import time
@@ -15,23 +15,23 @@ from experiments.trackers.sink import Sink
 from experiments.training import peak_memory
 from experiments.training.session import Session
 
-_ROWS = 2000  # train rows a run, at most about
-_CLOCK_EVERY = 50  # steps between looks at dev when time is the budget
-_LOOKS = 10  # at dev, a run
-_PEAK_EVERY = 1.0  # seconds between looks at the peak of memory
+_ROWS = 2000  # train rows of a run, at most about
+_CLOCK_EVERY = 50  # steps between evaluations on dev when time is the budget
+_EVALUATIONS = 10  # on dev in a run
+_PEAK_EVERY = 1.0  # seconds between readings of the peak memory
 
 
 def cadence(session: Session) -> tuple[int, int]:
-    """Steps from one train row to the next, and from one look at dev to the next; the last step has both."""
+    """Returns the steps between train rows and those between evaluations on dev; the last step has both."""
     every, timed = session.config.stop.every, session.config.trains_until_clock
     return (
         1 if timed else max(1, -(-session.steps // _ROWS)),
-        every or (_CLOCK_EVERY if timed else max(1, -(-session.steps // _LOOKS))),
+        every or (_CLOCK_EVERY if timed else max(1, -(-session.steps // _EVALUATIONS))),
     )
 
 
 def covers(rows: Sequence[Mapping[str, Any]], session: Session, step: int) -> bool:
-    """Returns whether the rows hold all that a run has written by then, so that a snapshot of that step counts."""
+    """Returns True if no row up to this step is missing, so that a run may resume from a snapshot of it."""
     rows_every, dev_every = cadence(session)
     last = {
         kind: max((r["steps"] for r in rows if r["kind"] == kind), default=0) for kind in ("train", "dev")
@@ -41,15 +41,15 @@ def covers(rows: Sequence[Mapping[str, Any]], session: Session, step: int) -> bo
 
 
 class Recorder:
-    """Writes the rows of a run: `before`, `train`, `dev`, `stop`, `after`.
+    """Writes rows of the kinds `before`, `train`, `dev`, `stop` and `after`, each with the run's costs so far.
 
-    Each row has what the run took so far: steps, forward_passes, tokens, seconds, gpu_hours, and peak_memory_bytes of
-    this process, up to a second old.
+    Costs: steps, forward_passes, tokens, seconds, gpu_hours, and this process's peak_memory_bytes, up to a second old.
 
-    rows: those of earlier processes. gpus: that the run occupies. digest: of the journal's first records, to which
-    the rows of the file are bound.
-    best_step, best_value, best_loss: of dev so far, by `select_by`; stop.patience counts evaluations that are no
-    better by `stop.by`. The two may differ. looked: steps after which dev was last evaluated.
+    rows: those of earlier processes. gpus: the number that the run occupies. digest: gives the digest of the journal's
+    first records, which binds a row to them.
+    best_step, best_value, best_loss: the best evaluation on dev so far, by `select_by`. stop.patience counts the
+    evaluations that are no better by `stop.by`, which may differ. dev_step: steps after which dev was last evaluated.
+    view: shows the rows on screen. sink: sends them to a tracker.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Recorder:
         gpus: int = 0,
         digest: Callable[[int], str] | None = None,
     ):
-        # The session itself is not kept: its model must be free to go before another is built.
+        # Only numbers of the session are kept: its model must be freed before another one is built.
         self.folder = folder
         self._steps, self._step_cost, self._has_dev = session.steps, session.step_cost, bool(session.task.dev)
         self._device, self._peak, self._peak_at = session.loaded.device, 0, 0.0
         self._tokens, self._gpus = session.token_count(), gpus
-        self.shown: View | None = None
+        self.view: View | None = None
         self.sink: Sink | None = None
         self.before: dict[str, Any] | None = None
         self.best_step: int | None = None
@@ -74,46 +74,46 @@ class Recorder:
         self.dev_values: list[float | None] = []  # at each evaluation
         self.eval_forward_passes = 0
         self._select_by, self._stop_by = session.config.select_by, session.config.stop.by
-        self._best: tuple[float, float] | None = None  # of select_by
-        self._lead: tuple[float, float] | None = None  # of stop.by
-        self._worse = 0  # evaluations since then
+        self._best: tuple[float, float] | None = None  # the best rank by select_by
+        self._lead: tuple[float, float] | None = None  # the best rank by stop.by
+        self._worse = 0  # evaluations since the lead
         self._digest = digest
         self._patience = session.config.stop.patience
         self._row_every, self._every = cadence(session)
         self._trained = 0  # steps whose train row is written
-        self.looked = 0
+        self.dev_step = 0
         self._seconds = 0.0
         for row in rows:
             self._take(row)
         self._began = time.monotonic()
 
     def _take(self, row: dict[str, Any]) -> None:
-        """A row of an earlier process, or one just written."""
+        """Takes over a row of an earlier process."""
         self._seconds = max(self._seconds, row["seconds"])
         if row["kind"] == "before":
             self.before = row
         if row["kind"] == "train":
             self._trained = row["steps"]
         if row["kind"] == "dev":
-            self.looked = row["steps"]
+            self.dev_step = row["steps"]
             self._judge(row["steps"], row["value"], row["loss"])
         self.eval_forward_passes += row.get("eval_forward_passes", 0)
 
     @property
     def out_of_patience(self) -> bool:
-        """Returns whether the last look at dev was the one that ends the run."""
+        """Returns True if stop.patience is used up."""
         return self._patience is not None and self._worse >= self._patience
 
     @property
     def recorded_seconds(self) -> float:
-        """Seconds up to the last row."""
+        """Returns the seconds of the run up to the last row of earlier processes."""
         return self._seconds
 
     def _judge(self, steps: int, value: float, loss: float | None) -> None:
         self.dev_values.append(value)
-        place = rank_key(value, loss, self._select_by)
-        if self._best is None or place > self._best:
-            self._best, self.best_step, self.best_value, self.best_loss = place, steps, value, loss
+        rank = rank_key(value, loss, self._select_by)
+        if self._best is None or rank > self._best:
+            self._best, self.best_step, self.best_value, self.best_loss = rank, steps, value, loss
         lead = rank_key(value, loss, self._stop_by)
         if self._lead is None or lead > self._lead:
             self._lead, self._worse = lead, 0
@@ -121,7 +121,7 @@ class Recorder:
             self._worse += 1
 
     def seconds(self) -> float:
-        """Seconds of training and evaluation so far, earlier processes counted in."""
+        """Returns the seconds of training and evaluation so far, those of earlier processes included."""
         return self._seconds + time.monotonic() - self._began
 
     def gpu_hours(self, seconds: float) -> float:
@@ -129,46 +129,45 @@ class Recorder:
         return seconds * self._gpus / 3600
 
     def note_before(self, test: Evaluation) -> None:
-        """The test metric of the weights one starts from."""
-        row = self._evaluated("before", 0, test)
-        self.before = row
+        """Notes the evaluation on test of the initial weights."""
+        self.before = self._evaluated("before", 0, test)
 
     def note_after(self, test: Evaluation, steps: int) -> None:
-        """The test metric of the selected weights."""
+        """Notes the evaluation on test of the selected weights, reached after `steps` steps."""
         self._evaluated("after", steps, test)
 
     def note_stop(self) -> None:
-        """Notes that the process ended at a step boundary, and the seconds up to there."""
+        """Notes that the process stopped at a step boundary, so that a resumed run knows the seconds."""
         self._write({"kind": "stop", "steps": self._trained})
 
     def note_step(self, t: int, seen: dict[str, float], replayed: bool = False) -> None:
-        """Notes step t. seen: what the optimizer measured. replayed: the step was taken again from the journal."""
+        """Notes step t. seen: what the optimizer measured. replayed: True if its losses came from the journal."""
         steps = t + 1
         row = self._counted({"kind": "train", "steps": steps, **seen})
-        if self.shown is not None:
-            self.shown.take(row, replayed)
+        if self.view is not None:
+            self.view.take(row, replayed)
         if steps > self._trained and (steps % self._row_every == 0 or steps == self._steps):
             self._log(row)
             self._trained = steps
 
     def is_dev_due(self, steps: int, last: bool = False) -> bool:
-        """Returns whether dev is due after this many steps and has no row yet. last: training ends here."""
+        """Returns True if dev is due after this many steps and has no row yet. last: True if training ends here."""
         due = self._has_dev and (steps % self._every == 0 or steps == self._steps or last)
-        return due and steps > self.looked
+        return due and steps > self.dev_step
 
     def note_dev(self, steps: int, result: Evaluation) -> None:
-        """Notes an evaluation on dev, and ranks it."""
+        """Notes an evaluation on dev and ranks it."""
         row = self._evaluated("dev", steps, result)
-        self.looked = steps
+        self.dev_step = steps
         self._judge(steps, row["value"], row["loss"])
-        if self.shown is not None:
-            self.shown.say(
+        if self.view is not None:
+            self.view.say(
                 f"step {steps:,}: dev {result.metric} {100 * result.value:.1f} %, loss {result.loss:.4f}"
             )
 
     def is_early_stop(self, steps: int) -> bool:
-        """Returns whether the evaluation after so many steps has used up the patience."""
-        return steps == self.looked and self.out_of_patience
+        """Returns True if the evaluation after this many steps used up stop.patience."""
+        return steps == self.dev_step and self.out_of_patience
 
     def _evaluated(self, kind: str, steps: int, result: Evaluation) -> dict[str, Any]:
         row = {
@@ -188,8 +187,8 @@ class Recorder:
     def _write(self, row: dict[str, Any]) -> dict[str, Any]:
         row = self._counted(row)
         self._log(row)
-        if self.shown is not None:
-            self.shown.take(row)
+        if self.view is not None:
+            self.view.take(row)
         return row
 
     def _log(self, row: dict[str, Any]) -> None:
@@ -198,9 +197,9 @@ class Recorder:
             self.sink.row(row)
 
     def _counted(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with what it took to get there."""
+        """Returns the row with the run's costs so far."""
         seconds = self.seconds()
-        # Reading the value takes as long as a small step.
+        # Reading the peak takes as long as a small step, so it is not read for every row.
         if not self._peak or seconds - self._peak_at >= _PEAK_EVERY:
             self._peak, self._peak_at = peak_memory.peak(self._device), seconds
         return row | {

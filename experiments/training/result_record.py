@@ -1,4 +1,4 @@
-"""Builds what result.json says of a run that has ended."""
+"""Declares result.json and builds it for a run that has ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,11 +13,11 @@ from experiments.training.session import Session
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a run. reason: why it diverged. selected_step: steps after which the reported weights were reached.
+    """Holds the outcome of a run. reason: why it diverged. selected_step: step after which the weights were reached.
 
-    after: of the reported weights. last_sha256: of the weights after the last step. peak: bytes of memory.
-    fitted: forward passes of a way that takes no steps. checks: forward passes with which a look that another one took
-    the place of had checked itself.
+    after: the evaluation of the reported weights. last_sha256: digest of the weights after the last step. peak: memory
+    in bytes. fitted: forward passes of a baseline that takes no steps. checks: forward passes with which the look
+    checked itself, if another session has replaced it.
     """
 
     status: str
@@ -34,14 +34,14 @@ class Ending:
 
 @dataclass(frozen=True)
 class Result:
-    """Declares what result.json holds, in its order; each annotation says what the field is."""
+    """Declares the keys of result.json in their order; each annotation describes its key, with the unit."""
 
     status: Annotated[str, "finished, or diverged: losses or scores that are no finite numbers"]
     reason: Annotated[str | None, "why it diverged"]
     method: Annotated[str, "the optimizer's name in tables; zeroshot or icl where nothing is trained"]
     model: Annotated[str, "the model's name"]
     task: Annotated[str, "the task's name"]
-    peft: Annotated[str, "which parameters were trained"]
+    peft: Annotated[str, "the fine-tuning mode: which parameters were trained"]
     seed: Annotated[int, "the seed"]
     config_hash: Annotated[str, "SHA-256 (hex) of all that decides the result but the seed"]
     metric: Annotated[str, "the task's metric"]
@@ -50,15 +50,15 @@ class Result:
         float | None,
         "the metric on test of the reported weights, a fraction; null without any score",
     ]
-    majority: Annotated[float | None, "the metric of always giving the most frequent answer"]
-    random: Annotated[float | None, "the metric of guessing"]
+    majority: Annotated[float | None, "the metric of always giving the most frequent answer, a fraction"]
+    random: Annotated[float | None, "the metric of guessing, a fraction"]
     n_test: Annotated[int, "test examples"]
     data: Annotated[Mapping[str, Any], "how many examples there are, and how labels are spread"]
     ci95: Annotated[Any, "Wilson's 95 % interval of `after`"]
     unscored: Annotated[int, "test examples whose scores are no finite numbers"]
     loss_before: Annotated[float | None, "the loss on test before training"]
     loss_after: Annotated[float | None, "the loss on test of the reported weights"]
-    best_dev: Annotated[float | None, "the best metric on dev"]
+    best_dev: Annotated[float | None, "the best metric on dev, a fraction"]
     best_dev_loss: Annotated[float | None, "the loss of the best evaluation on dev"]
     selected_step: Annotated[int, "steps after which the reported weights were reached"]
     steps: Annotated[int, "steps taken"]
@@ -75,21 +75,21 @@ class Result:
     dropout: Annotated[float, "the largest probability of dropout in training"]
     draw: Annotated[Mapping[str, Any], "digests and seeds of what was drawn, part by part"]
     draw_sha256: Annotated[str, "digest of `draw`"]
-    sequential_because: Annotated[str | None, "why probes were evaluated one after the other"]
+    sequential_because: Annotated[str | None, "why probes were evaluated one by one; null if stacked"]
     ranks: Annotated[int, "processes that shared the run"]
     retry_smaller: Annotated[
-        Mapping[str, Any] | None, "what was found to fit into memory, after running out of it"
+        Mapping[str, Any] | None, "the batch sizes that fit after memory ran out; null if it did not"
     ]
     tokens: Annotated[int, "tokens of training"]
     seconds: Annotated[float, "seconds of training and evaluation"]
     gpu_hours: Annotated[float, "GPU-hours of these"]
-    peak_memory_bytes: Annotated[int, "the most memory of a process, in bytes"]
+    peak_memory_bytes: Annotated[int, "the peak memory of the largest process, in bytes"]
     trainable_parameters: Annotated[int, "weights that were trained"]
-    kernels: Annotated[str, "the code that made the noise and the moves"]
+    kernels: Annotated[str, "the code that computed noise and moves: eager, native or triton"]
     attention: Annotated[str | None, "the code that computed attention"]
     model_sha256: Annotated[str, "digest of the reported weights"]
     last_sha256: Annotated[str, "digest of the weights after the last step"]
-    learned_nothing: Annotated[str | None, "why the run is said to have learned nothing"]
+    learned_nothing: Annotated[str | None, "a sentence if the run seems to have learned nothing"]
     warnings: Annotated[Sequence[str], "warnings of all processes"]
     answers_sha256: Annotated[str, "digest of answers.json"]
 
@@ -116,10 +116,10 @@ def result_record(
     warnings: Sequence[str],
     answers_sha256: str,
 ) -> Result:
-    """Returns what result.json says of a run.
+    """Returns the contents of result.json.
 
-    session: one that holds the reported weights. draw: which examples the run drew. ranks: its processes.
-    retry_smaller: what was found to fit into memory.
+    session: the one with the reported weights. draw: which examples the run drew. ranks: the number of its processes.
+    retry_smaller: the batch sizes that fit after memory ran out.
     """
     optimizer = session.optimizer
     before = recorder.before or {}

@@ -1,4 +1,4 @@
-"""The journal of a run, the weights that it gives back, and what of the files beside it belongs to it."""
+"""Opens the journal of a run, rebuilds weights from it, and removes rows and snapshots that belong to another one."""
 
 import json
 from contextlib import suppress
@@ -21,14 +21,14 @@ from zo.training import load_snapshot, train
 def open_journal(
     session: Session, folder: RunFolder, team: Team | None = None, *, read_only: bool = False
 ) -> Journal | Copy:
-    """The journal of the run, made or checked against the session and locked; all ranks but the first get a copy.
+    """Returns the run's journal, created or checked against the session, and locked; other ranks get a copy.
 
-    read_only: it must be there, and nothing of it is changed.
+    read_only: the journal must exist and is not changed.
     """
     team = team or Solo()
     header, losses = session.header(), session.optimizer.losses_per_step
     if (parts := team.parts(losses)) > 1:
-        header["parts"] = parts  # into which batches are cut
+        header["parts"] = parts  # the number of parts that a batch is cut into
     team.agree({name: json.dumps(value) for name, value in header.items()})
     return opened(
         team,
@@ -44,16 +44,17 @@ def open_journal(
 
 
 def open_unchecked(path: Path) -> Journal:
-    """The journal as a reader sees it, whatever run it is of: its own header says what it holds."""
+    """Returns the journal of any run for reading, described by its own header."""
     header = read_header(path)
     return Journal(path, header, header["losses"], with_lr=header["with_lr"], read_only=True)
 
 
 @dataclass
 class Earlier:
-    """Rows and notes of earlier processes of a run that belong to its journal.
+    """The state that earlier processes of a run left.
 
-    rows: of metrics.jsonl. steps: that the journal holds. notes: sentences about what was removed.
+    rows: those of metrics.jsonl that belong to the journal. steps: the number of steps in the journal.
+    notes: sentences about what was removed.
     """
 
     rows: list[dict[str, Any]]
@@ -64,10 +65,10 @@ class Earlier:
 def settle(
     session: Session, folder: RunFolder, journal: Journal | Copy, snapshots: Snapshots, team: Team
 ) -> Earlier:
-    """Removes from a run's folder what does not belong to its journal; every rank gets what is left.
+    """Removes rows and snapshots that do not belong to the run's journal; returns what is left, to every rank.
 
-    A row or snapshot belongs to the journal if the records up to its step are those that it was written after. A
-    snapshot is one to start from only if all rows up to it are there: what it skips is not made again.
+    A row or snapshot belongs to the journal if it was written after the same records. A run may resume from a snapshot
+    only if all rows up to it are there, because the steps before it are not taken again.
     """
     earlier = team.first(lambda: _settle(session, folder, journal, snapshots))
     journal.truncate(earlier.steps)
@@ -77,7 +78,7 @@ def settle(
 def _settle(session: Session, folder: RunFolder, journal: Journal | Copy, snapshots: Snapshots) -> Earlier:
     notes: list[str] = []
     if isinstance(journal, Journal) and journal.created:
-        folder.clear_beside()  # of a journal that was moved away
+        folder.clear_beside()  # the files of a journal that was moved away
     rows, damaged = folder.rows_before_damage()
     if damaged is not None:
         notes.append(
@@ -87,7 +88,7 @@ def _settle(session: Session, folder: RunFolder, journal: Journal | Copy, snapsh
     rows = [
         row
         for row in rows
-        if row["kind"] != "after"  # of a process that died before it wrote the result
+        if row["kind"] != "after"  # left by a process that died before it wrote the result
         and row["steps"] <= len(journal)
         and row.get(JOURNAL) in (None, journal.digest(row["steps"]))
     ]
@@ -106,13 +107,13 @@ def _settle(session: Session, folder: RunFolder, journal: Journal | Copy, snapsh
 def _checkpoint(
     session: Session, journal: Journal | Copy, snapshots: Snapshots, rows: list[dict[str, Any]]
 ) -> int:
-    """Returns the step of the newest snapshot from which the run can end as if undisturbed, or 0; newer ones go.
+    """Returns the step of the newest snapshot from which the run can resume, or 0; removes newer ones.
 
-    With select=best that takes the best weights so far too, for losses cannot rebuild them.
+    With select=best, the snapshot of the best weights so far must be there too, because losses cannot rebuild them.
     """
     while (step := snapshots.newest_step(len(journal), journal.digest)) is not None:
-        looks = [row for row in rows if row["kind"] == "dev" and row["steps"] <= step]
-        best = max(looks, key=lambda row: rank_key(row["value"], row["loss"]), default=None)
+        evaluations = [row for row in rows if row["kind"] == "dev" and row["steps"] <= step]
+        best = max(evaluations, key=lambda row: rank_key(row["value"], row["loss"]), default=None)
         if session.config.select != "best" or best is None or snapshots.has(best["steps"], journal.digest):
             break
         snapshots.drop(step)
@@ -121,19 +122,19 @@ def _checkpoint(
 
 
 def replayed(session: Session, journal: Journal | Copy, snapshots: Snapshots, steps: int) -> Session:
-    """A session just built, taken to where it was after `steps` recorded steps: no forward pass.
+    """Returns the session, which was just built, with its weights after `steps` recorded steps; no forward passes.
 
-    Raises DataError for a first-order run of which no snapshot of that step is left.
+    Raises DataError for a first-order run without a snapshot of that step.
     """
     optimizer = session.optimizer
     if optimizer.replays_from == "losses":
-        with suppress(Diverged):  # by the losses a run ended with, which made no move
+        with suppress(Diverged):  # the last losses of a diverged run, which made no move
             train(optimizer, session.look, session.batch, steps, journal=journal)
         return session
-    found = snapshots.newest(steps)
-    if found is None or found[0] != steps:
+    newest = snapshots.newest(steps)
+    if newest is None or newest[0] != steps:
         raise DataError(
             f"The weights after {steps} steps of {session.method} were not kept: no snapshot of them is left."
         )
-    load_snapshot(optimizer, found[1])
+    load_snapshot(optimizer, newest[1])
     return session

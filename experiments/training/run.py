@@ -72,7 +72,7 @@ def run(
             except Diverged as error:
                 reason = str(error)
                 current.console.print(reason, highlight=False)
-        if current.stop.asked():
+        if current.stop.is_requested():
             return _stop(current)
         return _finish(current, before, fitted, reason)
 
@@ -112,7 +112,7 @@ def _note_step(current: OpenRun, step: Step) -> None:
         current.idle_noted = True
         why = "its losses are too close to each other" if optimizer.idle else optimizer.skipped_because()
         current.console.print(f"Step {step.t}: no move, because {why}.", highlight=False)
-    current.warnings.look(optimizer.weights, step.t + 1)
+    current.warnings.update(optimizer.weights, step.t + 1)
     current.recorder.note_step(step.t, step.seen, step.replayed)
 
 
@@ -136,7 +136,7 @@ def _is_last(current: OpenRun, step: Step) -> bool:
     if step.replayed:  # the process that took the step went on
         return False
     # Evaluating on dev may have taken the rest of the time.
-    return (recorder.looked == steps and current.is_out_of_time) or current.stop.asked()
+    return (recorder.dev_step == steps and current.is_out_of_time) or current.stop.is_requested()
 
 
 def _evaluate(current: OpenRun, examples: Sequence[Example]) -> Evaluation:
@@ -210,7 +210,7 @@ def _finish(current: OpenRun, before: Evaluation | None, fitted: int, reason: st
         Ending(status, reason, steps, selected, after, last_sha256, seconds, peak, fitted, checks),
         draw=current.draw,
         ranks=team.size,
-        retry_smaller=current.budget.found,
+        retry_smaller=current.budget.reduced,
         warnings=current.warnings.end(session.optimizer.weights),
         answers_sha256=answers_digest(answers),
     ).as_dict()

@@ -1,4 +1,4 @@
-"""Save a trained model as a Hugging Face or PEFT adapter folder, safetensors only, all of it or nothing."""
+"""Saves a trained model as a Hugging Face or PEFT folder, safetensors only, completely or not at all."""
 
 import os
 import shutil
@@ -14,9 +14,9 @@ from zo.errors import JournalError
 
 
 def save(loaded: Loaded, folder: Path) -> None:
-    """Write model and tokenizer. They are written beside `folder`, which takes its place at the end.
+    """Writes model and tokenizer beside `folder`, and moves them there when they are complete.
 
-    Raises JournalError when they cannot be written; nothing of them is left then.
+    Raises JournalError when they cannot be written, and leaves nothing of them.
     """
     from safetensors import SafetensorError
 
@@ -24,12 +24,12 @@ def save(loaded: Loaded, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
-        # Unless told, an adapter asks the hub whether its base model has the same vocabulary.
-        told: dict[str, Any] = {"save_embedding_layers": False}
+        # Without this an adapter asks the hub whether its base model has the same vocabulary.
+        options: dict[str, Any] = {"save_embedding_layers": False}
         if adapter_of(loaded.model) is None:
-            told = _apart(loaded.model)
+            options = _untied_state(loaded.model)
         with quiet():
-            loaded.model.save_pretrained(unfinished, **told)  # type: ignore[operator]  # all that load() gives have it
+            loaded.model.save_pretrained(unfinished, **options)  # type: ignore[operator]  # all that load() gives have it
         loaded.tokenizer.save_pretrained(unfinished)
         follow_umask(unfinished)
         _sync(unfinished)
@@ -45,15 +45,15 @@ def save(loaded: Loaded, folder: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Forces a folder's files to the disk: the result that names them is written next."""
+    """Forces a folder's files to the disk, because the result that names them is written next."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
 
-def _apart(model: Any) -> dict[str, Any]:
-    """The weights of a model in which nothing is tied but a bias of two names: each has numbers of its own."""
+def _untied_state(model: Any) -> dict[str, Any]:
+    """Returns the state to save for an untied model whose bias has two names; safetensors refuses shared memory."""
     if _ties(model):
         return {}
     state = model.state_dict()
@@ -61,6 +61,6 @@ def _apart(model: Any) -> dict[str, Any]:
 
 
 def _ties(model: Any) -> bool:
-    """Returns whether transformers itself knows which weights of the model are tied."""
+    """Returns True if transformers itself knows which weights of the model are tied."""
     config = getattr(model, "config", None)
     return isinstance(model, MeanPooled) or getattr(config, "tie_word_embeddings", True)

@@ -1,7 +1,7 @@
-"""Everything a run needs, built from its configuration: model, task, optimizer, look, batches.
+"""Builds everything that a run needs from its configuration: model, task, optimizer, look, batches.
 
-Building twice gives the same objects bit for bit, which is how the weights of any recorded step are had
-again: build, then replay the journal up to it.
+Building twice gives the same bits, so the weights of any recorded step can be rebuilt: build, then replay the journal
+up to that step.
 """
 
 import functools
@@ -47,9 +47,9 @@ _NO_CLOCK = 10**9  # steps that a budget of minutes never reaches
 
 @dataclass(frozen=True)
 class Session:
-    """One run in memory.
+    """Holds a run in memory.
 
-    steps: how many the budget allows (practically unbounded for a budget of minutes).
+    steps: the number that the budget allows (practically unbounded for a budget of minutes).
     hash: SHA-256 (hex) of all that decides the result but the seed.
     """
 
@@ -69,54 +69,54 @@ class Session:
 
     @property
     def method(self) -> str:
-        """The optimizer's name in tables, lower case; zeroshot or icl where nothing is trained."""
+        """Returns the optimizer's name in tables, lower case; zeroshot or icl if nothing is trained."""
         return method_of(self.config)
 
     @property
     def step_cost(self) -> int:
-        """Forward passes a step counts for; a backward pass counts as three."""
+        """Returns the forward passes that a step counts for; a backward pass counts as three."""
         return self.optimizer.forward_passes + BACKWARD_COST * self.optimizer.backward_passes
 
     def batch(self, t: int) -> dict[str, torch.Tensor]:
-        """The batch of step t, a pure function of (order seed, t): epochs are permutations, run together."""
+        """Returns the batch of step t, a function of the order's seed and t; epochs are permutations, without gaps."""
         n, size = len(self.task.train), min(self.config.batch.size, len(self.task.train))
         seed = seed_of(self.config, "order")
-        places = range(t * size, (t + 1) * size)
-        orders = {epoch: _permutation(n, seed, epoch) for epoch in {place // n for place in places}}
-        return self.task.collate([self.task.train[orders[place // n][place % n]] for place in places])
+        positions = range(t * size, (t + 1) * size)
+        orders = {epoch: _permutation(n, seed, epoch) for epoch in {position // n for position in positions}}
+        return self.task.collate([self.task.train[orders[i // n][i % n]] for i in positions])
 
     @property
     def dropout(self) -> float:
-        """The largest probability of dropout in training; 0 for a method that trains in eval mode."""
+        """Returns the largest probability of dropout in training; 0 for a method that trains in eval mode."""
         return dropout_of(self.loaded.model) if getattr(self.optimizer, "dropout", False) else 0.0
 
     def draw(self, start: str) -> Draw:
         """Returns what this run drew, part by part (experiments.tasks.draws). start: digest of its first weights."""
-        task, shown = self.task, self.config.task.demonstrations
+        task, demonstrations = self.task, self.config.task.demonstrations
         steps, fits = self.steps > 0, isinstance(self.optimizer, LinearProbe)
         noise = seed_of(self.config, noise_of(self.config.optimizer.options))
-        taken = range(len(task.train))
+        order = range(len(task.train))
         if steps:
-            taken = _permutation(len(task.train), seed_of(self.config, "order"), 0)
+            order = _permutation(len(task.train), seed_of(self.config, "order"), 0)
         return {
             "train": rows_digest(task.train, ordered=False) if steps or fits else None,
-            "order": rows_digest([task.train[i] for i in taken], ordered=True) if steps or fits else None,
+            "order": rows_digest([task.train[i] for i in order], ordered=True) if steps or fits else None,
             "dev": rows_digest(task.dev, ordered=False) if steps else None,
             "test": rows_digest(task.test, ordered=False),
-            "demonstrations": prompts_digest(task.test) if shown else None,
+            "demonstrations": prompts_digest(task.test) if demonstrations else None,
             "start": start,
             "directions": noise if steps and isinstance(self.optimizer, Probing) else None,
             "dropout": noise if steps and self.dropout > 0.0 else None,
         }
 
     def token_count(self) -> TokenCount:
-        """Tokens after so many steps."""
+        """Returns a function that gives the tokens of the first so many steps."""
         lengths = [self.task.tokens(example) for example in self.task.train]
         order = functools.partial(_permutation, len(lengths), seed_of(self.config, "order"))
         return TokenCount(lengths, min(self.config.batch.size, len(lengths)), order, self.step_cost)
 
     def header(self) -> dict[str, Any]:
-        """Returns the header on which a journal must agree with this run to be continued."""
+        """Returns the journal's header; a journal with another one is not resumed."""
         weights = self.optimizer.weights
         return {
             "hash": self.hash,
@@ -136,7 +136,7 @@ class Session:
         }
 
     def _noise(self) -> str:
-        """Returns the noise that the bits depend on: signs agree among all kernels, Gaussians among these two."""
+        """Returns the noise that the bits depend on: signs agree among all kernels, Gaussians of eager and native."""
         if not isinstance(self.optimizer, Probing):
             return "none"
         kind, signs = self.optimizer.directions.name, self.optimizer.directions.stream == SIGNS
@@ -148,8 +148,8 @@ def build(config: RunConfig, team: Team | None = None) -> Session:
     """Loads and constructs everything.
 
     team: the processes that will share the run.
-    Raises ConfigError or DataError for what cannot work. Devices, optimizer and schedule are tried first, so that what
-    is wrong with them is listed before a model is loaded.
+    Raises ConfigError or DataError for what cannot work. Devices, optimizer and schedule are checked first, so that
+    their errors are listed before a model is loaded.
     """
     schedule, trial = _check_constructors(config, team or Solo(), here=True)
     choice, models = config.model, Path(config.paths.models)
@@ -214,7 +214,7 @@ def _check_constructors(config: RunConfig, team: Team, *, here: bool) -> tuple[S
         attempt(lambda: check_devices(config.model))
     schedule = attempt(lambda: _instantiate("schedule", config.schedule, Schedule))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the optimizer proper will warn
+        warnings.simplefilter("ignore")  # the optimizer of the run will warn
         optimizer: Any = attempt(lambda: trial_optimizer(config))
     attempt(lambda: optimizer is None or team.check(optimizer))
     attempt(lambda: optimizer is None or budgeted_steps(config, optimizer))
@@ -231,12 +231,12 @@ def _check_constructors(config: RunConfig, team: Team, *, here: bool) -> tuple[S
 
 
 def trial_optimizer(config: RunConfig) -> Optimizer:
-    """The optimizer on a single weight: its arguments are checked, and it tells what a step costs."""
+    """Returns the optimizer on a single weight, which checks its arguments and knows what a step costs."""
     return _optimizer(config, Weights([("w", torch.nn.Parameter(torch.zeros(1)))], kernels="eager"))
 
 
 def _optimizer(config: RunConfig, weights: Weights, **scheduled: Any) -> Optimizer:
-    """The optimizer of these weights. scheduled: lr as a function of the step, in place of the number."""
+    """Returns the optimizer of these weights. scheduled: lr as a function of the step, in place of the number."""
     seed = seed_of(config, noise_of(config.optimizer.options))
     return _instantiate(
         "optimizer",
@@ -250,9 +250,9 @@ def _optimizer(config: RunConfig, weights: Weights, **scheduled: Any) -> Optimiz
 
 
 def _instantiate(group: str, call: Call, base: type[Made], **extra: Any) -> Made:
-    """Calls the class that `_target_` names; the only place that does.
+    """Returns an object of the class that the section's `_target_` names; nothing else calls a `_target_`.
 
-    Only a class of the group's kind is called: run folders are passed on, and replaying one must not run whatever its
+    Only a class derived from `base` is called: run folders are passed on, and replaying one must not run whatever its
     config.yaml names.
     """
     section = current_section(call.as_dict())
@@ -276,7 +276,7 @@ def _instantiate(group: str, call: Call, base: type[Made], **extra: Any) -> Made
 
 
 def _set_threads(threads: int | None, loaded: Loaded) -> None:
-    """Two threads make a small model slower, and many times slower where other programs want the same cores."""
+    """Sets torch's threads; one for a small model, which two make slower, above all on busy cores."""
     if threads is None and sum(parameter.numel() for parameter in loaded.model.parameters()) < _SMALL:
         threads = 1
     if threads is not None:

@@ -1,9 +1,9 @@
-"""Stops at step boundaries. A handler only sets a flag; the loop reads it when a step is whole.
+"""Stops a run at a step boundary. Signal handlers only set a flag, which the loop reads when a step is complete.
 
 SIGINT (Ctrl-C), SIGTERM, SIGUSR2, SIGHUP (the terminal was closed) and a file STOP in the run's folder end the run
-after the step in flight. Ctrl-C is answered at once with what it will do. The second Ctrl-C exits at once; the journal
-is whole then too. Of several processes any may be told: its wish
-travels with the step's losses, and all stop after the same step.
+after the current step. Ctrl-C prints at once what it will do. A second Ctrl-C exits at once; the journal is whole then
+too. Any of several processes may get the signal: it is exchanged with the step's losses, and all stop after the same
+step.
 """
 
 import os
@@ -20,19 +20,23 @@ from experiments.rundir.folder import RunFolder
 from zo.team import Solo, Team
 
 INTERRUPTED = 130
-_FILE = 1 << 16  # the code of a STOP file; those of signals are their numbers
+_FILE = 1 << 16  # the code of a STOP file; the code of a signal is its number
 ACKNOWLEDGED = "Stops after this step; Ctrl-C again ends at once."
-_SAME = 1.0  # seconds within which torchrun hands on to its processes the Ctrl-C that they had themselves
+_SAME = 1.0  # seconds within which torchrun repeats to its processes the Ctrl-C that they got themselves
 
 
 class StopFlag:
-    """The reason for which the run should stop, or None. A context, which restores signal handlers at its end."""
+    """Collects requests to stop; `reason` names the one that all processes agreed on, or is None.
+
+    A context: installs the signal handlers and restores the earlier ones at its end. farewell: bytes that the terminal
+    needs when the process exits at once.
+    """
 
     def __init__(self, folder: RunFolder, team: Team | None = None):
         self.folder = folder
         self.team = team or Solo()
         self.reason: str | None = None
-        self.farewell = b""  # what the terminal needs when the process exits at once
+        self.farewell = b""
         # Prints a line beside the view of the run, if there is one.
         self.say: Callable[[str], None] | None = None
         self._code = 0
@@ -64,7 +68,7 @@ class StopFlag:
                 self._acknowledge()
 
     def _acknowledge(self) -> None:
-        """Says so at once: a step may take minutes. A view has locks that this thread may hold, so another says it."""
+        """Prints at once, as a step may take minutes; in another thread, as this one may hold the view's locks."""
         if self.farewell and self.say is not None:
             threading.Thread(target=self.say, args=(ACKNOWLEDGED,), daemon=True).start()
         else:
@@ -76,20 +80,20 @@ class StopFlag:
             self._code = _FILE
         return self._code
 
-    def asked(self) -> bool:
-        """Returns whether to stop at this boundary; all processes agree."""
+    def is_requested(self) -> bool:
+        """Returns True to stop at this step boundary; all processes get the same answer."""
         if code := self.team.stop:
             self.reason = "STOP file" if code == _FILE else signal.Signals(code).name
         return self.reason is not None
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 0 after a scheduler's signal or a STOP file."""
+        """Returns 130 after Ctrl-C, 0 after a scheduler's signal or a STOP file."""
         return INTERRUPTED if self.reason == "SIGINT" else 0
 
 
 def _write(stream: TextIO | None, data: bytes) -> None:
-    """Writes past all buffers, as a signal handler may; what cannot be written is lost."""
+    """Writes without buffers, which is safe in a signal handler; ignores what cannot be written."""
     with suppress(OSError, ValueError):
         if stream is not None and data:
             os.write(stream.fileno(), data)

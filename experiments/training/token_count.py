@@ -5,9 +5,9 @@ from itertools import accumulate
 
 
 class TokenCount:
-    """Tokens of the training's forward passes, padding apart; a backward pass counts as in `forward_passes`.
+    """Counts the tokens of the training's forward passes, without padding; a backward pass counts as three forwards.
 
-    lengths: tokens of each training example. size: examples a step. order: of the examples in an epoch.
+    lengths: tokens of each training example. size: examples a step. order: gives the order of the examples in an epoch.
     cost: forward passes a step.
     """
 
@@ -18,14 +18,14 @@ class TokenCount:
         self._cost = cost
         self._total = sum(lengths)
         self._epoch = -1
-        self._sums = [0]  # of the epoch's first examples
+        self._sums = [0]  # tokens of the epoch's first 0, 1, ... examples
 
     def __call__(self, steps: int) -> int:
-        """Tokens of the first `steps` steps."""
+        """Returns the tokens of the first `steps` steps."""
         if not self._lengths:
             return 0
-        epoch, place = divmod(steps * self._size, len(self._lengths))
+        epoch, position = divmod(steps * self._size, len(self._lengths))
         if epoch != self._epoch:
             self._epoch = epoch
             self._sums = [0, *accumulate(self._lengths[number] for number in self._order(epoch))]
-        return self._cost * (epoch * self._total + self._sums[place])
+        return self._cost * (epoch * self._total + self._sums[position])

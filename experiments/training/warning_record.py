@@ -1,4 +1,4 @@
-"""Brings into a run's files what is known only while it goes: warnings, and kernels that failed their trial."""
+"""Writes what is known only during a run into its files: warnings, and kernels that failed their trial."""
 
 import time
 
@@ -12,7 +12,7 @@ from zo.weights import Weights
 
 
 class WarningRecord:
-    """Keeps status.json and provenance.json up to what folder.warned holds. attention: what the model computes with."""
+    """Keeps status.json and provenance.json up to date with folder.warned. attention: the model's attention code."""
 
     def __init__(self, folder: RunFolder, team: Team, attention: str | None):
         self._folder = folder
@@ -22,27 +22,27 @@ class WarningRecord:
         self._began = time.time()
 
     def begin(self, weights: Weights, steps: int) -> None:
-        """Writes both files; the run has taken `steps` steps."""
+        """Writes both files after `steps` steps."""
         self._written = len(self._folder.warned)
         self._write_provenance(weights)
         self._folder.write_status("running", steps=steps)
 
-    def look(self, weights: Weights, steps: int) -> None:
-        """Writes them again where there are warnings since, so that a run says while it goes what it warned of."""
+    def update(self, weights: Weights, steps: int) -> None:
+        """Writes both files again if there are new warnings, so that they can be read while the run goes on."""
         if len(self._folder.warned) > self._written:
             self.begin(weights, steps)
 
     def end(self, weights: Weights) -> list[str]:
-        """Returns all warnings of the run, also of the other processes that share it; for each to call."""
-        own = self._folder.warned
-        for sentences in self._team.every(list(own)):
-            own.extend(sentence for sentence in sentences if sentence not in own)
-        if own:
+        """Returns the warnings of all processes that share the run; every process must call it."""
+        warned = self._folder.warned
+        for sentences in self._team.every(list(warned)):
+            warned.extend(sentence for sentence in sentences if sentence not in warned)
+        if warned:
             self._write_provenance(weights)
         return self._folder.warnings()
 
     def _write_provenance(self, weights: Weights) -> None:
-        """Writes provenance.json again: failed kernels are known only once they were used."""
+        """Writes provenance.json again, because failed kernels are known only after their first use."""
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record = provenance(gpus, torch.get_num_threads(), self._began)
         used = {"kernels": weights.backend, "left_to_eager": left_to_eager(), "attention": self._attention}

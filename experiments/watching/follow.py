@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.display.track import Goal, Pace, Track, goal_of
-from experiments.launching.check import varied
-from experiments.launching.states import OPEN, SETTLED, Scheduler, State, states
+from experiments.launching.check import variations
+from experiments.launching.states import OPEN, SETTLED, Scheduler, State, state_of
 from experiments.launching.submission import submission
 from experiments.rundir.json_files import read_configuration, read_json, row_of
 
@@ -69,12 +69,14 @@ class Followed:
         self.folder = folder
         self.state = State(folder, "new")
         self.rows = Tail(folder / "metrics.jsonl")
-        self._goal = _goal(folder)
+        self._goal = Goal()
         self.track = Track(self._goal)
         self.job: str | None = None
         self.parallel: int | None = None  # runs that its pool runs at once; None without a pool
-        self._read_submission()
+        self.overrides: list[str] = []
+        self._request: dict[str, Any] = {}  # submission.json
         self._stamp: tuple[float, ...] = ()
+        self._is_new = False  # files that the state follows from have changed
         self._began: tuple[object, ...] = ()  # (pid, time) of the process that runs it
         self._from = 0  # steps done before that process began
 
@@ -95,35 +97,39 @@ class Followed:
         """Returns the seconds to go; None if the run is not running."""
         return self.track.eta(self.rows.age or 0.0) if self.state.state == "running" else None
 
-    def look(self, scheduler: Scheduler) -> None:
-        """Reads what is new; unchanged files are not opened."""
+    def refresh(self) -> None:
+        """Reads submission, budget and process again, if a file of them has changed."""
         stamp = tuple(
             _stamp(self.folder / name) for name in ("status.json", "result.json", "submission.json")
         )
+        self._is_new = self._is_new or stamp != self._stamp
         if stamp != self._stamp:
             self._process()
-        # A failed or stopped run may still have a job in the queue, so only settled states are never queried again.
-        if stamp != self._stamp or not self.ended or (self.job and self.state.state not in SETTLED):
-            (self.state,) = states([self.folder], scheduler)
         self._stamp = stamp
+
+    def look(self, scheduler: Scheduler) -> None:
+        """Reads state and rows after a refresh; unchanged files are not opened."""
+        # A failed or stopped run may still have a job in the queue, so only settled states are never queried again.
+        if self._is_new or not self.ended or (self.job and self.state.state not in SETTLED):
+            self.state = state_of(self.folder, self._request, scheduler)
+        self._is_new = False
         rows, anew = self.rows.new()
         if anew:
             self.track = Track(self._goal)
+        is_running = self.state.state == "running"  # without a pace otherwise
         for row in rows:
-            self.track.take(row, live=row["steps"] > self._from)
+            self.track.take(row, live=is_running and row["steps"] > self._from)
         if rows and self.ended:
             self.track.memory = (
                 _read_object(self.folder / "result.json").get("peak_memory_bytes") or self.track.memory
             )
 
-    def _read_submission(self) -> None:
-        request = submission(self.folder) or {}
-        self.job = request.get("job")
-        self.parallel = request.get("launch", {}).get("parallel")
-
     def _process(self) -> None:
         """Re-reads the submission and the budget; a new process starts a new pace."""
-        self._read_submission()
+        self._request = submission(self.folder) or {}
+        self.job = self._request.get("job")
+        self.parallel = self._request.get("launch", {}).get("parallel")
+        self.overrides = self._request.get("overrides", [])
         self._goal = self.track.goal = _goal(self.folder)
         status = _read_object(self.folder / "status.json")
         began = (status.get("pid"), status.get("time"))
@@ -187,7 +193,11 @@ class Flock:
             for folder in folders:
                 self._known.setdefault(folder, Followed(folder))
             self.runs = [self._known[folder] for folder in folders]
-            self.names = names_of(folders)
+            self.names = []
+        for run in self.runs:
+            run.refresh()
+        if not self.names:
+            self.names = names_of(folders, [run.overrides for run in self.runs])
         # Includes stopped and failed runs: SLURM may have requeued their jobs.
         jobs = frozenset(
             run.job for run in self.runs if run.job is not None and run.state.state not in SETTLED
@@ -203,10 +213,9 @@ class Flock:
         return all(run.ended for run in self.runs)
 
 
-def names_of(folders: Sequence[Path]) -> list[str]:
+def names_of(folders: Sequence[Path], overrides: Sequence[Sequence[str]]) -> list[str]:
     """Returns names that tell the runs apart: the overrides they differ in, else parts of their folders."""
-    overrides_of = [(submission(folder) or {}).get("overrides", []) for folder in folders]
-    names_by_overrides = [" ".join(varied(overrides, overrides_of)) for overrides in overrides_of]
+    names_by_overrides = [" ".join(texts) for texts in variations(overrides)]
     if all(names_by_overrides) and len(set(names_by_overrides)) == len(names_by_overrides):
         return names_by_overrides
     parts = [folder.absolute().parts[-3:] for folder in folders]

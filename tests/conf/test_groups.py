@@ -132,6 +132,37 @@ def test_an_experiment_file_changes_groups_and_values_and_picks_their_recipe(tmp
     assert config.optimizer.lr == recipe["optimizer"]["lr"]
 
 
+def test_values_of_a_method_come_after_the_experiments_and_before_the_machines(tmp_path, monkeypatch):
+    shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
+    monkeypatch.setattr("experiments.config.compose.CONF", tmp_path / "conf")
+    mine = tmp_path / "conf" / "experiment" / "mine.yaml"
+    text = (
+        "# @package _global_\ndefaults:\n  - override /optimizer: mezo\nexperiment: mine\nbatch: {size: 3}\n"
+        "methods:\n  mezo: {optimizer: {lr: 0.5}}\n  adamw: {optimizer: {lr: 0.25}, batch: {size: 5}}\n"
+    )
+    mine.write_text(text)
+
+    def values(*overrides: str) -> tuple[str, float, int]:
+        config = compose(overrides).config
+        assert config is not None
+        return config.optimizer.target.rpartition(".")[2], config.optimizer.lr, config.batch.size
+
+    assert values("experiment=mine") == ("MeZO", 0.5, 3)
+    assert values("experiment=mine", "optimizer=adamw") == ("AdamW", 0.25, 5)
+    assert values("experiment=mine", "optimizer=adamw", "batch.size=7") == ("AdamW", 0.25, 7)
+    assert values("optimizer=adamw")[1] != 0.25  # of that experiment alone
+    assert values("experiment=mine", "optimizer=zosgd")[2] == 3
+    mine.write_text(text.replace("size: 5", "size: 6"))  # a file that changes is read again
+    assert values("experiment=mine", "optimizer=adamw") == ("AdamW", 0.25, 6)
+    local = tmp_path / "conf" / "local" / "default.yaml"
+    local.parent.mkdir()
+    local.write_text("# @package _global_\ndefaults:\n  - override /experiment: mine\nbatch: {size: 9}\n")
+    assert values("optimizer=adamw") == ("AdamW", 0.25, 9)
+    mine.write_text(text.replace("mezo: {optimizer: {lr: 0.5}}", "mezo: 3"))
+    (problem,) = compose(["experiment=mine"]).problems
+    assert "methods: it is a mapping of optimizers to values" in problem.what
+
+
 def test_a_team_has_options_of_its_own_in_a_folder_that_git_ignores(tmp_path, monkeypatch):
     shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("local"))
     site = tmp_path / "conf" / "local" / "cluster" / "mysite.yaml"
@@ -147,7 +178,8 @@ def test_a_team_has_options_of_its_own_in_a_folder_that_git_ignores(tmp_path, mo
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").rglob("*.yaml")), ids=name_of)
 def test_an_experiment_names_its_family(path):
-    assert content(path)["experiment"] == path.relative_to(CONF / "experiment").with_suffix("").as_posix()
+    values = yaml.safe_load(path.read_text())  # as it is written: what depends on a mode has no value yet
+    assert values["experiment"] == path.relative_to(CONF / "experiment").with_suffix("").as_posix()
 
 
 def test_every_file_says_how_it_is_used():

@@ -41,7 +41,7 @@ def test_help_shows_every_key_with_its_sentence():
     text = described(composed.tree)
     for name in ("seed", "budget", "batch", "stop"):
         assert help_of(hints(RunConfig)[name]) in text
-    assert re.search(r"^  size: 16 +# Examples a step\. \(a whole number of at least 1", text, re.MULTILINE)
+    assert re.search(r"^  size: 16 +# Examples per step\. \(a whole number of at least 1", text, re.MULTILINE)
     assert re.search(r"^  eps: 0\.001 +# distance of the probes", text, re.MULTILINE)
 
 

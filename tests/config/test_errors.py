@@ -132,7 +132,7 @@ def test_the_parsers_own_words_do_not_leak():
         ("{kind: lowrank, rank: 4294967295, every: 0}", ["at most 65536", "or null"]),
         ("{kind: lowrank, vectors: untit, rang: 2}", ["Did you mean unit?", "Did you mean rank?"]),
         ("{kind: layers, drop: nan, of: gausian}", ["It must be finite", "Did you mean gaussian?"]),
-        ("{kind: gaussian, scale: 2}", ["have no option scale. Options: none"]),
+        ("{kind: rademacher, scale: 2}", ["have no option scale. Options: none"]),
         ("{rank: 4}", ["No kind is named"]),
         ("spheres", ["Did you mean sphere?"]),
     ],

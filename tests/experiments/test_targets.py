@@ -42,10 +42,12 @@ def test_nothing_that_a_config_names_is_imported(given, tmp_path, capsys, monkey
     more = [] if command == "replay" else ["--out", str(tmp_path / "out")]
     assert main([command, str(path), *more]) == 2
     assert not (tmp_path / "run").exists() and "this" not in sys.modules
-    said = capsys.readouterr()
+    said, module = capsys.readouterr(), target.rpartition(".")[0]
     assert said.err == (
-        f"schedule._target_ = {target} is no class of zo's. Importing it would run code that this run's folder names, "
-        f"so nothing was imported. If you trust {target.rpartition('.')[0]}: --allow {target.rpartition('.')[0]}.\n"
+        "1 problem with this command.\n\n"
+        f"      schedule._target_ = {target} is no class of zo's. Importing it would run code that this run's folder "
+        f"names, so nothing was imported. If you trust {module}: --allow {module}.\n\n"
+        f"python -m experiments {command} --help shows what it takes.\n"
     )
     assert "Zen" not in said.out
 
@@ -100,4 +102,5 @@ def test_a_class_of_ones_own_is_taken(given, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(tmp_path)
     path = given(optimizer={"_target_": "mypackage_of_zo.Own", "mine": 3})
     assert main(["replay", str(path), "--allow", "mypackage_of_zo"]) == 2
-    assert capsys.readouterr().err == "mine = 3 has come here.\n"
+    error = capsys.readouterr().err
+    assert error.startswith("1 problem") and "\n      mine = 3 has come here.\n" in error

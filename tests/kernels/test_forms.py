@@ -15,13 +15,15 @@ from zo.kernels import Eager, Native, Noise, Write, best, build, eager, native
 from zo.kernels.adam_window import Moments, f32, roots
 from zo.kernels.formulas import Formula
 from zo.kernels.transforms import AddMomentum, DivideBySqrt, DivideBySqrtOuter, MaskLarge
-from zo.noise import GAUSSIANS, SIGNS, philox
+from zo.noise import GAUSSIANS, SHORT_GAUSSIANS, SIGNS, philox
 from zo.weights import Block
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-STREAMS = pytest.mark.parametrize("stream", [SIGNS, GAUSSIANS], ids=["signs", "gaussians"])
+STREAMS = pytest.mark.parametrize(
+    "stream", [SIGNS, GAUSSIANS, SHORT_GAUSSIANS], ids=["signs", "gaussians", "short gaussians"]
+)
 PID = 0xFEDCBA9876543210
 ONE = [((1 << 64) - 5, 1e-3)]
 NINE = [(7919 * k, (-1) ** k * 10.0**-k) for k in range(9)]

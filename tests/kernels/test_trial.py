@@ -7,7 +7,7 @@ from torch import nn
 from zo import FZOO, MeZO, Weights
 from zo.errors import ConfigError
 from zo.kernels import Eager, Native, Noise, trial
-from zo.noise import GAUSSIANS, SIGNS
+from zo.noise import GAUSSIANS, SHORT_GAUSSIANS, SIGNS
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def native():
     return form
 
 
-@pytest.mark.parametrize("stream", [SIGNS, GAUSSIANS])
+@pytest.mark.parametrize("stream", [SIGNS, GAUSSIANS, SHORT_GAUSSIANS])
 @pytest.mark.parametrize("operation", sorted(trial._CASES))
 def test_the_native_form_passes(operation, stream):
     for dtype in (torch.float32, torch.bfloat16, torch.float16):

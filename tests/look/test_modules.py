@@ -483,6 +483,7 @@ def test_auto_stacks_what_the_limits_allow_in_calls_of_about_one_size():
     assert calls_of(9, 16 * 64, 0) == [9]  # no CPU
     assert calls_of(33, 16 * 300, 0) == [3] * 11  # 16,384 numbers a call
     assert calls_of(9, 10**6, 0) == [1] * 9
+    assert calls_of(33, 16 * 24, 1_600_000) == [9, 8, 8, 8]  # 4,096 numbers on a CPU
     assert calls_of(9, 4 * 32, opt_10m, "all") == [9]
     assert calls_of(9, 4 * 32, opt_10m, 4) == [4, 4, 1]  # a number is taken at its word
     for probes in range(1, 40):

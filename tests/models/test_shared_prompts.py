@@ -84,6 +84,23 @@ def test_prompts_go_in_parts_where_their_keys_and_values_would_be_large(folder, 
         torch.testing.assert_close(one, other, rtol=0, atol=ATOL)
 
 
+@pytest.mark.parametrize("name", ["opt", "gpt2"])
+def test_a_short_tail_after_a_long_prompt_stays_within_the_models_positions(folder, name):
+    """128 learned positions: 124 and the width of the other example's tails would be more."""
+    loaded = loaded_from(folder, name)
+    long, short = tuple(range(5, 129)), (0, 5, 6)
+    rows = [
+        [Row((*long, 7, 9), 2), Row((*long, 8, 9), 2)],
+        [Row((*short, 7, *range(20, 34)), 15), Row((*short, 8, *range(20, 34)), 15)],
+    ]
+    with torch.no_grad():
+        made = shared_logprobs(loaded, rows)
+    for sums, some in zip(made, rows, strict=True):
+        torch.testing.assert_close(
+            sums, torch.tensor([whole(loaded, r) for r in some]), rtol=1e-6, atol=ATOL
+        )  # sums of size 100
+
+
 @pytest.mark.parametrize(
     ("name", "peft"), [("mistral", "none"), ("gemma3", "none"), ("opt", "prefix"), ("roberta", "none")]
 )

@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from zo.noise import GAUSSIANS, ROUNDING, SIGNS, id_of, key_of, philox
+from zo.noise import GAUSSIANS, ROUNDING, SHORT_GAUSSIANS, SIGNS, id_of, key_of, philox
 
 CPU = torch.device("cpu")
 N = 1 << 19
@@ -65,7 +65,7 @@ def test_every_bit_position_is_fair():
     assert (bits.sum(0).abs() / math.sqrt(len(bits))).max() < BOUND
 
 
-@pytest.mark.parametrize("stream", [SIGNS, GAUSSIANS])
+@pytest.mark.parametrize("stream", [SIGNS, GAUSSIANS, SHORT_GAUSSIANS])
 def test_neighbours_are_independent(stream):
     x = draw(stream)
     lags = [*range(1, 70), 96, 127, 128, 129, 256, 320, 1024, 4096, 65536]

@@ -421,7 +421,8 @@ def test_a_kind_that_follows_the_weights_is_refused_where_they_walk():
         ({"kind": "sparse", "sparsity": 1.0}, "sparsity = 1.0"),
         ({"kind": "layers", "drop": -0.1}, "drop = -0.1"),
         ({"kind": "layers", "of": "sphere"}, "of = 'sphere'"),
-        ({"kind": "gaussian", "rank": 1}, "It has none"),
+        ({"kind": "rademacher", "rank": 1}, "It has none"),
+        ({"kind": "gaussian", "bits": 8}, "bits = 8"),
         ({"rank": 1}, "none of rademacher"),
     ],
 )

@@ -15,6 +15,7 @@ from rich.console import Console
 from experiments.__main__ import main
 from experiments.commands.watch import Keys, watch
 from experiments.launching.states import states
+from experiments.launching.submission import submission
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.lock import Lock, holder_of
 from experiments.watching.follow import Flock, Tail, eta_of_all, names_of
@@ -150,7 +151,8 @@ def test_steps_of_a_state_are_of_the_last_whole_row_of_a_long_file(tmp_path):
 
 def test_names_are_what_tells_runs_apart(tmp_path):
     def named(*places: str) -> list[str]:
-        return names_of([tmp_path / place for place in places])
+        folders = [tmp_path / place for place in places]
+        return names_of(folders, [(submission(folder) or {}).get("overrides", []) for folder in folders])
 
     assert named("m-t-mezo-none/00aa/seed0") == ["m-t-mezo-none seed0"]
     assert named("m-t-mezo-none/00aa/seed0", "m-t-mezo-none/00aa/seed1") == ["seed0", "seed1"]

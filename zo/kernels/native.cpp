@@ -66,6 +66,13 @@ template <> struct Tile<GAUSSIANS> {
     static constexpr int64_t bytes = (size + 256) * 4;
     static const char* fill(const Schedule& s, uint64_t id, int64_t e, int64_t n, char* out) {
         float* z = (float*)out;
+        if (s.stream == SHORT_GAUSSIANS) {
+            char half[2 * (size + 128)];
+            const int64_t count = e % 8 + n;
+            words(s, id, SHORT_GAUSSIANS, e / 8, (count + 7) / 8, half);
+            for (int64_t i = 0; i < count; i += 32) store_short(half + 2 * i, z + i);
+            return out + e % 8 * 4;
+        }
         int64_t block = e / 4, left = e % 4 + n;
         for (; left > 32 * (SIDE - 1); left -= 32 * SIDE, block += 8 * SIDE, z += 32 * SIDE)
             store_normals<SIDE>(s, id, block, z);
@@ -416,8 +423,8 @@ static void range(const Head& head, const Plan& plan, const KIND& kind, const st
 template <int STREAM, int UPDATE, class T, class KIND>
 static void run(const Head& head, const Plan& plan, const KIND& kind) {
     std::vector<Schedule> keys;
-    for (int k = 0; k < plan.keys; k++) keys.push_back(schedule(plan.key[k]));
-    if (UPDATE == STOCHASTIC) keys.push_back(schedule(head.rounding_key));
+    for (int k = 0; k < plan.keys; k++) keys.push_back(schedule(plan.key[k], head.stream));
+    if (UPDATE == STOCHASTIC) keys.push_back(schedule(head.rounding_key, ROUNDING));
     const int64_t piece = 1 << 15;  // elements a thread takes at a time, a multiple of every tile
     const T* w = (const T*)head.w;
     int64_t pieces = head.rows ? head.n : (head.n + piece - 1) / piece;
@@ -516,6 +523,6 @@ template <int STREAM> static void noise(const Schedule& s, uint64_t id, int64_t 
 
 // n fp32 numbers of one key from element `start` on.
 extern "C" void zo_noise(int stream, uint64_t key, uint64_t id, int64_t start, int64_t n, float* out) {
-    if (stream == SIGNS) noise<SIGNS>(schedule(key), id, start, n, out);
-    else noise<GAUSSIANS>(schedule(key), id, start, n, out);
+    if (stream == SIGNS) noise<SIGNS>(schedule(key, stream), id, start, n, out);
+    else noise<GAUSSIANS>(schedule(key, stream), id, start, n, out);
 }

@@ -24,7 +24,7 @@ typedef int32_t I __attribute__((vector_size(64)));
 typedef uint64_t W __attribute__((vector_size(64)));
 typedef uint16_t H __attribute__((vector_size(32)));
 
-enum Stream { SIGNS, GAUSSIANS, ROUNDING };
+enum Stream { SIGNS, GAUSSIANS, ROUNDING, SHORT_GAUSSIANS };
 
 // ---- primitives
 
@@ -154,10 +154,14 @@ constexpr int SIDE = 1;  // fewer and narrower registers
 
 // ---- the generator: S sets of eight blocks, one word a 64-bit lane; what is in the high halves is ignored
 
-struct Schedule { uint64_t k[10][2]; };
+struct Schedule {
+    uint64_t k[10][2];
+    int stream;
+};
 
-static Schedule schedule(uint64_t key) {
+static Schedule schedule(uint64_t key, int stream) {
     Schedule s;
+    s.stream = stream;
     for (uint32_t r = 0; r < 10; r++) {
         s.k[r][0] = (uint32_t)((uint32_t)key + r * 0x9E3779B9u);
         s.k[r][1] = (uint32_t)((uint32_t)(key >> 32) + r * 0xBB67AE85u);
@@ -283,3 +287,25 @@ static inline void store_normals(const Schedule& s, uint64_t id, int64_t block, 
 }
 
 #undef EACH
+
+// Thirty-two short Gaussians of as many 16-bit words: three table entries each, exact integers.
+static inline void store_short(const char* half, float* out) {
+    alignas(64) static const int16_t table[32] = {
+        90, 265, 441, 622, 809, 1002, 1204, 1418, 1646, 1892, 2168, 2480, 2858, 3339, 4041, 5560,
+        -90, -265, -441, -622, -809, -1002, -1204, -1418, -1646, -1892, -2168, -2480, -2858, -3339, -4041, -5560};
+#if defined(ZO_AVX512)
+    const __m512i t = _mm512_load_si512(table), h = _mm512_loadu_si512(half);  // an index is the five lowest bits
+    __m512i sum = _mm512_add_epi16(_mm512_permutexvar_epi16(h, t), _mm512_permutexvar_epi16(_mm512_srli_epi16(h, 5), t));
+    sum = _mm512_add_epi16(sum, _mm512_permutexvar_epi16(_mm512_srli_epi16(h, 10), t));
+    const __m512i low = _mm512_cvtepi16_epi32(_mm512_castsi512_si256(sum));
+    const __m512i high = _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(sum, 1));
+    narrow(out, (F)_mm512_cvtepi32_ps(low) * 0x1p-12f);
+    narrow(out + 16, (F)_mm512_cvtepi32_ps(high) * 0x1p-12f);
+#else
+    for (int i = 0; i < 32; i++) {
+        uint16_t h;
+        memcpy(&h, half + 2 * i, 2);
+        out[i] = (float)(table[h & 31] + table[h >> 5 & 31] + table[h >> 10 & 31]) * 0x1p-12f;
+    }
+#endif
+}

@@ -28,6 +28,7 @@ _TERMS = [(0x0123456789ABCDEF, 0.5), (0xFEDCBA9876543210, -0.25)]
 _KEYS = [key for key, _ in _TERMS]
 _PID = 0x5DEECE66DA5A5A5A
 _STREAMS = {philox.SIGNS: "signs", philox.GAUSSIANS: "gaussians", philox.ROUNDING: "rounding"}
+_STREAMS |= {philox.SHORT_GAUSSIANS: "short Gaussians"}
 _WRITE = Write(0.01, "nearest", 7)
 _TOLERANCE = 1e-5  # of Gaussians on a GPU, in units of the largest number
 _MOMENTS = Moments(((0.5,), (-0.25,)), (0.3, 0.7), (0.4, 0.6), -0.01, 1e-8, False)
