@@ -136,7 +136,7 @@ def device_name(device: Any) -> str:
     import torch
 
     if device.type == "cuda":
-        return f"cuda {torch.cuda.getdevice_name(device)}"
+        return f"cuda {torch.cuda.get_device_name(device)}"
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return "cpu " + next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,28 @@ def test_modules_named_in_strings_exist():
 def test_old_targets_lead_to_classes_of_today():
     assert all(resolves(current_target(old)) and old != current_target(old) for old in MOVED_TARGETS)
     assert current_target("zo.optimizers.FZOO") == "zo.optimizers.FZOO"
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, wherever it does."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_the_library_needs_torch_alone_and_its_integrations_what_they_integrate():
+    """zo/integrations may import the libraries that it works inside; nothing else in zo imports it."""
+    allowed = {"torch", "triton", "zo", *sys.stdlib_module_names}
+    for path in sorted((ROOT / "zo").rglob("*.py")):
+        names, here = imported(path), path.relative_to(ROOT / "zo").parts[0]
+        more = {"accelerate", "transformers"} if here == "integrations" else set()
+        assert {name.partition(".")[0] for name in names} <= allowed | more, path
+        if here != "integrations":
+            assert not any(name.startswith("zo.integrations") for name in names), path
 
 
 def test_no_two_modules_have_one_name():

@@ -36,3 +36,16 @@ def test_the_library_runs_with_torch_alone():
     done = subprocess.run([sys.executable, "-c", code], timeout=120, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()[-1]) == 64
+
+
+def test_an_integration_names_the_packages_that_it_lacks():
+    code = (
+        "import sys\nsys.modules['transformers'] = None\nfrom zo.errors import ZOError\n"
+        "try:\n    import zo.integrations.transformers\n"
+        "except ImportError as error:\n    print(isinstance(error, ZOError), error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, capture_output=True, text=True)
+    assert done.stdout.startswith(
+        "True zo.integrations.transformers needs the packages transformers and accelerate"
+    )
+    assert "pip install 'transformers>=5.2,<6' 'accelerate>=1.1'" in done.stdout

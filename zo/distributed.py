@@ -9,7 +9,8 @@ every loss is computed and rounded as in one process, so the weights are the sam
 rank looks at all probes on its part of the rows; (Σ w l, Σ w) of the parts are added in rank order, in
 float64, which differs from one process by the rounding of matrix products of another shape (1e-6). The
 batch is padded before it is cut, so a row is what it was. "both" forms as many groups of ranks as divide
-them and have a probe each; a group shares its probes, and the batch is cut within it.
+them and have a probe each; a group shares its probes, and the batch is cut within it. With "own" every rank is
+given rows of its own, by a data loader that deals them out, and the sums are added as with "batch".
 
 All ranks hold θ and move it by themselves; every check_every steps a checksum of θ travels with the losses,
 and ranks that differ are named. A process that dies closes its connections, so the gather of the others
@@ -41,16 +42,18 @@ from zo.weights import Weights
 
 __all__ = ["Ranks", "Solo", "Team"]
 
-Share = Literal["probes", "batch", "both"]
+Share = Literal["probes", "batch", "both", "own"]
 _NONE = -1.0  # in place of a checksum that is not due
 _HEAD = 5  # step, stop, clock, and the checksum in two halves that float64 holds exactly
 
 
 class Ranks(Team):
-    """Several processes over torch.distributed. A context, which joins them on entering.
+    """Several processes over torch.distributed. A context, which joins them on entering, and parts them on leaving.
+
+    Where a program has joined them already (accelerate does), it takes part in that group and leaves it as it is.
 
     place: where this process stands, by default as torchrun or srun said.
-    share: "probes", "batch" or "both". check_every: steps between checksums of θ.
+    share: "probes", "batch", "both" or "own". check_every: steps between checksums of θ.
     backend: "gloo", "nccl", or "auto": nccl where every process has GPUs of its own.
     gpus: that each process takes as its own, which is refused where some would be shared; 0: none; None: one, which
     several may share.
@@ -79,6 +82,7 @@ class Ranks(Team):
         self.report: Report = lambda: (0, 0.0)
         self.backend = backend  # auto until the processes have met
         self._own = gpus is not None
+        self._joined = False  # by this context
         visible = torch.cuda.device_count()
         if gpus is None:
             self.devices = [place.local % visible] if visible else []
@@ -93,6 +97,10 @@ class Ranks(Team):
         self._due = True
 
     def __enter__(self) -> "Ranks":
+        if dist.is_initialized():
+            self.rank, self.size, self.backend = dist.get_rank(), dist.get_world_size(), dist.get_backend()
+            self._device = torch.device("cuda" if self.backend == "nccl" else "cpu")
+            return self
         where = f"{self.place.address}:{self.place.port}"
         try:
             limit = timedelta(seconds=self.timeout)
@@ -112,6 +120,7 @@ class Ranks(Team):
                 f"{_line(error)}. Look for the first error of another rank, or for a firewall between the machines."
             ) from error
         self._device = torch.device("cuda" if self.backend == "nccl" else "cpu")
+        self._joined = True
         return self
 
     def _meet(self, store: Any) -> list[list[str]]:
@@ -120,7 +129,8 @@ class Ranks(Team):
         return [json.loads(store.get(f"devices/{rank}")) for rank in range(self.size)]
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None or self.backend == "gloo":  # after an error nccl would wait for the rank that is gone
+        # After an error nccl would wait for the rank that is gone.
+        if self._joined and (kind is None or self.backend == "gloo"):
             with suppress(RuntimeError):
                 dist.destroy_process_group()
 
@@ -135,7 +145,7 @@ class Ranks(Team):
     def parts(self, probes: int) -> int:
         if self.share == "probes":
             return 1
-        if self.share == "batch":
+        if self.share in ("batch", "own"):
             return self.size
         return next(
             n for n in range(1, self.size + 1) if self.size % n == 0 and self.size // n <= max(probes, 1)
@@ -159,7 +169,7 @@ class Ranks(Team):
             raise ConfigError(f"A {type(look).__name__} is no zo.look.Look, which processes can share.")
         parts = self.parts(optimizer.losses_per_step)
         gather = partial(self.gather, weights=optimizer.weights)
-        return SharedLook(look, gather, self.rank, self.size // parts, parts)
+        return SharedLook(look, gather, self.rank, self.size // parts, parts, own=self.share == "own")
 
     def begin(self, t: int) -> None:
         self._due = self._due or t % self.check_every == 0

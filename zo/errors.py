@@ -21,6 +21,10 @@ class LookError(ZOError, RuntimeError):
     """A model that cannot be evaluated at the points an optimizer asks for."""
 
 
+class MissingPackage(ZOError, ImportError):
+    """A package that is not installed and that zo itself does not need."""
+
+
 class Idle(ConfigError):
     """A run whose first steps all made no move, because their losses do not depend on the perturbation."""
 

@@ -151,7 +151,7 @@ class Loop:
                 replay_seconds = 0.0
             if step.is_last:
                 break
-        with self._back_to_agreement():
+        with back_to_agreement(self._team, self._journal, self._snapshots):
             self._team.verify(self.done, self._optimizer.weights)
 
     def _losses(self, t: int) -> tuple[bool, Sequence[float], float | None]:
@@ -162,23 +162,26 @@ class Loop:
             return True, record.losses, record.lr
         self._team.begin(t)
         lr = None if self._rate is None else f32(self._rate(t))  # rounded as the journal will hold it
-        with self._back_to_agreement():
+        with back_to_agreement(self._team, self._journal, self._snapshots):
             losses = self._optimizer.step(t, self._batch_of(t, True), self._look, lr)
         if self._journal is not None:
             self._journal.append(losses, lr)
         return False, losses, lr
 
-    @contextmanager
-    def _back_to_agreement(self) -> Iterator[None]:
-        """Drops the steps since ranks last agreed, if they diverged: their losses are of different weights."""
-        try:
-            yield
-        except RanksDiverged:
-            if self._journal is not None and self._team.agreed is not None:
-                self._journal.truncate(self._team.agreed)
-                if self._snapshots is not None and self._team.leads:
-                    self._snapshots.drop_from(self._team.agreed)
-            raise
+
+@contextmanager
+def back_to_agreement(
+    team: Team, journal: Journal | Copy | None, snapshots: Snapshots | None = None
+) -> Iterator[None]:
+    """Drops the steps since ranks last agreed, if they diverged: their losses are of different weights."""
+    try:
+        yield
+    except RanksDiverged:
+        if journal is not None and team.agreed is not None:
+            journal.truncate(team.agreed)
+            if snapshots is not None and team.leads:
+                snapshots.drop_from(team.agreed)
+        raise
 
 
 def _look_of(optimizer: Optimizer, losses: Objective | Looker) -> Looker:
@@ -215,18 +218,23 @@ def snapshot(
     optimizer: Optimizer, snapshots: Snapshots, step: int, journal: Journal | Copy | None = None
 ) -> None:
     """Saves weights and optimizer state after `step` steps, with the digest of the journal's records up to there."""
+    if isinstance(journal, Journal):
+        journal.sync()  # if a power cut shortened the journal, the snapshot would be useless
+    snapshots.save(step, state_of(optimizer), None if journal is None else journal.digest(step))
+
+
+def state_of(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Returns all that `load_snapshot` needs: the tensors themselves, so copy them before the next move."""
     state: dict[str, Tensor] = {
         f"weights:{name}": tensor for name, tensor in optimizer.weights.state().items()
     }
     state |= {f"optimizer:{name}": tensor for name, tensor in optimizer.state().items()}
     state["counts"] = torch.tensor([optimizer.skipped, optimizer.idle], dtype=torch.int64, device="cpu")
-    if isinstance(journal, Journal):
-        journal.sync()  # if a power cut shortened the journal, the snapshot would be useless
-    snapshots.save(step, state, None if journal is None else journal.digest(step))
+    return state
 
 
 def load_snapshot(optimizer: Optimizer, state: dict[str, Tensor]) -> None:
-    """Restores weights and optimizer from the state that `snapshot` saved."""
+    """Restores weights and optimizer from what `state_of` gave, or `snapshot` saved."""
     parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}}
     for name, tensor in state.items():
         if name != "counts":

@@ -34,7 +34,7 @@ class Key(Range):
     help: str = ""
 
 
-def key(text: str, **bounds: float) -> Key:
+def key(text: str, **bounds: Any) -> Key:
     """Returns the declaration of a key. text: a sentence of help. bounds: ge, gt, le, lt, as in zo.fields.Range."""
     return Key(**bounds, help=text)
 

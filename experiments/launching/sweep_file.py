@@ -79,7 +79,7 @@ def _read(path: Path, problems: list[Problem]) -> dict[str, Any]:
             problems.append(Problem(where, f"It takes {words}; see experiments/launching/sweep_file.py."))
         elif key == "seeds" and isinstance(value, int) and not 1 <= value <= MAX_RUNS:
             problems.append(Problem(where, f"It takes a list, or a whole number of 1 to {MAX_RUNS:,}."))
-        elif key == "zip" and not all(isinstance(line, dict) for line in value):
+        elif isinstance(value, list) and key == "zip" and not all(isinstance(line, dict) for line in value):
             problems.append(Problem(where, "Each line of it is a mapping of keys to values."))
     return {str(key): value for key, value in content.items()}
 

@@ -33,7 +33,7 @@ from experiments.tasks.task import Task, class_count, load_task
 from experiments.training.oom import BackoffLook
 from experiments.training.token_count import TokenCount
 from zo.errors import ConfigError
-from zo.noise import SIGNS, SPECIFICATION, key_of
+from zo.noise import SPECIFICATION, key_of
 from zo.optimizers import Optimizer, Probing
 from zo.optimizers.firstorder import BACKWARD_COST
 from zo.schedules import Schedule
@@ -130,18 +130,10 @@ class Session:
             ],
             "specification": SPECIFICATION,
             "padding": "skipped" if self.config.batch.skip_padding else "evaluated",
-            "noise": self._noise(),
+            "noise": self.optimizer.noise() if isinstance(self.optimizer, Probing) else "none",
             "device": self.loaded.device.type,
             "torch": torch.__version__,
         }
-
-    def _noise(self) -> str:
-        """Returns the noise that the bits depend on: signs agree among all kernels, Gaussians of eager and native."""
-        if not isinstance(self.optimizer, Probing):
-            return "none"
-        kind, signs = self.optimizer.directions.name, self.optimizer.directions.stream == SIGNS
-        exact = signs or set(self.optimizer.weights.backend.split("+")) <= {"eager", "native"}
-        return kind if exact else f"{kind} by {self.optimizer.weights.backend}"
 
 
 def build(config: RunConfig, team: Team | None = None) -> Session:

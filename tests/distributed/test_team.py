@@ -15,6 +15,7 @@ from tests.train.test_loop import make_model, objective
 from zo import FZOO, ConfigError, InPlace, Journal, MeZO, ModuleLook, Ranks, Snapshots, Weights, train
 from zo.digests import checksum
 from zo.journal import Copy, opened
+from zo.look import MicroBatches
 from zo.rank_env import RankInfo, first_host, rank_info
 
 STEPS = 8
@@ -236,3 +237,22 @@ def test_a_copy_of_a_journal_behaves_as_the_journal(tmp_path):
             each.append([1.5, 1.25], 0.5)
             each.truncate(1)
         assert [journal[t] for t in range(len(journal))] == [copy[t] for t in range(len(copy))]
+
+
+def test_ranks_take_part_in_a_group_that_was_there_and_leave_it(tmp_path):
+    """As accelerate makes one. Each rank looks at rows of its own; the loss is that of all."""
+
+    def task(team):
+        optimizer = FZOO(Weights(model := make_model()), lr=0.02, n=4)
+        with Ranks(share="own") as inner:
+            look = inner.over(ModuleLook(model, objective, optimizer), optimizer)
+            losses = look(optimizer.ask(0), batches_of_loop(inner.rank))
+        return {"losses": losses, "places": team.every((inner.rank, inner.size))}  # the group is still there
+
+    one, other = ranks.run(2, tmp_path, task)
+    assert one == other
+    assert one["places"] == [(0, 2), (1, 2)]
+    model = make_model()
+    optimizer = FZOO(Weights(model), lr=0.02, n=4)
+    look = ModuleLook(model, objective, optimizer)
+    assert one["losses"] == look(optimizer.ask(0), MicroBatches(map(batches_of_loop, range(2))))

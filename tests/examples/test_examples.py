@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -75,3 +76,20 @@ def test_two_processes_give_the_bits_of_one(tmp_path):
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     resumed = output(script, "--journal", tmp_path / "two", "--steps", 40)  # replays what two processes did
     assert resumed.splitlines()[-1] == one.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_transformers_trainer_learns_and_a_finished_run_keeps_its_bits(tmp_path):
+    parts: tuple[tuple[Literal["train", "dev"], int], ...] = (("train", 200), ("dev", 60))
+    for name, count in parts:
+        rows = examples("sentiment", name, count, 0)
+        lines = [f"{row['sentence']} It was {('terrible', 'great')[row['label']]}\n" for row in rows]
+        (tmp_path / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+    files = ("--train", tmp_path / "train.txt", "--dev", tmp_path / "dev.txt", "--out", tmp_path / "out")
+    command = ("examples/trainer.py", "--model", MODEL, *files, "--steps", 40)
+    printed = output(*command)
+    before, after = (float(loss) for loss in re.findall(r"loss ([\d.]+)[,\n]", printed))
+    assert after < before - 0.1  # the model knows the sentences; what it learns is that a label word follows
+    again = output(*command)
+    assert "before" not in again and again.splitlines()[-1] == printed.splitlines()[-1]
+    assert "Trained by FZOO of zo" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

@@ -3,7 +3,16 @@
 from zo.look.closure import ClosureLook
 from zo.look.distributed_look import SharedLook
 from zo.look.inplace import InPlace
-from zo.look.look import Look, ModelLook, Objective
+from zo.look.look import Look, MicroBatches, ModelLook, Objective
 from zo.look.module import ModuleLook
 
-__all__ = ["ClosureLook", "InPlace", "Look", "ModelLook", "ModuleLook", "Objective", "SharedLook"]
+__all__ = [
+    "ClosureLook",
+    "InPlace",
+    "Look",
+    "MicroBatches",
+    "ModelLook",
+    "ModuleLook",
+    "Objective",
+    "SharedLook",
+]

@@ -20,14 +20,16 @@ class SharedLook:
     """The look of one rank among groups × parts: its share of probes and rows, then the losses of all.
 
     gather: (numbers, width) → the numbers of every rank, each padded to the width.
+    own: every rank is given its own part of the batch, which is not cut again.
     """
 
-    def __init__(self, look: Look, gather: Gather, rank: int, groups: int, parts: int):
+    def __init__(self, look: Look, gather: Gather, rank: int, groups: int, parts: int, *, own: bool = False):
         self.look = look
         self.gather = gather
         self.rank = rank
         self.groups = groups
         self.parts = parts
+        self.own = own
 
     def __call__(self, probes: Sequence[Probe], batch: Any) -> list[float]:
         """One loss a probe, rounded to fp32, the same on every rank."""
@@ -46,7 +48,7 @@ class SharedLook:
         group, part = divmod(self.rank, self.parts)
         start, stop = bounds(len(items), self.groups, group)
         mine = items[start:stop]
-        if self.parts > 1:
+        if self.parts > 1 and not self.own:
             first, last = bounds(length(batch), self.parts, part)
             batch = cut(batch, first, last) if last > first else None
         pairs = sums(mine, batch) if mine and batch is not None else []

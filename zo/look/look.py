@@ -26,6 +26,12 @@ Objective = Callable[[Any, Any], Tensor | tuple[Tensor, Tensor]]
 PLAIN = Backward()
 
 
+class MicroBatches(tuple[Any, ...]):
+    """The batch of one step in parts that are evaluated one by one, such as batches padded to widths of their own."""
+
+    __slots__ = ()
+
+
 class Look(ABC):
     """Evaluates losses and counts what it cost.
 
@@ -77,7 +83,11 @@ class Look(ABC):
         return losses.double().view(probes, -1), weights.double().view(probes, -1)
 
     def chunks(self, batch: Any) -> Iterator[Any]:
-        """The batch in pieces of `micro` examples."""
+        """The batch in pieces of `micro` examples; none reaches over two micro-batches."""
+        if isinstance(batch, MicroBatches):
+            for part in batch:
+                yield from self.chunks(part)
+            return
         total = length(batch)
         step = self.micro or total
         for start in range(0, total, step):
@@ -85,7 +95,9 @@ class Look(ABC):
 
 
 def length(batch: Any) -> int:
-    """B, the leading dimension that all tensors of a batch share."""
+    """B, the leading dimension that all tensors of a batch share; of micro-batches, their sum."""
+    if isinstance(batch, MicroBatches):
+        return sum(map(length, batch))
     shapes = [leaf.shape for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
     if not shapes:
         raise LookError(
@@ -103,6 +115,14 @@ def length(batch: Any) -> int:
 
 def cut(batch: Any, start: int, stop: int) -> Any:
     """Examples start to stop of a batch, as views."""
+    if isinstance(batch, MicroBatches):
+        pieces, first = [], 0
+        for part in batch:
+            rows = length(part)
+            if start < first + rows and first < stop:
+                pieces.append(cut(part, max(0, start - first), min(rows, stop - first)))
+            first += rows
+        return MicroBatches(pieces)
     return pytree.tree_map(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) else leaf, batch)
 
 

@@ -27,6 +27,7 @@ from zo.fields import NonNegative, Range, Seed, problems_of
 from zo.kernels.adam_window import Moments
 from zo.kernels.formulas import Formula
 from zo.names import Parameters
+from zo.noise import SIGNS
 from zo.precision import check_eps, check_move, unseen
 from zo.weights import Rule, Weights, as_weights
 
@@ -281,6 +282,12 @@ class Probing(Optimizer):
     def keys(self, t: int) -> list[Key]:
         """The names of the n directions of step t."""
         return [Key(self.seed, t, i) for i in range(self.n)]
+
+    def noise(self) -> str:
+        """The noise that the bits depend on: signs agree among all kernels, Gaussians among two of them on a CPU."""
+        name, backends = self.directions.name, set(self.weights.backend.split("+"))
+        exact = self.directions.stream == SIGNS or backends <= {"eager", "native"}
+        return name if exact else f"{name} by {self.weights.backend}"
 
     def suspicion(self) -> str:
         lost = unseen(self.weights, self.eps)
