@@ -1,5 +1,6 @@
-"""Commands beside launch.py: python -m experiments <command>.
+"""Reads the arguments of `python -m experiments <command>`, or `zo <command>` (experiments.program), and performs it.
 
+run, sweep OVERRIDES  what launch.py does, and launch.py -m (experiments.commands.launch)
 status, logs, cancel, retry RUNS
                       of a sweep's folder, of runs, or of a folder above them (experiments.commands.manage)
 report RUNS           methods compared: tables here, or a page, figures and tables with --out DIR (experiments.report)
@@ -25,15 +26,18 @@ from experiments.display.first_word import first_word_of_command
 if __name__ == "__main__":
     first_word_of_command(sys.argv[1:])
 
-from experiments.commands import manage, report
+from experiments.commands import completion, doctor, launch, manage, report
 from experiments.commands import sync as trackers
 from experiments.commands import watch as watching
 from experiments.commands.arguments import Parser, number_of, problems_in, run_folder
+from experiments.config.own_files import FLAG, config_dir
 from experiments.config.problems import Problem, did_you_mean, listing, one_of
 from experiments.display.warned import spoken_warnings
 from experiments.launching.states import find_runs
+from experiments.rundir.code_places import typed_command
 from zo.errors import ConfigError, DataError, ZOError
 from zo.fields import LONGEST, Count, Range
+from zo.version import version
 
 TO_STEP = number_of(Annotated[int, Range(ge=0, le=LONGEST)])
 AHEAD = {
@@ -45,29 +49,42 @@ AHEAD = {
 
 def main(argv: Sequence[str]) -> int:
     """0 done, 1 the weights differ or a run failed, 2 wrong input."""
-    parser, commands = _parser()
+    if argv and argv[0] in launch.COMMANDS:
+        return launch.command(argv)
+    parser, commands = parsers()
     if not argv:
         return _refuse([Problem("", f"No command is given. Commands: {one_of(commands)}.")])
     name, *words = argv
-    if name not in commands and name not in ("-h", "--help"):
+    if name not in commands and name not in ("-h", "--help", "--version"):
         kind = "flag" if name.startswith("-") else "command"
         near = did_you_mean(name, commands) or f" Commands: {one_of(commands)}."
         return _refuse([Problem(name, f"There is no such {kind}.{near}")])
     if name in commands and not {"-h", "--help"} & set(words):
         words, problems = commands[name].checked(words)
         if name in AHEAD:  # the overrides are part of the same list
-            return _ahead(parser, name, words, problems)
+            folder = next((word.partition("=")[2] for word in words if word.startswith(f"{FLAG}=")), None)
+            with config_dir(folder):
+                return _ahead(parser, name, words, problems)
         if problems:
             return _refuse(problems, name)
     request = parser.parse_args([name, *words])
+    if request.command in completion.COMMANDS:
+        return completion.perform(request, commands)
+    if request.command == "doctor":
+        return doctor.perform(request.seconds, request.json)
     with spoken_warnings():
         return _perform(request)
 
 
-def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, Parser]]:
+def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, Parser]]:
     """Returns the parser of all commands, and each command's own."""
-    parser = argparse.ArgumentParser(prog="python -m experiments", description="What is done with runs.")
+    parser = argparse.ArgumentParser(
+        prog=typed_command(), description=f"zo {version()}: fine-tune language models with forward passes."
+    )
+    parser.add_argument("--version", action="version", version=f"zo {version()}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    for name, words in launch.COMMANDS.items():
+        commands.add_parser(name, help=words, add_help=False)  # reads its arguments itself
     replay = commands.add_parser("replay", help="rebuild the weights from the journal and compare digests")
     export = commands.add_parser("export", help="rebuild the weights from the journal and write them")
     cut = commands.add_parser("cut", help="cut a journal before its damaged record; the old file is kept")
@@ -90,7 +107,8 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, Parser]]:
     export.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     for name, words in AHEAD.items():
         command = commands.add_parser(name, help=words)
-        command.add_argument("overrides", nargs="*", help="as for launch.py: model=opt-13b,opt-30b task=sst2")
+        command.add_argument("overrides", nargs="*", help="as for run: model=opt-13b,opt-30b task=sst2")
+        command.add_argument(FLAG, metavar="FOLDER", help="your own files, in groups as in conf/")
         if name == "estimate":
             command.add_argument(
                 "--tokens",
@@ -103,14 +121,15 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, Parser]]:
     report.add(commands)
     watching.add(commands)
     trackers.add(commands)
+    completion.add(commands)
+    doctor.add(commands)
     return parser, commands.choices
 
 
 def _refuse(problems: Sequence[Problem], command: str = "") -> int:
     """Prints all problems in the one form that launch.py has too."""
-    words = f"python -m experiments {command}".strip()
-    text = listing(list(dict.fromkeys(problems)), "this command", f"{words} --help shows what it takes.")
-    sys.stderr.write(text + "\n")
+    help_line = f"{typed_command(command)} --help shows what it takes."
+    sys.stderr.write(listing(list(dict.fromkeys(problems)), "this command", help_line) + "\n")
     return 2
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 if TYPE_CHECKING:
+    __version__: str
+
     from zo.directions import Gaussian, Key, Probe, Rademacher
     from zo.distributed import Ranks, Solo
     from zo.errors import (
@@ -177,6 +179,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from zo.version import version
+
+        return version()
     if name not in _HOME:
         raise AttributeError(f"module 'zo' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

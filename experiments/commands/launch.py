@@ -1,9 +1,9 @@
-"""Turns the arguments of launch.py into an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+"""Turns the arguments of `zo run` (launch.py) into an exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
 
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,10 +11,13 @@ from experiments.config.combinations import missing_packages
 from experiments.config.compose import compose, groups
 from experiments.config.describe import described
 from experiments.config.expand import MAX_RUNS
+from experiments.config.own_files import FLAG, config_dir
 from experiments.config.problems import Problem, did_you_mean, listing, split
 from experiments.config.run_config import RunConfig
 from experiments.display.console import new_console, outliving_output
 from experiments.display.warned import spoken_warnings
+from experiments.rundir.code_places import typed_command
+from zo.version import version
 
 FLAGS = (
     "--help",
@@ -22,6 +25,8 @@ FLAGS = (
     "--cfg",
     "--resolve",
     "--package",
+    "--info",
+    "--config-dir",
     "--rerun",
     "--dry-run",
     "--smoke",
@@ -29,16 +34,25 @@ FLAGS = (
     "--trials",
     "--multirun",
 )
-VALUED = ("--cfg", "--package", "--name", "--trials")  # flags that take a value
+VALUED = ("--cfg", "--package", "--name", "--trials", FLAG)  # flags that take a value
 SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-m": "--multirun"}
+
+COMMANDS = {
+    "run": "fine-tune: run model=tiny-clm task=sentiment optimizer=fzoo; --help lists every option",
+    "sweep": "many runs: sweep optimizer=mezo,fzoo seed=0,1,2, or a file of sweeps/",
+}
 
 HELP = """\
 zo {version}: fine-tune a language model with forward passes.
 
-  python launch.py [group=option ...] [key=value ...]
+  {run} [group=option ...] [key=value ...]
 
   --cfg job     print the composed configuration and stop; with --resolve every default and reference filled in,
                 with --package KEY one part of it
+  --info        print the version, the folders, and the files that the configuration is made of, and stop
+  --config-dir FOLDER
+                your own files, in groups as in conf/: FOLDER/optimizer/mine.yaml is optimizer=mine; else that of
+                ZO_CONFIG_DIR, else ~/.config/zo
   -m            run every combination of the values given: optimizer=mezo,fzoo seed=0,1,2; or of a file:
                 -m sweeps/FILE.yaml, which sweep=FILE says too
   --dry-run     check everything and show what would run
@@ -69,11 +83,21 @@ class Request:
     problems: list[Problem] = field(default_factory=list)
 
 
+def command(argv: Sequence[str]) -> int:
+    """Performs run or sweep, the first of these words, with the others as launch.py has them."""
+    return main([*(["-m"] if argv[0] == "sweep" else []), *argv[1:]])
+
+
 def main(argv: Sequence[str]) -> int:
     """Prints help or a configuration, lists problems, or runs."""
     request = _read(argv)
     if "--version" in request.flags:
-        return _say(f"zo {_version()}\n")
+        return _say(f"zo {version()}\n")
+    with config_dir(request.values.get(FLAG)):
+        return _perform(request)
+
+
+def _perform(request: Request) -> int:
     if _many(request):
         return _sweep(request)
     composed = compose(request.overrides)
@@ -81,10 +105,14 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in request.flags and composed.tree is not None:
         _say(_help(composed.tree))
         return _refuse(problems) if problems else 0
-    if not request.flags & {"--cfg", "--help"}:
+    if not request.flags & {"--cfg", "--info", "--help"}:
         problems += missing_packages(composed.parts)
     if problems or composed.tree is None or composed.config is None:
         return _refuse(problems)
+    if "--info" in request.flags:
+        from experiments.commands.info import info
+
+        return _say(info(request.overrides, composed.config))
     if composed.config.launcher.name != "local" and "--cfg" not in request.flags:
         return _sweep(request)
     if "--cfg" in request.flags:
@@ -103,6 +131,9 @@ def _read(argv: Sequence[str]) -> Request:
             continue
         name, _, value = word.partition("=")
         name = SHORT.get(name, name)
+        if name not in FLAGS and value and _is_key(name[2:]):
+            request.overrides.append(word[2:])  # as W&B's agents write overrides
+            continue
         if name not in FLAGS:
             flags = [*FLAGS[:-1], *SHORT]
             if not value and rest and _is_value(rest[0]):
@@ -126,6 +157,11 @@ def _read(argv: Sequence[str]) -> Request:
     return request
 
 
+def _is_key(name: str) -> bool:
+    """Returns whether a flag's name is that of a group or begins as keys do; compose says what is wrong with it."""
+    return name.partition(".")[0] in {*groups(), *(spec.name for spec in fields(RunConfig))}
+
+
 def _is_value(word: str) -> bool:
     """Returns whether a word can only be the value of the flag before it."""
     return "=" not in word and not word.startswith(("-", "+", "~")) and not _is_file(word)
@@ -141,7 +177,7 @@ def _sweep(request: Request) -> int:
     """Checks every run, then launches them."""
     files = [text for text in request.overrides if text.startswith("sweep=") or _is_file(text)]
     wrong = [*request.problems]
-    if extra := request.flags & {"--cfg", "--help"}:
+    if extra := request.flags & {"--cfg", "--help", "--info"}:
         wrong.append(
             Problem(
                 ", ".join(sorted(extra)), "A sweep has no single configuration: --dry-run lists its runs."
@@ -235,16 +271,9 @@ def _show(request: Request, tree: DictConfig, config: RunConfig) -> int:
 def _help(tree: DictConfig) -> str:
     width = max(len(name) for name in groups())
     lines = [f"  {name:<{width}}  {' '.join(options)}" for name, options in groups().items() if options]
-    return HELP.format(version=_version(), groups="\n".join(lines), config=described(tree))
-
-
-def _version() -> str:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version("zo")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
+    return HELP.format(
+        version=version(), run=typed_command("run"), groups="\n".join(lines), config=described(tree)
+    )
 
 
 def _refuse(problems: Sequence[Problem]) -> int:

@@ -21,6 +21,7 @@ from experiments.display.console import new_console
 from experiments.launching.own_runs import root_of, runs_root
 from experiments.launching.states import OPEN, State, find_runs, states
 from experiments.launching.submission import LOG, Pending, check_paths, freeze_again, submission
+from experiments.rundir.code_places import typed_command
 from experiments.rundir.folder import RunFolder, title_of
 from zo.errors import ConfigError
 from zo.fields import Range
@@ -208,4 +209,4 @@ def _left(rows: Sequence[State], request: argparse.Namespace) -> str:
     )
     trust = [word for folder in request.trust for word in ("--trust", str(folder))]
     given = shlex.join([*trust, *map(str, request.runs)])
-    return f" {words}: python -m experiments retry --stopped {given}"
+    return f" {words}: {typed_command('retry')} --stopped {given}"

@@ -28,6 +28,7 @@ from experiments.report.runs import read_runs
 from experiments.report.tables.builders import tables
 from experiments.report.tables.paper_tables import not_run
 from experiments.report.tables.table import Table
+from experiments.rundir.code_places import install
 from zo.errors import ConfigError
 
 PACKAGES = ("jinja2", "matplotlib", "scipy")  # of the extra `report`, for --out
@@ -137,7 +138,7 @@ def _out_folder(text: str) -> Path:
     if lacking := [name for name in PACKAGES if find_spec(name) is None]:
         raise ConfigError(
             f"The page and the figures need {', '.join(lacking)}, which {_are(lacking)} not here: "
-            "pip install -e '.[report]'. Without --out the tables are printed."
+            f"{install('report')}. Without --out the tables are printed."
         )
     return out
 

@@ -26,6 +26,7 @@ from experiments.launching.slurm import described
 from experiments.launching.start import left_to_others, start
 from experiments.launching.states import states, with_jobs
 from experiments.launching.submission import Pending, freeze_run, write_sweep
+from experiments.rundir.code_places import typed_command
 from experiments.rundir.folder import title_of
 from experiments.rundir.lock import holder_of
 from experiments.training.stop import INTERRUPTED
@@ -125,8 +126,8 @@ def _search(request: Asked, checked: Checked, sweep_plan: Plan, console: Console
         begun |= paths.keys()
         if queued := with_jobs([run.folder for run in todo]):
             raise ConfigError(
-                f"SLURM still holds jobs of {', '.join(map(title_of, queued))}. Let them end, or `python -m "
-                "experiments cancel` them, and give the same command again."
+                f"SLURM still holds jobs of {', '.join(map(title_of, queued))}. Let them end, or "
+                f"`{typed_command('cancel')}` them, and give the same command again."
             )
         pending = [_pending(run, snapshot, sweep_plan, request.again) for run in todo]
         names = {run.folder: _trial_name(run, space.fixed) for run in todo}
@@ -196,7 +197,7 @@ def _overview(
         table.add_row(f"and {len(sweep_plan.runs) - SHOWN} more")
     captions = [words] if words else []
     if needs is not None:
-        about = "Memory and GPU-hours are estimates; python -m experiments estimate says by what."
+        about = f"Memory and GPU-hours are estimates; {typed_command('estimate')} says by what."
         captions += [about, *(f"No estimate where ? stands: {why}" for why in dict.fromkeys(needs.failed))]
     table.caption = "\n".join(captions)
     return table

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
 
+from experiments.config import own_files
 from experiments.config import resolvers as resolvers  # for ${by:...}
 from experiments.config.acting import conditions, idle
 from experiments.config.combinations import combinations
@@ -34,10 +35,11 @@ from experiments.config.schema import (
     section_in,
 )
 from experiments.config.signatures import Unreadable
+from experiments.rundir.code_places import shipped
 from zo.errors import ConfigError
 from zo.fields import hint
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = shipped("conf")
 # Chosen by the machine and the model, not on the command line.
 HIDDEN = ("local", "recipe")
 OPEN = ("experiment", "debug")  # groups of which nothing need be chosen, so that null is a choice
@@ -54,13 +56,18 @@ class Composed:
     parts: dict[str, Any] = field(default_factory=dict)  # the sections that are right, typed
 
 
+def places() -> list[Path]:
+    """Returns the folders that hold files of configuration: conf/, conf/local, and the user's own."""
+    return [CONF, *([CONF / "local"] if (CONF / "local").is_dir() else []), *own_files.own_folders()]
+
+
 def groups() -> dict[str, list[str]]:
-    """Each group of conf/ and its options, those of conf/local/<group> too."""
+    """Each group of conf/ and its options, those of conf/local/<group> and of the user's own folder too."""
     options_by_group = {}
     for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN):
         options = {
             path.relative_to(place).with_suffix("").as_posix()
-            for place in (folder, CONF / "local" / folder.name)
+            for place in (above / folder.name for above in places())
             for path in place.rglob("*.yaml")
         }
         options_by_group[folder.name] = sorted(options)
@@ -70,9 +77,11 @@ def groups() -> dict[str, list[str]]:
 def compose(overrides: Sequence[str]) -> Composed:
     """Composes the overrides of a command line and lists their problems, without importing torch."""
     result = Composed()
+    if (nowhere := own_files.missing()) is not None:
+        result.problems.append(Problem(*nowhere))
     choices, values = _sort(overrides, result.problems)
     try:
-        tree = read_files([str(o.input_line) for o in choices], CONF)
+        tree = read_files([str(o.input_line) for o in choices], places())
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         result.problems.append(Problem("conf/", f"The files cannot be put together: {error}"))
         return result
@@ -154,7 +163,10 @@ def _choice(group: str, value: Any, options: list[str]) -> str | None:
     if isinstance(value, list):
         return f"One option is chosen, not several: {one_of(options)}."
     if str(value) in options:
-        return None
+        files = [file for place in places() if (file := place / group / f"{value}.yaml").is_file()]
+        if len(files) < 2:
+            return None
+        return f"Two files have this name, {files[0]} and {files[1]}. Rename the second, which is your own."
     return (
         f"conf/{group} has no option {value}.{did_you_mean(str(value), options)} Options: {one_of(options)}."
     )

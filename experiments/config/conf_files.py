@@ -19,38 +19,44 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 METHODS = "methods"
 
 
-def read_files(lines: Sequence[str], conf: Path) -> DictConfig:
-    """Returns what the chosen files of a folder conf/ say. lines: such as "optimizer=mezo".
+def read_files(lines: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    """Returns what the chosen files say. lines: such as "optimizer=mezo". folders: conf/, then those with own files.
 
     Raises what Hydra, OmegaConf and yaml raise for files that cannot be put together.
     """
-    return deepcopy(_composed_once(tuple(lines), conf, _stamp(conf)))
+    return deepcopy(_composed_once(tuple(lines), tuple(folders), _stamp(folders)))
 
 
 @functools.lru_cache(maxsize=64)  # the runs of a sweep differ in values more than in files
-def _composed_once(lines: tuple[str, ...], conf: Path, stamp: int) -> DictConfig:
+def _composed_once(lines: tuple[str, ...], folders: tuple[Path, ...], stamp: int) -> DictConfig:
     """Composes the files. stamp: of all files, so that they are read anew after a change."""
-    local = [f"hydra.searchpath=[file://{conf / 'local'}]"] if (conf / "local").is_dir() else []
-    with initialize_config_dir(config_dir=str(conf), version_base="1.3"):
-        methods = _methods_of(lines, conf)
-        tree = _composed([*lines, *local], methods)
+    whole = [*lines, *search_path(folders)]
+    with initialize_config_dir(config_dir=str(folders[0]), version_base="1.3"):
+        methods = _methods_of(lines, folders)
+        tree = _composed(whole, methods)
         if METHODS in tree and not methods:  # of an experiment that a file of conf/local chose
-            tree = _composed([*lines, *local], _checked(OmegaConf.to_container(tree[METHODS])))
+            tree = _composed(whole, _checked(OmegaConf.to_container(tree[METHODS])))
     with open_dict(tree):
         tree.pop(METHODS, None)
     return tree
 
 
-def _stamp(conf: Path) -> int:
-    """Returns a number that changes when a file of conf/ is written, added or removed."""
-    states = ((path, path.stat()) for path in conf.rglob("*.yaml"))
+def search_path(folders: Sequence[Path]) -> list[str]:
+    """Returns the override by which Hydra finds files in the folders behind the first, conf/."""
+    others = ",".join("'file://" + str(folder).replace("'", "\\'") + "'" for folder in folders[1:])
+    return [f"hydra.searchpath=[{others}]"] if others else []
+
+
+def _stamp(folders: Sequence[Path]) -> int:
+    """Returns a number that changes when a file of configuration is written, added or removed."""
+    states = ((path, path.stat()) for folder in folders for path in folder.rglob("*.yaml"))
     return hash(frozenset((path, state.st_mtime_ns, state.st_size) for path, state in states))
 
 
-def _methods_of(lines: Sequence[str], conf: Path) -> Mapping[str, Any]:
+def _methods_of(lines: Sequence[str], folders: Sequence[Path]) -> Mapping[str, Any]:
     """Returns `methods` of the experiment that is chosen on the command line; empty without one."""
     names = [line.partition("=")[2] for line in lines if line.startswith("experiment=")]
-    paths = [base / "experiment" / f"{name}.yaml" for name in names[-1:] for base in (conf, conf / "local")]
+    paths = [base / "experiment" / f"{name}.yaml" for name in names[-1:] for base in folders]
     path = next((path for path in paths if path.is_file()), None)
     content = None if path is None else OmegaConf.to_container(OmegaConf.load(path))
     return _checked(content.get(METHODS, {})) if isinstance(content, dict) else {}

@@ -17,10 +17,13 @@ from experiments.config.schema import (
     field_at,
     from_constructor,
     from_dataclass,
+    keys,
+    plain_kinds,
     schema,
     section_in,
 )  # fmt: skip
 from experiments.config.signatures import Unreadable
+from zo.fields import choices
 
 _WIDTH = 44  # of key and value; the sentence stands behind
 _COMMENT = re.compile(r"^(\w+):[^#\n]*#\s*(.*)$", re.MULTILINE)
@@ -29,24 +32,38 @@ _COMMENT = re.compile(r"^(\w+):[^#\n]*#\s*(.*)$", re.MULTILINE)
 def described(tree: DictConfig) -> str:
     """Returns a composed configuration as YAML, each key with its help and what it takes as a comment."""
     values: Any = OmegaConf.to_container(tree)
+    return "\n".join(_lines(_model(values), values, [], comments_of(values))) + "\n"
+
+
+def values_of_keys(tree: DictConfig) -> dict[str, list[str]]:
+    """Returns every key of a composed configuration, with the values that are its only ones; none if there are more."""
+    model = _model(OmegaConf.to_container(tree))
+    found: dict[str, list[str]] = {}
+    for key in keys(model):
+        annotation = getattr(field_at(model, key.split(".")), "annotation", None)
+        booleans = ["true", "false"] if bool in plain_kinds(annotation) else []
+        found[key] = [*choices(annotation), *booleans]
+    return found
+
+
+def _model(values: Any) -> type[Section]:
+    """Returns the schema of the groups and constructors that a configuration chose."""
     targets: dict[str, type[Section]] = {}
     for name in CALLS:
         try:
             targets[name] = from_constructor(str(values[name].get("_target_")))
         except Unreadable:
             continue
-    names = {group: str(values[group].get("name")) for group in KINDS}
-    model = schema(names, targets)
-    return "\n".join(_lines(model, values, [], comments_of(values))) + "\n"
+    return schema({group: str(values[group].get("name")) for group in KINDS}, targets)
 
 
 def comments_of(values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns help for the keys of constructors: the comments of the file of conf/ that has the same `_target_`."""
-    from experiments.config.compose import CONF
+    """Returns help for the keys of constructors: the comments of the files that have the same `_target_`."""
+    from experiments.config.compose import places
 
     comments: dict[str, str] = {}
     for group in CALLS:
-        for path in sorted((CONF / group).glob("*.yaml")):
+        for path in [file for place in reversed(places()) for file in sorted((place / group).glob("*.yaml"))]:
             text = path.read_text(encoding="utf-8")
             if f"_target_: {values[group].get('_target_')}\n" in text:
                 comments |= {f"{group}.{key}": words for key, words in _COMMENT.findall(text)}

@@ -84,9 +84,9 @@ class ModelConfig:
                 f"model.first_token={self.first_token} is for causal models, but model.family={self.family}. "
                 f"Set model.first_token=null."
             )
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
             raise ConfigError(
-                f"model.device={self.device} is no device. Allowed are auto, cpu, cuda and cuda:<index>."
+                f"model.device={self.device} is no device. Allowed are auto, cpu, cuda, cuda:<index> and mps."
             )
         if self.device_map is not None and self.device != "auto":
             raise ConfigError(

@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-HELP = "python launch.py --help shows every group, option and key."
+from experiments.rundir.code_places import typed_command
+
+HELP = "--help shows every group, option and key."
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def listing(
-    problems: Sequence[Problem], subject: str = "the configuration; nothing was run", help_line: str = HELP
+    problems: Sequence[Problem], subject: str = "the configuration; nothing was run", help_line: str = ""
 ) -> str:
     """Returns one message for all problems. subject: follows "N problems with". help_line: the last line."""
     head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -58,4 +60,4 @@ def listing(
             *([f"  {problem.where}"] if problem.where else []),
             *(f"      {line}" for line in problem.what.splitlines()),
         ]
-    return "\n".join([*lines, "", help_line])
+    return "\n".join([*lines, "", help_line or f"{typed_command('run')} {HELP}"])

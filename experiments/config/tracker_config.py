@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from experiments.config.key import MANY, key
 from experiments.config.parsing import check, check_values
+from experiments.rundir.code_places import typed_command
 from zo.errors import ConfigError
 
 
@@ -67,7 +68,8 @@ EXTRAS = {"wandb": "wandb>=0.31", "tensorboard": "tensorboard>=2.16", "trackio":
 def need(name: str) -> None:
     """Raises ConfigError with the command that installs the package, unless it is there."""
     if name in EXTRAS and importlib.util.find_spec(name) is None:
+        later = typed_command("sync")
         raise ConfigError(
             f"tracker={name}: it needs the package {name}, which is not installed here: "
-            f'pip install "{EXTRAS[name]}". Or run without it, tracker=none, and take python -m experiments sync later.'
+            f'pip install "{EXTRAS[name]}". Or run without it, tracker=none, and take {later} later.'
         )

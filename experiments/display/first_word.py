@@ -8,10 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-ANSWERS = ("--help", "-h", "--version", "--cfg", "-c")  # flags whose answer comes at once
+ANSWERS = ("--help", "-h", "--version", "--cfg", "-c", "--info")  # flags whose answer comes at once
 WORDS = "Checking the configuration, then loading torch, the data and the model: some seconds.\n"
-READS = "Reading the runs' files.\n"  # of `python -m experiments`; the commands that need more say so:
+READS = "Reading the runs' files.\n"  # of `zo`; the commands that need more say so:
+AT_ONCE = ("complete", "completion", "doctor")
 LOADS = {
+    "run": WORDS,
+    "sweep": WORDS,
     "replay": "Loading torch and the run's model: some seconds.\n",
     "export": "Loading torch and the run's model: some seconds.\n",
     "cut": "Loading torch, then reading the journal: some seconds.\n",
@@ -22,8 +25,8 @@ LOADS = {
 
 
 def first_word_of_command(arguments: Sequence[str]) -> None:
-    """Does the same for `python -m experiments <command>`, which without a command only prints its usage."""
-    if arguments:
+    """Does the same for `zo <command>`, which without a command only prints its usage."""
+    if arguments and arguments[0] not in AT_ONCE:
         first_word(arguments, LOADS.get(arguments[0], READS))
 
 

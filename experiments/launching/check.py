@@ -15,6 +15,7 @@ from experiments.config.problems import Problem
 from experiments.config.run_config import RunConfig
 from experiments.launching.search_space import Space, read_space
 from experiments.launching.sweep_file import read_sweep
+from experiments.rundir.code_places import install
 
 # One step of each run, with its own model, batch and prompts, and as little evaluation as there can be.
 SMOKE = ("debug=step", "budget.steps=1", "task.dev=2", "task.test=2", "select=last", "save=false")
@@ -115,7 +116,7 @@ def missing_programs() -> str | None:
             "Load the site's module of SLURM, or add srun's folder to PATH."
         )
     if importlib.util.find_spec("submitit") is None:
-        return "launcher=slurm needs the package submitit: pip install -e '.[slurm]'"
+        return f"launcher=slurm needs the package submitit: {install('slurm')}"
     return None
 
 

@@ -1,7 +1,8 @@
 """Keeps the code a run was submitted with in runs/code/<hash12>/, so that a queued run does not see later edits.
 
-Of a git checkout, every file that git tracks or would add, as it is on disk; elsewhere the packages and conf/. Modules
-of one file beside launch.py belong to it: an optimizer's `_target_` may name one.
+Of a git checkout, every file that git tracks or would add, as it is on disk; elsewhere the packages and conf/, which a
+wheel carries inside them. Modules of one file beside launch.py belong to a checkout: an optimizer's `_target_` may name
+one.
 """
 
 import hashlib
@@ -13,16 +14,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.rundir.code_places import FROM_WHEEL, RECORD, ROOT
 from experiments.rundir.folder import current_umask
-from experiments.rundir.provenance import ROOT, source
+from experiments.rundir.provenance import source
 from zo.errors import ConfigError
 
 PARTS = ("zo", "experiments", "conf", "launch.py")
-RECORD = "CODE.json"  # what experiments.rundir.provenance says of the checkout it came from
 
 
 def files(root: Path) -> list[Path]:
     """Returns the files of a snapshot, relative to `root`, sorted: those of the parts that a run reads."""
+    if FROM_WHEEL and root == ROOT:  # site-packages, which may lie in a repository of somebody else's
+        return _below(root, ("zo", "experiments"))
     command = [
         "git",
         "-C",
@@ -42,10 +45,15 @@ def files(root: Path) -> list[Path]:
         )
         paths = {Path(name) for name in listed if name}
     except (OSError, subprocess.SubprocessError):
-        paths = {path.relative_to(root) for part in PARTS for path in (root / part).rglob("*")}
-        paths |= {Path(part) for part in PARTS} | {path.relative_to(root) for path in root.glob("*.py")}
-        paths = {path for path in paths if "__pycache__" not in path.parts}
+        return _below(root, [*PARTS, *(path.name for path in root.glob("*.py"))])
     return sorted(path for path in paths if (root / path).is_file())
+
+
+def _below(root: Path, parts: Sequence[str]) -> list[Path]:
+    """Returns all files of these folders, and those of the parts that are files."""
+    paths = {path for part in parts for path in [root / part, *(root / part).rglob("*")]}
+    files = {path.relative_to(root) for path in paths if path.is_file()}
+    return sorted(path for path in files if "__pycache__" not in path.parts)
 
 
 def freeze(runs: Path, root: Path = ROOT) -> Path:

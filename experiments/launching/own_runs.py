@@ -1,7 +1,7 @@
 """Decides whether a run's folder is the user's own, so that what it names (code, lines for sbatch) may be run.
 
-Own is what lies below paths.runs of this checkout and was written by this user. Any other folder of runs must be named
-on the command line.
+Own is what lies below paths.runs of this checkout (of the working folder, for an installed zo) and was written by this
+user. Any other folder of runs must be named on the command line.
 """
 
 import os
@@ -10,14 +10,15 @@ from pathlib import Path
 
 from experiments.config.compose import compose
 from experiments.launching.submission import NAME, submission
-from experiments.rundir.provenance import ROOT
+from experiments.rundir.code_places import FROM_WHEEL, ROOT
 from zo.errors import ConfigError
 
 
 def runs_root() -> Path:
-    """The folder of runs of this checkout: paths.runs of conf/."""
+    """The folder of runs of this checkout, or of the working folder if zo was installed: paths.runs of conf/."""
     config = compose([]).config  # None where a file of this checkout is wrong
-    return (ROOT / ("runs" if config is None else config.paths.runs)).resolve()
+    above = Path.cwd() if FROM_WHEEL else ROOT
+    return (above / ("runs" if config is None else config.paths.runs)).resolve()
 
 
 def root_of(run: Path, own: Path, trusted: Sequence[Path]) -> Path:
@@ -30,7 +31,8 @@ def root_of(run: Path, own: Path, trusted: Sequence[Path]) -> Path:
     if (named := next((root for root in trusted if root in above), None)) is not None:
         return named
     if own not in above:
-        why = f"lies outside {own}, the runs of this checkout (paths.runs)"
+        whose = "this folder" if FROM_WHEEL else "this checkout"
+        why = f"lies outside {own}, the runs of {whose} (paths.runs)"
     elif (owner := (run / NAME).stat().st_uid) != os.getuid():
         why = f"was submitted by another user (uid {owner})"
     else:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.launching.search_space import Interval, Space
+from experiments.rundir.code_places import install
 from experiments.rundir.folder import RunFolder
 from zo.errors import ConfigError
 
@@ -32,7 +33,7 @@ class Study:
             import optuna
             from optuna.storages.journal import JournalFileBackend
         except ModuleNotFoundError as error:
-            raise ConfigError(f"{error}. --trials needs Optuna: pip install -e '.[optuna]'") from None
+            raise ConfigError(f"{error}. --trials needs Optuna: {install('optuna')}") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         self._space = space

@@ -24,6 +24,7 @@ from experiments.launching.check import missing_programs
 from experiments.launching.job import job
 from experiments.launching.states import with_jobs
 from experiments.launching.submission import LOCK, NAME, Pending, submission
+from experiments.rundir.code_places import install
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.lock import Lock
 from zo.errors import ConfigError, Locked
@@ -211,7 +212,7 @@ def _script(options: Mapping[str, Any], cluster: Cluster, runs: Path, jobs: int)
     try:
         from submitit.slurm.slurm import _make_sbatch_string
     except ModuleNotFoundError:
-        return "Its script is written by submitit, which is not installed: pip install -e '.[slurm]'"
+        return f"Its script is written by submitit, which is not installed: {install('slurm')}"
     logs = runs / "sweeps" / str(options["job_name"]).removeprefix("zo-") / "slurm"
     count = None if jobs == 1 else jobs
     command = f"{_python(cluster)} -u -m submitit.core._submit {shlex.quote(str(logs))}"

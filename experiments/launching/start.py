@@ -13,6 +13,7 @@ from experiments.launching.pool import LOG, Outcome, Pool, Show
 from experiments.launching.slurm import submit
 from experiments.launching.states import wait
 from experiments.launching.submission import Pending, submission
+from experiments.rundir.code_places import typed_command
 from experiments.rundir.folder import RunFolder, title_of
 from experiments.rundir.json_files import read_result
 from experiments.training.stop import INTERRUPTED
@@ -76,7 +77,7 @@ def _submit(
     mine = [folder for folder in folders if folder not in outcome.elsewhere]
     jobs = sorted({str((submission(f) or {}).get("job", "")).partition("_")[0] for f in mine} - {""}, key=int)
     if jobs:
-        console.print(f"Submitted as {', '.join(jobs)}. python -m experiments status {after}")
+        console.print(f"Submitted as {', '.join(jobs)}. {typed_command('status')} {after}")
     if outcome.refused:
         return 2
     return wait(folders, console) if launch["wait"] else 0
@@ -115,7 +116,7 @@ def left_to_others(console: Console, folders: Sequence[Path]) -> int:
     are = "is" if len(open_still) == 1 else "are"
     console.print(
         f"{len(open_still)} of these runs {are} at work in other processes and not over: the sweep is not whole. This "
-        "command did not wait; python -m experiments watch does:"
+        f"command did not wait; {typed_command('watch')} does:"
     )
     for folder in open_still:
         console.print(f"  {folder}")

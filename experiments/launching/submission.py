@@ -7,7 +7,6 @@ cluster), time; a scheduler's job and log.
 
 import os
 import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config.run_config import RunConfig
+from experiments.rundir.code_places import typed_words
 from experiments.rundir.folder import RunFolder
 from experiments.rundir.json_files import read_json
 from experiments.rundir.lock import this_process
@@ -51,7 +51,7 @@ def freeze_run(
         folder.forget_stop()  # of a cancel while the run waited
         folder.write_config(run.config.recorded())
         folder.write(NAME, {"code": str(code), "cwd": os.getcwd(), "pythonpath": users_paths(),
-                            "overrides": list(run.overrides), "command": ["python", *sys.argv],
+                            "overrides": list(run.overrides), "command": typed_words(),
                             "by": this_process(), "launch": launch, "cluster": cluster,
                             "time": time.time()})  # fmt: skip
         folder.write_status("queued", launcher=launch["name"])

@@ -19,9 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from experiments.config.expand import MAX_RUNS, replaced
+from experiments.config.own_files import own_folders
 from experiments.config.problems import Problem, did_you_mean, one_of
+from experiments.rundir.code_places import shipped
 
-FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
+FOLDER = shipped("sweeps")
 KEYS = ("overrides", "grid", "zip", "seeds", "budget")
 
 
@@ -32,7 +34,7 @@ def read_sweep(name: str, above: Sequence[str]) -> tuple[str, list[list[str]], l
     """
     path = _find(name)
     if path is None:
-        known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
+        known = sorted(p.stem for folder in _folders() for p in folder.glob("*.yaml"))
         what = f"There is no such file.{did_you_mean(name, known)} Files of sweeps/: {one_of(known)}."
         return name, [], [Problem(f"sweep={name}", what)]
     problems: list[Problem] = []
@@ -41,11 +43,17 @@ def read_sweep(name: str, above: Sequence[str]) -> tuple[str, list[list[str]], l
 
 
 def _find(name: str) -> Path | None:
-    """Returns the file itself, or the one of sweeps/ with that name."""
-    for path in (Path(name), FOLDER / f"{name}.yaml", FOLDER / name):
+    """Returns the file itself, or the one with that name in sweeps/ or in sweeps/ of the user's own folder."""
+    named = [path for folder in _folders() for path in (folder / f"{name}.yaml", folder / name)]
+    below = [folder.parent / name for folder in _folders()] if name.startswith("sweeps/") else []
+    for path in (Path(name), *named, *below):
         if path.is_file():
             return path
     return None
+
+
+def _folders() -> list[Path]:
+    return [FOLDER, *(folder / "sweeps" for folder in own_folders())]
 
 
 def _read(path: Path, problems: list[Problem]) -> dict[str, Any]:

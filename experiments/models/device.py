@@ -15,6 +15,8 @@ def device_of(config: ModelConfig) -> torch.device:
     device = torch.device(config.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"model.device={config.device}: {_gpus_here()} Set model.device=cpu or auto.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("model.device=mps: torch finds no Apple GPU here. Set model.device=cpu or auto.")
     return device
 
 

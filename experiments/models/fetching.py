@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.models.hub import unreachable
+from experiments.rundir.code_places import typed_command
 from experiments.rundir.folder import follow_umask
 from zo.errors import ConfigError
 
@@ -74,7 +75,7 @@ def fetch(name: str, revision: str | None, *, pickles: bool) -> Path:
             if not pickles:
                 raise ConfigError(
                     f"model.path={name}: this repository has no safetensors, and pickles could run code. Convert them "
-                    f"once: python -m experiments prefetch model.path={name}"
+                    f"once: {typed_command('prefetch')} model.path={name}"
                     + (f" model.revision={revision}" if revision else "")
                 )
             weights = PICKLES
@@ -194,5 +195,5 @@ def _cannot(name: str, why: str) -> str:
     return (
         f"model.path={name} is no folder here, is not in the hub's cache, and cannot be fetched: {why}. "
         f"Give the folder of a model, or fetch it once where there is a network: "
-        f"python -m experiments prefetch model.path={name}"
+        f"{typed_command('prefetch')} model.path={name}"
     )

@@ -17,11 +17,12 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
+from experiments.rundir.code_places import install
 from experiments.rundir.folder import follow_umask
 from zo.errors import ConfigError
 
 MAGIC = b"GGUF"
-INSTALL = "pip install 'zo[gguf]' (in a checkout: pip install -e '.[gguf]')"
+INSTALL = install("gguf")
 PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf")  # of a model that is split over several files
 # Scripts, digits, spaces and case: a tokenizer that was saved must cut them as the one in the file does.
 SAMPLE = "The year 1984, in 3 parts:\n  naïve café — Straße, 東京 and Ωmega;\tdon't  stop... <b>OK?</b>"

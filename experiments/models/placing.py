@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 
 from experiments.config.model_config import ModelConfig
 from experiments.config.peft_config import ADAPTERS
+from experiments.rundir.code_places import typed_command
 from zo.errors import ConfigError
 from zo.rank_env import RankInfo, devices_of, rank_info
 
@@ -102,7 +103,7 @@ def check_loaded(model: nn.Module, choice: ModelConfig) -> None:
         raise ConfigError(
             f"model.device_map={choice.device_map}: the devices do not hold the whole model, {away[0]}{more} would be "
             f"offloaded, and every forward would fetch them anew. Ask for more GPUs, a smaller model.dtype, or "
-            f"model.quantization with adapters; python -m experiments estimate says what is needed."
+            f"model.quantization with adapters; {typed_command('estimate')} says what is needed."
         )
 
 

@@ -27,6 +27,7 @@ from experiments.models.inputs import untied
 from experiments.models.loading import Loaded
 from experiments.models.pooling import MeanPooled
 from experiments.models.row_tokens import positions_of
+from experiments.rundir.code_places import typed_command
 from zo.errors import ConfigError
 
 
@@ -118,7 +119,7 @@ def config_of(choice: ModelConfig, models: Path = source.MODELS) -> PreTrainedCo
         return config.get_text_config() if choice.family in ("causal", None) else config
     if choice.path not in SHAPES:
         raise ConfigError(
-            f"model.path={choice.path}: its shape is not known here. Fetch it (python -m experiments prefetch), or "
+            f"model.path={choice.path}: its shape is not known here. Fetch it ({typed_command('prefetch')}), or "
             f"give one of {', '.join(SHAPES)}."
         )
     shape = SHAPES[choice.path]

@@ -10,6 +10,7 @@ from typing import Any
 from experiments.config.model_config import Family, ModelConfig
 from experiments.models.fetching import PICKLES, cached, convert, converted, fetch
 from experiments.models.gguf_files import check_convertible, convert_gguf, converted_folder, gguf_at
+from experiments.rundir.code_places import typed_command
 from zo.errors import ConfigError
 
 PACKAGE = "package:"
@@ -220,7 +221,7 @@ def _check_files(folder: Path) -> None:
         what = f"only {', '.join(pickles)}, a pickle, which could run code" if pickles else "no weights"
         raise ConfigError(
             f"{folder} has {what}; weights are read from *.safetensors alone. Give a revision that has "
-            f"them (model.revision), or convert them: python -m experiments prefetch with the same model."
+            f"them (model.revision), or convert them: {typed_command('prefetch')} with the same model."
         )
     if "auto_map" in read_config(folder):
         raise ConfigError(

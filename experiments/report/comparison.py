@@ -26,6 +26,7 @@ from experiments.report.statistics import (
     differences,
     reach,
 )
+from experiments.rundir.code_places import install
 
 _NUMBER = re.compile(r"\d[\d.,]*(e[+-]\d+)?")
 
@@ -164,7 +165,7 @@ def _notes(runs: Sequence[Run], cells: Sequence[Cell], smoke: int) -> Iterator[s
         parts = [f"{commit} ({count})" for commit, count in sorted(commits.items())]
         yield f"The runs come from {len(commits)} commits of zo: {', '.join(parts)}."
     if not HAS_SCIPY:
-        yield "Intervals are missing because scipy is not installed: pip install -e '.[report]'."
+        yield f"Intervals are missing because scipy is not installed: {install('report')}."
     yield from _dropout(runs)
     for cell in cells:
         yield from _warnings(cell)

@@ -10,16 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.rundir.code_places import FROM_WHEEL, PACKAGE, RECORD, ROOT
+from zo.version import version
+
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "peft", "hydra-core", "omegaconf", "numpy")
-ROOT = Path(__file__).parents[2]
 
 
 def provenance(gpus: Sequence[str], threads: int, began: float) -> dict[str, Any]:
-    """Returns the record of provenance.json; `commit` and `dirty` are null outside a git checkout.
+    """Returns the record of provenance.json; `commit` and `dirty` are null where neither git nor a record knows them.
 
     gpus: names of the devices that torch sees. threads: of the CPU, that torch uses. began: seconds since 1970.
     """
     return {
+        "version": version(),
         **source(ROOT),
         "command": [sys.executable, *sys.argv],
         "time": began,
@@ -37,10 +40,15 @@ def provenance(gpus: Sequence[str], threads: int, began: float) -> dict[str, Any
 
 
 def source(root: Path) -> dict[str, Any]:
-    """Returns commit, dirty and diff of the code at `root`; a snapshot (launching.code_snapshot) has them recorded."""
-    record = root / "CODE.json"
-    if record.is_file():
-        return json.loads(record.read_text(encoding="utf-8"))
+    """Returns commit, dirty and diff of the code at `root`; snapshots, sdists and wheels have them recorded.
+
+    git is asked in a checkout only: site-packages may lie below a repository of somebody else's.
+    """
+    for record in (root / RECORD, *([PACKAGE / RECORD] if FROM_WHEEL else [])):
+        if record.is_file():
+            return json.loads(record.read_text(encoding="utf-8"))
+    if FROM_WHEEL:
+        return {"commit": None, "dirty": None, "diff": None}
     changed = _git(root, "status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git(root, "rev-parse", "HEAD"),

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments.rundir.code_places import typed_command
 from experiments.trackers.interface import About, Tracker, metrics_of, summary_of
 
 REST_FACTOR = 200  # the thread rests this many times as long as it worked, so that it costs the run 0.5 %
@@ -86,5 +87,5 @@ class Sink:
             name = type(self._tracker).__name__
             self._say(
                 f"{name} is dropped: {reason}. The run continues; all its numbers are in "
-                f"{self._about.folder}. Send them to {name} later with python -m experiments sync."
+                f"{self._about.folder}. Send them to {name} later with {typed_command('sync')}."
             )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.rundir.code_places import typed_command
 from experiments.rundir.metric_rows import AXES
 from experiments.trackers.interface import LOSSES, SCORES, About
 
@@ -145,7 +146,7 @@ class Wandb:
             return "W&B is disabled."
         if self.mode == "online":
             return f"W&B shows this run at {self._run.url}"
-        return f"W&B's offline files are in {folder / 'wandb'}; python -m experiments sync {folder} uploads the run."
+        return f"W&B's offline files are in {folder / 'wandb'}; {typed_command('sync')} {folder} uploads the run."
 
     def log(self, number: int, metrics: Mapping[str, float]) -> None:
         """Logs row `number` as W&B's step of that number; rows that the server has already are skipped."""

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("python", "python3", "pip", "make", "torchrun", "srun", "sbatch", "source", "export", "cd", "git", "cp",
-            "jupyter", "tensorboard", "trackio", "wandb", ".ci/run", ".venv/bin/")  # fmt: skip
+            "jupyter", "tensorboard", "trackio", "wandb", "zo", ".ci/run", ".venv/bin/")  # fmt: skip
 SHELLS = ("sh", "bash", "shell", "console")
 
 
@@ -107,7 +107,7 @@ def files(path: Path) -> dict[str, str]:
     """The files that a page tells its reader to write, by their path."""
     found = {}
     for block in blocks(path.read_text()):
-        named = re.findall(r"`((?:conf|zo|sweeps)/[\w./-]+\.(?:ya?ml|py))`", block.before)
+        named = re.findall(r"`((?:conf|my-conf|zo|sweeps)/[\w./-]+\.(?:ya?ml|py))`", block.before)
         if named and block.before.endswith(":"):
             found[named[0]] = block.text + "\n"
     return found

@@ -1,7 +1,7 @@
 """Every command of README.md and docs/*.md: what it says is understood, and what is short enough is really run.
 
     always   launch.py          composed and checked, with the page's own files of conf/; a sweep's every run
-             experiments        its arguments are taken; those of estimate and prefetch are composed
+             experiments, zo    its arguments are taken; those of estimate and prefetch are composed
              benchmarks, pytest their arguments, or the files they name, are there
              torchrun, srun     their flags are torch's (SLURM's), and the launch.py behind them as above
              make, pip, others  the target, the extra, the package, the file is there
@@ -158,6 +158,12 @@ def understood(found, monkeypatch, tmp_path) -> Callable[..., None]:
             module(rest[1], rest[2:])
             monkeypatch.chdir(ROOT)
             monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+        elif program == "zo" and rest[0] in ("run", "sweep"):
+            assert launch([*(["-m"] if rest[0] == "sweep" else []), *rest[1:]]) == 0
+        elif program == "zo":
+            monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+            module("experiments", rest)
+            monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
         elif program == "torchrun":
             torchrun(rest, check)
         elif program == "srun":
@@ -219,14 +225,14 @@ def other(program: str, words: list[str]) -> None:
     elif program == "pip" and words[0] == "install":
         for word in words[1:]:
             place, _, extras = word.partition("[")
-            if word == "-e" or (place == "." and not extras):
+            if word == "-e" or place.endswith(".whl") or (place == "." and not extras):
                 continue
             if place == ".":
                 assert all(re.search(rf"^{e} = \[", project, re.M) for e in extras.rstrip("]").split(","))
             else:
                 assert f'"{word}' in project or word in (ROOT / PACKAGES[word]).read_text(), word
     elif program == "pip":
-        assert words == ["freeze"]
+        assert words in (["freeze"], ["wheel", "--no-deps", "."])
     elif program == "source":
         assert words == [".venv/bin/activate"] and "VENV   ?= .venv" in (ROOT / "Makefile").read_text()
     elif program in ("tensorboard", "trackio", "wandb"):
@@ -273,6 +279,7 @@ def place(tmp_path_factory, tree) -> Path:
     folder = tmp_path_factory.mktemp("place")
     shutil.copytree(ROOT / "experiments" / "world" / "tiny-clm", folder / "model")
     shutil.copytree(ROOT / "sweeps", folder / "sweeps")
+    shutil.copytree(tree / "my-conf", folder / "my-conf")
     for task, row in ROWS.items():
         (folder / "data" / task).mkdir(parents=True)
         for split in ("train", "validation", "test"):

@@ -131,3 +131,33 @@ def test_the_library_may_be_wrong_and_the_run_right(monkeypatch):
             optimizer.tell(0, [1.0, 0.9, 1.1, 1.2, 0.8])
         shas.append(optimizer.weights.sha256())
     assert shas[0] == shas[1]
+
+
+def test_a_self_check_names_every_operation_that_differs():
+    assert trial.self_check(Eager(), CPU) == {}
+    differs = trial.self_check(Wrong(), CPU)
+    assert {name.partition(",")[0] for name in differs} == {"move", "perturb_rows"}
+    assert {name for name in differs if name.startswith("move")} == {
+        "move, signs, bfloat16",
+        "move, gaussians, bfloat16",
+    }
+
+
+def test_the_eager_form_is_checked_on_devices_that_nobody_tested(monkeypatch):
+    """A build for ROCm calls its devices cuda. torch's meta device has no numbers, so nothing agrees there."""
+    from zo.kernels import best
+
+    assert trial.eager_differs(CPU) == ""
+    assert "noise" in trial.eager_differs(torch.device("meta"))
+    if torch.cuda.is_available():
+        pytest.skip("this machine's CUDA device passes")
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    with pytest.raises(ConfigError, match=r"cuda cannot be used: .* Use the CPU"):
+        best(torch.device("cuda"))
+    assert best(CPU).name != "eager" or Native().reason
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_eager_form_agrees_on_a_gpu():
+    assert trial.eager_differs(torch.device("cuda")) == ""

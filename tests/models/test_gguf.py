@@ -19,7 +19,7 @@ from zo.errors import ConfigError
 
 from .tiny import conf, load
 
-gguf = pytest.importorskip("gguf", reason="pip install 'zo[gguf]'")
+gguf = pytest.importorskip("gguf", reason="pip install 'zo-finetune[gguf]'")
 
 ROOT = Path(__file__).parents[2]
 TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 pytest.importorskip(
-    "wandb_workspaces", reason="wandb-workspaces is not installed (pip install zo[dashboards])"
+    "wandb_workspaces", reason="wandb-workspaces is not installed (pip install zo-finetune[dashboards])"
 )
 
 from experiments.__main__ import main

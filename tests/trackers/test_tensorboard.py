@@ -5,7 +5,7 @@ import json
 import pytest
 
 pytest.importorskip(
-    "tensorboard", reason="the package tensorboard is not installed (pip install zo[tensorboard])"
+    "tensorboard", reason="the package tensorboard is not installed (pip install zo-finetune[tensorboard])"
 )
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-pytest.importorskip("wandb", reason="the package wandb is not installed (pip install zo[wandb])")
+pytest.importorskip("wandb", reason="the package wandb is not installed (pip install zo-finetune[wandb])")
 
 import yaml
 

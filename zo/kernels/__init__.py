@@ -24,13 +24,14 @@ CHOICES = ("auto", "eager", "native", "triton")
 def best(device: torch.device, choice: str = "auto") -> Kernels:
     """The form of the noise operations for tensors on this device; all forms give the same bits on a CPU.
 
-    auto: native on a CPU that has a C++ compiler, triton on a CUDA device that has it, else eager.
+    auto: native on a CPU that has a C++ compiler, triton on a CUDA device that has it, else eager. AMD's ROCm, Apple's
+    mps and other devices take the eager form, once its numbers there were compared with a CPU's.
     Raises ConfigError when a form asked for by name cannot be had here, and says why.
     """
     if choice not in CHOICES:
         raise ConfigError(f"kernels = {choice!r} is none of {', '.join(CHOICES)}.")
-    if choice == "eager":
-        return Eager()
+    if choice in ("auto", "eager") and (choice == "eager" or _is_untested(device)):
+        return _eager(device)
     native = choice == "native" or (choice == "auto" and device.type == "cpu")
     form, reason = _native(device) if native else _triton(device)
     if form is not None:
@@ -40,6 +41,23 @@ def best(device: torch.device, choice: str = "auto") -> Kernels:
     if choice == "auto":
         return Eager()
     raise ConfigError(f"kernels = {choice!r} cannot be had here. {reason} Use kernels = 'auto' or 'eager'.")
+
+
+def _is_untested(device: torch.device) -> bool:
+    """Returns whether no test of zo's ever ran on such a device; ROCm builds of torch call theirs cuda."""
+    return device.type not in ("cpu", "cuda", "meta") or (device.type == "cuda" and bool(torch.version.hip))
+
+
+def _eager(device: torch.device) -> Eager:
+    if _is_untested(device):
+        from zo.kernels.trial import eager_differs  # late: it needs the blocks of zo, which need this package
+
+        if why := eager_differs(device):
+            raise ConfigError(
+                f"{device} cannot be used: the noise was tried there on a small tensor, and its numbers are not those "
+                f"of a CPU ({why}). Use the CPU."
+            )
+    return Eager()
 
 
 def _native(device: torch.device) -> tuple[Native | None, str]:

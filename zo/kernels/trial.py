@@ -5,6 +5,7 @@ the same bits everywhere, Gaussians on a CPU; on a GPU they agree to rounding.
 """
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -116,9 +117,49 @@ def left_to_eager() -> list[dict[str, str]]:
 def wrong(form: Kernels, operation: str, stream: int, dtype: torch.dtype, device: torch.device) -> str:
     """Returns why an operation of a form cannot be used; empty if it agrees with the eager form."""
     case = _CASES[operation]
+    exact = stream == philox.SIGNS or device.type == "cpu"
+    return _difference(
+        case(form, stream, dtype, device), case(Eager(), stream, dtype, device), stream, dtype, exact
+    )
+
+
+def self_check(form: Kernels, device: torch.device) -> dict[str, str]:
+    """Returns what is wrong with each operation of a form, for both streams in fp32 and bf16; empty if all agree."""
+    found = {}
+    for operation in _CASES:
+        for stream in (philox.SIGNS, philox.GAUSSIANS):
+            for dtype in (torch.float32, torch.bfloat16):
+                if why := wrong(form, operation, stream, dtype, device):
+                    found[f"{operation}, {_STREAMS[stream]}, {str(dtype).removeprefix('torch.')}"] = why
+    return found
+
+
+@functools.cache
+def eager_differs(device: torch.device) -> str:
+    """Returns why the eager form cannot be used on a device; empty if its numbers are a CPU's.
+
+    Signs must have the same bits. Gaussians, and weights that were moved, agree to rounding.
+    """
+    cpu, dtype = torch.device("cpu"), torch.float32
+    for operation, case in _CASES.items():
+        for stream in (philox.SIGNS, philox.GAUSSIANS):
+            there = (None if x is None else x.cpu() for x in case(Eager(), stream, dtype, device))
+            exact = operation == "noise" and stream == philox.SIGNS
+            if why := _difference(there, case(Eager(), stream, dtype, cpu), stream, dtype, exact):
+                return f"{operation}: {why}"
+    return ""
+
+
+def _difference(
+    ones: Iterator[Tensor | None],
+    others: Iterator[Tensor | None],
+    stream: int,
+    dtype: torch.dtype,
+    exact: bool,
+) -> str:
+    """Returns a sentence on how the numbers of a form differ from those of the eager form; empty if they agree."""
     try:
-        pairs = zip(case(form, stream, dtype, device), case(Eager(), stream, dtype, device), strict=True)
-        agrees = all(_same(one, other, stream) for one, other in pairs)
+        agrees = all(_same(one, other, exact) for one, other in zip(ones, others, strict=True))
     except (
         RuntimeError,
         OSError,
@@ -135,12 +176,12 @@ def wrong(form: Kernels, operation: str, stream: int, dtype: torch.dtype, device
     return f"its {kind} in {str(dtype).removeprefix('torch.')} are not those of the eager form"
 
 
-def _same(one: Tensor | None, other: Tensor | None, stream: int) -> bool:
+def _same(one: Tensor | None, other: Tensor | None, exact: bool) -> bool:
     if one is None or other is None:
         return one is other
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    if stream == philox.SIGNS or one.is_cpu:
+    if exact:
         bits = torch.int32 if one.itemsize == 4 else torch.int16
         return torch.equal(one.contiguous().view(bits), other.contiguous().view(bits))
     if not one.is_floating_point():  # low halves: what rounding moved by
