@@ -64,11 +64,12 @@ def test_all_are_listed_together_before_anything_is_made(tmp_path):
 
 
 def test_defaults_and_what_means_the_same_are_taken(tmp_path):
-    for options in (
+    chosen: tuple[dict[str, Any], ...] = (
         {},
         {"max_grad_norm": 0.0},
         {"lr_scheduler_type": "cosine", "warmup_steps": 2, "seed": 1},
-    ):
+    )
+    for options in chosen:
         args = TrainingArguments(str(tmp_path), use_cpu=True, **options)
         refuse(Request(ZOTrainer, {"args": args, "model": model()}, MeZO, {"eps": 1e-2}))
 
