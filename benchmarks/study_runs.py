@@ -3,8 +3,9 @@
   ZO_SHARED=FOLDER python -m benchmarks.study_runs [PART ...] [--list] [--keep FOLDER] [KEY=VALUE ...]
 
 A part is a file of sweeps/study, in the order of their names: all of them, or those whose names begin with PART.
-Each run is `launch.py` in a process of its own with one thread at the lowest priority. Resume: rerun the same command;
-finished runs are not repeated, an interrupted one continues. Ctrl-C ends the run after its step, and the list.
+Each run is `launch.py` in a process of its own with one thread at the lowest priority. Resume: rerun the same command,
+also in another clone: what is kept of a run is put back first, so finished runs are not repeated and an interrupted one
+continues from its journal. Ctrl-C ends the run after its step, and the list.
 
 A line without a rate (optimizer.lr) takes the one with the lowest loss on dev among the lines of a `-rates` part that
 differ from it in seed, budget, test set, schedule and update alone; where there are none, in further options of the
@@ -159,12 +160,23 @@ def start(run: Run) -> int:
 
 
 def keep(run: Run, where: Path) -> None:
-    """Copies the small files of a finished run, journal and rows among them, below `where` as they lie below runs/."""
+    """Copies the small files of a run, journal and rows among them, below `where` as they lie below runs/."""
     target = where / run.folder.relative_to(Path(run.config.paths.runs))
     target.mkdir(parents=True, exist_ok=True)
     for name in SMALL:
         if (run.folder / name).is_file():
             shutil.copyfile(run.folder / name, target / name)
+
+
+def put_back(lines: Sequence[Line], searched: Sequence[Line], where: Path) -> None:
+    """Copies what is kept of runs into their folders, where these are not there; searches first, which give rates."""
+    for part in (searched, lines):
+        for _, run in runs_of(part, searched, Planner()):
+            if run is None or run.folder.exists():
+                continue
+            kept = where / run.folder.relative_to(Path(run.config.paths.runs))
+            if kept.is_dir():
+                shutil.copytree(kept, run.folder)
 
 
 def table(lines: Sequence[Line], searched: Sequence[Line]) -> None:
@@ -199,6 +211,7 @@ def main() -> int:
     try:
         searched = lines_of([], more)
         lines = lines_of([word for word in options.words if "=" not in word], more)
+        put_back(lines, searched, options.keep)
         if options.list:
             table(lines, searched)
             return 0
@@ -223,6 +236,7 @@ def _all(lines: Sequence[Line], searched: Sequence[Line], where: Path) -> int:
             try:
                 code = start(run)
             except KeyboardInterrupt:
+                keep(run, where)
                 return 130
             if not run.ended:
                 print(f"    ended with {code} and without a result: see {run.folder / 'log.txt'}", flush=True)

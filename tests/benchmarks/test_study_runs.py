@@ -1,5 +1,7 @@
 """The list of the study: every line is accepted, has a search or a rate, and runs to files that a report reads."""
 
+import shutil
+
 import pytest
 
 pytest.importorskip("transformers")
@@ -70,3 +72,7 @@ def test_runs_follow_their_search_and_are_kept(monkeypatch, tmp_path):
     log = next((tmp_path / "runs").rglob(f"{run.folder.parent.name}/seed0/log.txt"))
     before = log.stat().st_mtime_ns
     assert study_runs._all(lines, searched, tmp_path / "kept") == 0 and log.stat().st_mtime_ns == before
+    shutil.rmtree(tmp_path / "runs")  # another clone, which has what is kept
+    study_runs.put_back(lines, searched, tmp_path / "kept")
+    assert study_runs._all([*searched, *lines], searched, tmp_path / "kept") == 0
+    assert not list((tmp_path / "runs").rglob("log.txt"))  # nothing was run
