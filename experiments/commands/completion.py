@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     script = commands.add_parser(
         "completion", help='a script that completes zo\'s words: eval "$(zo completion bash)"'
     )
-    script.add_argument("shell", choices=tuple(SCRIPTS))
+    script.add_argument("shell", choices=tuple(SCRIPTS), help="the shell that will read the script")
     line = commands.add_parser("complete", help="what may stand for a line's last word; the scripts ask this")
     line.add_argument("line", help="the command line up to the cursor")
 

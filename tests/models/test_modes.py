@@ -200,7 +200,7 @@ def test_wrong_modes_are_named(folder):
         attached(folder, "layers", "llama", blocks="the last")
     with pytest.raises(ConfigError, match=r"peft\.tokens=0"):
         attached(folder, "prefix", "llama", tokens=0)
-    with pytest.raises(ConfigError, match=r"peft\.init=text: allowed are vocabulary, random"):
+    with pytest.raises(ConfigError, match=r"peft\.init=text: It takes vocabulary or random"):
         attached(folder, "prompt", "llama", init="text")
     with pytest.raises(ConfigError, match=r"peft\.tokens=128 leaves no room.*128 positions"):
         attached(folder, "prefix", "opt", tokens=128)

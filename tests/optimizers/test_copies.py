@@ -87,10 +87,10 @@ def test_all_that_is_wrong_is_listed_with_the_nearest_name():
         "optimizer.lr = -1.0",
         "optimizer.eps = 0.0",
         "optimizer.n = 0",
-        "Did you mean 'two'?",
+        "Did you mean two?",
         "directions = 'gausian'",
         "on_nan = 'stp'",
-        "Did you mean 'stop'?",
+        "Did you mean stop?",
     ):
         assert part in text, text
     assert len(text.splitlines()) == 6

@@ -143,5 +143,5 @@ def test_a_target_that_is_none_is_refused(text):
 def test_a_reference_that_is_no_method_is_refused(tmp_path, capsys):
     run(tmp_path, "FZOO", rows=dev_rows(0.9))
     assert main(["report", str(tmp_path), "--passes-to", "0.5", "--reference", "mezo"]) == 2
-    assert "no run uses this method. Methods are fzoo." in " ".join(capsys.readouterr().err.split())
+    assert "No run uses this method. Methods are fzoo." in " ".join(capsys.readouterr().err.split())
     assert main(["report", str(tmp_path), "--reference", "fzoo"]) == 2

@@ -172,7 +172,7 @@ def test_no_rows_left_to_train_on_is_an_error(clm, data):
         ({"options": ["great"]}, "task.options has 1 entry"),
         ({"labels": [0, 1, 2]}, "task.labels has 3 values for 2 options"),
         ({"metric": "f1"}, "task.metric=f1 is for generated answers"),
-        ({"metric": "bleu"}, "allowed are accuracy, f1, exact_match"),
+        ({"metric": "bleu"}, "It takes accuracy or f1 or exact_match"),
         ({"columns": {"sentence": "sentence"}}, "task.columns lacks `label`"),
         ({"options": None}, "task.metric=accuracy needs task.options"),
         ({"prompt": "x"}, "task.prompt: there is no such key"),

@@ -125,7 +125,9 @@ def test_one_file_is_shared_out_by_a_fixed_rule(clm, tmp_path):
     assert {e.index for e in tasks[0].train} != {e.index for e in tasks[1].train}
     with pytest.raises(DataError, match=r"task\.test_share=0\.01 of 20 rows leaves 0 for test"):
         task_of(clm, file, test_share=0.01)
-    with pytest.raises(ConfigError, match=r"task\.test_share=1\.5: it is above 0 and below 1"):
+    with pytest.raises(
+        ConfigError, match=r"task\.test_share=1\.5: It takes a number above 0 and below 1, or null"
+    ):
         task_of(clm, file, test_share=1.5)
 
 

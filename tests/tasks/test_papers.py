@@ -358,7 +358,7 @@ def test_columns_that_a_function_reads_are_needed(clm, tmp_path):
         ({"k": 0}, "task.k=0"),
         ({"demonstrations": -1}, "task.demonstrations=-1"),
         ({"calibrate": "icl_sfc"}, "set task.demonstrations"),
-        ({"calibrate": "pmi"}, "allowed are sfc, icl_sfc or null"),
+        ({"calibrate": "pmi"}, "It takes sfc or icl_sfc, or null"),
     ],
 )
 def test_a_task_that_cannot_be_is_refused(clm, changes, said):

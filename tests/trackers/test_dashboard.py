@@ -181,7 +181,7 @@ def test_without_runs_it_is_of_all_the_project(capsys):
 
 def test_saving_needs_a_key_and_says_so(capsys):
     assert main(["dashboard", "--save"]) == 2
-    assert "set WANDB_API_KEY" in capsys.readouterr().err
+    assert "Set WANDB_API_KEY" in capsys.readouterr().err
 
 
 def test_a_run_with_a_damaged_configuration_is_named_and_left_out(ended, tmp_path, capsys):

@@ -69,7 +69,7 @@ def test_an_answer_that_comes_at_once_has_no_word_before_it(flag):
 def test_a_pipe_gets_none():
     assert shown("optimizer=nothing", piped=True)[0].startswith("1 problem")
     said = shown("status", "/nowhere", piped=True, program=COMMANDS)[0]
-    assert said.startswith("/nowhere is neither a sweep nor a run")
+    assert said.startswith("1 problem with this command.") and "There is no such folder." in said
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status", "--help"]])

@@ -22,7 +22,7 @@ from torch import Tensor
 from zo.errors import ConfigError
 from zo.fields import problems_of
 from zo.kernels.transforms import Entries
-from zo.noise import key_of
+from zo.noise import GAUSSIANS, key_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Directions(ABC):
     """
 
     name: str
-    stream: int
+    stream: int = GAUSSIANS  # for a kind that overrides `total`, and so takes none
     stateful = False
 
     def check(self) -> None:

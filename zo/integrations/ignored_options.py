@@ -104,7 +104,9 @@ def _of_options(kind: type[Optimizer], options: Mapping[str, Any]) -> Iterator[s
         yield f"{kind.__name__} has no option {name!r}." + (f" Did you mean {close[0]!r}?" if close else "")
     try:
         kind(
-            Weights([("w", nn.Parameter(torch.zeros(1)))], kernels="eager"),
+            Weights(
+                [("w", nn.Parameter(torch.zeros(1, dtype=torch.float32, device="cpu")))], kernels="eager"
+            ),
             **{name: value for name, value in options.items() if name in known},
         )
     except ConfigError as error:

@@ -158,11 +158,11 @@ class ZOTrainer(Trainer):
         self.model.train()  # SFTTrainer tells training from evaluation by it; losses are measured in eval mode
         self._collected.append(dict(self._prepare_inputs(inputs)))
         if not self.accelerator.gradient_state.sync_gradients:
-            return torch.zeros((), device=self.args.device)
+            return torch.zeros((), dtype=torch.float32, device=self.args.device)
         batch, self._collected = MicroBatches(self._collected), []
         self._seen = self._take_step(self.state.global_step, batch)
         self._losses.append(self._seen["loss"])
-        return torch.tensor(self._seen["loss"], device=self.args.device)
+        return torch.tensor(self._seen["loss"], dtype=torch.float32, device=self.args.device)
 
     def _take_step(self, t: int, batch: MicroBatches) -> dict[str, float]:
         """Looks, records, moves. A step that the journal holds is taken from it, without forward passes."""

@@ -44,7 +44,7 @@ class RoundingNoise:
 
     def add(self, losses: Sequence[float], again: Sequence[float]) -> None:
         """Takes the losses of one look's probes, and of the same nudged; none where a loss is no number."""
-        one, other = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses, again))
+        one, other = (torch.tensor(numbers, dtype=torch.float64, device="cpu") for numbers in (losses, again))
         if not (one.isfinite().all() and other.isfinite().all()):
             return
         self._noise += float(_squares(other - one)) / 2
