@@ -32,10 +32,10 @@ SMALL = (
 )  # fmt: skip
 SNAPSHOTS = "checkpoint.max_replay_minutes=1e-9"  # one a step
 SETTINGS = {
-    "losses": ("optimizer=fzoo", "optimizer.n=4"),
+    "losses": ("optimizer=fzoo", "optimizer.n=2"),
     "losses, a snapshot a step": ("optimizer=hizoo", "select=best", SNAPSHOTS),
     "checkpoint": ("optimizer=adamw", "select=best", SNAPSHOTS, "save=true"),
-    "nothing": ("optimizer=linear_probe", "save=true"),
+    "nothing": ("optimizer=linear_probe", "optimizer.c=1.0", "save=true"),
 }
 VOLATILE = ("seconds", "gpu_hours", "peak_memory_bytes", "check_forward_passes")
 

@@ -44,7 +44,7 @@ def _torchrun(environment: Mapping[str, str]) -> RankInfo:
     if size > 1 and "MASTER_PORT" not in environment:
         raise ConfigError(
             f"WORLD_SIZE = {size} announces several processes, but MASTER_ADDR and MASTER_PORT do not say where they "
-            "meet. Start them with torchrun --nproc-per-node N launch.py ..., or unset WORLD_SIZE."
+            "meet. Start them with torchrun --nproc-per-node N PROGRAM ..., or unset WORLD_SIZE."
         )
     return RankInfo(
         rank,

@@ -7,7 +7,7 @@
 The paper's control for AdaMeZO: a method whose steps are longer may win for that reason alone, so MeZO's learning
 rate is raised until its path is at least AdaMeZO's. Two ways, as in the authors' code. By a factor f: their example
 is 1.7e-7 for MeZO beside 1e-7 for AdaMeZO. Or by a record of the other run's path: r_t is the length of its step t
-(`python -m experiments replay RUN --lengths FILE` writes it), and the rate is what makes this step as long; η is then
+(`zo replay RUN --lengths FILE` writes it), and the rate is what makes this step as long; η is then
 the least rate, 0 to follow exactly. Without a record r_t = 0.
 
 r_t is told and journaled behind the losses of the step. ‖g_t‖ is a sum over the weights in fp64, one more pass
