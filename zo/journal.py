@@ -169,7 +169,7 @@ class Journal:
                 f"Record {steps + 1:,} of {count:,} of {self.path} is damaged; {_records(behind)} behind it "
                 f"{'is' if behind == 1 else 'are'} whole, and nothing was changed. Put a copy of the file back. Else "
                 f"`python -m experiments cut RUN` goes on from the first {_records(steps)} and keeps this file under "
-                "another name, and launch.py --rerun starts anew."
+                "another name, and --rerun starts anew."
             )
             if not self._read_only:
                 raise JournalError(self.damage)

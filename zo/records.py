@@ -49,6 +49,6 @@ def header_of(file: int, path: Path) -> tuple[dict[str, Any], int]:
     if magic != MAGIC or len(check) < 4 or struct.unpack("<I", check)[0] != zlib.crc32(data):
         raise JournalError(
             f"{path} is no journal of zo, or its header is damaged. Put a copy of it back; or start anew, with "
-            "launch.py --rerun or in another folder: what lies beside it is of the run that is lost."
+            "--rerun or in another folder: what lies beside it is of the run that is lost."
         )
     return json.loads(data), len(MAGIC) + 8 + size
