@@ -286,5 +286,5 @@ def _slurm_row(slurm: Mapping[str, Any] | None) -> str:
     return (
         "none here"
         if slurm is None
-        else f"{slurm['version']}; {slurm['partitions'] or 'no partition answers'}"
+        else f"{slurm['version'] or 'version not known'}; {slurm['partitions'] or 'no partition answers'}"
     )

@@ -70,6 +70,11 @@ def test_a_torch_that_takes_too_long_is_no_wait(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_scheduler_that_does_not_answer_is_no_none():
+    row = doctor._slurm_row({"version": None, "partitions": None, "lacking": [], "submitit": True})
+    assert row == "version not known; no partition answers"
+
+
 def test_this_machine(capsys, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     code = main(["doctor", "--json", "--seconds", "600"])
