@@ -70,6 +70,7 @@ RUN_WITH = ("budget.steps=2", "task.train=40", "task.dev=8", "task.test=8", "bat
             "stop.patience=null")  # fmt: skip
 MACHINE = "conf/local/default.yaml"
 SHIPPED = ("tiny-clm", "tiny-mlm")
+INSTALLED = "docs/install.md"  # its zo is the wheel's: tests/install/test_page.py runs every command of it
 # Rows that stand for a task's real data: their columns, and values that tell which row they are of.
 ROWS = {
     "sst2": lambda n: {"sentence": f"a film {n}", "label": n % 2},
@@ -90,7 +91,17 @@ def written_out(command: Command) -> list[str]:
     text = string.Template(text).safe_substitute(mine)
     for pattern, value in STANDS_FOR:
         text = re.sub(pattern, value, text)
-    return shlex.split(text)
+    words = shlex.split(text)
+    return words if command.page == INSTALLED else spelled_out(words)
+
+
+def spelled_out(words: list[str]) -> list[str]:
+    """The words of a `zo` command as those of launch.py or experiments, so that the same rules take and run both."""
+    if words[0] != "zo":
+        return words
+    if words[1] in ("run", "sweep"):
+        return ["python", "launch.py", *(["-m"] if words[1] == "sweep" else []), *words[2:]]
+    return ["python", "-m", "experiments", *words[1:]]
 
 
 class Understood(Exception):
@@ -143,7 +154,7 @@ def understood(found, monkeypatch, tmp_path) -> Callable[..., None]:
         raise Understood(parse(self, args, namespace))
 
     def check(words: list[str]) -> None:
-        program, *rest = words
+        program, *rest = spelled_out(words)
         if program == "python" and rest[0] == "launch.py":
             assert launch(rest[1:]) == 0
         elif program == "python" and rest[:2] == ["-m", "torch.distributed.run"]:
@@ -157,12 +168,6 @@ def understood(found, monkeypatch, tmp_path) -> Callable[..., None]:
             monkeypatch.chdir(tmp_path)
             module(rest[1], rest[2:])
             monkeypatch.chdir(ROOT)
-            monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
-        elif program == "zo" and rest[0] in ("run", "sweep"):
-            assert launch([*(["-m"] if rest[0] == "sweep" else []), *rest[1:]]) == 0
-        elif program == "zo":
-            monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-            module("experiments", rest)
             monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
         elif program == "torchrun":
             torchrun(rest, check)
@@ -267,6 +272,20 @@ def test_a_machines_own_values_reach_every_run(tree, monkeypatch):
         (tree / MACHINE).unlink()
     assert config is not None
     assert (config.threads, config.paths.runs) == (3, "/scratch/me/runs")
+
+
+def test_zo_is_another_name_of_what_a_checkout_has():
+    assert spelled_out(["zo", "run", "-m", "seed=0,1"]) == ["python", "launch.py", "-m", "seed=0,1"]
+    assert spelled_out(["zo", "sweep", "seed=0,1"]) == ["python", "launch.py", "-m", "seed=0,1"]
+    assert spelled_out(["zo", "status", "runs"]) == ["python", "-m", "experiments", "status", "runs"]
+
+
+def test_the_readme_is_really_run():
+    """A command spelled in a way that no rule runs would leave its page unnoticed."""
+    page = [command for command in ALL if command.page == "README.md"]
+    assert len([command for command in page if command in RUNS]) >= 4
+    assert len([command for command in page if command in SWEEPS]) >= 3
+    assert len([c for c in page if written_out(c)[:3] == ["python", "-m", "experiments"]]) >= 6
 
 
 def test_there_are_commands():
