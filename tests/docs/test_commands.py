@@ -45,6 +45,9 @@ VARIABLES = {
 # Pattern, and what is put in its place. Paths lie below the folder that the slow tests make (`Place`).
 STANDS_FOR = [
     (r"^… ", "python launch.py "),               # the rest of a line above it
+    (r"^zo run\b", "python launch.py"),          # the same code: docs/install.md
+    (r"^zo sweep\b", "python launch.py -m"),
+    (r"^zo\b", "python -m experiments"),
     (r"--out FOLDER\b", "--out written"),
     (r"\bFOLDER_OR_ID\b", "model"),
     (r"\bFOLDER\b", "data/sst2"),
@@ -70,7 +73,6 @@ RUN_WITH = ("budget.steps=2", "task.train=40", "task.dev=8", "task.test=8", "bat
             "stop.patience=null")  # fmt: skip
 MACHINE = "conf/local/default.yaml"
 SHIPPED = ("tiny-clm", "tiny-mlm")
-INSTALLED = "docs/install.md"  # its zo is the wheel's: tests/install/test_page.py runs every command of it
 # Rows that stand for a task's real data: their columns, and values that tell which row they are of.
 ROWS = {
     "sst2": lambda n: {"sentence": f"a film {n}", "label": n % 2},
@@ -91,17 +93,7 @@ def written_out(command: Command) -> list[str]:
     text = string.Template(text).safe_substitute(mine)
     for pattern, value in STANDS_FOR:
         text = re.sub(pattern, value, text)
-    words = shlex.split(text)
-    return words if command.page == INSTALLED else spelled_out(words)
-
-
-def spelled_out(words: list[str]) -> list[str]:
-    """The words of a `zo` command as those of launch.py or experiments, so that the same rules take and run both."""
-    if words[0] != "zo":
-        return words
-    if words[1] in ("run", "sweep"):
-        return ["python", "launch.py", *(["-m"] if words[1] == "sweep" else []), *words[2:]]
-    return ["python", "-m", "experiments", *words[1:]]
+    return shlex.split(text, comments=True)
 
 
 class Understood(Exception):
@@ -154,7 +146,7 @@ def understood(found, monkeypatch, tmp_path) -> Callable[..., None]:
         raise Understood(parse(self, args, namespace))
 
     def check(words: list[str]) -> None:
-        program, *rest = spelled_out(words)
+        program, *rest = words
         if program == "python" and rest[0] == "launch.py":
             assert launch(rest[1:]) == 0
         elif program == "python" and rest[:2] == ["-m", "torch.distributed.run"]:
@@ -181,6 +173,8 @@ def understood(found, monkeypatch, tmp_path) -> Callable[..., None]:
 
 def module(name: str, words: list[str]) -> None:
     """python -m experiments, python -m benchmarks.X; a name alone of the latter must at least have its help."""
+    if name == "experiments" and not words:
+        return  # named, not run
     if name == "experiments":
         with pytest.raises(Understood) as read:
             importlib.import_module("experiments.__main__").main(words)
@@ -249,6 +243,10 @@ def other(program: str, words: list[str]) -> None:
             and '"pre-commit"' in project
         )
     else:
+        if program == "python":
+            program = words[0]
+            assert program.endswith(".py") and (ROOT / program).is_file(), program
+            return
         assert program == ".ci/run" and os.access(ROOT / program, os.X_OK), f"no rule for {program}"
 
 
@@ -272,12 +270,6 @@ def test_a_machines_own_values_reach_every_run(tree, monkeypatch):
         (tree / MACHINE).unlink()
     assert config is not None
     assert (config.threads, config.paths.runs) == (3, "/scratch/me/runs")
-
-
-def test_zo_is_another_name_of_what_a_checkout_has():
-    assert spelled_out(["zo", "run", "-m", "seed=0,1"]) == ["python", "launch.py", "-m", "seed=0,1"]
-    assert spelled_out(["zo", "sweep", "seed=0,1"]) == ["python", "launch.py", "-m", "seed=0,1"]
-    assert spelled_out(["zo", "status", "runs"]) == ["python", "-m", "experiments", "status", "runs"]
 
 
 def test_the_readme_is_really_run():
@@ -375,7 +367,7 @@ def test_runs_are_looked_after(here, capsys):
     (here / "run").symlink_to(result.parent)
     for command in ALL:
         words = written_out(command)
-        if words[:3] != ["python", "-m", "experiments"] or online(words[3:]):
+        if words[:3] != ["python", "-m", "experiments"] or not words[3:] or online(words[3:]):
             continue
         shutil.rmtree(here / "written", ignore_errors=True)
         assert importlib.import_module("experiments.__main__").main(words[3:]) == 0, (
@@ -385,9 +377,9 @@ def test_runs_are_looked_after(here, capsys):
 
 
 def online(words: list[str]) -> bool:
-    """Whether a command asks the hub or W&B."""
+    """Whether a command asks the hub or W&B, as zo doctor does too."""
     uploads = words[0] == "sync" and not {"offline", "tensorboard", "trackio"} & set(words)
-    return words[0] == "prefetch" or uploads or "--save" in words
+    return words[0] in ("prefetch", "doctor") or uploads or "--save" in words
 
 
 @pytest.mark.slow

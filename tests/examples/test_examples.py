@@ -86,7 +86,7 @@ def test_transformers_trainer_learns_and_a_finished_run_keeps_its_bits(tmp_path)
         lines = [f"{row['sentence']} It was {('terrible', 'great')[row['label']]}\n" for row in rows]
         (tmp_path / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
     files = ("--train", tmp_path / "train.txt", "--dev", tmp_path / "dev.txt", "--out", tmp_path / "out")
-    command = ("examples/trainer.py", "--model", MODEL, *files, "--steps", 40)
+    command = ("examples/trainer.py", "--model", MODEL, *files, "--steps", 120, "--lr", "1e-2")
     printed = output(*command)
     before, after = (float(loss) for loss in re.findall(r"loss ([\d.]+)[,\n]", printed))
     assert after < before - 0.1  # the model knows the sentences; what it learns is that a label word follows
