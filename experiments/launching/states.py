@@ -24,6 +24,7 @@ from rich.console import Console
 from experiments.launching.submission import read_sweep, submission
 from experiments.rundir.folder import title_of
 from experiments.rundir.json_files import (
+    began,
     problem_of_configuration,
     read_json,
     read_result,
@@ -245,9 +246,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         elif (path / "config.yaml").is_file():
             below = [path]
         else:
-            below = sorted(
-                file.parent for file in path.rglob("config.yaml") if (file.parent / "status.json").exists()
-            )
+            below = sorted(file.parent for file in path.rglob("status.json") if began(file.parent))
         if not below:
             without.append(path)
         folders |= dict.fromkeys(below)

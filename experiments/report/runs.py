@@ -16,7 +16,14 @@ from experiments.config.run_id import method_of
 from experiments.launching.states import OPEN, State, find_runs, states
 from experiments.launching.submission import planned
 from experiments.report.setting_key import setting_key
-from experiments.rundir.json_files import read_configuration, read_json, read_result, read_rows, warnings_of
+from experiments.rundir.json_files import (
+    began,
+    read_configuration,
+    read_json,
+    read_result,
+    read_rows,
+    warnings_of,
+)
 from experiments.rundir.metric_rows import learned_nothing, rank_key, selected_by
 from zo.errors import ConfigError
 
@@ -148,7 +155,7 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     """Returns all runs below the paths, sorted by folder. Raises ConfigError if there are none."""
     plans = {folder: names for path in paths for folder, names in _planned(path).items()}
     folders = {_real(folder) for folder in [*find_runs(paths), *plans]}
-    present = sorted(folder for folder in folders if (folder / "config.yaml").is_file())
+    present = sorted(folder for folder in folders if (folder / "config.yaml").is_file() or began(folder))
     runs = {state.folder: _read_run(state) for state in states(present)}
     other_seed = {plans[folder]: run for folder, run in runs.items() if folder in plans}
     missing = [_missing(folder, other_seed.get(plans[folder])) for folder in folders - runs.keys()]

@@ -180,12 +180,19 @@ def _section(text: str) -> bytes:
     return pickle.dumps(yaml.load(text, _LOADER) or {})
 
 
+def began(folder: Path) -> bool:
+    """Returns True for a folder that a run has written into, also where its config.yaml was deleted since."""
+    return (folder / "status.json").exists() and any(
+        (folder / name).exists() for name in ("config.yaml", "journal", "metrics.jsonl", "result.json")
+    )
+
+
 def problem_of_configuration(folder: Path) -> str | None:
     """Returns a sentence on a damaged config.yaml, or None; an unchanged file is not parsed."""
     try:
         body, mark, digest = (folder / "config.yaml").read_bytes().rpartition(_DIGEST.encode())
     except FileNotFoundError:
-        return None
+        return read_configuration(folder)[1] if began(folder) else None
     except OSError:
         return read_configuration(folder)[1]
     if mark and digest.strip().decode(errors="replace") == hashlib.sha256(body).hexdigest():

@@ -224,7 +224,7 @@ def test_nothing_is_written_through_a_link(runs, stopped, tmp_path, capsys, name
     assert not precious.is_dir() or (precious / "step-00000001.pt").read_text(encoding="utf-8") == "mine"
 
 
-@pytest.mark.parametrize("damage", ["", "bad: [", "[]", "half", "bytes"])
+@pytest.mark.parametrize("damage", ["", "bad: [", "[]", "half", "bytes", "deleted"])
 def test_a_damaged_configuration_is_named_and_the_other_runs_are_reported(runs, capsys, damage):
     for seed in (0, 1):
         runs("optimizer=mezo", "budget.steps=2", "save=false", f"seed={seed}", "seeds.split=0")
@@ -233,6 +233,8 @@ def test_a_damaged_configuration_is_named_and_the_other_runs_are_reported(runs, 
     lines = content.splitlines(keepends=True)
     half = "".join(lines[: len(lines) // 2]).encode()
     path.write_bytes({"half": half, "bytes": b"\xff"}.get(damage, damage.encode()))
+    if damage == "deleted":
+        path.unlink()
     for command in (["status", str(runs.folder)], ["watch", str(runs.folder), "--once"]):
         capsys.readouterr()
         assert main(command) == 1
