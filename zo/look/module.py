@@ -159,8 +159,8 @@ class ModuleLook(Stacking):
             scale = max(abs(scale) for probe in probes for _, scale in probe.terms)
             warnings.warn(
                 f"{min(share, 1.0):.0%} of what the first probes tell apart is rounding in "
-                f"{str(self._coarsest).removeprefix('torch.')}, not the direction: steps will follow noise. Raise eps "
-                f"(now about {scale:.2g}) tenfold, or load the model in float32.",
+                f"{str(self._coarsest).removeprefix('torch.')}, not the direction: steps will follow noise. Load "
+                f"the model in float32, or raise eps (now about {scale:.2g}).",
                 ZOWarning,
                 stacklevel=3,
             )
