@@ -28,7 +28,7 @@ JOURNAL = "zo-journal"
 SNAPSHOTS = "zo"
 
 
-def header_of(optimizer: Optimizer, options: dict[str, Any], team: Team) -> dict[str, Any]:
+def header_of(optimizer: Optimizer, options: dict[str, Any]) -> dict[str, Any]:
     """Returns what a run is, on which its journal must agree: all that decides a step, but the losses and rates."""
     weights = optimizer.weights
     return {
