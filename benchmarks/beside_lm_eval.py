@@ -97,7 +97,7 @@ def measure(loaded: Loaded, name: str, examples: int, rounds: int, shared: Path)
         **{f"seconds_{key}": round(statistics.median(taken), 3) for key, taken in seconds.items()},
         **ratio("zo_over_lm_eval", seconds["zo"], seconds["lm_eval"]),
         "equal": sum(one == other for one, other in pairs),
-        **{f"value_{key}": round(_value(task, said), 4) for key, said in answers.items()},
+        **{f"value_{key}": round(_value(task, predictions), 4) for key, predictions in answers.items()},
         "rounds": rounds,
         "batch": BATCH,
         "new_tokens": NEW_TOKENS,

@@ -235,14 +235,16 @@ def main() -> None:
         "step": lambda: steps(request.model, request.tokens, request.rounds),
         "first_order": lambda: first_order(request.model, request.tokens, request.rounds),
     }
-    found: dict[str, Any] = {"tokens": request.tokens, "rounds": request.rounds, "torch": torch.__version__}
+    # Each part has its own conditions: a file may hold parts of earlier calls with other options.
+    conditions = {"tokens": request.tokens, "rounds": request.rounds, "torch": torch.__version__}
+    results: dict[str, Any] = {}
     if request.out is not None and request.out.exists():
-        found = json.loads(request.out.read_text(encoding="utf-8"))
+        results = json.loads(request.out.read_text(encoding="utf-8"))
     for part in request.parts:
-        found[part] = parts[part]()
-        print(part, found[part], flush=True)
+        results[part] = conditions | parts[part]()
+        print(part, results[part], flush=True)
         if request.out is not None:  # what was measured stays, whatever comes next
-            request.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            request.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

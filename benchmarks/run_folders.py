@@ -25,7 +25,7 @@ METHODS = ("mezo", "fzoo", "lozo", "adamezo")
 TASKS = ("sentiment", "entailment", "sst2", "boolq", "cb")
 SEEDS = 5
 TEST = 1000  # examples
-EVERY = 10  # train rows between looks at dev
+EVERY = 10  # train rows between evaluations on dev
 _PASSES = 2  # of a step
 
 
@@ -106,7 +106,7 @@ def _write(folder: Path, config: dict[str, Any], decides: str, overrides: list[s
 
 
 def _rows(rows: int, place: float) -> list[dict[str, Any]]:
-    """Returns rows of metrics.jsonl: one before, then train rows with a look at dev after every tenth."""
+    """Returns rows of metrics.jsonl: one before, then train rows, with an evaluation on dev after every tenth."""
     made: list[dict[str, Any]] = [_row("before", 0, value=0.5, loss=0.7, metric="accuracy", n=TEST)]
     for step in range(1, rows + 1):
         loss = 0.4 + 0.3 * math.exp(-step / 100) + 0.01 * math.sin(step + 10 * place)
@@ -130,8 +130,8 @@ def _row(kind: str, step: int, **more: Any) -> dict[str, Any]:
 
 
 def _result(config: dict[str, Any], decides: str, rows: list[dict[str, Any]], after: float) -> dict[str, Any]:
-    looks = [row for row in rows if row["kind"] == "dev"]
-    best = max(looks, key=lambda row: row["value"])
+    evaluations = [row for row in rows if row["kind"] == "dev"]
+    best = max(evaluations, key=lambda row: row["value"])
     steps = rows[-1]["steps"]
     drawn = hashlib.sha256(f"{config['task']['name']} {config['seed']}".encode()).hexdigest()
     weights = hashlib.sha256(f"{decides} {config['seed']}".encode()).hexdigest()

@@ -14,10 +14,10 @@ from experiments.config.trusted import check_targets
 from experiments.display.console import new_console
 from experiments.rundir.folder import RunFolder
 from experiments.training import saving
-from experiments.training.resume import open_journal, open_unchecked, replayed
+from experiments.training.resume import open_journal, replayed
 from experiments.training.session import Session, build
 from zo.errors import ConfigError, JournalError
-from zo.journal import Copy, Journal
+from zo.journal import Copy, Journal, open_unchecked
 from zo.snapshots import Snapshots
 from zo.training import path_lengths
 

@@ -3,7 +3,6 @@
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from experiments.rundir.folder import RunFolder
@@ -12,7 +11,6 @@ from experiments.training.recorder import covers
 from experiments.training.session import Session
 from zo.errors import DataError, Diverged
 from zo.journal import Copy, Journal, opened
-from zo.records import read_header
 from zo.snapshots import Snapshots
 from zo.team import Solo, Team
 from zo.training import load_snapshot, train
@@ -41,12 +39,6 @@ def open_journal(
             read_only=read_only,
         ),
     )
-
-
-def open_unchecked(path: Path) -> Journal:
-    """Returns the journal of any run for reading, described by its own header."""
-    header = read_header(path)
-    return Journal(path, header, header["losses"], with_lr=header["with_lr"], read_only=True)
 
 
 @dataclass

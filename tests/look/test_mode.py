@@ -29,7 +29,7 @@ def mixed(mode):
     """A model of which one part has another mode than the rest, and the modes of all its modules."""
     model = build().train(mode)
     model[1].train(not mode)
-    return model, [module.training for module in model.modules()]
+    return model, modes(model)
 
 
 def modes(model):

@@ -96,5 +96,5 @@ def test_the_page_prints_these_numbers():
 def test_bits_is_an_option_of_gaussian_directions():
     assert directions("gaussian").stream == Gaussian().stream == GAUSSIANS
     assert directions({"kind": "gaussian", "bits": 16}).stream == SHORT_GAUSSIANS
-    with pytest.raises(ConfigError, match="neither 32"):
+    with pytest.raises(ConfigError, match="gaussian: bits = 8 must be 32 or 16"):
         directions({"kind": "gaussian", "bits": 8})

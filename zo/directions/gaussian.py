@@ -1,14 +1,13 @@
 """Standard normals by Box-Muller, as in MeZO. Thirty-two times the random bits of Rademacher."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from zo.directions.direction import Directions
-from zo.errors import ConfigError
 from zo.noise import GAUSSIANS, SHORT_GAUSSIANS
 
-Bits = Literal[32, 16]
 
-
+@dataclass(eq=False)
 class Gaussian(Directions):
     """z_e ~ N(0, 1); E‖z‖² = d.
 
@@ -17,9 +16,10 @@ class Gaussian(Directions):
         at most 0.003, and |z| ≤ 4.08. On a GPU torch makes these, which is slower than 32 bits.
     """
 
+    bits: Literal[32, 16] = 32
+
     name = "gaussian"
 
-    def __init__(self, bits: Bits = 32):
-        if bits not in (32, 16):
-            raise ConfigError(f"bits = {bits!r} is neither 32 (Box-Muller) nor 16 (three table entries).")
-        self.stream = GAUSSIANS if bits == 32 else SHORT_GAUSSIANS
+    def __post_init__(self) -> None:
+        self.check()
+        self.stream = GAUSSIANS if self.bits == 32 else SHORT_GAUSSIANS

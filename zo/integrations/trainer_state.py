@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from zo.errors import JournalError
-from zo.journal import Copy, Journal, opened
+from zo.journal import Copy, Journal, open_unchecked, opened
 from zo.noise import SPECIFICATION
 from zo.optimizers import Optimizer, Probing
 from zo.records import read_header
@@ -28,7 +28,7 @@ JOURNAL = "zo-journal"
 SNAPSHOTS = "zo"
 
 
-def header_of(optimizer: Optimizer, options: dict[str, Any], team: Team) -> dict[str, Any]:
+def header_of(optimizer: Optimizer, options: dict[str, Any]) -> dict[str, Any]:
     """Returns what a run is, on which its journal must agree: all that decides a step, but the losses and rates."""
     weights = optimizer.weights
     return {
@@ -99,8 +99,7 @@ def _digest(path: Path, steps: int) -> str | None:
     if not path.is_file():
         return None
     try:
-        header = read_header(path)
-        with Journal(path, header, header["losses"], with_lr=header["with_lr"], read_only=True) as journal:
+        with open_unchecked(path) as journal:
             return None if journal.damage or len(journal) < steps else journal.digest(steps)
     except JournalError:
         return None

@@ -183,7 +183,7 @@ class ZOTrainer(Trainer):
     def _open_journal(self, t: int) -> Journal | Copy:
         """Returns the run's journal; made, or found again, when the run's first step is taken."""
         if self.journal is None:
-            header = header_of(self.zo, self._options(), self._team)
+            header = header_of(self.zo, self._options())
             self.journal = open_journal(
                 Path(str(self.args.output_dir)),
                 self._resumed_from,
