@@ -155,9 +155,8 @@ def open_run(
                 # The run replaces its session by another one; this frame must not keep two models in memory.
                 del session
                 yield run
-            except (
-                BaseException
-            ) as error:  # Ctrl-C too: status.json says why the run ended; raised again below
+            # Ctrl-C too: status.json says why the run ended; raised again below.
+            except BaseException as error:
                 # With a full disk this fails too; the first error is the one to show.
                 with suppress(JournalError):
                     if isinstance(error, RanksDiverged):
