@@ -14,14 +14,17 @@ every run; its hash may change with it.
 """
 
 import argparse
+import functools
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.config.compose import compose
 from experiments.config.expand import expand, key_of
@@ -30,6 +33,7 @@ from experiments.config.run_id import trains
 from experiments.launching.plan import Planner, Run
 from experiments.launching.sweep_file import FOLDER, read_sweep
 from experiments.report.runs import read_runs
+from experiments.rundir.json_files import config_text, read_configuration
 from zo.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,6 +170,28 @@ def keep(run: Run, where: Path) -> None:
     for name in SMALL:
         if (run.folder / name).is_file():
             shutil.copyfile(run.folder / name, target / name)
+    leave_places_out(target)
+
+
+def leave_places_out(kept: Path) -> None:
+    """Rewrites config.yaml and provenance.json of kept files without folders of the machine that ran them."""
+    config, _ = read_configuration(kept)
+    model = Path(config["model"]["path"])
+    places = {str(model.parent): "models"} if model.is_absolute() else {}
+    places |= {os.environ["ZO_SHARED"]: "$ZO_SHARED", str(ROOT): "."}
+    (kept / "config.yaml").write_text(config_text(_renamed(config, places)), encoding="utf-8")
+    provenance = json.loads((kept / "provenance.json").read_text(encoding="utf-8"))
+    text = json.dumps(_renamed(provenance, places), indent=2) + "\n"
+    (kept / "provenance.json").write_text(text, encoding="utf-8")
+
+
+def _renamed(value: Any, places: Mapping[str, str]) -> Any:
+    """The value with other words for places in all its texts."""
+    if isinstance(value, str):
+        return functools.reduce(lambda text, place: text.replace(place, places[place]), places, value)
+    if isinstance(value, Mapping):
+        return {key: _renamed(each, places) for key, each in value.items()}
+    return [_renamed(each, places) for each in value] if isinstance(value, list) else value
 
 
 def put_back(lines: Sequence[Line], searched: Sequence[Line], where: Path) -> None:

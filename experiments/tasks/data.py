@@ -1,6 +1,5 @@
 """Rows of a split: from the built-in world, from the files of a folder, or from the hub."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,9 +43,11 @@ def split_files(choice: TaskConfig, names: Sequence[str]) -> list[Path]:
 
 def world_split(choice: TaskConfig, split: str, n: int, seed: int) -> Table:
     """n rows of the built-in world's train, dev or test."""
+    from experiments.world.grammar import examples  # late: real data do not need it
+
     task = choice.source.world
     try:
-        rows = list(_world_rows(task, split, n, seed))
+        rows = examples(task, split, n, seed)  # type: ignore[arg-type]
     except KeyError:
         raise DataError(
             f"task.source.world={task}: the built-in tasks are sentiment, entailment and question."
@@ -54,14 +55,6 @@ def world_split(choice: TaskConfig, split: str, n: int, seed: int) -> Table:
     except ValueError as error:
         raise DataError(f"task.{split}={n}: {error}") from None
     return Table(rows, f"world/{task}/{split}", range(len(rows)))
-
-
-@functools.lru_cache(maxsize=32)
-def _world_rows(task: str | None, split: str, n: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of the built-in world, a function of the arguments; making 1,000 takes half a second."""
-    from experiments.world.grammar import examples  # late: real data do not need it
-
-    return examples(task, split, n, seed)  # type: ignore[arg-type]
 
 
 def _from_hub(choice: TaskConfig, split: str) -> Table:

@@ -72,6 +72,9 @@ def test_runs_follow_their_search_and_are_kept(monkeypatch, tmp_path):
     log = next((tmp_path / "runs").rglob(f"{run.folder.parent.name}/seed0/log.txt"))
     before = log.stat().st_mtime_ns
     assert study_runs._all(lines, searched, tmp_path / "kept") == 0 and log.stat().st_mtime_ns == before
+    for name in ("config.yaml", "provenance.json"):
+        text = (run.folder / name).read_text(encoding="utf-8")
+        assert str(tmp_path) not in text and str(study_runs.ROOT) not in text
     shutil.rmtree(tmp_path / "runs")  # another clone, which has what is kept
     study_runs.put_back(lines, searched, tmp_path / "kept")
     assert study_runs._all([*searched, *lines], searched, tmp_path / "kept") == 0

@@ -10,7 +10,7 @@ from tests import tiny
 from zo import FZOO, AdamW, LookError, MeZO, ModuleLook, Weights
 from zo.errors import ZOWarning
 from zo.look import packing
-from zo.look.packing import Positions, packed, put, taken
+from zo.look.packing import Positions, gather, packed, scatter
 
 FAMILIES = [name for name in tiny.FAMILIES if name in ("opt", "llama", "roberta", "gpt2")]
 
@@ -18,7 +18,7 @@ FAMILIES = [name for name in tiny.FAMILIES if name in ("opt", "llama", "roberta"
 @pytest.fixture(autouse=True)
 def always_worth_it(monkeypatch):
     """Small layers too: otherwise a layer of tiny models would never leave anything out."""
-    monkeypatch.setattr(packing, "WORTH", 1)
+    monkeypatch.setattr(packing, "MIN_SAVED", 1)
 
 
 def looks(model, family, optimizer, **options):
@@ -40,7 +40,7 @@ def test_a_layer_is_its_closed_form_at_needed_positions_and_zero_elsewhere():
     layer = nn.Linear(4, 6)
     index = positions_of(mask).index(0, x, 6)
     assert index is not None and index.tolist() == [0, 1, 5, 6, 7, 8, 9, 12, 13, 14]
-    y = put(layer(taken(x, index)), index, x.shape)
+    y = scatter(layer(gather(x, index)), index, x.shape)
     expected = torch.einsum("btd,od->bto", x.double(), layer.weight.double()) + layer.bias.double()
     # 4 products and a sum in fp32.
     assert torch.allclose(y.double(), expected * mask[..., None], atol=5e-6)
@@ -69,7 +69,7 @@ def test_an_input_of_another_shape_is_multiplied_whole():
 
 
 def test_little_saved_is_not_worth_the_copies(monkeypatch):
-    monkeypatch.setattr(packing, "WORTH", 100)
+    monkeypatch.setattr(packing, "MIN_SAVED", 100)
     positions = positions_of(torch.tensor([[1, 0], [1, 1]]))
     assert positions.index(0, torch.zeros(2, 2, 9), 11) is None  # 1 position, 99 multiplications
     assert positions.index(0, torch.zeros(2, 2, 10), 10) is not None

@@ -25,7 +25,7 @@ from zo.look.agreement import Inputs
 from zo.look.batch_dims import BATCH, Layout, leading, parts, together
 from zo.look.buffers import Buffers
 from zo.look.order import RowOrder, quiet
-from zo.look.packing import Positions, put, taken
+from zo.look.packing import Positions, gather, scatter
 from zo.look.points import Points
 from zo.look.sites import Site, Watched
 from zo.precision import swallowed
@@ -207,9 +207,9 @@ class Executor:
             outputs = []
             for (x,), index, w, b, pair in zip(inputs, needed, matrices, biases, pairs, strict=True):
                 assert w is not None
-                rows = x if index is None else taken(x, index)
+                rows = x if index is None else gather(x, index)
                 y = add_thin(affine(rows, w, b), rows, pair)
-                outputs.append(y if index is None else put(y, index, x.shape))
+                outputs.append(y if index is None else scatter(y, index, x.shape))
             return self._join(outputs, carries)
         groups = input.reshape(len(inputs), -1, input.shape[-1])  # as matrices
         output = groups.new_empty(*groups.shape[:-1], width)
