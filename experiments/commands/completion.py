@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.commands import launch
+from experiments.commands.arguments import Parser
 from experiments.config.compose import compose, groups
 from experiments.config.describe import values_of_keys
 from experiments.config.own_files import FLAG, config_dir
@@ -53,17 +54,18 @@ def add(commands: Any) -> None:
     line.add_argument("line", help="the command line up to the cursor")
 
 
-def perform(request: argparse.Namespace, parsers: Mapping[str, argparse.ArgumentParser]) -> int:
+def perform(request: argparse.Namespace, parsers: Mapping[str, Parser]) -> int:
     """Prints a script, or what completes a line; 0. parsers: those of the commands, for their names and flags."""
     if request.command == "completion":
         sys.stdout.write(SCRIPTS[request.shell])
         return 0
     flags = {
-        name: re.findall(r"(?<![\w-])--[\w-]+", parser.format_help()) for name, parser in parsers.items()
+        name: [flag for action in parser.declared for flag in action.option_strings if flag.startswith("--")]
+        for name, parser in parsers.items()
     }
     flags |= {name: list(launch.FLAGS) for name in launch.COMMANDS}
     del flags["complete"]
-    words = candidates(request.line, {name: list(dict.fromkeys(found)) for name, found in flags.items()})
+    words = candidates(request.line, flags)
     sys.stdout.write("".join(f"{word}\n" for word in words))
     return 0
 

@@ -1,6 +1,6 @@
 """Checks in ten seconds what zo finds on this machine: zo doctor; an issue report begins with it.
 
-versions, devices and the kernels' self-check, memory, disk, compilers, the hub and W&B, SLURM and nccl.
+It checks versions, devices and the kernels' results, memory, disk, compilers, the hub and W&B, SLURM and nccl.
 """
 
 import importlib.util
@@ -126,8 +126,8 @@ def _torch(seconds: float) -> dict[str, Any]:
     try:
         out, wrong = process.communicate(timeout=max(1.0, seconds - 0.5))
     except subprocess.TimeoutExpired:
-        words = f"torch and the kernels were not ready in {seconds:g} s. The first time, kernels are compiled, which "
-        return {"error": words + "goes on now; ask again in a minute, or with --seconds 60."}
+        what = f"torch and the kernels were not ready in {seconds:g} s. Kernels are compiled at their first use, and "
+        return {"error": what + "that still goes on. Run this again in a minute, or with --seconds 60."}
     if process.returncode:
         return {"error": (wrong.strip().splitlines() or [f"it ended with code {process.returncode}"])[-1]}
     return json.loads(out.strip().splitlines()[-1])

@@ -40,13 +40,12 @@ def info(overrides: Sequence[str], config: RunConfig) -> str:
 
 def files(overrides: Sequence[str]) -> list[Path]:
     """Returns the files that Hydra composes, in their order."""
-    options = compose.groups()
+    options, places = compose.groups(), compose.places()
     choices = [text for text in overrides if text.partition("=")[0] in options]
     with initialize_config_dir(config_dir=str(compose.CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        search = search_path(compose.places())
+        search = search_path(places)
         found = loader.compute_defaults_list("config", [*choices, *search], RunMode.RUN).defaults
-    places = compose.places()
     names = [
         entry.config_path
         for entry in found

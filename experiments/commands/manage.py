@@ -32,8 +32,6 @@ COMMANDS = {
     "cancel": "stop runs at the step they are at; what waits in a queue is taken out of it",
     "retry": "run again what failed, as it was submitted",
 }
-
-
 LINES = number_of(Annotated[int, Range(ge=1, le=10**6)])
 
 
@@ -154,9 +152,8 @@ def _retry(folders: Sequence[Path], request: argparse.Namespace, console: Consol
         if submitted is None or not submitted.keys() >= {"launch", "cluster", "code"}:
             by_hand.append(row.folder)
         else:
-            alike = [
-                submitted[key] for key in ("launch", "cluster", "code")
-            ]  # the jobs of an array run one code
+            # The jobs of an array run one code.
+            alike = [submitted[key] for key in ("launch", "cluster", "code")]
             groups.setdefault(str([*alike, submitted.get("pythonpath")]), []).append(row)
     if by_hand:
         listed = "\n".join(f"  {folder}" for folder in by_hand)

@@ -20,7 +20,7 @@ from experiments.display.console import new_console
 from experiments.estimating.run_cost import Estimate, estimate
 from experiments.launching import code_snapshot
 from experiments.launching.check import Asked, Checked
-from experiments.launching.plan import Plan, Planner, Run, plan, short, state_of, unequal
+from experiments.launching.plan import Plan, Planner, Run, plan, short_names, state_of, unequal
 from experiments.launching.search import Pace, Study, show, value_of
 from experiments.launching.slurm import described
 from experiments.launching.start import left_to_others, start
@@ -72,7 +72,7 @@ def sweep(request: Asked, checked: Checked) -> int:
     if not todo:
         return left_to_others(console, elsewhere) if local else 0
     snapshot = code_snapshot.freeze(sweep_plan.runs_folder)
-    names = {run.folder: short(run, sweep_plan.runs) for run in todo}
+    names = short_names(sweep_plan.runs)
     pending = [_pending(run, snapshot, sweep_plan, request.again) for run in todo]
     view = sweep_view(console, names)
     code = start(pending, sweep_plan.launcher, sweep_plan.cluster, folder, console, view=view, names=names)
@@ -185,10 +185,11 @@ def _overview(
     passes = ("forwards",) if words else ()
     for column in ("run", "steps", *passes, "state", *(("GiB", "GPU-hours") if needs else ())):
         table.add_column(column, overflow="fold")
+    names = short_names(sweep_plan.runs)
     for run in sweep_plan.runs[:SHOWN]:
         state = "again" if rerun and run.ended else "elsewhere" if run in busy else state_of(run)
         forwards = ["-" if run.passes is None else f"{run.passes:,}"] if words else []
-        row = [short(run, sweep_plan.runs), f"{run.steps:,}", *forwards, state]
+        row = [names[run.folder], f"{run.steps:,}", *forwards, state]
         if needs is not None:
             need = needs.of(run.config)
             row += ["?", "?"] if need is None else [f"{need.peak / 2**30:.2g}", f"{need.hours:.2g}"]

@@ -271,7 +271,7 @@ def _validate(
 
 
 def _typed(model: type[Section], name: str, value: Any) -> Any:
-    """A section that the schema accepts, its values of the declared types, where another section is refused."""
+    """Returns a valid section with its values converted to their declared types, though another one is refused."""
     if name not in model.model_fields:
         return value
     declared = model.model_fields[name]

@@ -47,7 +47,7 @@ def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
                 problems.append(Problem(text, what))
                 continue
             try:
-                counts.append(values_of(override))
+                counts.append(count_values(override))
             except HydraException:
                 what = (
                     "The values cannot be listed. Write key=a,b,c, or a range with numbers: key=range(0,5)."
@@ -67,7 +67,7 @@ def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[Problem]]:
     return runs, problems
 
 
-def values_of(override: Override) -> float:
+def count_values(override: Override) -> float:
     """Returns how many values an override gives; a range is counted without listing it, as it may be endless."""
     value = override.value()
     if isinstance(value, RangeSweep):

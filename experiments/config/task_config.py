@@ -255,8 +255,8 @@ def _options(choice: "TaskConfig") -> Iterator[str]:
 
 def fields_of(choice: "TaskConfig") -> set[str]:
     """Returns the fields that templates may use: columns, and fields that the function adds."""
-    own_fields = FUNCTIONS[choice.function].makes if choice.function in FUNCTIONS else ()
-    return {*choice.columns, *own_fields}
+    added = FUNCTIONS[choice.function].makes if choice.function in FUNCTIONS else ()
+    return {*choice.columns, *added}
 
 
 def read_by(choice: "TaskConfig", family: str) -> set[str]:

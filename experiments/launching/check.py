@@ -175,11 +175,6 @@ class Tally:
 
 
 def variations(sweep: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Returns of each run of a sweep the overrides in which it differs from others."""
+    """Returns for each run of a sweep the overrides in which it differs from others."""
     shared = set(sweep[0]).intersection(*sweep[1:]) if sweep else set()
     return [[text for text in overrides if text not in shared] for overrides in sweep]
-
-
-def varied(overrides: Sequence[str], sweep: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the overrides in which a run differs from others of its sweep."""
-    return [text for text in overrides if not all(text in run for run in sweep)]

@@ -138,13 +138,13 @@ class _Server:
 
 
 def _prepare(folder: Path) -> None:
-    """Does for this run and all later ones what needs no torch: its model's module, rows of the built-in world.
+    """Prepares what later runs can share without torch: the model's module, rows of the built-in world.
 
-    What cannot be done here the run itself refuses, with its words.
+    Errors are ignored here, because the run itself meets and reports them.
     """
     with suppress(ConfigError, DataError, ImportError, RuntimeError, OSError):
-        config, asked = load_config(folder), submission(folder)
-        os.chdir(asked["cwd"] if asked else folder)  # where relative paths start
+        config, submitted = load_config(folder), submission(folder)
+        os.chdir(submitted["cwd"] if submitted else folder)  # where relative paths start
         if config.task.data_dir is None and config.task.source.world is not None:
             digest_of(config.task, ())
             world_tables(config.task, seed_of(config, "split"), seed_of(config, "test"))
@@ -157,7 +157,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _run(folder: Path, warned: Sequence[str]) -> int:
-    """Does as a worker: in a session of its own, with the run's log; returns its exit code."""
+    """Executes a run as a worker does, in a session of its own and with the run's log; returns its exit code."""
     os.setsid()
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)

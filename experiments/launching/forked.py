@@ -1,4 +1,4 @@
-"""Runs as forks of one warm process (launching.fork_server), for the pool: started, signalled and waited for."""
+"""Starts, signals and waits for runs that are forks of one warm process (launching.fork_server), for the pool."""
 
 import json
 import queue
@@ -72,8 +72,8 @@ class Forked:
 class ForkServer:
     """The warm process of one snapshot of code, as the pool sees it.
 
-    environment: of every run that it starts. A server that cannot be, for lack of memory or in an older snapshot of
-    the code, starts nothing, and says so by `start`.
+    environment: of every run that it starts. If the process cannot run, for lack of memory or because an older
+    snapshot has no such module, `start` returns None.
     """
 
     def __init__(self, code: str, environment: Mapping[str, str]):

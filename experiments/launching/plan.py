@@ -16,7 +16,7 @@ from transformers import AutoConfig
 from experiments.config.problems import Problem
 from experiments.config.run_config import RunConfig, plain
 from experiments.config.run_id import folder_of, hash_of, method_of, name_of, seed_of, trains
-from experiments.launching.check import Checked, Tally, varied
+from experiments.launching.check import Checked, Tally, variations
 from experiments.launching.seeds import Drawn, copies, drawn
 from experiments.models.dropping import configured_dropout
 from experiments.models.loading import Loaded, outline
@@ -149,13 +149,13 @@ class Plan:
 def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
     """Returns every run of a sweep once, or every problem that only models and data reveal."""
     planner, wrong = Planner(), Tally(len(checked.runs))
-    sweep = [overrides for overrides, _ in checked.runs]
+    differing = variations([overrides for overrides, _ in checked.runs])
     runs: dict[Path, Run] = {}
-    for overrides, config in checked.runs:
+    for (overrides, config), varied in zip(checked.runs, differing, strict=True):
         try:
             run = planner.name(config, overrides)
         except (ConfigError, DataError) as error:
-            wrong.note(" ".join(varied(overrides, sweep)) or " ".join(overrides) or "conf/", str(error))
+            wrong.note(" ".join(varied) or " ".join(overrides) or "conf/", str(error))
         else:
             runs.setdefault(run.folder, run)
     if problems := wrong.problems():
@@ -166,9 +166,13 @@ def plan(checked: Checked) -> tuple[Plan | None, list[Problem]]:
     return Plan(list(runs.values()), plain(first.launcher), plain(first.cluster), folder, tuple(notes)), []
 
 
-def short(run: Run, runs: Sequence[Run]) -> str:
-    """Returns the keys and values in which a planned run differs."""
-    return " ".join(varied(run.overrides, [other.overrides for other in runs])) or title_of(run.folder)
+def short_names(runs: Sequence[Run]) -> dict[Path, str]:
+    """Returns for each planned run, by its folder, the keys and values in which it differs from the others."""
+    differing = variations([run.overrides for run in runs])
+    return {
+        run.folder: " ".join(varied) or title_of(run.folder)
+        for run, varied in zip(runs, differing, strict=True)
+    }
 
 
 def state_of(run: Run) -> str:

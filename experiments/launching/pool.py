@@ -38,8 +38,6 @@ _ENDED_EARLY = (
     -signal.SIGHUP,
 )
 LINES = 1000  # characters at the end of a log in which its last line is looked for
-
-
 Process = subprocess.Popen[bytes] | Forked
 
 
@@ -174,7 +172,7 @@ class Pool:
             with suppress(OSError):  # no memory or process is left for it: each run starts an interpreter
                 self._server = ForkServer(submission_of(alike[0])["code"], self._environment(alike[0], ()))
 
-    def _start(self, folder: Path, devices: Sequence[str]) -> "Process | None":
+    def _start(self, folder: Path, devices: Sequence[str]) -> Process | None:
         asked, server = submission_of(folder), self._server
         if server is not None and (asked.get("pythonpath") or asked["code"] != server.code):
             server = None
@@ -194,7 +192,7 @@ class Pool:
             self._stop(process, signal.Signals[self.reason or "SIGTERM"])
         return process
 
-    def _stop(self, process: "Process", number: int) -> None:
+    def _stop(self, process: Process, number: int) -> None:
         """Forwards a signal once: a second SIGINT would end the run within its step.
 
         A single dict call decides, because a handler may interrupt between two calls.

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep
 from hydra.errors import HydraException
 
 from experiments.config.compose import groups, unread
-from experiments.config.expand import MAX_RUNS, parser, values_of
+from experiments.config.expand import MAX_RUNS, count_values, parser
 from experiments.config.problems import Problem
 
 
@@ -82,7 +82,7 @@ def read_space(overrides: Sequence[str]) -> tuple[Space, list[Problem]]:
         for text in overrides:
             try:
                 (override,) = reading.parse_overrides([text])
-                if override.is_discrete_sweep() and not 0 < values_of(override) <= MAX_RUNS:
+                if override.is_discrete_sweep() and not 0 < count_values(override) <= MAX_RUNS:
                     problems.append(Problem(text, f"It gives no value, or more than {MAX_RUNS:,}."))
                     continue
                 if not override.is_sweep_override():

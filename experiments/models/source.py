@@ -95,8 +95,8 @@ def here(choice: ModelConfig, models: Path) -> Path | None:
             "model.path is null. Give a folder or a hub id, such as model.path=facebook/opt-125m."
         )
     if file := _gguf(path):
-        folder_made = converted_folder(file, models)
-        return folder_made if folder_made.is_dir() else None
+        folder = converted_folder(file, models)
+        return folder if folder.is_dir() else None
     folder = _local(path)
     if folder.is_dir():
         return folder
@@ -104,8 +104,8 @@ def here(choice: ModelConfig, models: Path) -> Path | None:
         raise ConfigError(
             f"model.path={path}: there is no folder {folder}. Give an existing folder or a hub id."
         )
-    folder_made = converted(path, choice.revision, models)
-    return folder_made if folder_made.is_dir() else cached(path, choice.revision)
+    folder = converted(path, choice.revision, models)
+    return folder if folder.is_dir() else cached(path, choice.revision)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -21,13 +21,8 @@ PROBLEM = {
     "model": ("path", "revision", "dtype", "quantization"),
     "seeds": ("split", "test"),
 }
-PLACES = {
-    "device",
-    "device_map",
-    "resources",
-    "name",
-    "skip_padding",
-}  # keys of LOCAL that do not change the result
+# Keys of LOCAL that do not change the result.
+PLACES = {"device", "device_map", "resources", "name", "skip_padding"}
 
 
 def setting_key(config: Mapping[str, Any]) -> str:

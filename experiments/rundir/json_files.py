@@ -28,9 +28,8 @@ _RESULT: Mapping[str, type | tuple[type, ...]] = {  # of every result; what else
 
 _NUMBERS = (int, float)  # as JSON has them; bool is a type of its own
 _SCORES = (*_NUMBERS, type(None))
-_SECTION = re.compile(
-    r"^(?=[^\s\-#])", re.MULTILINE
-)  # where a line of config.yaml begins a key of the outermost level
+# Where a line of config.yaml begins a key of the outermost level.
+_SECTION = re.compile(r"^(?=[^\s\-#])", re.MULTILINE)
 
 RESULT_DIGEST = "result_sha256"  # key of status.json: by it a bit of result.json that has flipped shows
 

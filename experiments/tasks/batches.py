@@ -73,8 +73,8 @@ def scored_batch(groups: Sequence[Sequence[Row]], pad: int, limit: int | None) -
             positions[b, d, : len(some)] = torch.tensor(some)
         for o, (row, owner) in enumerate(zip(rows, owners, strict=True)):
             targets[b, o, : row.span] = torch.tensor(row.ids[-row.span :])
-            rows_found = [owner * width + wanted[b][owner].index(place) for place in span(row)]
-            places[b, o, : row.span] = torch.tensor(rows_found)
+            flat = [owner * width + wanted[b][owner].index(place) for place in span(row)]
+            places[b, o, : row.span] = torch.tensor(flat)
     tensors = {
         name: t.unflatten(0, positions.shape[:2])
         for name, t in (("input_ids", ids), ("attention_mask", mask))

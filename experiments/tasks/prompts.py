@@ -119,8 +119,8 @@ class CausalPrompts:
             raise DataError(listing(problems))
         prompts: list[Ids] = [()] * len(rows)
         if not self.options and not self.own:
-            prompts_text = [(one + prompt).lstrip() for one, (prompt, _) in zip(befores, texts, strict=True)]
-            prompts = [self._cut(start) for start in self.encoder.rows(prompts_text)]
+            prompt_texts = [(one + prompt).lstrip() for one, (prompt, _) in zip(befores, texts, strict=True)]
+            prompts = [self._cut(start) for start in self.encoder.rows(prompt_texts)]
         return [self._example(*parts) for parts in zip(rows, encoded, kept, prompts, blanks, strict=True)]
 
     @property
@@ -164,18 +164,18 @@ class CausalPrompts:
         self, rows: Sequence[Record], texts: list[tuple[str, list[str]]], befores: list[str]
     ) -> tuple[list[tuple[Row, ...]], list[str]]:
         """Returns for each record the rows of its candidates, uncut, and their problems."""
-        prompts_text = [
+        prompt_texts = [
             (before + prompt).lstrip() for before, (prompt, _) in zip(befores, texts, strict=True)
         ]
         wholes = [
             [(before + whole).lstrip() for whole in candidates]
             for before, (_, candidates) in zip(befores, texts, strict=True)
         ]
-        known = list(dict.fromkeys([*prompts_text, *(whole for some in wholes for whole in some)]))
+        known = list(dict.fromkeys([*prompt_texts, *(whole for some in wholes for whole in some)]))
         ids_of = dict(zip(known, self.encoder.rows(known), strict=True))
         problems: list[str] = []
         encoded: list[tuple[Row, ...]] = []
-        for record, prompt, candidates in zip(rows, prompts_text, wholes, strict=True):
+        for record, prompt, candidates in zip(rows, prompt_texts, wholes, strict=True):
             some = []
             for candidate in candidates:
                 row = Row(ids_of[candidate], scored(ids_of[prompt], ids_of[candidate]))

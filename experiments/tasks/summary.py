@@ -96,16 +96,16 @@ def _normalised(record: Record) -> tuple[str, ...]:
 
 def _special(named: Mapping[str, Sequence[Record]], encoder: Encoder) -> Iterator[str]:
     """Rows whose own text holds what the tokenizer takes for a special token, as MeZO's code and lm-eval do too."""
-    answers: Counter[str] = Counter()
+    counts: Counter[str] = Counter()  # rows by token
     first = ""
     for record in (record for rows in named.values() for record in rows):
         text = "\0".join((*record.fields.values(), *record.candidates, *record.answers))
         for token in encoder.special:
             if token in text:
-                answers[token] += 1
+                counts[token] += 1
                 first = first or record.place
-    if answers:
-        listed = ", ".join(f"{token} in {count:,}" for token, count in sorted(answers.items()))
+    if counts:
+        listed = ", ".join(f"{token} in {count:,}" for token, count in sorted(counts.items()))
         yield (
             f"Texts hold letters that the tokenizer reads as a special token: {listed} rows, the first {first}. They "
             f"are not read as letters."

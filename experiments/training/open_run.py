@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class OpenRun:
 
     def say(self, text: str) -> None:
         """Prints a line."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        _say(self.console, text)
 
     @contextmanager
     def on_screen(self) -> Iterator[None]:
@@ -155,9 +156,8 @@ def open_run(
                 # The run replaces its session by another one; this frame must not keep two models in memory.
                 del session
                 yield run
-            except (
-                BaseException
-            ) as error:  # Ctrl-C too: status.json says why the run ended; raised again below
+            # Ctrl-C too: status.json says why the run ended; raised again below.
+            except BaseException as error:
                 # With a full disk this fails too; the first error is the one to show.
                 with suppress(JournalError):
                     if isinstance(error, RanksDiverged):
@@ -177,7 +177,6 @@ def _assemble(
     gpus = team.size * peak_memory.gpus_of(session.loaded.model)
     recorder = Recorder(session, folder, earlier.rows, gpus, journal.digest)
     team.report = lambda: (stop.code(), recorder.seconds())
-    say = lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False)  # noqa: E731
     run = OpenRun(
         session,
         folder,
@@ -189,10 +188,14 @@ def _assemble(
         earlier,
         recorder,
         view(console, f"{session.name} seed {config.seed}", goal_of(config)),
-        MemoryBudget(folder, session.look, config.evaluate.batch, say),
+        MemoryBudget(folder, session.look, config.evaluate.batch, partial(_say, console)),
         WarningRecord(folder, team, session.loaded.attention),
         session.draw(journal.header["start"]),
     )
     if run.keeps_best:
         snapshots.pinned = recorder.best_step
     return run
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -62,19 +62,19 @@ def test_what_is_wrong_is_a_sentence():
     ]
 
 
-def test_a_torch_that_takes_too_long_is_no_wait(monkeypatch):
+def test_a_torch_that_takes_too_long_is_no_wait():
     began = time.monotonic()
     assert "not ready in 0.1 s" in doctor._torch(0.1)["error"]
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_scheduler_that_does_not_answer_is_no_none():
     row = doctor._slurm_row({"version": None, "partitions": None, "lacking": [], "submitit": True})
     assert row == "version not known; no partition answers"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_this_machine(capsys, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     code = main(["doctor", "--json", "--seconds", "600"])
