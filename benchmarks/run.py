@@ -11,12 +11,13 @@ import dataclasses
 import datetime
 import gc
 import json
-import platform
 import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from experiments.rundir.provenance import processor
 
 ROOT = Path(__file__).parents[1]
 _SIGN = {"times": "step_over_forwards", "memory": "step_peak_bytes"}  # what a row has once it is measured
@@ -137,11 +138,7 @@ def device_name(device: Any) -> str:
 
     if device.type == "cuda":
         return f"cuda {torch.cuda.get_device_name(device)}"
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return "cpu " + next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return f"cpu {platform.processor() or platform.machine()}"
+    return f"cpu {processor()}"
 
 
 def _journal_bytes(losses: int) -> int:

@@ -27,7 +27,8 @@ from zo.kernels.adam_window import f32
 from zo.kernels.sums import squares
 from zo.look import ModuleLook
 from zo.look.look import Objective
-from zo.optimizers import Optimizer
+from zo.noise import SPECIFICATION
+from zo.optimizers import Optimizer, Probing
 from zo.optimizers.optimizer import Looker
 from zo.snapshots import Snapshots
 from zo.team import Solo, Team
@@ -195,6 +196,22 @@ def _look_of(optimizer: Optimizer, losses: Objective | Looker) -> Looker:
             "the optimizer of the module, or give zo.ModuleLook(model, losses, optimizer) in place of the losses."
         )
     return ModuleLook(model, losses, optimizer)
+
+
+def identity_of(optimizer: Optimizer) -> dict[str, Any]:
+    """Returns the lines of a journal's header that an optimizer decides: on other ones its steps have other bits."""
+    weights = optimizer.weights
+    return {
+        "start": weights.sha256(),
+        "tensors": [
+            [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+            for name, tensor in weights.tensors.items()
+        ],
+        "specification": SPECIFICATION,
+        "noise": optimizer.noise() if isinstance(optimizer, Probing) else "none",
+        "device": next(iter(weights.tensors.values())).device.type,
+        "torch": torch.__version__,
+    }
 
 
 def path_lengths(optimizer: Optimizer, journal: Journal | Copy, steps: int) -> list[float]:

@@ -33,11 +33,12 @@ from experiments.tasks.task import Task, class_count, load_task
 from experiments.training.oom import BackoffLook
 from experiments.training.token_count import TokenCount
 from zo.errors import ConfigError
-from zo.noise import SPECIFICATION, key_of
+from zo.noise import key_of
 from zo.optimizers import Optimizer, Probing
 from zo.optimizers.firstorder import BACKWARD_COST
 from zo.schedules import Schedule
 from zo.team import Solo, Team
+from zo.training import identity_of
 from zo.weights import Weights
 
 Made = TypeVar("Made")
@@ -117,22 +118,13 @@ class Session:
 
     def header(self) -> dict[str, Any]:
         """Returns the journal's header; a journal with another one is not resumed."""
-        weights = self.optimizer.weights
         return {
             "hash": self.hash,
             "seed": self.config.seed,
             "model": self.loaded.fingerprint,
             "data": self.task.fingerprint,
-            "start": weights.sha256(),
-            "tensors": [
-                [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
-                for name, tensor in weights.tensors.items()
-            ],
-            "specification": SPECIFICATION,
             "padding": "skipped" if self.config.batch.skip_padding else "evaluated",
-            "noise": self.optimizer.noise() if isinstance(self.optimizer, Probing) else "none",
-            "device": self.loaded.device.type,
-            "torch": torch.__version__,
+            **identity_of(self.optimizer),
         }
 
 

@@ -53,7 +53,7 @@ def test_all_are_listed_together_before_anything_is_made(tmp_path):
     for part in (
         "TrainingArguments.optim = 'sgd' would have no effect",
         "TrainingArguments.bf16 = True rounds the weights",
-        "FZOO has no option 'epss'. Did you mean 'eps'?",
+        "FZOO has no option 'epss'. Did you mean eps?",
         "optimizer.n = 1 must be",
         "method_options['lr'] is decided by TrainingArguments.learning_rate",
         "optimizers = ... would have no effect",

@@ -96,12 +96,12 @@ def _of_method(request: Request) -> Iterator[str]:
 
 def _of_options(kind: type[Optimizer], options: Mapping[str, Any]) -> Iterator[str]:
     decided = {"lr": "learning_rate", "weight_decay": "weight_decay"}
-    for name in decided.keys() & options:
+    for name in sorted(decided.keys() & options):
         yield f"method_options['{name}'] is decided by TrainingArguments.{decided[name]}. Set it there alone."
     known = {one.name for one in fields(kind)} - {"params", *decided}
-    for name in options.keys() - known - decided.keys():
+    for name in sorted(options.keys() - known - decided.keys()):
         close = difflib.get_close_matches(name, known, n=1)
-        yield f"{kind.__name__} has no option {name!r}." + (f" Did you mean {close[0]!r}?" if close else "")
+        yield f"{kind.__name__} has no option {name!r}." + (f" Did you mean {close[0]}?" if close else "")
     try:
         kind(
             Weights(

@@ -13,16 +13,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from zo.errors import JournalError
 from zo.journal import Copy, Journal, open_unchecked, opened
-from zo.noise import SPECIFICATION
-from zo.optimizers import Optimizer, Probing
+from zo.optimizers import Optimizer
 from zo.records import read_header
 from zo.snapshots import Snapshots
 from zo.team import Team
-from zo.training import load_snapshot, snapshot
+from zo.training import identity_of, load_snapshot, snapshot
 
 JOURNAL = "zo-journal"
 SNAPSHOTS = "zo"
@@ -30,20 +27,11 @@ SNAPSHOTS = "zo"
 
 def header_of(optimizer: Optimizer, options: dict[str, Any]) -> dict[str, Any]:
     """Returns what a run is, on which its journal must agree: all that decides a step, but the losses and rates."""
-    weights = optimizer.weights
     return {
         "method": type(optimizer).__name__,
         "options": {name: repr(value) for name, value in sorted(options.items())},
-        "start": weights.sha256(),
-        "tensors": [
-            [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
-            for name, tensor in weights.tensors.items()
-        ],
-        "update": weights.update,
-        "specification": SPECIFICATION,
-        "noise": optimizer.noise() if isinstance(optimizer, Probing) else "none",
-        "device": next(iter(weights.tensors.values())).device.type,
-        "torch": torch.__version__,
+        "update": optimizer.weights.update,
+        **identity_of(optimizer),
     }
 
 
